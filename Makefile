@@ -1,0 +1,47 @@
+# One command for each act. Each target makes what it needs in .venv, with pip alone.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip -qq --disable-pip-version-check
+STAMPS := $(VENV)/stamps
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs deep clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: $(STAMPS)/demo ## COCO on a real cluster and an S3 server, killed, resumed, drawn
+	@$(PY) -m examples.demo
+
+test: $(STAMPS)/test ## every test except the benchmarks
+	@$(PY) -m pytest $(ARGS)
+
+check: $(STAMPS)/check ## lint, format, types, layers
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo
+
+bench: $(STAMPS)/test ## the benchmarks; prints their figures
+	@$(PY) -m tests.benchmarks $(ARGS)
+
+docs: $(STAMPS)/docs ## build docs/_build/html, warnings as errors
+	@$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+deep: $(STAMPS)/test ## a long search for counterexamples
+	@HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/property tests/fault $(ARGS)
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) docs/_build docs/reference/generated .mypy_cache .ruff_cache .pytest_cache
+
+# An extra is installed once, and again when pyproject.toml has changed.
+$(STAMPS)/%: pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "installing dasklake[$*] into $(VENV)"
+	@$(PIP) install -e ".[$*]"
+	@mkdir -p $(STAMPS) && touch $@
+
+.PRECIOUS: $(STAMPS)/%

@@ -1,0 +1,1 @@
+"""The specification in code: names and bytes of the objects of a lake, no input or output."""

@@ -1,0 +1,264 @@
+"""The columns of a chunk: filled sample by sample or array by array, and read by row.
+
+A tensor is one column, a tensor of blobs two: the bytes, and ``<name>:shape`` beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dasklake._model.schema import TensorSpec
+from dasklake._model.values import Blob, Layout, shape_column, storage_of
+
+__all__ = ["ColumnBuilder", "fixed_numbers", "rows_of"]
+
+#: Memory of the user from this size on is borrowed instead of copied, in bytes.
+_BORROW = 64 * 2**20
+
+#: What one row of a column weighs besides its bytes: an offset and a shape, in bytes.
+_ROW = 16
+
+
+class ColumnBuilder:
+    """Collects the values of one tensor for one chunk.
+
+    Parameters
+    ----------
+    name : str
+        Name of the tensor.
+    spec : TensorSpec
+        What it holds.
+
+    Attributes
+    ----------
+    rows : int
+        Samples so far.
+    nbytes : int
+        About what they will take in the chunk, in bytes.
+    borrowed : bool
+        Whether it holds memory of the user that is too large to copy: the chunk must be written
+        before the user's code runs again.
+    """
+
+    name: str
+    rows: int
+    nbytes: int
+    borrowed: bool
+
+    def __init__(self, name: str, spec: TensorSpec) -> None:
+        self.name = name
+        self.rows = 0
+        self.nbytes = 0
+        self.borrowed = False
+        self._spec = spec
+        self._storage = storage_of(spec)
+        self._values: list[Any] = []
+        self._shapes: list[tuple[int, ...] | None] = []
+        self._parts: list[pa.Array] = []
+
+    def append(self, encoded: Any) -> None:
+        """Add one sample: what the tensor's codec returned, or None for no value."""
+        self.rows += 1
+        layout = self._storage.layout
+        if encoded is None:
+            self._values.append(None)
+            if layout is Layout.BLOB:
+                self._shapes.append(None)
+            self.nbytes += self._storage_size() if layout is Layout.TENSOR else _ROW
+        elif layout is Layout.BLOB:
+            data = self._own(encoded.data)
+            self._values.append(data)
+            self._shapes.append(encoded.shape)
+            self.nbytes += len(data) + _ROW
+        elif layout is Layout.TENSOR:
+            data = self._own(np.ascontiguousarray(encoded).reshape(-1).view(np.uint8).data)
+            self._values.append(data)
+            self.nbytes += len(data)
+        else:
+            self._values.append(encoded)
+            self.nbytes += _weight(encoded)
+
+    def extend(self, column: pa.Array) -> None:
+        """Add many samples: what the tensor's codec returned for a whole column."""
+        self._seal()
+        self._parts.append(column)
+        self.rows += len(column)
+        self.nbytes += column.nbytes
+
+    def finish(self) -> list[tuple[pa.Field, pa.Array]]:
+        """Return the tensor's columns and forget the samples."""
+        shapes = self._shapes
+        self._seal()
+        parts = self._parts or [_array([], self._spec)]
+        column = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+        found = [(self._field(), column)]
+        if self._storage.layout is Layout.BLOB:
+            shape_type = self._storage.shape_type
+            found.append(
+                (pa.field(shape_column(self.name), shape_type), _shapes_of(shapes, shape_type))
+            )
+        self._parts, self._shapes = [], []
+        self.rows, self.nbytes, self.borrowed = 0, 0, False
+        return found
+
+    def _own(self, data: Any) -> Any:
+        """Return bytes that nobody can change before the chunk is written."""
+        if isinstance(data, bytes):
+            return data
+        if len(data) >= _BORROW:
+            self.borrowed = True
+            return data
+        return bytes(data)
+
+    def _seal(self) -> None:
+        if self._values:
+            values, self._values = self._values, []
+            self._parts.append(_array(values, self._spec))
+
+    def _storage_size(self) -> int:
+        element = self._storage.element
+        return int(np.prod(self._storage.shape)) * (element.itemsize if element else 1)
+
+    def _field(self) -> pa.Field:
+        about: dict[str, str] = {"layout": str(self._storage.layout)}
+        if not self._spec.linked:
+            about["dtype"] = str(self._spec.dtype)
+        if self._spec.compression is not None:
+            about["compression"] = self._spec.compression
+        metadata = {"dasklake": json.dumps(about, separators=(",", ":"))}
+        return pa.field(self.name, self._storage.type, metadata=metadata)
+
+
+def rows_of(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) -> Iterator[Any]:
+    """Yield a copy of what each sample stores, for the tensor's codec to decode; None for no value.
+
+    Parameters
+    ----------
+    column : pyarrow.Array
+        The tensor's column.
+    shapes : pyarrow.Array or None
+        Its column of shapes, for blobs.
+    spec : TensorSpec
+        What it holds.
+    """
+    storage = storage_of(spec)
+    if storage.layout is Layout.BLOB:
+        yield from _blobs(column, shapes)
+    elif storage.element is None:
+        yield from column.to_pylist()
+    else:
+        # Each sample may be changed by its reader, so none may share the memory of the chunk.
+        numbers = fixed_numbers(column, spec).copy()
+        if column.null_count:
+            present = column.is_valid().to_numpy(zero_copy_only=False)
+            yield from (each if ok else None for each, ok in zip(numbers, present, strict=True))
+        else:
+            yield from numbers
+
+
+def fixed_numbers(column: pa.Array, spec: TensorSpec) -> npt.NDArray[Any]:
+    """Return a column of numbers of one shape as an array, axis 0 = samples, without a copy.
+
+    Rows without a value hold whatever lies there; bools come out as bools, times as ``int64``.
+    """
+    storage = storage_of(spec)
+    if storage.layout is Layout.TENSOR:
+        rows = column.storage
+        width = int(np.prod(storage.shape))
+        flat = rows.values.slice(rows.offset * width, len(rows) * width)
+        return _plain(flat, storage.element).reshape(len(rows), *storage.shape)
+    return _plain(column, storage.element)
+
+
+def _plain(column: pa.Array, element: Any) -> npt.NDArray[Any]:
+    """View the numbers of a primitive column; bools are unpacked."""
+    data = column.buffers()[1]
+    if data is None or not len(column):
+        return np.zeros(len(column), bool if pa.types.is_boolean(column.type) else element)
+    if pa.types.is_boolean(column.type):
+        stop = column.offset + len(column)
+        bits = np.frombuffer(data, np.uint8)[: -(-stop // 8)]
+        return np.unpackbits(bits, count=stop, bitorder="little")[column.offset :].view(bool)
+    return np.frombuffer(data, element, count=len(column), offset=column.offset * element.itemsize)
+
+
+def _blobs(column: pa.Array, shapes: Any) -> Iterator[Blob | None]:
+    if not len(column):
+        return
+    _, places, data = column.buffers()
+    start = column.offset
+    offsets = np.frombuffer(places, np.int64, count=len(column) + 1, offset=8 * start).tolist()
+    view = memoryview(data) if data is not None else memoryview(b"")
+    present = column.is_valid().to_pylist()
+    for i, shape in enumerate(shapes.to_pylist()):
+        data = bytearray(view[offsets[i] : offsets[i + 1]])
+        yield Blob(memoryview(data), tuple(shape)) if present[i] else None
+
+
+def _array(values: list[Any], spec: TensorSpec) -> pa.Array:
+    storage = storage_of(spec)
+    if storage.layout is Layout.BLOB:
+        return _binary(values)
+    if storage.element is None:
+        return pa.array(values, type=storage.type, from_pandas=True)
+    missing = np.fromiter((value is None for value in values), bool, len(values))
+    if storage.layout is Layout.TENSOR:
+        return _tensors(values, storage.type, missing)
+    mask = missing if missing.any() else None
+    numbers = np.array([0 if value is None else value for value in values], storage.element)
+    if pa.types.is_boolean(storage.type):
+        return pa.array(numbers.astype(bool), mask=mask, from_pandas=False)
+    if not pa.types.is_temporal(storage.type):
+        return pa.array(numbers, storage.type, mask=mask, from_pandas=False)
+    # Through int64: Arrow would make nulls of times that are no times.
+    return pa.array(numbers, pa.int64(), mask=mask).view(storage.type)
+
+
+def _tensors(values: list[Any], column: pa.DataType, missing: npt.NDArray[np.bool_]) -> pa.Array:
+    elements = int(np.prod(column.shape))
+    if missing.any():
+        zeros = bytes(elements * column.value_type.bit_width // 8)
+        values = [zeros if value is None else value for value in values]
+    data = _joined(values)
+    flat = pa.Array.from_buffers(column.value_type, elements * len(missing), [None, data])
+    mask = pa.array(missing) if missing.any() else None
+    rows = pa.FixedSizeListArray.from_arrays(flat, elements, mask=mask)
+    return pa.ExtensionArray.from_storage(column, rows)
+
+
+def _binary(values: list[Any]) -> pa.Array:
+    lengths = [0, *(0 if value is None else len(value) for value in values)]
+    offsets = np.cumsum(np.array(lengths, np.int64))
+    present = np.fromiter((value is not None for value in values), bool, len(values))
+    missing = int(len(values) - present.sum())
+    validity = pa.py_buffer(np.packbits(present, bitorder="little")) if missing else None
+    data = _joined([value for value in values if value is not None])
+    buffers = [validity, pa.py_buffer(offsets), data]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers, null_count=missing)
+
+
+def _joined(pieces: list[Any]) -> pa.Buffer:
+    """Return the bytes of all pieces; a lone piece is not copied."""
+    return pa.py_buffer(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+
+def _shapes_of(shapes: list[tuple[int, ...] | None], shape_type: Any) -> pa.Array:
+    if pa.types.is_fixed_size_list(shape_type):
+        rank = shape_type.list_size
+        flat = [axis for shape in shapes for axis in (shape if shape is not None else (0,) * rank)]
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.int64()), type=shape_type)
+    return pa.array([shape or () for shape in shapes], shape_type)
+
+
+def _weight(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) + _ROW
+    if isinstance(value, dict):
+        return sum(_weight(each) for each in value.values())
+    return int(getattr(value, "nbytes", 0)) or _ROW

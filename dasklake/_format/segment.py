@@ -1,0 +1,194 @@
+"""Segments and failures tables: Arrow IPC files of one record batch each.
+
+A segment has one row for each chunk. Its crc32c is kept by the commit that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+
+from dasklake._format import layout
+from dasklake._model.commit import SegmentRef
+from dasklake._model.manifest import Manifest
+from dasklake._model.receipt import Failure, Receipt
+from dasklake.exceptions import CorruptionError
+
+__all__ = [
+    "chunk_key_at",
+    "failures_bytes",
+    "join",
+    "manifest_of",
+    "read_failures",
+    "read_segment",
+    "segment_bytes",
+    "table_ref",
+]
+
+_NUMBERS: dict[str, Any] = {
+    "order": np.int64,
+    "partition": np.int64,
+    "epoch": np.int32,
+    "attempt": np.uint64,
+    "chunk": np.int32,
+    "rows": np.int64,
+    "size": np.int64,
+    "head": np.int64,
+    "crc": np.uint32,
+}
+_INTEGERS = {"partition": pa.int64(), "position": pa.int64(), "index": pa.int64()}
+
+
+def manifest_of(home: str, order: int, receipts: Iterable[Receipt]) -> Manifest:
+    """Return the chunk references of some receipts of one run.
+
+    Parameters
+    ----------
+    home : str
+        ``<branch>/<run>``.
+    order : int
+        Place of the run's rows among those of other runs.
+    receipts : iterable of Receipt
+        What its write tasks handed back.
+    """
+    rows = [
+        (order, r.partition, r.epoch, int(r.attempt, 16), c.chunk, c.rows, c.size, c.head, c.crc)
+        for r in receipts
+        for c in r.chunks
+    ]
+    columns = zip(*rows, strict=True) if rows else [()] * len(_NUMBERS)
+    arrays = {
+        name: np.array(column, dtype)
+        for (name, dtype), column in zip(_NUMBERS.items(), columns, strict=True)
+    }
+    return join([Manifest((home,), np.zeros(len(rows), np.int32), **arrays)])
+
+
+def join(manifests: Sequence[Manifest]) -> Manifest:
+    """Put manifests together, in row order: (run order, partition, chunk)."""
+    homes: dict[str, int] = {}
+    runs = []
+    for each in manifests:
+        index = [homes.setdefault(home, len(homes)) for home in each.home]
+        runs.append(np.array(index, np.int32)[each.run])
+    run = np.concatenate(runs) if runs else np.zeros(0, np.int32)
+    arrays = {
+        name: np.concatenate([getattr(m, name) for m in manifests] or [np.zeros(0, dtype)])
+        for name, dtype in _NUMBERS.items()
+    }
+    place = np.lexsort((arrays["chunk"], arrays["partition"], arrays["order"]))
+    sorted_arrays = {name: array[place] for name, array in arrays.items()}
+    return Manifest(tuple(homes), run[place], **sorted_arrays)
+
+
+def chunk_key_at(manifest: Manifest, i: int) -> str:
+    """Return the key of chunk ``i``, relative to the lake's root."""
+    return layout.chunk_key(
+        manifest.home[int(manifest.run[i])],
+        int(manifest.partition[i]),
+        int(manifest.epoch[i]),
+        f"{int(manifest.attempt[i]):016x}",
+        int(manifest.chunk[i]),
+    )
+
+
+def segment_bytes(manifest: Manifest) -> bytes:
+    """Return the object that holds a manifest."""
+    home = pa.DictionaryArray.from_arrays(
+        pa.array(manifest.run, pa.int32()), pa.array(manifest.home, pa.string())
+    )
+    columns = {"home": home} | {name: pa.array(getattr(manifest, name)) for name in _NUMBERS}
+    return _file(pa.record_batch(columns))
+
+
+def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
+    """Read what :func:`segment_bytes` wrote.
+
+    Raises
+    ------
+    CorruptionError
+        The bytes are not those that the commit names.
+    """
+    key = layout.segment_key(ref.name)
+    batch = _checked(data, ref, key)
+    try:
+        home = batch.column("home")
+        arrays = {
+            name: batch.column(name).to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+            for name, dtype in _NUMBERS.items()
+        }
+        homes = tuple(home.dictionary.to_pylist())
+        run = home.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    except (KeyError, pa.ArrowException, AttributeError) as error:
+        raise _damaged(key, str(error)) from error
+    for each in homes:
+        branch, _, name = each.partition("/")
+        layout.valid_name("branch", branch)
+        layout.valid_name("run", name)
+    return Manifest(homes, run, **arrays)
+
+
+def failures_bytes(failures: Sequence[Failure]) -> bytes:
+    """Return the object that holds failures."""
+    names = [f.name for f in fields(Failure)]
+    columns = zip(*(astuple(f) for f in failures), strict=True) if failures else [()] * len(names)
+    return _file(
+        pa.record_batch(
+            {
+                name: pa.array(column, _INTEGERS.get(name, pa.string()))
+                for name, column in zip(names, columns, strict=True)
+            }
+        )
+    )
+
+
+def read_failures(data: bytes, ref: SegmentRef | None, key: str) -> list[Failure]:
+    """Read what :func:`failures_bytes` wrote; ``ref`` is None where nothing has its checksum.
+
+    Raises
+    ------
+    CorruptionError
+        The bytes are not those that the commit names.
+    """
+    batch = _checked(data, ref, key)
+    try:
+        return [Failure(**row) for row in batch.to_pylist()]
+    except TypeError as error:
+        raise _damaged(key, str(error)) from error
+
+
+def table_ref(name: str, data: bytes, *, rows: int, samples: int, level: int) -> SegmentRef:
+    """Return what a commit says of a table it names."""
+    return SegmentRef(name, rows, samples, len(data), google_crc32c.value(data), level)
+
+
+def _file(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _checked(data: bytes, ref: SegmentRef | None, key: str) -> pa.RecordBatch:
+    if ref is not None and (len(data) != ref.size or google_crc32c.value(data) != ref.crc):
+        raise _damaged(key, "its checksum differs")
+    try:
+        with pa.ipc.open_file(pa.py_buffer(data)) as reader:
+            if reader.num_record_batches != 1:
+                raise _damaged(key, "it is not one record batch")
+            batch = reader.get_batch(0)
+        batch.validate()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(key, str(error)) from error
+    if ref is not None and batch.num_rows != ref.rows:
+        raise _damaged(key, f"it has {batch.num_rows} rows, not {ref.rows}")
+    return batch
+
+
+def _damaged(key: str, why: str) -> CorruptionError:
+    return CorruptionError(f"Object {key} is damaged: {why}. Restore it from a copy.")

@@ -1,0 +1,163 @@
+"""Reset: close the unfinished runs, delete what they left uncommitted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from dasklake._format import layout
+from dasklake._maintenance.history import REQUESTS, Heads
+from dasklake._model.commit import RunState
+from dasklake._store.heartbeat import is_alive
+from dasklake._store.log import Log
+from dasklake._store.objects import ObjectStore, temporary_target
+from dasklake._store.runs import abort
+from dasklake.exceptions import RunActiveError, UnsupportedStoreError
+
+__all__ = ["ResetReport", "reset"]
+
+#: Objects of an attempt: its chunks, and the table of its failures where they are many.
+_OBJECT = re.compile(r"\d+-(?P<epoch>\d+)-(?P<attempt>[0-9a-f]{16})-(?:\d+|failures)\.arrow")
+
+
+@dataclass(frozen=True, slots=True)
+class ResetReport:
+    """What a reset has done, or would do.
+
+    Attributes
+    ----------
+    closed : mapping of str to int
+        The unfinished runs, as ``<branch>/<run>``, and the epoch up to which each is closed:
+        nothing that was written for it until then can be committed any more.
+    objects : tuple of str
+        Keys of the objects that were deleted.
+    bytes : int
+        Their length.
+    dry_run : bool
+        True if nothing was changed.
+    """
+
+    closed: Mapping[str, int]
+    objects: tuple[str, ...]
+    bytes: int
+    dry_run: bool
+
+
+def reset(
+    store: ObjectStore, log: Log, *, force: bool = False, dry_run: bool = False
+) -> ResetReport:
+    """Close the unfinished runs and delete what they left uncommitted.
+
+    What is committed stays, and a run can be resumed afterwards. First an abort is committed,
+    past which no coordinator of a closed epoch can commit; only then is anything listed, looked
+    up in every version, and deleted.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    log : Log
+        A log of the lake.
+    force : bool, default False
+        Also close runs that a living coordinator is writing: it stops.
+    dry_run : bool, default False
+        Change nothing; report what would be done.
+
+    Returns
+    -------
+    ResetReport
+        What was closed and deleted.
+
+    Raises
+    ------
+    LakeNotFoundError
+        There is no lake.
+    RunActiveError
+        A run is being written, and ``force`` was not given.
+    UnsupportedStoreError
+        ``force`` on a storage without exclusive create, which cannot stop another writer.
+    """
+    log.require_head()
+    logs = {log.branch: log}
+    now = Heads(store, logs)
+    states = now.unfinished()
+    found = _leftovers(store, logs, {home: _closing(state) for home, state in states.items()})
+    wanted = [home for home, s in states.items() if found[home] or s.closed < s.epoch]
+    if force and (store.single_writer or any(h.single_writer for h in now.heads.values())):
+        raise UnsupportedStoreError(
+            f"{store.url} is on storage without exclusive create, where a living writer cannot be "
+            "stopped. Stop it yourself, then reset without force."
+        )
+    if not force:
+        _refuse_living(store, {home: states[home] for home in wanted})
+    if dry_run:
+        closed = {home: _closing(states[home]) for home in wanted}
+    else:
+        closed = _close(now, wanted)
+        # Listed and looked up again: what was committed before the abort is in the log by now,
+        # and nothing of a closed epoch can be committed after it.
+        found = _leftovers(store, logs, closed)
+    objects = sorted(entry for home in closed for entry in found[home])
+    if not dry_run:
+        store.delete(key for key, _ in objects)
+    size = sum(size for _, size in objects)
+    return ResetReport(closed, tuple(key for key, _ in objects), size, dry_run)
+
+
+def _closing(state: RunState) -> int:
+    return max(state.epoch, state.closed)
+
+
+def _refuse_living(store: ObjectStore, states: Mapping[str, RunState]) -> None:
+    def alive(home: str) -> bool:
+        branch, _, run = home.partition("/")
+        # A coordinator of a closed epoch has nothing to say any more, even if it still beats.
+        return is_alive(store, branch, run, max(states[home].epoch, states[home].closed + 1))
+
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        for home, beats in zip(states, pool.map(alive, states), strict=True):
+            if beats:
+                raise RunActiveError(
+                    f"Run {home.partition('/')[2]!r} is being written. Wait for it (`dasklake "
+                    "watch` shows it), stop it, or reset with force to close it all the same."
+                )
+
+
+def _close(now: Heads, homes: Iterable[str]) -> dict[str, int]:
+    """Commit one abort for each home branch; return up to where each run is closed by it."""
+    runs: dict[str, list[str]] = {}
+    for home in homes:
+        branch, _, run = home.partition("/")
+        runs.setdefault(branch, []).append(run)
+    closed: dict[str, int] = {}
+    for branch, names in runs.items():
+        made = abort(now.logs[branch], now.heads[branch], names)
+        entry = made.entry["closed"] if made else {}
+        closed |= {layout.home_of(branch, run): epoch for run, epoch in entry.items()}
+    return closed
+
+
+def _leftovers(
+    store: ObjectStore, logs: dict[str, Log], closing: Mapping[str, int]
+) -> dict[str, list[tuple[str, int]]]:
+    """Return the objects of closed epochs that no version names, by run."""
+    listed = {home: store.walk(layout.data_prefix(home), temporary=True) for home in closing}
+    # After the listing: what is listed and committed in between is then seen as committed.
+    named = Heads(store, logs).attempts(set(closing))
+    return {
+        home: [
+            (key, size)
+            for key, size in listed[home]
+            if _is_leftover(temporary_target(key) or key, closing[home], named.get(home, set()))
+        ]
+        for home in closing
+    }
+
+
+def _is_leftover(key: str, closed: int, named: set[int]) -> bool:
+    match = _OBJECT.fullmatch(key.rpartition("/")[2])
+    if match is None:
+        return False
+    return int(match["epoch"]) <= closed and int(match["attempt"], 16) not in named

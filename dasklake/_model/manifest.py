@@ -1,0 +1,40 @@
+"""Columnar chunk references of one version, in row order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Manifest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The chunks of a version: one array for each field, one element for each chunk.
+
+    Sorted by (run order, partition, chunk), which is the order of the input.
+
+    Attributes
+    ----------
+    home : tuple of str
+        ``<branch>/<run>`` prefixes; ``run`` indexes into it.
+    run, order, partition, epoch, attempt, chunk, rows, size, head, crc : numpy.ndarray
+        One number for each chunk; an attempt's name is its number in 16 hexadecimal digits.
+    """
+
+    home: tuple[str, ...]
+    run: npt.NDArray[np.int32]
+    order: npt.NDArray[np.int64]
+    partition: npt.NDArray[np.int64]
+    epoch: npt.NDArray[np.int32]
+    attempt: npt.NDArray[np.uint64]
+    chunk: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    head: npt.NDArray[np.int64]
+    crc: npt.NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.rows)

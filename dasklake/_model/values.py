@@ -1,0 +1,163 @@
+"""How a tensor's values lie in Arrow columns, and the values that are more than arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from dasklake._model.schema import TensorSpec
+
+__all__ = ["Blob", "Layout", "Link", "Storage", "link", "shape_column", "storage_of"]
+
+#: Arrow counts the elements of a child array in 32 bits.
+_MOST_ELEMENTS = 2**31 - 1
+
+_LINK_TYPE = pa.struct([("url", pa.large_string()), ("creds_key", pa.string())])
+
+
+class Layout(StrEnum):
+    """The three ways a tensor lies in a chunk."""
+
+    ARROW = "arrow"
+    """A column of the value's own Arrow type: scalars, strings, links, tables' columns."""
+    TENSOR = "tensor"
+    """``arrow.fixed_shape_tensor``: numbers of one shape."""
+    BLOB = "blob"
+    """A ``large_binary`` and a column of shapes: everything ragged or compressed."""
+
+
+class Blob(NamedTuple):
+    """The bytes of one sample and the shape they decode to."""
+
+    data: bytes | bytearray | memoryview
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where the values of one tensor lie.
+
+    Attributes
+    ----------
+    layout : Layout
+        Which of the three ways.
+    type : pyarrow.DataType
+        Type of the tensor's column.
+    element : numpy.dtype or None
+        Type of the numbers as stored: bool as ``uint8``, complex as a pair of floats, times as
+        ``int64``; None for strings and Arrow's own types.
+    shape : tuple of int
+        Shape as stored, for ``Layout.TENSOR``.
+    shape_type : pyarrow.DataType or None
+        Type of the column of shapes, for ``Layout.BLOB``.
+    """
+
+    layout: Layout
+    type: pa.DataType
+    element: np.dtype[Any] | None = None
+    shape: tuple[int, ...] = ()
+    shape_type: pa.DataType | None = None
+
+
+def shape_column(name: str) -> str:
+    """Return the name of the column that holds the shapes of a tensor's blobs."""
+    return f"{name}:shape"
+
+
+def storage_of(spec: TensorSpec) -> Storage:
+    """Decide how a tensor lies in a chunk, from its spec alone.
+
+    Examples
+    --------
+    >>> storage_of(TensorSpec(dtype="float32", shape=(2, 3))).layout
+    <Layout.TENSOR: 'tensor'>
+    >>> storage_of(TensorSpec("binary_mask")).layout
+    <Layout.BLOB: 'blob'>
+    """
+    if spec.linked:
+        return Storage(Layout.ARROW, _LINK_TYPE)
+    dtype = spec.numpy_dtype
+    if dtype is None:
+        return Storage(Layout.ARROW, spec.arrow_type)
+    element, pair = _stored(dtype)
+    packed = spec.compression is not None or spec.kind.codec != "array"
+    if spec.shape == () and not packed and not pair:
+        return Storage(Layout.ARROW, _scalar(dtype, element), element)
+    if spec.fixed and not packed:
+        shape = (*(axis for axis in spec.shape or () if axis is not None), *pair)
+        if 0 < math.prod(shape) <= _MOST_ELEMENTS:
+            column = pa.fixed_shape_tensor(pa.from_numpy_dtype(element), shape)
+            return Storage(Layout.TENSOR, column, element, shape)
+    rank = None if spec.shape is None else len(spec.shape)
+    shapes = pa.list_(pa.int64()) if not rank else pa.list_(pa.int64(), rank)
+    return Storage(Layout.BLOB, pa.large_binary(), element, shape_type=shapes)
+
+
+def _stored(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return the type that Arrow's tensors can hold, and the axis that a pair of floats adds."""
+    if dtype.kind == "b":
+        return np.dtype("uint8"), ()
+    if dtype.kind == "c":
+        return np.dtype(f"f{dtype.itemsize // 2}"), (2,)
+    if dtype.kind in "mM":
+        return np.dtype("int64"), ()
+    return dtype, ()
+
+
+def _scalar(dtype: np.dtype[Any], element: np.dtype[Any]) -> pa.DataType:
+    if dtype.kind == "b":
+        return pa.bool_()
+    if dtype.kind in "mM" and np.datetime_data(dtype) in {(u, 1) for u in ("s", "ms", "us", "ns")}:
+        return pa.from_numpy_dtype(dtype)
+    return pa.from_numpy_dtype(element)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A value that lies elsewhere.
+
+    Attributes
+    ----------
+    url : str
+        Where it lies, as fsspec reads it.
+    creds_key : str or None
+        Name of the credentials to read it with; never the credentials themselves.
+    """
+
+    url: str
+    creds_key: str | None = None
+
+
+def link(url: str, creds_key: str | None = None) -> Link:
+    """Make a value of a ``link[...]`` tensor.
+
+    Parameters
+    ----------
+    url : str
+        Where the data lies, as fsspec reads it.
+    creds_key : str, optional
+        Name of the credentials to read it with.
+
+    Returns
+    -------
+    Link
+        The value to put into a sample.
+
+    Raises
+    ------
+    TypeError
+        ``url`` is not a string.
+
+    Examples
+    --------
+    >>> link("s3://bucket/train2017/000000000009.jpg").url
+    's3://bucket/train2017/000000000009.jpg'
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"A link's url is a string, not {type(url).__name__}.")
+    return Link(url, creds_key)

@@ -1,0 +1,1 @@
+"""Reading: graph (client), partition (worker), plan (pure decisions)."""

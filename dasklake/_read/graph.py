@@ -1,0 +1,103 @@
+"""What the client does: a version as a Dask bag, frame or array, without reading any sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+
+from dasklake._read.partition import (
+    Origin,
+    array_blocks,
+    array_shape,
+    empty_frame,
+    read_array,
+    read_frame,
+    read_rows,
+)
+from dasklake._read.plan import ChunkPlace
+
+__all__ = ["to_array", "to_bag", "to_dataframe"]
+
+_Groups = Sequence[tuple[ChunkPlace, ...]]
+
+
+class _Places:
+    """The chunks of one partition, as one value that Dask does not look into."""
+
+    def __init__(self, places: tuple[ChunkPlace, ...]) -> None:
+        self.places = places
+
+    def __dask_tokenize__(self) -> Any:
+        return ("dasklake-places", [tuple(place) for place in self.places])
+
+
+class _Names:
+    """Names of tensors, as one value: a string of its own could be the key of a task."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+
+
+def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
+    """Return a bag of samples, one partition for each group."""
+    parts = [_Places(group) for group in groups or [()]]
+    name = f"read-lake-{_token(origin, groups, names)}"
+    graph: dict[Any, Any] = {
+        (name, i): (_bag, part, origin, _Names(names)) for i, part in enumerate(parts)
+    }
+    return db.Bag(HighLevelGraph.from_collections(name, graph), name, len(parts))
+
+
+def to_dataframe(origin: Origin, groups: _Groups) -> dd.DataFrame:
+    """Return a frame, one partition for each group, indexed by the place in the version."""
+    groups = groups or [()]
+    firsts = [group[0].first for group in groups if group]
+    last = groups[-1][-1].first + groups[-1][-1].rows - 1 if firsts else None
+    frame: dd.DataFrame = dd.from_map(
+        _frame,
+        [_Places(group) for group in groups],
+        meta=empty_frame(origin.schema, list(origin.schema)),
+        divisions=(*firsts, last) if firsts else (None, None),
+        label="read-lake",
+        origin=origin,
+    )
+    return frame
+
+
+def to_array(origin: Origin, groups: _Groups, name: str) -> da.Array:
+    """Return a tensor of one shape as an array, one block for each group."""
+    spec = origin.schema[name]
+    shape = array_shape(name, spec)
+    groups = groups or [()]
+    key = f"read-lake-{name}-{_token(origin, groups, name)}"
+    rest = (0,) * len(shape)
+    graph: dict[Any, Any] = {
+        (key, i, *rest): (_array, _Places(group), origin, _Names([name]))
+        for i, group in enumerate(groups)
+    }
+    chunks = (array_blocks(groups), *((axis,) for axis in shape))
+    meta = np.empty((0,) * (1 + len(shape)), np.dtype(str(spec.dtype)))
+    return da.Array(HighLevelGraph.from_collections(key, graph), key, chunks, meta=meta)
+
+
+def _token(origin: Origin, groups: _Groups, *more: Any) -> str:
+    return str(tokenize(origin, [len(group) for group in groups], *more))
+
+
+def _bag(part: _Places, origin: Origin, names: _Names) -> list[dict[str, Any]]:
+    return list(read_rows(origin, part.places, names.names))
+
+
+def _frame(part: _Places, *, origin: Origin, columns: Sequence[str] | None = None) -> Any:
+    return read_frame(part.places, origin=origin, columns=columns)
+
+
+def _array(part: _Places, origin: Origin, names: _Names) -> Any:
+    return read_array(part.places, origin, names.names[0])

@@ -1,0 +1,110 @@
+"""Which rows lie in which chunk, and which chunks are read together: numbers in, numbers out."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from typing import NamedTuple
+
+import numpy as np
+
+from dasklake._format.segment import chunk_key_at
+from dasklake._model.manifest import Manifest
+
+__all__ = ["ChunkPlace", "ReadPlan", "Span"]
+
+
+class Span(NamedTuple):
+    """Consecutive rows of one chunk: its place in the version, first row, and one after the last."""
+
+    chunk: int
+    start: int
+    stop: int
+
+
+class ChunkPlace(NamedTuple):
+    """What a reader has to know of a chunk; small enough to travel with each task.
+
+    ``first`` is the place of its first sample in the version.
+    """
+
+    key: str
+    first: int
+    rows: int
+    size: int
+    head: int
+    crc: int
+
+
+class ReadPlan:
+    """The rows of one version, by chunk.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The chunks of the version, in row order.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        ends = np.cumsum(manifest.rows, dtype=np.int64)
+        #: One after the last row of each chunk; chunks without rows repeat their neighbour's.
+        self._ends = array("q", ends.tobytes())
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Return the chunk that holds a row, and the row's place in it.
+
+        Parameters
+        ----------
+        row : int
+            Place in the version, from 0 to ``len(self) - 1``.
+        """
+        chunk = bisect_right(self._ends, row)
+        return chunk, row - (self._ends[chunk - 1] if chunk else 0)
+
+    def spans(self, start: int, stop: int) -> list[Span]:
+        """Return the rows from ``start`` to ``stop``, not included, by chunk and in order."""
+        found = []
+        stop = min(stop, len(self))
+        while start < stop:
+            chunk, first = self.locate(start)
+            count = min(stop - start, int(self._manifest.rows[chunk]) - first)
+            found.append(Span(chunk, first, first + count))
+            start += count
+        return found
+
+    def place(self, chunk: int) -> ChunkPlace:
+        """Return what a reader has to know of a chunk."""
+        m = self._manifest
+        return ChunkPlace(
+            chunk_key_at(m, chunk),
+            self._ends[chunk] - int(m.rows[chunk]),
+            int(m.rows[chunk]),
+            int(m.size[chunk]),
+            int(m.head[chunk]),
+            int(m.crc[chunk]),
+        )
+
+    def groups(self, blocksize: int | None = None) -> list[tuple[ChunkPlace, ...]]:
+        """Return all chunks with rows, in order, joined up to ``blocksize`` bytes.
+
+        Parameters
+        ----------
+        blocksize : int or None
+            Most bytes of chunks in one group, where a group has more than one; None for one
+            chunk in each.
+        """
+        found: list[tuple[ChunkPlace, ...]] = []
+        group: list[ChunkPlace] = []
+        size = 0
+        for chunk in np.flatnonzero(self._manifest.rows).tolist():
+            place = self.place(chunk)
+            if group and (blocksize is None or size + place.size > blocksize):
+                found.append(tuple(group))
+                group, size = [], 0
+            group.append(place)
+            size += place.size
+        return [*found, tuple(group)] if group else found

@@ -1,0 +1,186 @@
+"""A chunk on storage of which only what is asked for is fetched, page by page, and checked."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dasklake._format.chunk import ChunkHead
+from dasklake._read.plan import ChunkPlace
+from dasklake._store.objects import ObjectStore
+from dasklake.exceptions import CorruptionError
+
+__all__ = ["ChunkCache", "OpenChunk"]
+
+#: Objects up to this size are fetched whole: one request instead of two or three, in bytes.
+_SMALL = 128 * 2**10
+
+#: Bytes between two wanted parts that are fetched along: cheaper than a request of their own.
+_GAP = 64 * 2**10
+
+#: Share of a chunk from which on the whole object is fetched.
+_MOST = 0.7
+
+
+class OpenChunk:
+    """One chunk; its columns are views of memory that is filled as it is asked for.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    place : ChunkPlace
+        The chunk.
+    whole : bool, default False
+        Fetch everything at once.
+
+    Raises
+    ------
+    CorruptionError
+        The object is not as it was written.
+    ObjectNotFoundError
+        The object is not there.
+    """
+
+    def __init__(self, store: ObjectStore, place: ChunkPlace, *, whole: bool = False) -> None:
+        self.place = place
+        self._store = store
+        if whole or place.size <= _SMALL:
+            self._adopt(store.get(place.key))
+            return
+        self._attend(store.get_range(place.key, 0, place.head))
+        self._present = bytearray(-(-(place.size - self.head.length) // self.head.page))
+        self.resident = place.head
+
+    def _adopt(self, data: bytes) -> None:
+        """Take the whole object."""
+        if len(data) != self.place.size:
+            raise self._damaged(f"it has {len(data)} bytes, not {self.place.size}")
+        self._attend(data)
+        self._check(self.head.length, self.head.memory[self.head.length :])
+        self._present = bytearray(b"\1") * len(range(self.head.length, len(data), self.head.page))
+        self.resident = len(data)
+
+    def _attend(self, data: bytes) -> None:
+        place = self.place
+        try:
+            self.head = ChunkHead.parse(data, place.size, place.key, place.crc)
+        except CorruptionError as error:
+            raise self._with_rows(error) from error
+        if self.head.rows != place.rows:
+            raise self._damaged(f"it holds {self.head.rows} samples, not {place.rows}")
+
+    def load_tensors(self, names: Iterable[str]) -> None:
+        """Fetch all that the chunk holds of some tensors."""
+        spans = [span for name in names for span in self.head.spans(name)]
+        if sum(stop - start for start, stop in spans) >= _MOST * self.place.size:
+            if not all(self._present):
+                self._adopt(self._store.get(self.place.key))
+        else:
+            self.load(spans)
+
+    def load(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch the pages that hold ranges of bytes, where they are not here yet."""
+        first, page, present = self.head.length, self.head.page, self._present
+        missing = [
+            (begin, end)
+            for start, stop in ranges
+            if start < stop
+            for begin, end in [((start - first) // page, (stop - 1 - first) // page + 1)]
+            if 0 in present[begin:end]
+        ]
+        if not missing:
+            return
+        spans = self._spans(missing)
+        for (start, stop), data in zip(
+            spans, self._store.get_ranges(self.place.key, spans), strict=True
+        ):
+            self._check(start, data)
+            self.head.memory[start:stop] = np.frombuffer(data, np.uint8)
+            pages = range((start - first) // page, -(-(stop - first) // page))
+            present[pages.start : pages.stop] = b"\1" * len(pages)
+            self.resident += stop - start
+
+    def _spans(self, missing: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Join runs of pages that lie close together; return them as places in the object."""
+        head = self.head
+        near = _GAP // head.page
+        runs: list[list[int]] = []
+        for begin, end in sorted(missing):
+            if runs and begin - runs[-1][1] <= near:
+                runs[-1][1] = max(runs[-1][1], end)
+            else:
+                runs.append([begin, end])
+        return [
+            (head.length + begin * head.page, min(head.length + end * head.page, head.size))
+            for begin, end in runs
+        ]
+
+    def _check(self, start: int, data: Any) -> None:
+        try:
+            self.head.check(start, data)
+        except CorruptionError as error:
+            raise self._with_rows(error) from error
+
+    def _damaged(self, why: str) -> CorruptionError:
+        key = self.place.key
+        error = CorruptionError(f"Chunk {key} is damaged: {why}. Restore it from a copy.")
+        return self._with_rows(error)
+
+    def _with_rows(self, error: CorruptionError) -> CorruptionError:
+        place = self.place
+        return CorruptionError(
+            f"Samples {place.first} to {place.first + place.rows - 1} are concerned. {error}"
+        )
+
+
+class ChunkCache:
+    """The chunks that were used last, up to a number of bytes.
+
+    Parameters
+    ----------
+    make : callable
+        Opens the chunk of a number.
+    most_bytes : int
+        Bytes of pages that are kept.
+    most_chunks : int
+        Chunks that are kept.
+    """
+
+    def __init__(
+        self, make: Callable[[int], Any], most_bytes: int = 256 * 2**20, most_chunks: int = 1024
+    ) -> None:
+        self._make = make
+        self._most_bytes = most_bytes
+        self._most_chunks = most_chunks
+        self._chunks: OrderedDict[int, Any] = OrderedDict()
+        self._sizes: dict[int, int] = {}
+        self._total = 0
+        self._lock = threading.Lock()
+
+    def get(self, number: int) -> Any:
+        """Return an open chunk."""
+        found = self._chunks.get(number)
+        if found is None:
+            made = self._make(number)
+            with self._lock:
+                found = self._chunks.setdefault(number, made)
+        return found
+
+    def used(self, number: int, resident: int) -> None:
+        """Say that a chunk was used and holds ``resident`` bytes; the oldest make room for it."""
+        with self._lock:
+            if number not in self._chunks:
+                return
+            self._chunks.move_to_end(number)
+            self._total += resident - self._sizes.get(number, 0)
+            self._sizes[number] = resident
+            while len(self._chunks) > 1 and (
+                self._total > self._most_bytes or len(self._chunks) > self._most_chunks
+            ):
+                oldest, _ = self._chunks.popitem(last=False)
+                self._total -= self._sizes.pop(oldest, 0)

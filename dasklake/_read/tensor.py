@@ -1,0 +1,109 @@
+"""One tensor of a version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dasklake._model.schema import TensorSpec
+from dasklake._read.partition import array_shape
+from dasklake._read.reader import Reader, row_asked, rows_asked
+from dasklake.exceptions import InvalidInputError
+
+__all__ = ["Tensor"]
+
+
+class Tensor:
+    """One tensor of a version; ``lake[name]``.
+
+    ``tensor[i]`` is a value. ``tensor[a:b]`` and ``tensor[[i, j]]`` are one array where all
+    samples have the same shape, else a list.
+
+    Parameters
+    ----------
+    reader : Reader
+        Reads the version.
+    name : str
+        The tensor.
+    """
+
+    def __init__(self, reader: Reader, name: str) -> None:
+        self._reader = reader
+        self.name = name
+
+    @property
+    def spec(self) -> TensorSpec:
+        """What the tensor holds."""
+        return self._reader.origin.schema[self.name]
+
+    def __len__(self) -> int:
+        return len(self._reader.plan)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.name!r}, {len(self)} samples, {self.spec})"
+
+    def __iter__(self) -> Iterator[Any]:
+        return (row[self.name] for row in self._reader.stream([self.name]))
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, slice | list | tuple | np.ndarray):
+            rows = rows_asked(item, len(self))
+            return self._stacked([row[0] for row in self._reader.many(rows, [self.name])])
+        return self._reader.one(row_asked(item, len(self)), [self.name])[0]
+
+    def numpy(self) -> npt.NDArray[Any] | list[Any]:
+        """Return all samples.
+
+        Returns
+        -------
+        numpy.ndarray or list
+            One array where all samples have the same shape, else a list.
+
+        Raises
+        ------
+        CorruptionError
+            Stored bytes are damaged.
+        """
+        found: npt.NDArray[Any] | list[Any] = self._stacked(list(self))
+        return found
+
+    def bytes(self, sample: int) -> bytes | None:
+        """Return the encoded bytes of a picture, as they were written.
+
+        Parameters
+        ----------
+        sample : int
+            Place of the sample.
+
+        Returns
+        -------
+        bytes or None
+            The file; None for no value.
+
+        Raises
+        ------
+        InvalidInputError
+            The tensor holds no pictures.
+        """
+        if self.spec.kind.codec != "image":
+            raise InvalidInputError(
+                f"Tensor {self.name!r} holds no encoded pictures. Use lake[{self.name!r}][i]."
+            )
+        if self.spec.linked:
+            linked = self[sample]
+            return None if linked is None else linked.bytes()
+        row = row_asked(sample, len(self))
+        blob = self._reader.stored(row, [self.name])[0]
+        return None if blob is None else bytes(blob.data)
+
+    def _stacked(self, values: list[Any]) -> Any:
+        spec = self.spec
+        fixed = spec.fixed and spec.numpy_dtype is not None and not spec.linked
+        if not fixed or any(value is None for value in values):
+            return values
+        if not values:
+            return np.empty((0, *array_shape(self.name, spec)), spec.numpy_dtype)
+        return np.stack(values)

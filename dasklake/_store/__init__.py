@@ -1,0 +1,1 @@
+"""Objects and the log: the only door to storage."""

@@ -1,0 +1,209 @@
+"""Objects as files of a local disk: atomic, exclusive where asked for, and durable.
+
+Every write goes to a file of its own beside the target, is flushed to the disk, then takes the
+target's name: by ``rename``, or by ``link`` where it must be the first. Then the directory is
+flushed, and so is every directory above it that this process has not flushed yet: a power cut
+leaves either the whole object or nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import ClassVar
+
+from dasklake.exceptions import UnsupportedStoreError
+
+__all__ = ["LocalFiles", "temporary_target"]
+
+_NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
+_TEMPORARY = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}\.tmp")
+
+#: Linux moves at most this much in one call.
+_MOST_BYTES = 0x7FFFF000
+
+
+def temporary_target(key: str) -> str | None:
+    """Return the key that a half-written file was meant for; None for any other key.
+
+    Examples
+    --------
+    >>> temporary_target("data/main/run/.0-1-aa-0.arrow.0123456789abcdef.tmp")
+    'data/main/run/0-1-aa-0.arrow'
+    """
+    folder, slash, name = key.rpartition("/")
+    match = _TEMPORARY.fullmatch(name)
+    return f"{folder}{slash}{match.group('target')}" if match else None
+
+
+class LocalFiles:
+    """Files under one directory, by paths relative to it.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path of the directory; made by the first write.
+    """
+
+    shared = True
+    writable = True
+
+    #: Directories whose names this process has flushed into the directories above them.
+    _durable: ClassVar[set[Path]] = set()
+
+    def __init__(self, root: str) -> None:
+        self._root = Path(root)
+        #: False once the file system has refused to link.
+        self.exclusive = True
+
+    def put(self, key: str, data: memoryview) -> None:
+        """Write a whole file, over what was there."""
+        target = self._root / key
+        with self._written(target, data) as (temporary, _):
+            temporary.replace(target)
+            self._make_durable(target.parent)
+
+    def create(self, key: str, data: memoryview, *, single_writer: bool) -> None:
+        """Write a whole file that must not be there yet."""
+        target = self._root / key
+        with self._written(target, data) as (temporary, fd):
+            try:
+                os.link(temporary, target)
+            except OSError as error:
+                # A network file system may have sent the request twice: then the first was ours.
+                if os.fstat(fd).st_nlink != 2:
+                    self._check_refusal(error, target, single_writer=single_writer)
+                    temporary.replace(target)
+            self._make_durable(target.parent)
+
+    def _check_refusal(self, error: OSError, target: Path, *, single_writer: bool) -> None:
+        """Return if a refused link may be replaced by a rename: nobody else writes here."""
+        if error.errno not in _NO_LINK:
+            raise error
+        self.exclusive = False
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, "the file exists") from error
+        if single_writer:
+            return
+        raise UnsupportedStoreError(
+            f"The file system of {target.parent} has no hard links, so that no file can be made "
+            "exclusively. Use another one, or single_writer=True where nobody else writes."
+        ) from error
+
+    @contextmanager
+    def _written(self, target: Path, data: memoryview) -> Iterator[tuple[Path, int]]:
+        """Have the data on the disk under a name of its own, gone afterwards."""
+        temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        try:
+            fd = os.open(temporary, flags, 0o666)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._durable.clear()
+            fd = os.open(temporary, flags, 0o666)
+        try:
+            start = 0
+            while start < len(data):
+                start += os.write(fd, data[start : start + _MOST_BYTES])
+            os.fsync(fd)
+            yield temporary, fd
+        finally:
+            os.close(fd)
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+    def _make_durable(self, folder: Path) -> None:
+        """Flush a directory, and those above it that may hold names nobody has flushed."""
+        _fsync(folder)
+        above = folder
+        while above not in self._durable and above.parent != above:
+            _fsync(above.parent)
+            self._durable.add(above)
+            above = above.parent
+
+    def sync(self, key: str) -> None:
+        """Flush the directory that holds a file."""
+        self._make_durable((self._root / key).parent)
+
+    def get(self, key: str) -> bytes:
+        """Read a whole file."""
+        return (self._root / key).read_bytes()
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Read parts of a file; what lies beyond its end is left out."""
+        # Opening anew costs 2 µs and can never hand out a file that was replaced meanwhile.
+        fd = os.open(f"{self._root}/{key}", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            return [_read(fd, start, stop) for start, stop in ranges]
+        finally:
+            os.close(fd)
+
+    def size(self, key: str) -> int:
+        """Return the length of a file."""
+        path = self._root / key
+        if path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "it is a directory")
+        return path.stat().st_size
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the names in a directory; none where there is no directory."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = (path.name for path in (self._root / prefix).iterdir())
+            return sorted(name for name in found if not _TEMPORARY.fullmatch(name))
+        return []
+
+    def walk(self, prefix: str) -> list[tuple[str, int]]:
+        """Return the keys and lengths of all files under a directory, half-written ones too."""
+        found: list[tuple[str, int]] = []
+        folders = [prefix]
+        while folders:
+            folder = folders.pop()
+            with (
+                suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(self._root / folder) as entries,
+            ):
+                for entry in entries:
+                    key = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(key)
+                        continue
+                    # A file that went away since the directory was read is not listed.
+                    with suppress(FileNotFoundError):
+                        found.append((key, entry.stat().st_size))
+        return found
+
+    def delete(self, key: str) -> None:
+        """Remove a file."""
+        (self._root / key).unlink(missing_ok=True)
+
+
+def _read(fd: int, start: int, stop: int) -> bytes:
+    found = os.pread(fd, stop - start, start)
+    if len(found) == stop - start or not found:
+        return found
+    parts = [found]
+    place = start + len(found)
+    while place < stop and (part := os.pread(fd, stop - place, place)):
+        parts.append(part)
+        place += len(part)
+    return b"".join(parts)
+
+
+def _fsync(folder: Path) -> None:
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        # Directories above the root may belong to others, and some network file systems flush
+        # directories by themselves and refuse to be asked.
+        if error.errno not in _NO_FSYNC:
+            raise

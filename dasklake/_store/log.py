@@ -1,0 +1,292 @@
+"""The log of a branch: find its head, walk it, publish the next commit.
+
+Publishing never trusts the answer of a create. After any error the version itself is read back:
+our id there is success, another's means a lost race, nothing means that the same bytes are sent
+again. A lost race rebuilds everything from the new head under a new random id.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from dasklake._format import layout
+from dasklake._format.documents import commit_bytes, read_commit, read_schema, schema_object
+from dasklake._format.segment import join, read_failures, read_segment
+from dasklake._model.commit import Commit, SegmentRef
+from dasklake._model.manifest import Manifest
+from dasklake._model.receipt import Failure
+from dasklake._model.schema import Schema
+from dasklake._store.objects import ObjectStore
+from dasklake.exceptions import (
+    CorruptionError,
+    LakeNotFoundError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    StoreError,
+    UnsupportedStoreError,
+    VersionExpiredError,
+    VersionNotFoundError,
+)
+
+__all__ = ["Build", "Draft", "Log"]
+
+MAIN = "main"
+
+#: Segments fetched at the same time.
+_FETCHES = 16
+
+#: Longest pause between two tries of the same create, in seconds.
+_LONGEST_PAUSE = 15.0
+
+
+class Draft(NamedTuple):
+    """A commit that is ready to be created, and the objects it is the first to name."""
+
+    commit: Commit
+    objects: Sequence[tuple[str, bytes]] = ()
+
+
+#: Makes the next commit from the head, the commits that came in between, and a fresh id;
+#: None where nothing is left to commit.
+Build = Callable[[Commit | None, Sequence[Commit], str], Draft | None]
+
+
+class Log:
+    """The numbered commits of one branch.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    branch : str, default "main"
+        The branch.
+    patience : float, default 600
+        Seconds for which a create is sent again while the storage fails.
+    """
+
+    def __init__(self, store: ObjectStore, branch: str = MAIN, *, patience: float = 600.0) -> None:
+        self.store = store
+        self.branch = layout.valid_name("branch", branch)
+        self.patience = patience
+        #: Set to make a publish give up between two tries.
+        self.stop = threading.Event()
+        #: Why the storage is being asked again, while it is.
+        self.trouble: str | None = None
+        self._commits: dict[int, Commit] = {}
+        self._segments: dict[str, Manifest] = {}
+
+    def head(self) -> Commit | None:
+        """Return the newest commit; None where the branch has no log.
+
+        Two listings of at most 1,000 names each, whatever the length of the log.
+        """
+        version = self.head_version()
+        return None if version is None else self.read(version)
+
+    def head_version(self) -> int | None:
+        """Return the number of the newest commit; None where the branch has no log."""
+        buckets = [n for n in self.store.names(layout.log_prefix(self.branch)) if n.isdigit()]
+        # A crash may leave a new directory empty: look into the one before.
+        for bucket in sorted(buckets, reverse=True)[:2]:
+            names = self.store.names(f"{layout.log_prefix(self.branch)}/{bucket}")
+            versions = [v for v in map(layout.parse_commit_key, names) if v is not None]
+            if versions:
+                return max(versions)
+        return None
+
+    def require_head(self) -> Commit:
+        """Return the newest commit.
+
+        Raises
+        ------
+        LakeNotFoundError
+            There is no lake.
+        """
+        head = self.head()
+        if head is None:
+            raise LakeNotFoundError(
+                f"There is no lake under {self.store.url}. Write one with to_lake(), or check "
+                "the URL and the storage options."
+            )
+        return head
+
+    def read(self, version: int) -> Commit:
+        """Return one commit.
+
+        Raises
+        ------
+        VersionNotFoundError
+            The log has no such version.
+        """
+        if version not in self._commits:
+            key = layout.commit_key(self.branch, version)
+            try:
+                data = self.store.get(key)
+            except ObjectNotFoundError as error:
+                raise VersionNotFoundError(
+                    f"{self.store.url} has no version {version}. `dasklake log` lists them."
+                ) from error
+            commit = read_commit(data, key, self._schema)
+            if (commit.version, commit.branch) != (version, self.branch):
+                raise CorruptionError(f"Commit {key} belongs elsewhere. Restore it from a copy.")
+            self._commits[version] = commit
+        return self._commits[version]
+
+    def walk(self, start: int, stop: int | None = None) -> Iterator[Commit]:
+        """Yield the commits from ``start`` on, to the newest or up to ``stop``, not included."""
+        version = start
+        while stop is None or version < stop:
+            try:
+                commit = self.read(version)
+            except VersionNotFoundError:
+                if stop is None:
+                    return
+                raise
+            yield commit
+            version += 1
+
+    def manifest(self, commit: Commit) -> Manifest:
+        """Return the chunk references of a commit, in row order.
+
+        Raises
+        ------
+        VersionExpiredError
+            A segment is gone because the version was expired.
+        CorruptionError
+            A segment is damaged, or gone from a version that was not expired.
+        """
+        with ThreadPoolExecutor(max_workers=_FETCHES) as pool:
+            try:
+                return join(list(pool.map(self.segment, commit.segments)))
+            except ObjectNotFoundError as error:
+                raise self.missing(commit.version, str(error)) from error
+
+    def failures(self, commit: Commit) -> list[Failure]:
+        """Return the failures of a commit, oldest first."""
+        found: list[Failure] = []
+        for ref in commit.failures:
+            key = layout.failures_key(ref.name)
+            try:
+                found += read_failures(self.store.get(key), ref, key)
+            except ObjectNotFoundError as error:
+                raise self.missing(commit.version, key) from error
+        return found
+
+    def missing(self, version: int, key: str) -> VersionExpiredError | CorruptionError:
+        """Say why an object that a version names is not there: expired, or lost."""
+        main = self if self.branch == MAIN else Log(self.store)
+        head = main.head()
+        expired = head.expired.get(self.branch, ()) if head else ()
+        if version in expired:
+            return VersionExpiredError(
+                f"Version {version} of {self.store.url} was expired. Call refresh(), or open the "
+                "newest version."
+            )
+        return CorruptionError(
+            f"An object of version {version} is missing ({key}). Restore it from a copy."
+        )
+
+    def publish(self, known: Commit | None, build: Build) -> Commit | None:
+        """Create the next commit of the branch.
+
+        Parameters
+        ----------
+        known : Commit or None
+            The newest commit the caller knows; None for an empty log.
+        build : callable
+            Makes the commit, again for each new head.
+
+        Returns
+        -------
+        Commit or None
+            Ours; or the head, where ``build`` found nothing left to commit.
+
+        Raises
+        ------
+        StoreError
+            The storage failed for longer than ``patience``, or refuses to be written.
+        """
+        since: list[Commit] = []
+        while True:
+            try:
+                draft = build(known, since, layout.new_id())
+            except ObjectNotFoundError:
+                # A merge met a segment that is gone: a race lost to a vacuum, if there is news.
+                since = list(self.walk(known.version + 1)) if known else []
+                if not since:
+                    raise
+                known = since[-1]
+                continue
+            if draft is None:
+                return known
+            if self._create(draft):
+                self._commits[draft.commit.version] = draft.commit
+                return draft.commit
+            since = list(self.walk(known.version + 1 if known else 0))
+            known = since[-1]
+
+    def _create(self, draft: Draft) -> bool:
+        """Create a commit; whether the version is ours in the end."""
+        commit = draft.commit
+        schema = schema_object(commit.schema)
+        objects = [*draft.objects]
+        if schema and not self.store.exists(layout.schema_key(schema[0])):
+            objects.append((layout.schema_key(schema[0]), schema[1]))
+        for key, data in objects:
+            self._retry(lambda key=key, data=data: self.store.put(key, data))  # type: ignore[misc] # bound early
+        key = layout.commit_key(self.branch, commit.version)
+        data = commit_bytes(commit)
+        if commit.version and commit.version % layout.BUCKET == 0:
+            # The directory of v must outlive a power loss before v + 1 lies in the next one.
+            self.store.sync(layout.commit_key(self.branch, commit.version - 1))
+        return bool(self._retry(lambda: self._create_once(key, data, commit)))
+
+    def _create_once(self, key: str, data: bytes, commit: Commit) -> bool:
+        try:
+            self.store.create(key, data)
+        except StoreError as error:
+            # The answer may be wrong either way: only the version itself tells.
+            try:
+                found = read_commit(self.store.get(key), key, self._schema)
+            except ObjectNotFoundError:
+                if isinstance(error, ObjectExistsError):
+                    raise StoreError(
+                        f"{key} was said to exist and is not there. Try again."
+                    ) from error
+                raise error from None
+            return found.id == commit.id
+        return True
+
+    def _retry(self, action: Callable[[], object]) -> object:
+        """Run a store action again while the storage fails, up to ``patience`` seconds."""
+        deadline = time.monotonic() + self.patience
+        pause = 0.05
+        while True:
+            try:
+                done = action()
+            except (PermissionDeniedError, UnsupportedStoreError):
+                raise
+            except StoreError as error:
+                self.trouble = str(error)
+                if time.monotonic() + pause > deadline or self.stop.wait(pause * random.random()):  # noqa: S311 # jitter
+                    raise
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self.trouble = None
+                return done
+
+    def segment(self, ref: SegmentRef) -> Manifest:
+        """Return one segment; ``ObjectNotFoundError`` where it is gone."""
+        if ref.name not in self._segments:
+            data = self.store.get(layout.segment_key(ref.name))
+            self._segments[ref.name] = read_segment(data, ref)
+        return self._segments[ref.name]
+
+    def _schema(self, digest: str) -> Schema:
+        return read_schema(self.store.get(layout.schema_key(digest)), digest)

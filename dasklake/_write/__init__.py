@@ -1,0 +1,1 @@
+"""Writing: graph (client), partition (worker), checkpoint (pure decisions)."""

@@ -1,0 +1,135 @@
+"""``compute=False``: the whole write as one Delayed, with one commit at its end and no checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import List, Task, TaskRef
+
+from dasklake._format import layout
+from dasklake._model.commit import RunState
+from dasklake._store.log import Log
+from dasklake._store.runs import RunWriter
+from dasklake._write.coordinator import failures_of, kept, transform_error
+from dasklake._write.graph import Delivery, write_graph
+from dasklake._write.partition import Job, Outcome
+from dasklake._write.source import Source
+from dasklake._write.start import Request, start_run
+
+__all__ = ["LazyWrite", "lazy_write"]
+
+#: Outcomes that one task of the tree puts together.
+_FAN_IN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LazyWrite:
+    """A write that has not begun.
+
+    Attributes
+    ----------
+    source : Source
+        The input.
+    request : Request
+        Which run; it has a name.
+    job : Job
+        What the write tasks share, but for the epoch.
+    kwargs : mapping
+        Further arguments of the transform.
+    message : str or None
+        First line of the commit message.
+    """
+
+    source: Source
+    request: Request
+    job: Job
+    kwargs: Mapping[str, Any]
+    message: str | None
+
+
+def lazy_write(write: LazyWrite, report: Callable[[str, int, RunState, float], Any]) -> Delayed:
+    """Return a Delayed that begins the run, writes everything and commits once.
+
+    Computed again, it finds the run finished and writes nothing.
+
+    Parameters
+    ----------
+    write : LazyWrite
+        What to write.
+    report : callable
+        Makes the result of the run's name, the version, its state and the seconds it took.
+    """
+    name = f"to_lake-{write.request.run}-{layout.new_id()[:8]}"
+    begun = f"{name}-begin"
+    graph = write_graph(
+        write.source,
+        write.job,
+        write.kwargs,
+        range(len(write.source.parts)),
+        Delivery(name, begun=begun),
+    )
+    tasks = {**graph.tasks, begun: Task(begun, _begin, write.job, write.request)}
+    level, keys = 0, list(graph.keys)
+    while len(keys) > _FAN_IN:
+        groups = [keys[i : i + _FAN_IN] for i in range(0, len(keys), _FAN_IN)]
+        level += 1
+        keys = [(f"{name}-gather-{level}", i) for i in range(len(groups))]
+        for key, group in zip(keys, groups, strict=True):
+            tasks[key] = Task(key, _gather, List(*map(TaskRef, group)))
+    last = f"{name}-commit"
+    tasks[last] = Task(
+        last, _commit, TaskRef(begun), List(*map(TaskRef, keys)), write.message, report
+    )
+    return Delayed(last, HighLevelGraph.from_collections(last, tasks))
+
+
+def _begin(job: Job, request: Request) -> Job:
+    """Begin the run, or its next epoch; what is committed already is not written again."""
+    log = Log(job.place.store)
+    head = log.head()
+    if head is not None and request.run in head.runs:
+        request = replace(request, mode="resume")
+    start = start_run(log, request)
+    home = layout.home_of(log.branch, start.run)
+    place = replace(job.place, home=home, run=start.run, epoch=start.state.epoch)
+    entry = (start.entry.version, start.entry.id)
+    return replace(job, place=place, entry=entry, only=frozenset(start.missing))
+
+
+def _gather(outcomes: Sequence[Any]) -> list[Outcome]:
+    found: list[Outcome] = []
+    for outcome in outcomes:
+        if isinstance(outcome, list):
+            found += outcome
+        elif outcome is not None:
+            found.append(outcome)
+    return found
+
+
+def _commit(
+    job: Job, outcomes: Sequence[Any], message: str | None, report: Callable[..., Any]
+) -> Any:
+    began = time.monotonic()
+    place = job.place
+    log = Log(place.store, place.home.partition("/")[0])
+    writer = RunWriter(
+        log, place.run, place.epoch, log.read(job.entry[0]), job.schema, place.run, message
+    )
+    found = _gather(outcomes)
+    receipts = [o.receipt for o in found if o.receipt is not None]
+    if receipts:
+        writer.commit(receipts, failures_of(place.store, receipts))
+    for outcome in found:
+        if outcome.receipt is None:
+            inputs = writer.state.inputs
+            if outcome.failure is None or outcome.interrupt:
+                raise outcome.error or RuntimeError("a write task ended without an outcome")
+            raise transform_error(
+                outcome.failure, inputs, kept(place.run, inputs)
+            ) from outcome.error
+    return report(place.run, writer.known.version, writer.state, time.monotonic() - began)

@@ -1,0 +1,163 @@
+"""From what a partition holds to encoded samples: items, blocks of columns, and the checks.
+
+A sample is a mapping of tensor names to values. A missing tensor, an unknown one and a value that
+does not fit are errors that name the tensor; nothing is ever shifted against its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from dasklake._format.columns import ColumnBuilder
+from dasklake._model.schema import Schema
+from dasklake._model.values import storage_of
+from dasklake.codecs.base import Codec, codec_for
+from dasklake.exceptions import SampleError
+
+__all__ = ["Encoder", "Item", "items_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input sample, or a block of them.
+
+    Attributes
+    ----------
+    count : int
+        Input samples in it.
+    values : callable
+        Returns them one by one.
+    columns : mapping or None
+        The block's columns by name, where it has any.
+    """
+
+    count: int
+    values: Callable[[], Iterable[Any]]
+    columns: Mapping[str, Any] | None = None
+
+
+def items_of(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iterator[Item]:
+    """Yield what a partition holds, as it comes.
+
+    Parameters
+    ----------
+    kind : str
+        ``"bag"``, ``"dataframe"``, ``"array"`` or ``"arrays"``.
+    names : tuple of str
+        Names of the arrays.
+    parts : tuple
+        The partition of each collection.
+    """
+    if kind == "bag":
+        for value in parts[0]:
+            yield Item(1, lambda value=value: (value,))  # type: ignore[misc] # bound early
+    elif kind == "dataframe":
+        frame = _with_index(parts[0])
+        columns = {str(name): frame[name] for name in frame.columns}
+        yield Item(len(frame), lambda: _rows(columns), columns)
+    else:
+        yield from _array_items(kind, names, parts)
+
+
+def _array_items(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iterator[Item]:
+    columns = dict(zip(names, parts, strict=True))
+    lengths = {name: len(part) for name, part in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise SampleError(f"the arrays have different lengths in one partition: {lengths}")
+
+    def values() -> Iterator[Any]:
+        rows = zip(*columns.values(), strict=True)
+        return (row[0] if kind == "array" else dict(zip(names, row, strict=True)) for row in rows)
+
+    # A lone array's items are its rows; without a transform they are samples of one tensor.
+    yield Item(len(parts[0]), values, columns)
+
+
+def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    named = [name for name in frame.index.names if name is not None]
+    return frame.reset_index(named) if named else frame
+
+
+def _rows(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    names = list(columns)
+    for row in zip(*columns.values(), strict=True):
+        yield {name: _none(value) for name, value in zip(names, row, strict=True)}
+
+
+def _none(value: Any) -> Any:
+    """Return None for the markers by which pandas says "no value"."""
+    return None if value is pd.NA or value is pd.NaT else value
+
+
+class Encoder:
+    """Checks samples against a schema and encodes them.
+
+    Parameters
+    ----------
+    schema : Schema
+        What a sample has to hold.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.codecs: dict[str, Codec] = {name: codec_for(spec) for name, spec in schema.items()}
+        self.storages = {name: storage_of(spec) for name, spec in schema.items()}
+        self.only = next(iter(schema)) if len(schema) == 1 else None
+
+    def builders(self) -> dict[str, ColumnBuilder]:
+        """Return empty columns for a chunk."""
+        return {name: ColumnBuilder(name, self.schema[name]) for name in self.schema}
+
+    def encode(self, sample: Any) -> dict[str, Any]:
+        """Encode one sample.
+
+        Raises
+        ------
+        SampleError
+            A tensor is missing or unknown, or its value does not fit.
+        """
+        if not isinstance(sample, Mapping):
+            if self.only is None:
+                raise SampleError(
+                    f"a sample is a mapping of tensor names to values, not {type(sample).__name__}"
+                )
+            sample = {self.only: sample}
+        if sample.keys() != self.codecs.keys():
+            self._check_names(sample)
+        encoded = {}
+        for name, codec in self.codecs.items():
+            value = sample.get(name)
+            try:
+                encoded[name] = None if value is None else codec.encode(value)
+            except SampleError as error:
+                raise SampleError(error.message, tensor=name) from error
+        return encoded
+
+    def _check_names(self, sample: Mapping[str, Any]) -> None:
+        for name in sample:
+            if name not in self.codecs:
+                known = ", ".join(map(repr, self.schema))
+                raise SampleError(f"the schema has no such tensor; it has {known}", tensor=name)
+        for name, spec in self.schema.items():
+            if name not in sample and not spec.optional:
+                raise SampleError(
+                    "the sample has no value for it; give None, or make it optional=True",
+                    tensor=name,
+                )
+
+    def encode_block(self, columns: Mapping[str, Any]) -> dict[str, pa.Array] | None:
+        """Encode a block column by column; None where a column has to go sample by sample."""
+        if columns.keys() != self.codecs.keys():
+            return None
+        encoded = {}
+        for name, codec in self.codecs.items():
+            column = codec.encode_column(columns[name])
+            if column is None:
+                return None
+            encoded[name] = column
+        return encoded

@@ -1,0 +1,197 @@
+"""How a write begins: which run it is, which epoch, and which partitions are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dasklake._format import layout
+from dasklake._format.documents import schema_digest
+from dasklake._model.commit import Commit, Plan, RunState
+from dasklake._model.schema import Schema
+from dasklake._store.heartbeat import is_alive
+from dasklake._store.log import Log
+from dasklake._store.runs import begin, create_lake, resume
+from dasklake.exceptions import (
+    InvalidInputError,
+    LakeExistsError,
+    PlanMismatchError,
+    RunActiveError,
+    SchemaError,
+)
+
+__all__ = ["MODES", "Request", "Start", "start_run"]
+
+MODES = ("create", "append", "overwrite", "resume")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a write asks for.
+
+    Attributes
+    ----------
+    mode : str
+        One of ``MODES``.
+    run : str or None
+        The run's name, if the user gave one.
+    schema : Schema
+        What is to be written.
+    partitions : int
+        Number of partitions.
+    inputs : int or None
+        Number of input samples, where known.
+    input_id : str or None
+        Digest of the input.
+    """
+
+    mode: str
+    run: str | None
+    schema: Schema
+    partitions: int
+    inputs: int | None
+    input_id: str | None
+
+    @property
+    def plan(self) -> Plan:
+        """What a run that begins with this request sets out to write."""
+        return Plan(
+            partitions=self.partitions,
+            inputs=self.inputs,
+            schema=schema_digest(self.schema),
+            input_id=self.input_id,
+            overwrite=self.mode == "overwrite",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a write stands after its beginning.
+
+    Attributes
+    ----------
+    run : str
+        The run.
+    entry : Commit
+        The entry of the epoch; the head, where the run is finished.
+    missing : tuple of int
+        Partitions to write; empty where the run is finished.
+    """
+
+    run: str
+    entry: Commit
+    missing: tuple[int, ...]
+
+    @property
+    def state(self) -> RunState:
+        """What the log says of the run."""
+        return self.entry.runs[self.run]
+
+
+def start_run(log: Log, request: Request) -> Start:
+    """Make the lake if need be, and begin or continue the run.
+
+    Raises
+    ------
+    LakeExistsError
+        ``mode="create"``, and the lake holds something.
+    PlanMismatchError
+        The run of that name was planned over another input.
+    RunActiveError
+        The run is being written.
+    SchemaError
+        The schema does not fit the lake.
+    InvalidInputError
+        The lake has several runs and none was named.
+    """
+    if request.run is not None:
+        layout.valid_name("run", request.run)
+    head, _ = create_lake(log, request.schema, single_writer=log.store.single_writer)
+    if request.mode == "create":
+        _refuse_existing(log, head)
+    if request.mode != "overwrite":
+        _check_schema(head.schema, request.schema)
+    run = request.run or (_only_run(head) if request.mode == "resume" else None)
+    if request.mode != "resume" or run is None or run not in head.runs:
+        run = run or f"run-{layout.new_id()[:8]}"
+        try:
+            entry = begin(log, head, run, request.plan, alone=request.mode == "create")
+        except LakeExistsError:
+            # Two first calls of the same script: the other one has begun the run.
+            if request.mode != "resume":
+                raise
+            head = log.require_head()
+        else:
+            return Start(run, entry, tuple(range(request.partitions)))
+    return _resume(log, head, run, request)
+
+
+def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
+    state = head.runs[run]
+    _check_plan(run, state.plan, request)
+    if state.finished:
+        return Start(run, head, ())
+    if is_alive(log.store, log.branch, run, max(state.epoch, state.closed + 1)):
+        raise RunActiveError(
+            f"Run {run!r} is being written by another coordinator. Wait for it (`dasklake watch` "
+            "shows it), or stop it and try again."
+        )
+    entry = resume(log, head, run)
+    if entry.runs[run].finished:
+        return Start(run, entry, ())
+    # From the entry's own version: what was committed before it is known, and nobody else commits
+    # partitions of the run after it.
+    manifest = log.manifest(entry)
+    home = layout.home_of(log.branch, run)
+    mine = [i for i, name in enumerate(manifest.home) if name == home]
+    done = np.unique(manifest.partition[np.isin(manifest.run, mine)])
+    missing = np.setdiff1d(np.arange(state.plan.partitions), done)
+    return Start(run, entry, tuple(missing.tolist()))
+
+
+def _refuse_existing(log: Log, head: Commit) -> None:
+    unfinished = [name for name, state in head.runs.items() if not state.finished]
+    if unfinished:
+        raise LakeExistsError(
+            f"{log.store.url} has the unfinished run {unfinished[0]!r}. Continue it with "
+            f"mode='resume', run={unfinished[0]!r}; or remove what it left with "
+            "dasklake.open(url).reset() and start over with mode='overwrite'."
+        )
+    if head.runs or head.totals.samples:
+        raise LakeExistsError(
+            f"{log.store.url} is a lake of {head.totals.samples} samples. Choose mode='append', "
+            "'overwrite' or 'resume', or another URL."
+        )
+
+
+def _check_schema(have: Schema, want: Schema) -> None:
+    found = have.differences(want)
+    if found:
+        raise SchemaError(
+            f"The lake has another schema: {'; '.join(found)}. Write what the lake holds, or "
+            "replace it with mode='overwrite'."
+        )
+
+
+def _only_run(head: Commit) -> str | None:
+    if len(head.runs) > 1:
+        names = ", ".join(map(repr, head.runs))
+        raise InvalidInputError(f"The lake has several runs: {names}. Say which with run='...'.")
+    return next(iter(head.runs), None)
+
+
+def _check_plan(run: str, plan: Plan, request: Request) -> None:
+    found = []
+    if plan.partitions != request.partitions:
+        found.append(f"it has {request.partitions} partitions, not {plan.partitions}")
+    if plan.schema != schema_digest(request.schema):
+        found.append("it has another schema")
+    ids = plan.input_id, request.input_id
+    if None not in ids and ids[0] != ids[1]:
+        found.append(f"its input_id is {request.input_id}, not {plan.input_id}")
+    if found:
+        raise PlanMismatchError(
+            f"This is not the input that run {run!r} was begun with: {'; '.join(found)}. Give the "
+            "same input, or write a new one under another run name with mode='append'."
+        )

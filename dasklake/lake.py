@@ -1,0 +1,416 @@
+"""``open``: a version of a lake, as samples, tensors and Dask collections."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from typing import Any, overload
+
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+from dask.utils import parse_bytes
+
+from dasklake._maintenance.reset import ResetReport
+from dasklake._maintenance.reset import reset as reset_lake
+from dasklake._model.commit import Commit
+from dasklake._model.receipt import Failure
+from dasklake._model.schema import Schema
+from dasklake._read.graph import to_array, to_bag, to_dataframe
+from dasklake._read.partition import Origin
+from dasklake._read.plan import ChunkPlace
+from dasklake._read.reader import Reader, row_asked, rows_asked
+from dasklake._read.show import History, lake_html, lake_text
+from dasklake._read.tensor import Tensor
+from dasklake._store.log import Log
+from dasklake._store.objects import ObjectStore
+from dasklake.creds import StorageOptions
+from dasklake.exceptions import (
+    InvalidInputError,
+    VersionExpiredError,
+    VersionNotFoundError,
+)
+
+__all__ = ["Lake", "Tensor", "open", "read_lake"]
+
+
+def open(
+    url: str | os.PathLike[str],
+    *,
+    version: int | None = None,
+    reset: bool = False,
+    storage_options: StorageOptions = None,
+) -> Lake:
+    """Open a lake.
+
+    What is seen is one version, whatever is written meanwhile; :meth:`Lake.refresh` moves on.
+
+    Parameters
+    ----------
+    url : str or os.PathLike
+        Where the lake lies.
+    version : int, optional
+        Which version; left out, the newest.
+    reset : bool, default False
+        First close unfinished runs and delete what they left, as :meth:`Lake.reset` does.
+    storage_options : mapping, callable or str, optional
+        What fsspec takes for this kind of storage, a function that returns it, or a credentials
+        key.
+
+    Returns
+    -------
+    Lake
+        The version.
+
+    Raises
+    ------
+    LakeNotFoundError
+        There is no lake under the URL.
+    VersionNotFoundError
+        The lake has no such version.
+    VersionExpiredError
+        The version was expired.
+    UnsupportedFormatError
+        The lake was written by a newer release.
+
+    Examples
+    --------
+    >>> lake = dasklake.open("s3://bucket/coco-train")  # doctest: +SKIP
+    >>> len(lake), lake[7]["boxes"].shape, lake["boxes"][10:20]  # doctest: +SKIP
+    """
+    store = ObjectStore(url, storage_options)
+    log = Log(store)
+    if reset:
+        log.require_head()
+        reset_lake(store, log)
+    return Lake(store, log, _commit_of(log, version))
+
+
+def read_lake(
+    url: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    storage_options: StorageOptions = None,
+) -> dd.DataFrame:
+    """Return the newest version of a lake as a Dask DataFrame.
+
+    Parameters
+    ----------
+    url : str or os.PathLike
+        Where the lake lies.
+    columns : sequence of str, optional
+        The tensors to read; left out, all.
+    storage_options : mapping, callable or str, optional
+        As for :func:`open`.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        One partition for each chunk, indexed by the place in the version.
+
+    Raises
+    ------
+    LakeNotFoundError
+        There is no lake under the URL.
+    VersionNotFoundError
+        The lake has no such tensor.
+    """
+    return open(url, storage_options=storage_options).to_dask_dataframe(columns)
+
+
+class Lake:
+    """One version of a lake; made by :func:`open`.
+
+    ``lake[i]`` is a sample, ``lake[i:j]`` a list of samples, ``lake[name]`` a :class:`Tensor`.
+    Iterating reads chunk by chunk.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    log : Log
+        Its log.
+    commit : Commit
+        The version.
+    """
+
+    def __init__(self, store: ObjectStore, log: Log, commit: Commit) -> None:
+        self._store = store
+        self._log = log
+        self._pin(commit)
+
+    def _pin(self, commit: Commit) -> None:
+        self._commit = commit
+        branch, schema = self._log.branch, commit.schema
+        origin = Origin(self._store, branch, commit.version, commit.id, schema)
+        self._reader = Reader(origin, lambda: self._log.manifest(commit))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self._store, self._log.branch, self.version)
+
+    @property
+    def url(self) -> str:
+        """The root, without anything secret."""
+        return self._store.url
+
+    @property
+    def version(self) -> int:
+        """Number of the version that is seen."""
+        return self._commit.version
+
+    @property
+    def commit(self) -> Commit:
+        """The commit of the version that is seen."""
+        return self._commit
+
+    @property
+    def schema(self) -> Schema:
+        """The tensors."""
+        return self._commit.schema
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no run is unfinished: false while samples may still be inserted."""
+        return all(
+            run.finished or run.replaced or run.closed >= run.epoch
+            for run in self._commit.runs.values()
+        )
+
+    @property
+    def max_len(self) -> int:
+        """Number of samples of the longest tensor."""
+        return self._commit.totals.samples
+
+    def __len__(self) -> int:
+        return self._commit.totals.samples
+
+    def __repr__(self) -> str:
+        return lake_text(self.url, self._commit, complete=self.is_complete)
+
+    def _repr_html_(self) -> str:
+        return lake_html(self.url, self._commit, complete=self.is_complete)
+
+    def refresh(self) -> Lake:
+        """Move on to the newest version.
+
+        Returns
+        -------
+        Lake
+            The same object.
+
+        Raises
+        ------
+        StoreError
+            The log cannot be read.
+        """
+        head = self._log.require_head()
+        if head.id != self._commit.id:
+            self._pin(head)
+        return self
+
+    @overload
+    def __getitem__(self, item: str) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, item: slice | list[int]) -> list[dict[str, Any]]: ...
+
+    @overload
+    def __getitem__(self, item: int) -> dict[str, Any]: ...
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, str):
+            self._names([item])
+            return Tensor(self._reader, item)
+        names = list(self.schema)
+        if isinstance(item, slice | list | tuple | np.ndarray):
+            rows = rows_asked(item, len(self))
+            return [dict(zip(names, row, strict=True)) for row in self._reader.many(rows, names)]
+        values = self._reader.one(row_asked(item, len(self)), names)
+        return dict(zip(names, values, strict=True))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self._reader.stream(list(self.schema))
+
+    def log(self, *, entries: bool = False) -> History:
+        """Return the commits up to this version, newest first.
+
+        Parameters
+        ----------
+        entries : bool, default False
+            Also those that change no samples: begun and closed runs, epochs, fences.
+
+        Returns
+        -------
+        History
+            A list of commits that prints like a log.
+
+        Raises
+        ------
+        CorruptionError
+            A commit is damaged.
+        """
+        commits = list(self._log.walk(0, self.version + 1))
+        return History(c for c in reversed(commits) if entries or c.kind.is_data)
+
+    def failures(self) -> pd.DataFrame:
+        """Return the samples and partitions that were skipped, and why.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each: run, partition, position, index, item, tensor, exception, message,
+            traceback.
+
+        Raises
+        ------
+        CorruptionError
+            The table is damaged.
+        """
+        names = [field.name for field in fields(Failure)]
+        found = [asdict(failure) for failure in self._log.failures(self._commit)]
+        frame = pd.DataFrame(found, columns=pd.Index(names))
+        whole = {"partition": "int64", "position": "Int64", "index": "Int64"}
+        return frame.astype({name: whole.get(name, "string") for name in names})
+
+    def to_dask_bag(
+        self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
+    ) -> db.Bag:
+        """Return the samples as a Dask Bag of dicts.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            The tensors to read; left out, all.
+        blocksize : int or str, optional
+            Join chunks up to this many bytes, such as ``"64 MiB"``; left out, one partition for
+            each chunk.
+
+        Returns
+        -------
+        dask.bag.Bag
+            The samples, in order.
+
+        Raises
+        ------
+        VersionNotFoundError
+            There is no such tensor.
+        """
+        return to_bag(self._reader.origin, self._groups(blocksize), self._names(columns))
+
+    def to_dask_dataframe(
+        self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
+    ) -> dd.DataFrame:
+        """Return the samples as a Dask DataFrame, indexed by their place in the version.
+
+        Columns of a table have the dtype they were written with; arrays become Arrow types.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            The tensors to read; left out, all. Also ``frame[columns]`` reads only those.
+        blocksize : int or str, optional
+            As for :meth:`to_dask_bag`.
+
+        Returns
+        -------
+        dask.dataframe.DataFrame
+            The samples, in order, with known divisions.
+
+        Raises
+        ------
+        VersionNotFoundError
+            There is no such tensor.
+        """
+        names = self._names(columns)
+        frame = to_dataframe(self._reader.origin, self._groups(blocksize))
+        return frame if columns is None else frame[names]
+
+    def to_dask_array(self, name: str, *, blocksize: int | str | None = None) -> da.Array:
+        """Return a tensor of one shape as a Dask Array, axis 0 = samples.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        blocksize : int or str, optional
+            As for :meth:`to_dask_bag`.
+
+        Returns
+        -------
+        dask.array.Array
+            Of the tensor's dtype, with known chunk sizes.
+
+        Raises
+        ------
+        VersionNotFoundError
+            There is no such tensor.
+        InvalidInputError
+            Its samples have not all the same shape.
+        """
+        self._names([name])
+        return to_array(self._reader.origin, self._groups(blocksize), name)
+
+    def reset(self, *, force: bool = False, dry_run: bool = False) -> ResetReport:
+        """Close unfinished runs and delete what they left uncommitted, then :meth:`refresh`.
+
+        Parameters
+        ----------
+        force : bool, default False
+            Also close runs that are being written: their coordinators stop.
+        dry_run : bool, default False
+            Change nothing; report what would be done.
+
+        Returns
+        -------
+        ResetReport
+            What was closed and deleted.
+
+        Raises
+        ------
+        RunActiveError
+            A run is being written, and ``force`` is not given.
+        """
+        report = reset_lake(self._store, self._log, force=force, dry_run=dry_run)
+        if not dry_run:
+            self.refresh()
+        return report
+
+    def _names(self, columns: Sequence[str] | None) -> list[str]:
+        names = list(self.schema) if columns is None else list(columns)
+        for name in names:
+            if name not in self.schema:
+                known = ", ".join(map(repr, self.schema))
+                raise VersionNotFoundError(
+                    f"Version {self.version} of {self.url} has no tensor {name!r}. It has {known}."
+                )
+        return names
+
+    def _groups(self, blocksize: int | str | None) -> list[tuple[ChunkPlace, ...]]:
+        return self._reader.groups(None if blocksize is None else parse_bytes(blocksize))
+
+
+def _again(store: ObjectStore, branch: str, version: int) -> Lake:
+    log = Log(store, branch)
+    return Lake(store, log, _commit_of(log, version))
+
+
+def _commit_of(log: Log, version: int | None) -> Commit:
+    head = log.require_head()
+    if version is None or version == head.version:
+        return head
+    try:
+        number = operator.index(version)
+    except TypeError:
+        raise InvalidInputError(f"A version is a number, not {version!r}.") from None
+    if number < 0 or number > head.version:
+        raise VersionNotFoundError(
+            f"{log.store.url} has no version {number}; the newest is {head.version}."
+        )
+    if number in head.expired.get(log.branch, ()):
+        raise VersionExpiredError(
+            f"Version {number} of {log.store.url} was expired. Open the newest version."
+        )
+    return log.read(number)

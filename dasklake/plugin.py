@@ -1,0 +1,439 @@
+"""The scheduler plugin: receipts ride in on task completions, commits go out beside the event loop.
+
+The only module that knows ``distributed``. On the scheduler, :class:`CheckpointPlugin` gives each
+run a :class:`Coordinator`; on the client, :func:`run_on_scheduler` and :func:`run_on_client` submit
+the graph and wait.
+
+::
+
+    worker                           scheduler                               storage
+    write task ── chunk ──────────────────────────────────────────────────▶ data/…
+        └─ receipt in task metadata ─▶ transition() ─▶ Coordinator.deliver
+                                                        └─ own thread ─────▶ _lake/log/…
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from distributed import Client, Scheduler, SchedulerPlugin, as_completed, get_worker
+from distributed.protocol.pickle import dumps, loads
+from distributed.protocol.serialize import deserialize
+from distributed.scheduler import KilledWorker
+from distributed.worker import Worker
+
+from dasklake._write.coordinator import Assignment, Coordinator, Status
+from dasklake._write.graph import WriteGraph
+from dasklake._write.partition import Outcome, failure_of_task
+from dasklake.exceptions import LakeError, RunFailedError, RunLostError
+
+__all__ = [
+    "CheckpointPlugin",
+    "TaskDeliver",
+    "client_of",
+    "inside_task",
+    "on_own_client",
+    "run_on_client",
+    "run_on_scheduler",
+]
+
+#: Name of our entry in a task's metadata.
+_METADATA = "dasklake"
+
+#: Seconds a wait call stays on the scheduler before it answers "still running".
+_LONG_POLL = 0.5
+
+#: Runs that are remembered after their end.
+_REMEMBERED = 16
+
+#: Calls the status back to the user: a bar, a log.
+Watch = Callable[[Status], None]
+
+
+def client_of(scheduler: object) -> Client | None:
+    """Return the client whose cluster a Dask ``get`` function computes on; None for a local one."""
+    owner = getattr(scheduler, "__self__", None)
+    return owner if isinstance(owner, Client) else None
+
+
+async def on_own_client(client: Client, action: Callable[[Client], Any]) -> Any:
+    """Run an action that waits, beside an asynchronous client's event loop.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The asynchronous client.
+    action : callable
+        Called in a thread, with a client of its own for the same cluster.
+    """
+    address, security = client.scheduler_info()["address"], client.security
+
+    def run() -> Any:
+        with Client(address, security=security, set_as_default=False) as own:
+            return action(own)
+
+    return await asyncio.to_thread(run)
+
+
+def inside_task() -> bool:
+    """Whether this code runs inside a task of a distributed worker."""
+    try:
+        return bool(get_worker().get_current_task())
+    except (ValueError, AttributeError):
+        return False
+
+
+class TaskDeliver:
+    """Attaches an outcome to the task that is running, to arrive with its completion.
+
+    One message carries both, so a completion without receipt cannot happen.
+    """
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Attach it."""
+        worker: Worker = get_worker()
+        task = worker.state.tasks[worker.get_current_task()]
+        task.metadata[_METADATA] = dumps(_portable(outcome))
+
+    def stopped(self) -> bool:
+        """Return False: the scheduler takes tasks back by itself."""
+        return False
+
+
+def _portable(outcome: Outcome) -> Outcome:
+    """Return the outcome with an error that can travel."""
+    if outcome.error is None:
+        return outcome
+    try:
+        loads(dumps(outcome.error))
+    except Exception:  # noqa: BLE001 # any error of any user's exception class; its text travels in the failure
+        text = f"{type(outcome.error).__qualname__}: {outcome.error}"
+        return outcome._replace(error=RunFailedError(text))
+    return outcome
+
+
+@dataclass(slots=True, eq=False)
+class _Active:
+    """A run on this scheduler."""
+
+    coordinator: Coordinator
+    owner: str
+    keys: dict[Any, int] = field(default_factory=dict)
+    adopted: bool = False
+    taken_back: bool = False
+
+
+class CheckpointPlugin(SchedulerPlugin):
+    """Coordinates the runs of a cluster; registered once, never unregistered in mid-run."""
+
+    name = "dasklake"
+    idempotent = True
+
+    def __init__(self) -> None:
+        self.runs: dict[str, _Active] = {}
+        self.scheduler: Scheduler
+        self.loop: asyncio.AbstractEventLoop
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Open the calls that clients make."""
+        self.scheduler = scheduler
+        self.loop = asyncio.get_running_loop()
+        scheduler.handlers |= {
+            "dasklake_open": self.open,
+            "dasklake_wait": self.wait,
+            "dasklake_stop": self.stop,
+        }
+
+    async def open(self, name: str, assignment: bytes, owner: str) -> dict[str, Any]:
+        """Give a run its coordinator; a second call for the same run is a no-op."""
+        self._forget()
+        if name not in self.runs:
+            coordinator = Coordinator(loads(assignment), lambda: self._changed(name))
+            try:
+                await asyncio.to_thread(coordinator.start)
+            except LakeError as error:
+                return {"error": dumps(error)}
+            self.runs[name] = _Active(coordinator, owner)
+        return {}
+
+    def _forget(self) -> None:
+        """Drop runs that ended long ago; the newest may still have a client that asks."""
+        ended = [n for n, a in self.runs.items() if not a.coordinator.status().running]
+        for name in ended[:-_REMEMBERED]:
+            del self.runs[name]
+
+    async def wait(self, name: str) -> dict[str, Any]:
+        """Answer when the run has ended, or a little later that it has not."""
+        active = self.runs.get(name)
+        if active is None:
+            return {"unknown": True}
+        status = await asyncio.to_thread(active.coordinator.wait, _LONG_POLL)
+        return {"adopted": active.adopted, "status": dumps(status)}
+
+    async def stop(self, name: str, kind: str) -> None:
+        """End a run early; what is complete is committed."""
+        active = self.runs.get(name)
+        if active is not None:
+            active.coordinator.stop(kind)
+            self._take_back(active)
+
+    def update_graph(self, scheduler: Scheduler, *, tasks: list[Any], **_: Any) -> None:
+        """Adopt the write tasks of a run, so that nobody has to hold their results."""
+        for key in tasks:
+            active = self._run_of(key)
+            if active is not None:
+                active.keys[key] = key[1]
+        for active in self.runs.values():
+            if active.keys and not active.adopted:
+                scheduler.client_desires_keys(list(active.keys), client="fire-and-forget")
+                active.adopted = True
+
+    def transition(self, key: Any, start: Any, finish: Any, *_: Any, **kwargs: Any) -> None:  # noqa: ARG002 # Dask's signature
+        """Take receipts and errors in."""
+        active = self._run_of(key) if self.runs else None
+        if active is None or key not in active.keys:
+            return
+        if finish == "memory":
+            data = (kwargs.get("metadata") or {}).get(_METADATA)
+            if data is not None:
+                del active.keys[key]
+                active.coordinator.deliver(loads(data))
+        elif finish == "erred":
+            del active.keys[key]
+            self._erred(active.coordinator, key)
+        elif finish == "forgotten":
+            active.coordinator.stop("lost")
+        if active.coordinator.stopping:
+            self.loop.call_soon(self._take_back, active)
+
+    def _run_of(self, key: Any) -> _Active | None:
+        if isinstance(key, tuple) and len(key) == 2:
+            return self.runs.get(key[0]) if isinstance(key[0], str) else None
+        return None
+
+    def _erred(self, coordinator: Coordinator, key: Any) -> None:
+        task = self.scheduler.tasks[key]
+        blame = task.exception_blame or task
+        error: BaseException | None = None
+        with contextlib.suppress(Exception):  # the class may not exist on the scheduler
+            found = blame.exception
+            error = deserialize(found.header, found.frames) if found is not None else None
+        text = f"{blame.exception_text}\n{blame.traceback_text}"
+        failure = failure_of_task(
+            coordinator.assignment.run, key[1], error, text, message=blame.exception_text
+        )
+        coordinator.lose(failure, error, fatal=isinstance(error, KilledWorker))
+
+    def _changed(self, name: str) -> None:
+        """Look at a run soon; called from the coordinator's threads and ours."""
+        with contextlib.suppress(RuntimeError):  # the loop may be closed at shutdown
+            self.loop.call_soon_threadsafe(self._look, name)
+
+    def _look(self, name: str) -> None:
+        active = self.runs.get(name)
+        if active is None:
+            return
+        status = active.coordinator.status()
+        if active.coordinator.stopping:
+            self._take_back(active)
+        self.scheduler.log_event(
+            "dasklake",
+            {
+                "run": active.coordinator.assignment.run,
+                "version": status.version,
+                "partitions": status.partitions,
+                "of": status.of,
+                "samples": status.committed,
+                "failures": status.failures,
+                "running": status.running,
+            },
+        )
+
+    def _take_back(self, active: _Active) -> None:
+        """Take back the tasks of a stopped run that have not begun, and wait for the others."""
+        if active.taken_back:
+            return
+        active.taken_back = True
+        tasks = [self.scheduler.tasks[key] for key in active.keys if key in self.scheduler.tasks]
+        running = {active.keys[task.key] for task in tasks if task.state == "processing"}
+        waiting = {task.key for task in tasks if task.state != "processing" and task.who_wants}
+        for key in waiting:
+            del active.keys[key]
+        active.coordinator.drain(running)
+        self.scheduler.stimulus_cancel(
+            waiting, client="fire-and-forget", force=True, reason="dasklake", msg="the run ended"
+        )
+
+    async def before_close(self) -> None:
+        """Commit what is complete before the scheduler goes."""
+        for active in self.runs.values():
+            if active.coordinator.status().running:
+                active.coordinator.stop("lost")
+                active.coordinator.drain()
+                await asyncio.to_thread(active.coordinator.join)
+
+    def restart(self, scheduler: Scheduler) -> None:  # noqa: ARG002 # Dask's signature
+        """Say that runs are lost when somebody restarts the cluster."""
+        for active in self.runs.values():
+            active.keys.clear()
+            active.coordinator.stop("lost")
+            active.coordinator.drain()
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:  # noqa: ARG002 # Dask's
+        """Give up runs whose client went away before their graph arrived."""
+        for active in self.runs.values():
+            if active.owner == client and not active.adopted:
+                active.coordinator.stop("cancelled")
+                active.coordinator.drain()
+
+
+def run_on_scheduler(
+    client: Client,
+    assignment: Assignment,
+    graph: WriteGraph,
+    *,
+    name: str,
+    retries: int,
+    watch: Watch,
+) -> Status:
+    """Submit a write and wait for its end; the scheduler commits.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    assignment : Assignment
+        For the coordinator.
+    graph : WriteGraph
+        The tasks.
+    name : str
+        Prefix of the write keys.
+    retries : int
+        How often Dask tries a task that erred again.
+    watch : callable
+        Called with the status from time to time.
+    """
+    client.register_plugin(CheckpointPlugin())
+    with _cluster_errors(assignment.run):
+        answer = _call(client, "open", name=name, assignment=dumps(assignment), owner=client.id)
+        if "error" in answer:
+            raise loads(answer["error"])
+        futures = _submit(client, graph, retries)
+        try:
+            return _follow(client, assignment.run, name, futures, watch)
+        except KeyboardInterrupt:
+            _call(client, "stop", name=name, kind="cancelled")
+            status = _follow(client, assignment.run, name, futures, watch)
+            raise KeyboardInterrupt(str(status.problem)) from None
+
+
+def _call(client: Client, operation: str, **arguments: Any) -> Any:
+    """Call one of the plugin's handlers."""
+    return client.sync(getattr(client.scheduler, f"dasklake_{operation}"), **arguments)
+
+
+def _follow(client: Client, run: str, name: str, futures: list[Any], watch: Watch) -> Status:
+    while True:
+        answer = _call(client, "wait", name=name)
+        if "unknown" in answer:
+            raise RunLostError(
+                f"The scheduler does not know run {run!r} any more. Run again with mode='resume', "
+                f"run={run!r}."
+            )
+        if answer["adopted"]:
+            # From here on the run goes on without us.
+            for future in futures:
+                future.release()
+            futures.clear()
+        elif any(future.status in ("error", "cancelled", "lost") for future in futures[:1]):
+            # The scheduler could not take the graph in.
+            _call(client, "stop", name=name, kind="cancelled")
+            futures[0].result()
+        status: Status = loads(answer["status"])
+        watch(status)
+        if not status.running:
+            return status
+
+
+def _submit(client: Client, graph: WriteGraph, retries: int) -> list[Any]:
+    with warnings.catch_warnings():
+        # The shared arguments are meant to travel with the graph: they arrive once, and survive
+        # the death of every worker, which scattered data do not.
+        warnings.filterwarnings("ignore", message="Sending large graph")
+        priority = graph.priorities().get
+        layer = MaterializedLayer(graph.tasks, annotations={"priority": priority})
+        futures: list[Any] = client.get(
+            HighLevelGraph({_METADATA: layer}, {_METADATA: set()}),
+            list(graph.keys),
+            sync=False,
+            retries=retries,
+        )
+    return futures
+
+
+@contextlib.contextmanager
+def _cluster_errors(run: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, asyncio.CancelledError) as error:
+        if isinstance(error, LakeError):
+            raise
+        raise RunLostError(
+            f"The cluster is gone ({error}). What was committed is kept: run again with "
+            f"mode='resume', run={run!r}."
+        ) from error
+
+
+def run_on_client(
+    client: Client, assignment: Assignment, graph: WriteGraph, *, retries: int, watch: Watch
+) -> Status:
+    """Submit a write and commit from here, for schedulers that cannot.
+
+    The client has to live until the end; otherwise as :func:`run_on_scheduler`.
+    """
+    coordinator = Coordinator(assignment)
+    coordinator.start()
+    futures = _submit(client, graph, retries)
+    try:
+        for future in as_completed(futures):
+            _settle(coordinator, future, graph)
+            watch(coordinator.status())
+            if coordinator.stopping:
+                _drain(client, coordinator, futures, graph)
+                break
+    except KeyboardInterrupt:
+        coordinator.stop("cancelled")
+        _drain(client, coordinator, futures, graph)
+        raise KeyboardInterrupt(str(coordinator.wait().problem)) from None
+    status = coordinator.wait()
+    coordinator.join()
+    return status
+
+
+def _drain(client: Client, coordinator: Coordinator, futures: list[Any], graph: WriteGraph) -> None:
+    """Take back the tasks of a stopped run that have not begun, and wait for the others."""
+    busy = {key for keys in client.processing().values() for key in keys}
+    running = [f for f in futures if f.key in busy and f.status == "pending"]
+    client.cancel([f for f in futures if f.key not in busy and f.status == "pending"])
+    coordinator.drain({graph.keys[future.key] for future in running})
+    for future in as_completed(running):
+        _settle(coordinator, future, graph)
+
+
+def _settle(coordinator: Coordinator, future: Any, graph: WriteGraph) -> None:
+    if future.status == "finished":
+        coordinator.deliver(future.result())
+    elif future.status == "cancelled":
+        coordinator.stop("lost")
+    else:
+        error = future.exception()
+        run, partition = coordinator.assignment.run, graph.keys[future.key]
+        failure = failure_of_task(run, partition, error, "")
+        coordinator.lose(failure, error, fatal=isinstance(error, KilledWorker))
+    future.release()

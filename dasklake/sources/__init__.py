@@ -1,0 +1,1 @@
+"""Whole jobs for well-known inputs, each behind an extra of its own."""

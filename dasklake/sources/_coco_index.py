@@ -1,0 +1,295 @@
+"""A COCO annotation file as columns: what each worker needs of it, checked once, small to send.
+
+The file is JSON of 450 MB for COCO's own training set, and several GB as Python objects. Here the
+corners of all polygons lie in one array, in hundredths of a pixel where the file has no more
+digits than that, and annotations lie grouped by image::
+
+    image row  ──starts──▶  annotation rows  ──parts──▶  polygons  ──corners──▶  numbers
+                                             ──rles───▶  run lengths
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasklake.exceptions import InvalidInputError
+from dasklake.sources._coco_records import (
+    OnRepeated,
+    bad,
+    box_of,
+    categories_of,
+    few,
+    file_name_of,
+    grouped,
+    records_of,
+    size_of,
+    taken_once,
+)
+
+__all__ = ["CocoIndex", "OnUnsegmented", "Outline"]
+
+#: What to do with annotations that have no segmentation.
+OnUnsegmented = Literal["error", "empty"]
+
+#: Rasterising works on integers of 32 bits, five to a pixel.
+_FARTHEST = 1e7
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """The segmentation of one annotation.
+
+    Attributes
+    ----------
+    polygons : list of numpy.ndarray
+        ``x, y, x, y, …`` in pixels, float64; empty where ``counts`` is set.
+    counts : bytes, list of int or None
+        Run lengths, compressed (bytes) or not (list).
+    """
+
+    polygons: list[NDArray[np.float64]]
+    counts: bytes | list[int] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class CocoIndex:
+    """The images, annotations and categories of a COCO annotation file, as columns.
+
+    Made by :func:`dasklake.sources.coco.read_index` or :meth:`from_document`; small to pickle.
+
+    Attributes
+    ----------
+    class_names : tuple of str
+        Names of the categories in the order of the file; a label is a place in it.
+    image_ids : numpy.ndarray
+        Ids of the images in the order of the file, int64, shape ``(images,)``.
+    file_names : list of str
+        Their files.
+    sizes : numpy.ndarray
+        Their height and width in pixels, int32, shape ``(images, 2)``.
+    starts : numpy.ndarray
+        First annotation row of each image, then the end, int64, shape ``(images + 1,)``.
+    annotation_ids : numpy.ndarray
+        Ids of the annotations, grouped by image, int64, shape ``(annotations,)``.
+    labels : numpy.ndarray
+        Places of their categories in ``class_names``, uint32, shape ``(annotations,)``.
+    boxes : numpy.ndarray
+        Left, top, width, height in pixels, float32, shape ``(annotations, 4)``.
+    parts, corners, numbers, scale, rles
+        Their segmentations; see :meth:`outline`.
+    rows : dict
+        Row of each image id.
+    digest : str
+        Of the content, for Dask's names.
+
+    Examples
+    --------
+    >>> index = CocoIndex.from_document({
+    ...     "images": [{"id": 9, "file_name": "9.jpg", "height": 4, "width": 6}],
+    ...     "annotations": [],
+    ...     "categories": [{"id": 18, "name": "dog"}],
+    ... })
+    >>> index
+    <CocoIndex: 1 images, 0 annotations, 1 categories>
+    """
+
+    class_names: tuple[str, ...]
+    image_ids: NDArray[np.int64]
+    file_names: list[str]
+    sizes: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    annotation_ids: NDArray[np.int64]
+    labels: NDArray[np.uint32]
+    boxes: NDArray[np.float32]
+    parts: NDArray[np.int64]
+    corners: NDArray[np.int64]
+    numbers: NDArray[Any]
+    scale: float
+    rles: dict[int, bytes | list[int]]
+    rows: dict[int, int]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __repr__(self) -> str:
+        return (
+            f"<CocoIndex: {len(self)} images, {len(self.labels)} annotations, "
+            f"{len(self.class_names)} categories>"
+        )
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return ("CocoIndex", self.digest)
+
+    def outline(self, row: int) -> Outline:
+        """Return the segmentation of one annotation.
+
+        Parameters
+        ----------
+        row : int
+            Row of the annotation.
+
+        Returns
+        -------
+        Outline
+            Polygons or run lengths; neither where the annotation has no segmentation.
+        """
+        if row in self.rles:
+            return Outline([], self.rles[row])
+        ends = self.corners[self.parts[row] : self.parts[row + 1] + 1].tolist()
+        numbers = self.numbers[ends[0] : ends[-1]] / self.scale
+        return Outline([numbers[a - ends[0] : b - ends[0]] for a, b in pairwise(ends)])
+
+    @classmethod
+    def from_document(
+        cls,
+        document: Mapping[str, Any],
+        *,
+        on_repeated: OnRepeated = "error",
+        on_unsegmented: OnUnsegmented = "error",
+    ) -> CocoIndex:
+        """Build the index from a parsed annotation file.
+
+        Parameters
+        ----------
+        document : mapping
+            With the lists ``images``, ``annotations`` and ``categories``.
+        on_repeated : {"error", "first"}, default "error"
+            What to do where the same image or annotation is listed more than once: refuse, or
+            take it once, at its first place. Records of one id that differ are always refused.
+        on_unsegmented : {"error", "empty"}, default "error"
+            What to do with annotations without a segmentation: refuse, or give them a mask
+            without a single pixel.
+
+        Returns
+        -------
+        CocoIndex
+            The index.
+
+        Raises
+        ------
+        InvalidInputError
+            The file contradicts itself or lacks something; names the records.
+        """
+        for name, value, known in (
+            ("on_repeated", on_repeated, ("error", "first")),
+            ("on_unsegmented", on_unsegmented, ("error", "empty")),
+        ):
+            if value not in known:
+                raise InvalidInputError(f"{name}={value!r} is unknown. Use one of: {known}.")
+        classes, class_names = categories_of(records_of(document, "categories"))
+        images = taken_once(records_of(document, "images"), "image", on_repeated)
+        annotations = taken_once(records_of(document, "annotations"), "annotation", on_repeated)
+        rows = {image["id"]: row for row, image in enumerate(images)}
+        groups = grouped(annotations, rows, classes)
+        ordered = [annotation for group in groups for annotation in group]
+        outlines = _Outlines(on_unsegmented)
+        owners = [image for image, group in zip(images, groups, strict=True) for _ in group]
+        sizes = [size_of(image) for image in images]
+        for annotation, owner in zip(ordered, owners, strict=True):
+            outlines.add(annotation, size_of(owner))
+        columns = {
+            "class_names": class_names,
+            "image_ids": np.array([image["id"] for image in images], np.int64),
+            "file_names": [file_name_of(image) for image in images],
+            "sizes": np.array(sizes, np.int32).reshape(-1, 2),
+            "starts": np.cumsum([0, *map(len, groups)], dtype=np.int64),
+            "annotation_ids": np.array([each["id"] for each in ordered], np.int64),
+            "labels": np.array([classes[each["category_id"]] for each in ordered], np.uint32),
+            "boxes": np.array([box_of(each) for each in ordered], np.float32).reshape(-1, 4),
+            **outlines.columns(),
+        }
+        return cls(**columns, rows=rows, digest=_digest(columns))
+
+
+class _Outlines:
+    """Collects the segmentations of annotations, row by row."""
+
+    def __init__(self, on_unsegmented: OnUnsegmented) -> None:
+        self.on_unsegmented = on_unsegmented
+        self.parts = array("q", [0])
+        self.corners = array("q", [0])
+        self.numbers = array("d")
+        self.rles: dict[int, bytes | list[int]] = {}
+        self.bare: list[int] = []
+
+    def add(self, annotation: Mapping[str, Any], size: tuple[int, int]) -> None:
+        """Take the segmentation of the next annotation."""
+        found = annotation.get("segmentation")
+        before = len(self.corners)
+        if isinstance(found, Mapping):
+            self.rles[len(self.parts) - 1] = _counts(annotation, found, size)
+        elif isinstance(found, Sequence) and not isinstance(found, str):
+            for polygon in found:
+                self._polygon(annotation, polygon)
+        elif found is not None:
+            raise bad(annotation, f"its segmentation is a {type(found).__name__}")
+        if not isinstance(found, Mapping) and len(self.corners) == before:
+            self.bare.append(annotation["id"])
+        self.parts.append(len(self.corners) - 1)
+
+    def _polygon(self, annotation: Mapping[str, Any], polygon: Any) -> None:
+        try:
+            numbers = array("d", polygon)
+        except TypeError as error:
+            raise bad(annotation, "a polygon of it is no list of numbers") from error
+        if len(numbers) % 2:
+            raise bad(annotation, f"a polygon of it has an odd count of numbers, {len(numbers)}")
+        if not all(-_FARTHEST < number < _FARTHEST for number in numbers):
+            raise bad(annotation, "a polygon of it has a corner that is at no place")
+        # Fewer than three corners cover nothing; rasterising takes four numbers for a box.
+        if len(numbers) >= 6:
+            self.numbers.extend(numbers)
+            self.corners.append(len(self.numbers))
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of all segmentations."""
+        if self.bare and self.on_unsegmented == "error":
+            raise InvalidInputError(
+                f"Annotations without a segmentation: {few(self.bare)}. Pass "
+                "on_unsegmented='empty' to give them empty masks, or take them out of the file."
+            )
+        numbers = np.frombuffer(self.numbers, np.float64)
+        hundredths = np.rint(numbers * 100)
+        exact = bool((hundredths / 100 == numbers).all())
+        return {
+            "parts": np.frombuffer(self.parts, np.int64),
+            "corners": np.frombuffer(self.corners, np.int64),
+            "numbers": hundredths.astype(np.int32) if exact else numbers,
+            "scale": 100.0 if exact else 1.0,
+            "rles": self.rles,
+        }
+
+
+def _counts(
+    annotation: Mapping[str, Any], found: Mapping[str, Any], size: tuple[int, int]
+) -> bytes | list[int]:
+    counts, given = found.get("counts"), found.get("size")
+    if not isinstance(given, Sequence) or tuple(given) != size:
+        raise bad(annotation, f"its run lengths are of size {given!r}, its image is {size}")
+    if isinstance(counts, bytes):
+        return counts
+    if isinstance(counts, str) and counts.isascii():
+        return counts.encode()
+    if isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts):
+        if sum(counts) != math.prod(size):
+            raise bad(annotation, f"its run lengths cover {sum(counts)} pixels, not {size}")
+        return counts
+    raise bad(annotation, "its run lengths are neither a string nor a list of counts")
+
+
+def _digest(columns: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name, column in columns.items():
+        content = column.tobytes() if isinstance(column, np.ndarray) else repr(column).encode()
+        digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:32]

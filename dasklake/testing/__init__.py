@@ -1,0 +1,1 @@
+"""Test suites that any backend has to pass; they need pytest."""

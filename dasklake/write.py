@@ -1,0 +1,412 @@
+"""``to_lake``: any Dask collection becomes a lake, committed while it is written."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Literal
+
+import dask.threaded
+import pandas as pd
+from dask.base import get_scheduler
+from dask.utils import parse_bytes
+
+from dasklake._format import layout
+from dasklake._model.commit import RunState
+from dasklake._model.schema import Schema, TensorSpec
+from dasklake._store.log import Log
+from dasklake._store.objects import ObjectStore, absolute_url
+from dasklake._write.bar import make_bar
+from dasklake._write.checkpoint import Every, MaxFailures
+from dasklake._write.coordinator import Assignment
+from dasklake._write.graph import Delivery, write_graph
+from dasklake._write.lazy import LazyWrite, lazy_write
+from dasklake._write.local import local_deliver, run_locally
+from dasklake._write.partition import Job, Place
+from dasklake._write.source import Source, source_of
+from dasklake._write.start import MODES, Request, Start, start_run
+from dasklake.creds import StorageOptions
+from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
+from dasklake.plugin import (
+    TaskDeliver,
+    client_of,
+    inside_task,
+    on_own_client,
+    run_on_client,
+    run_on_scheduler,
+)
+
+__all__ = ["WriteOptions", "WriteReport", "to_lake"]
+
+#: A schema, or what makes one: tensor names with specs, htypes or the parameters of specs.
+SchemaLike = Schema | Mapping[str, TensorSpec | str | Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """The rarer choices of :func:`to_lake`.
+
+    Parameters
+    ----------
+    input_id : str, optional
+        Name of the input, compared by a resume; left out, a digest of the items or sources.
+    coordinator : {"auto", "scheduler", "client"}, default "auto"
+        Who commits on a cluster. ``"client"`` is for schedulers without this package or without
+        write access to the storage; the client then has to live until the end.
+    scheduler : str or callable, optional
+        A Dask scheduler to use instead of the current one, as in ``compute(scheduler=...)``.
+    progress : bool or "auto", default "auto"
+        Whether to show a bar; ``"auto"`` shows one in terminals and notebooks.
+    retries : int, default 3
+        How often Dask tries a task again that the storage or a worker failed.
+    chunk_size : str or int, default "64 MiB"
+        Bytes after which a chunk is full.
+    single_writer : bool, default False
+        Make the lake on a storage that cannot create exclusively; you promise that no two
+        writers ever commit at the same time.
+    """
+
+    input_id: str | None = None
+    coordinator: Literal["auto", "scheduler", "client"] = "auto"
+    scheduler: Any = None
+    progress: bool | Literal["auto"] = "auto"
+    retries: int = 3
+    chunk_size: str | int = "64 MiB"
+    single_writer: bool = False
+
+
+_DEFAULTS = WriteOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What a write has done.
+
+    Attributes
+    ----------
+    run : str
+        The run.
+    version : int
+        The version that holds all of it.
+    samples, failures : int
+        Samples written and samples skipped since the run began.
+    partitions : int
+        Partitions of the run.
+    commits : int
+        Data commits made by this call.
+    bytes : int
+        Length of the run's chunks.
+    seconds : float
+        Duration of this call.
+    """
+
+    run: str
+    version: int
+    samples: int
+    failures: int
+    partitions: int
+    commits: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A call of ``to_lake``, checked."""
+
+    source: Source
+    schema: Schema
+    store: ObjectStore
+    mode: str
+    run: str | None
+    every: Every
+    skip: bool
+    max_failures: MaxFailures
+    transform: Callable[..., Any] | None
+    kwargs: Mapping[str, Any]
+    message: str | None
+    options: WriteOptions
+    began: float = field(default_factory=time.monotonic)
+
+
+def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in WriteOptions
+    collection: Any,
+    url: str | os.PathLike[str],
+    *,
+    schema: SchemaLike | None = None,
+    transform: Callable[..., Any] | None = None,
+    transform_kwargs: Mapping[str, Any] | None = None,
+    checkpoint_every: int | str | timedelta | None = "5min",
+    mode: Literal["create", "append", "overwrite", "resume"] = "create",
+    run: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    max_failures: float | None = 0.01,
+    message: str | None = None,
+    storage_options: StorageOptions = None,
+    compute: bool = True,
+    options: WriteOptions = _DEFAULTS,
+) -> Any:
+    """Write a Dask collection as a lake, with commits while it is written.
+
+    Parameters
+    ----------
+    collection : dask Bag, DataFrame, Array, or mapping of str to aligned Arrays
+        The input. A bag's items are samples (mappings of tensor names to values), or whatever
+        ``transform`` takes; an array's first axis is samples.
+    url : str or path
+        Root of the lake, as fsspec reads it.
+    schema : Schema or mapping, optional
+        The tensors. Left out, the schema of the lake, or what the collection's metadata say.
+    transform : callable, optional
+        ``transform(item, **transform_kwargs)`` makes a sample of an item, inside the write task.
+        Only its failures can be skipped sample by sample.
+    transform_kwargs : mapping, optional
+        Further arguments; they travel once to each worker. Delayed values are computed once.
+    checkpoint_every : int, str, timedelta or None, default "5min"
+        Commit after so many completed input samples (int), or so much time. None commits once,
+        at the end.
+    mode : {"create", "append", "overwrite", "resume"}, default "create"
+        ``create`` refuses an existing lake; ``append`` adds a run; ``overwrite`` replaces what the
+        lake holds at its first checkpoint; ``resume`` makes the lake, continues the unfinished
+        run of that name, and does nothing where it is finished.
+    run : str, optional
+        Name of the run, needed where a lake has several.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do when a sample fails in the user's code or does not fit the schema.
+    max_failures : int or float, default 0.01
+        Give up when more samples failed: a count, or a share of the input that is judged after
+        the first 1,000 samples. None for no limit.
+    message : str, optional
+        First line of the commit messages.
+    storage_options : mapping, callable or str, optional
+        For fsspec; a callable or the name of a credentials key is resolved in each process.
+    compute : bool, default True
+        False returns a Delayed that writes everything with one commit at the end.
+    options : WriteOptions, optional
+        The rarer choices.
+
+    Returns
+    -------
+    WriteReport
+        What was written; an awaitable of it on an asynchronous client; a Delayed of it with
+        ``compute=False``.
+
+    Raises
+    ------
+    SchemaError
+        The schema is wrong, does not fit the lake, or cannot be inferred.
+    LakeExistsError, PlanMismatchError, RunActiveError
+        The mode does not fit what is there.
+    TransformError
+        A sample failed; everything that was complete is committed.
+    TooManyFailuresError
+        More samples failed than ``max_failures`` allows.
+    StoreError
+        The storage failed.
+
+    Examples
+    --------
+    >>> import dask.bag as db, dasklake, tempfile
+    >>> bag = db.from_sequence([{"x": 1.0}, {"x": 2.0}], npartitions=2)
+    >>> schema = {"x": dasklake.TensorSpec(dtype="float64", shape=())}
+    >>> url = tempfile.mkdtemp() + "/lake"
+    >>> report = dasklake.to_lake(bag, url, schema=schema)
+    >>> report.samples, report.partitions
+    (2, 2)
+    """
+    if inside_task():
+        raise NestedRunError(
+            "to_lake() was called inside a Dask task. Call it on the client, with the collection."
+        )
+    _check_choice("mode", mode, MODES)
+    _check_choice("on_error", on_error, ("raise", "skip"))
+    _check_choice("coordinator", options.coordinator, ("auto", "scheduler", "client"))
+    store = ObjectStore(absolute_url(url), storage_options, single_writer=options.single_writer)
+    wanted = _schema(schema, store, mode)
+    source = source_of(collection, wanted)
+    final = wanted if wanted is not None else source.schema
+    if final is None:
+        raise SchemaError(
+            "A bag's metadata do not say what its samples hold. Give a schema, such as "
+            "schema={'image': dasklake.TensorSpec('image', compression='jpeg'), "
+            "'label': dasklake.TensorSpec('class_label', class_names=[...])}."
+        )
+    write = _Write(
+        source=source,
+        schema=final,
+        store=store,
+        mode=mode,
+        run=run,
+        every=_every(checkpoint_every),
+        skip=on_error == "skip",
+        max_failures=_max_failures(max_failures),
+        transform=transform,
+        kwargs=dict(transform_kwargs or {}),
+        message=message,
+        options=options,
+    )
+    if not compute:
+        return lazy_write(_lazy(write), _report)
+    get = get_scheduler(scheduler=options.scheduler, collections=_collections(collection))
+    client = client_of(get)
+    if client is not None and client.asynchronous:
+        return on_own_client(client, lambda own: _run(write, own.get, own))
+    return _run(write, get, client)
+
+
+def _collections(collection: Any) -> list[Any]:
+    return list(collection.values()) if isinstance(collection, Mapping) else [collection]
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidInputError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}.")
+
+
+def _schema(schema: SchemaLike | None, store: ObjectStore, mode: str) -> Schema | None:
+    """Return the schema the user gave, else that of the lake that is written on."""
+    if schema is not None:
+        return schema if isinstance(schema, Schema) else Schema(schema)
+    head = Log(store).head() if mode in ("append", "resume") else None
+    return None if head is None else head.schema
+
+
+def _every(every: int | str | timedelta | None) -> Every:
+    if every is None:
+        return Every()
+    if isinstance(every, timedelta):
+        return Every(seconds=_positive(every.total_seconds()))
+    if isinstance(every, str):
+        try:
+            return Every(seconds=_positive(pd.Timedelta(every).total_seconds()))
+        except ValueError as error:
+            raise InvalidInputError(
+                f"checkpoint_every={every!r} is no time. Write '5min', or a number of samples."
+            ) from error
+    return Every(inputs=int(_positive(every)))
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise InvalidInputError(f"checkpoint_every must be more than nothing, not {value}.")
+    return value
+
+
+def _max_failures(most: float | None) -> MaxFailures:
+    if most is None:
+        return MaxFailures(share=None)
+    if isinstance(most, int):
+        return MaxFailures(count=most)
+    if not 0 <= most <= 1:
+        raise InvalidInputError(f"max_failures={most} is a share: between 0 and 1, or an int.")
+    return MaxFailures(share=most)
+
+
+def _request(write: _Write) -> Request:
+    source = write.source
+    return Request(
+        mode=write.mode,
+        run=write.run,
+        schema=write.schema,
+        partitions=len(source.parts),
+        inputs=source.inputs,
+        input_id=write.options.input_id or source.input_id,
+    )
+
+
+def _job(write: _Write, place: Place, entry: tuple[int, str]) -> Job:
+    return Job(
+        place=place,
+        entry=entry,
+        schema=write.schema,
+        kind=write.source.kind,
+        names=write.source.names,
+        transform=write.transform,
+        skip=write.skip,
+        chunk_size=parse_bytes(write.options.chunk_size),
+    )
+
+
+def _lazy(write: _Write) -> LazyWrite:
+    # Named now: computed twice, the Delayed is the same run.
+    request = replace(_request(write), run=write.run or f"run-{layout.new_id()[:8]}")
+    job = _job(write, Place(write.store, "", "", 0), (0, ""))
+    return LazyWrite(write.source, request, job, write.kwargs, write.message)
+
+
+def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteReport:
+    log = Log(write.store)
+    start = start_run(log, _request(write))
+    if not start.missing:
+        seconds = time.monotonic() - write.began
+        return _report(start.run, start.entry.version, start.state, seconds)
+    place = Place(write.store, layout.home_of(log.branch, start.run), start.run, start.state.epoch)
+    on_scheduler = client is not None and write.options.coordinator != "client"
+    name = f"to_lake-{start.run}-{start.state.epoch}-{layout.new_id()[:8]}"
+    get = get or dask.threaded.get
+    local = local_deliver(get) if client is None else None
+    graph = write_graph(
+        write.source,
+        _job(write, place, (start.entry.version, start.entry.id)),
+        write.kwargs,
+        start.missing,
+        Delivery(name, TaskDeliver() if on_scheduler else local, local=client is None),
+    )
+    assignment = _assignment(write, start, log)
+    with make_bar(write.options.progress, start.run) as watch:
+        if client is None:
+            status = run_locally(get, assignment, graph, deliver=local, watch=watch)
+        elif on_scheduler:
+            retries = write.options.retries
+            status = run_on_scheduler(
+                client, assignment, graph, name=name, retries=retries, watch=watch
+            )
+        else:
+            retries = write.options.retries
+            status = run_on_client(client, assignment, graph, retries=retries, watch=watch)
+    if status.problem is not None:
+        raise status.problem from status.cause
+    return WriteReport(
+        run=start.run,
+        version=status.version,
+        samples=status.samples,
+        failures=status.failures,
+        partitions=status.partitions,
+        commits=status.commits,
+        bytes=status.size,
+        seconds=time.monotonic() - write.began,
+    )
+
+
+def _assignment(write: _Write, start: Start, log: Log) -> Assignment:
+    return Assignment(
+        store=write.store,
+        branch=log.branch,
+        run=start.run,
+        epoch=start.state.epoch,
+        version=start.entry.version,
+        schema=write.schema,
+        label=start.run,
+        message=write.message,
+        missing=start.missing,
+        every=write.every,
+        skip=write.skip,
+        max_failures=write.max_failures,
+    )
+
+
+def _report(run: str, version: int, state: RunState, seconds: float) -> WriteReport:
+    """Report a run that needed no commit of ours but one at most."""
+    return WriteReport(
+        run=run,
+        version=version,
+        samples=state.samples,
+        failures=state.failures,
+        partitions=state.partitions,
+        commits=0,
+        bytes=state.size,
+        seconds=seconds,
+    )

@@ -1,0 +1,60 @@
+r"""COCO becomes a lake: annotations from one bucket, samples into another, with checkpoints.
+
+Start it again after any kind of end, and it goes on where the last checkpoint was:
+
+    python examples/coco_to_lake.py s3://source/instances_train2017.json s3://source/train2017 \
+        s3://lakes/coco-train2017 --scheduler tcp://scheduler:8786
+
+Credentials and endpoints come from the environment of each process, as for every S3 tool.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import dask.bag as db
+from dask.delayed import delayed
+from distributed import Client
+
+import dasklake
+from dasklake.sources import coco
+
+
+def main() -> None:
+    """Read the arguments, write the lake, print its log."""
+    parser = argparse.ArgumentParser(description="Write a COCO data set as a lake.")
+    parser.add_argument("annotations", help="URL of the annotation file")
+    parser.add_argument("images", help="URL of the folder of images")
+    parser.add_argument("lake", help="URL of the lake")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler; else workers start here")
+    parser.add_argument("--npartitions", type=int, default=480)
+    parser.add_argument("--checkpoint-every", type=int, default=25_000, help="samples")
+    args = parser.parse_args()
+
+    # The annotation file is read here, once, and reaches each worker once.
+    index = coco.read_index(args.annotations)
+    schema = {
+        "images": dasklake.TensorSpec("link[image]", compression="jpeg"),
+        "categories": dasklake.TensorSpec("class_label", class_names=index.class_names),
+        "boxes": dasklake.TensorSpec("bbox", coords="pixel-ltwh"),
+        "masks": dasklake.TensorSpec("binary_mask", compression="lz4"),
+    }
+    image_ids = index.image_ids.tolist()
+
+    options = {} if args.scheduler else {"threads_per_worker": 1, "dashboard_address": None}
+    with Client(args.scheduler, **options):
+        report = db.from_sequence(image_ids, npartitions=args.npartitions).to_lake(
+            args.lake,
+            schema=schema,
+            transform=coco.sample,
+            transform_kwargs={"coco": delayed(index, traverse=False), "images": args.images},
+            checkpoint_every=args.checkpoint_every,
+            mode="resume",
+            run="coco",
+        )
+    print(report)
+    print(dasklake.open(args.lake).log())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""The whole story in a minute: COCO to a lake, killed half-way, resumed, read back, drawn.
+
+    python -m examples.demo [--picture demo.png]
+
+Everything is real and runs on this machine: an S3 server in a process of its own, a Dask cluster
+with two worker processes, and a SIGKILL of all of it. The data set is made of coloured shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import s3fs
+from distributed import Client, LocalCluster
+from PIL import Image
+
+import dasklake
+from dasklake.exceptions import NotFoundError
+from dasklake.sources import coco
+from examples.picture import draw_sample
+from examples.shapes import ShapeSet, make_shapes, truth
+
+ANNOTATIONS = "s3://source/annotations/instances.json"
+IMAGES = "s3://source/images"
+LAKE = "s3://lakes/shapes"
+COUNT, PARTITIONS, EVERY = 300, 60, 25
+
+_STARTED = time.monotonic()
+
+
+def say(text: str) -> None:
+    """Print a line of the story with the seconds since its beginning."""
+    print(f"[{time.monotonic() - _STARTED:5.1f} s] {text}", flush=True)
+
+
+def options_of(endpoint: str) -> dict[str, Any]:
+    """Return what s3fs needs to reach the demo's server."""
+    return {"key": "demo", "secret": "demo", "endpoint_url": endpoint}
+
+
+def ingest(endpoint: str) -> None:
+    """Write the lake; this is all that a user would run, and it runs in a process of its own."""
+    options = options_of(endpoint)
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        say(f"  cluster is up, worker processes {sorted(client.run(os.getpid).values())}")
+        report = coco.ingest(
+            ANNOTATIONS,
+            IMAGES,
+            LAKE,
+            images="bytes",
+            npartitions=PARTITIONS,
+            checkpoint_every=EVERY,
+            run="shapes",
+            source_options=options,
+            storage_options=options,
+        )
+        say(f"  {report}")
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[str]:
+    """Run an S3 server on loopback in a process of its own; yield its endpoint."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while True:
+                with contextlib.suppress(ConnectionError):
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def upload(shapes: ShapeSet, options: dict[str, Any]) -> None:
+    """Put the annotation file and the images into one bucket; make the other."""
+    files = s3fs.S3FileSystem(**options)
+    files.mkdir("source")
+    files.mkdir("lakes")
+    contents = {f"{IMAGES}/{name}": data for name, data in shapes.images.items()}
+    files.pipe({ANNOTATIONS: json.dumps(shapes.document).encode(), **contents})
+
+
+def start_ingest(endpoint: str, folder: str) -> subprocess.Popen[bytes]:
+    """Start the job as the leader of a process group: client, scheduler and workers."""
+    environment = {**os.environ, "TMPDIR": folder, "DASK_TEMPORARY_DIRECTORY": folder}
+    return subprocess.Popen(
+        [sys.executable, "-m", "examples.demo", "--ingest", endpoint],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def wait_for_checkpoints(
+    number: int, job: subprocess.Popen[bytes], options: dict[str, Any]
+) -> None:
+    """Look at the lake, as any reader may, until so many checkpoints are in its log."""
+    seen = 0
+    while seen < number:
+        if job.poll() is not None:
+            raise SystemExit(f"the job ended by itself with {job.returncode}")
+        time.sleep(0.02)
+        with contextlib.suppress(NotFoundError):
+            seen = len(checkpoints(dasklake.open(LAKE, storage_options=options)))
+
+
+def checkpoints(lake: dasklake.Lake) -> list[Any]:
+    """Return the commits of the job that made samples visible."""
+    return [commit for commit in lake.log() if commit.progress is not None]
+
+
+def expect(condition: bool, what: str) -> None:  # noqa: FBT001 # reads like assert
+    """End the demo where it does not show what it promises."""
+    if not condition:
+        raise SystemExit(f"not as promised: {what}")
+
+
+def compare(lake: dasklake.Lake, shapes: ShapeSet) -> None:
+    """Hold every sample against what pycocotools reads from the annotation file."""
+    names = lake.schema["categories"].class_names
+    expected = truth(shapes.document)
+    expect(len(lake) == len(expected), "every sample once")
+    for row, record in enumerate(shapes.document["images"]):
+        found, want = lake[row], expected[record["id"]]
+        data = lake["images"].bytes(row)
+        expect(data == shapes.images[record["file_name"]], f"image bytes of sample {row}")
+        expect([names[each] for each in found["categories"]] == want.names, f"classes of {row}")
+        expect(np.array_equal(found["boxes"], want.boxes), f"boxes of {row}")
+        expect(np.array_equal(found["masks"], want.masks), f"masks of {row}")
+    say(f"all {len(lake)} samples equal the input: JPEG bytes, classes, boxes, every mask pixel")
+
+
+def draw(lake: dasklake.Lake, path: str) -> None:
+    """Draw the first sample that shows every class."""
+    names = lake.schema["categories"].class_names
+    labels = lake["categories"][:40]
+    row = max(range(40), key=lambda each: (len(set(labels[each])), -len(labels[each])))
+    sample = lake[row]
+    pixels = np.asarray(Image.open(io.BytesIO(lake["images"].bytes(row))))
+    draw_sample(
+        pixels,
+        sample["categories"],
+        sample["boxes"],
+        sample["masks"],
+        list(names),
+        title=f"{LAKE}, sample {row}: image, and its boxes and masks as read back",
+    ).save(path)
+    say(f"picture of sample {row}: {path}")
+
+
+def main(picture: str) -> None:
+    """Tell the story."""
+    with tempfile.TemporaryDirectory(prefix="dasklake-demo-") as folder, s3_server() as endpoint:
+        options = options_of(endpoint)
+        say(f"an S3 server is up at {endpoint}")
+        shapes = make_shapes(COUNT)
+        upload(shapes, options)
+        say(f"{COUNT} images, {len(shapes.document['annotations'])} annotations are in s3://source")
+
+        say(f"the job starts: {PARTITIONS} partitions, a checkpoint every {EVERY} samples")
+        job = start_ingest(endpoint, folder)
+        wait_for_checkpoints(2, job, options)
+        os.killpg(job.pid, signal.SIGKILL)
+        expect(job.wait() == -signal.SIGKILL, "a return code of -9")
+        say("two checkpoints are visible: SIGKILL to client, scheduler and workers at once")
+
+        lake = dasklake.open(LAKE, storage_options=options)
+        last = checkpoints(lake)[-1]
+        expect(len(lake) == last.progress.inputs, "exactly the last checkpoint")
+        expect(0 < len(lake) < COUNT, "a crash half-way")
+        say(f"a reader sees exactly the last checkpoint: {len(lake)} samples, all readable")
+
+        say("the same job starts again")
+        job = start_ingest(endpoint, folder)
+        if job.wait():
+            raise SystemExit(f"the second job ended with {job.returncode}")
+        lake = dasklake.open(LAKE, storage_options=options)
+        say("the log:")
+        print(lake.log())
+        compare(lake, shapes)
+        draw(lake, picture)
+    say("done")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Show what dasklake does, in a minute.")
+    parser.add_argument("--picture", default="demo.png", help="where to write the picture")
+    parser.add_argument("--ingest", metavar="ENDPOINT", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.ingest:
+        ingest(arguments.ingest)
+    else:
+        main(arguments.picture)

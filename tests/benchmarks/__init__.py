@@ -1,0 +1,1 @@
+"""What dasklake costs, as ratios of runs that took turns on one machine."""

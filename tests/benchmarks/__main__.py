@@ -1,0 +1,28 @@
+"""Run the benchmarks: ``python -m tests.benchmarks [name ...]``; without a name, all of them."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.benchmarks import checkpoints, coco, latency, reading
+
+BENCHMARKS = {
+    "coco": coco.main,
+    "checkpoints": checkpoints.main,
+    "latency": latency.main,
+    "reading": reading.main,
+}
+
+
+def main(names: list[str]) -> None:
+    """Run those that are named, or all."""
+    unknown = sorted(set(names) - BENCHMARKS.keys())
+    if unknown:
+        raise SystemExit(f"no such benchmark: {unknown}; there are {sorted(BENCHMARKS)}")
+    for name in names or BENCHMARKS:
+        print(f"\n== {name}")
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,40 @@
+"""Fixtures: the generated data set in the form of COCO, and the real one where it lies."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.shapes import ShapeSet, make_shapes
+
+
+@pytest.fixture(scope="session")
+def shapes() -> ShapeSet:
+    """Make 40 images with every trap of the real files."""
+    return make_shapes(40, seed=7)
+
+
+@pytest.fixture
+def document(shapes: ShapeSet) -> dict[str, Any]:
+    """Copy the annotation file, for tests that spoil it."""
+    return copy.deepcopy(shapes.document)
+
+
+@pytest.fixture(scope="session")
+def coco_dir() -> Path:
+    """Return the folder of the real data, or skip."""
+    if "DASKLAKE_COCO_DIR" not in os.environ:
+        pytest.skip("DASKLAKE_COCO_DIR is not set")
+    return Path(os.environ["DASKLAKE_COCO_DIR"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pass what pycocotools does on every decode and its users cannot change."""
+    config.addinivalue_line(
+        "filterwarnings",
+        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+    )

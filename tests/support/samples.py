@@ -1,0 +1,123 @@
+"""Lakes of any schema, written by the codecs and the log alone, to be read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dasklake._format import layout
+from dasklake._format.chunk import ChunkHead, ChunkHeader, EncodedChunk, write_chunk
+from dasklake._format.columns import ColumnBuilder
+from dasklake._model.commit import Plan
+from dasklake._model.receipt import ChunkRef, Receipt
+from dasklake._model.schema import Schema
+from dasklake._store.log import Log
+from dasklake._store.objects import ObjectStore
+from dasklake._store.runs import RunWriter, begin, create_lake
+from dasklake.codecs.base import codec_for
+
+Sample = Mapping[str, Any]
+
+HEADER = ChunkHeader("main", "run", 1, 0, "ab" * 8, 0, last=True)
+
+
+def encode(schema: Schema, samples: Sequence[Sample], header: ChunkHeader = HEADER) -> EncodedChunk:
+    """Encode samples as one chunk."""
+    columns = []
+    for name, spec in schema.items():
+        codec, builder = codec_for(spec), ColumnBuilder(name, spec)
+        for sample in samples:
+            value = sample[name]
+            builder.append(None if value is None else codec.encode(value))
+        columns += builder.finish()
+    return write_chunk(columns, header)
+
+
+def opened(chunk: EncodedChunk) -> ChunkHead:
+    """Read a chunk back, checked."""
+    data = bytes(chunk.data)
+    head = ChunkHead.parse(data, len(data), "some/chunk", chunk.crc)
+    head.check(head.length, data[head.length :])
+    return head
+
+
+class Writing:
+    """A run under way: each call commits one more partition.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where the lake is made.
+    schema : Schema
+        Its tensors.
+    partitions : int
+        Partitions of the run.
+    """
+
+    def __init__(self, store: ObjectStore, schema: Schema, partitions: int) -> None:
+        self.schema = schema
+        self.store = store
+        log = Log(store)
+        head, _ = create_lake(log, schema)
+        entry = begin(log, head, "run", Plan(partitions, None, "0" * 32, None))
+        self.writer = RunWriter(log, "run", 1, entry, schema, "run")
+
+    def commit(self, partition: int, chunks: Sequence[Sequence[Sample]]) -> Receipt:
+        """Write and commit a partition."""
+        attempt = layout.new_id()
+        refs = []
+        for number, samples in enumerate(chunks):
+            last = number == len(chunks) - 1
+            header = ChunkHeader("main", "run", 1, partition, attempt, number, last=last)
+            chunk = encode(self.schema, samples, header)
+            key = layout.chunk_key(self.writer.home, partition, 1, attempt, number)
+            self.store.put(key, chunk.data)
+            refs.append(ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc))
+        receipt = Receipt("run", 1, partition, attempt, tuple(refs), sum(r.rows for r in refs))
+        self.writer.commit([receipt], [])
+        return receipt
+
+    def keys(self, receipt: Receipt) -> list[str]:
+        """Return the keys of a partition's chunks."""
+        return [
+            layout.chunk_key(self.writer.home, receipt.partition, 1, receipt.attempt, ref.chunk)
+            for ref in receipt.chunks
+        ]
+
+
+Make = Callable[..., ObjectStore]
+
+
+@pytest.fixture
+def make_lake(tmp_path: Any) -> Make:
+    """Write a complete lake: partitions of chunks of samples."""
+
+    def make(
+        schema: Schema,
+        partitions: Sequence[Sequence[Sequence[Sample]]],
+        store: ObjectStore | None = None,
+    ) -> ObjectStore:
+        store = store or ObjectStore(tmp_path / "lake")
+        writing = Writing(store, schema, len(partitions))
+        for number, chunks in enumerate(partitions):
+            writing.commit(number, chunks)
+        return store
+
+    return make
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Whether a value came back as it was given."""
+    if wanted is None or found is None:
+        return found is wanted
+    if isinstance(wanted, str | dict):
+        return bool(found == wanted)
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    kind = found.dtype.kind
+    return bool(
+        found.shape == wanted.shape
+        and np.array_equal(found, wanted.astype(found.dtype), equal_nan=kind in "fcmM")
+    )

@@ -1,0 +1,40 @@
+"""Links: URLs and names of credentials, never the credentials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dasklake import TensorSpec, link
+from dasklake.codecs.base import codec_for
+from dasklake.exceptions import SampleError
+
+SPEC = TensorSpec("link[image]", compression="jpeg")
+
+
+@pytest.mark.parametrize("value", ["s3://b/a.jpg", link("s3://b/a.jpg"), link("a", "key")])
+def test_links_come_back(value: Any) -> None:
+    """A URL is a link without credentials of its own; a link keeps the name of them."""
+    codec = codec_for(SPEC)
+    assert codec.decode(codec.encode(value)) == (link(value) if isinstance(value, str) else value)
+
+
+@pytest.mark.parametrize("value", ["", 5, b"s3://b/a.jpg", "s3://user:word@host/a", "ftp://[x:y@z"])
+def test_what_is_no_link_is_refused(value: Any) -> None:
+    """What is no URL, or holds a password, is refused without showing the password."""
+    with pytest.raises(SampleError) as raised:
+        codec_for(SPEC).encode(value)
+    assert "word@" not in str(raised.value)
+
+
+def test_columns_of_urls() -> None:
+    """A column of URLs goes at once, unless one of them needs a closer look."""
+    codec = codec_for(SPEC)
+    column = codec.encode_column(pd.Series(["s3://b/1", None], dtype="string"))
+    assert column is not None
+    assert column.type == codec.storage.type
+    assert column.to_pylist() == [{"url": "s3://b/1", "creds_key": None}, None]
+    assert codec.encode_column(pd.Series(["s3://u:p@b/1"], dtype="string")) is None
+    assert codec.encode_column(pd.Series([1])) is None

@@ -1,0 +1,170 @@
+"""Samples of COCO images: equal to what pycocotools reads, or an error that names the record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dasklake
+from dasklake.exceptions import InvalidInputError, ObjectNotFoundError, SampleError
+from dasklake.sources import coco
+from examples.shapes import ShapeSet, truth
+
+
+def test_equals_pycocotools(shapes: ShapeSet) -> None:
+    """Classes, boxes and masks of every image are those of pycocotools, in its order."""
+    index = coco.CocoIndex.from_document(shapes.document)
+    counts = []
+    for image_id, want in truth(shapes.document).items():
+        found = coco.sample(image_id, coco=index, images="s3://bucket/images")
+        assert [index.class_names[label] for label in found["categories"]] == want.names
+        assert found["boxes"].dtype == np.float32
+        assert np.array_equal(found["boxes"], want.boxes)
+        assert found["masks"].dtype == bool
+        assert found["masks"].flags.c_contiguous
+        assert np.array_equal(found["masks"], want.masks)
+        counts.append(len(want.names))
+    assert {0, 51} <= set(counts)
+
+
+def test_traps_are_there(shapes: ShapeSet) -> None:
+    """The generated file has crowds, compressed run lengths, several polygons, unsorted ids."""
+    outlines = [each["segmentation"] for each in shapes.document["annotations"]]
+    kinds = {type(each["counts"]) for each in outlines if isinstance(each, dict)}
+    assert kinds == {list, str}
+    assert any(isinstance(each, list) and len(each) == 2 for each in outlines)
+    ids = [each["id"] for each in shapes.document["images"]]
+    assert ids != sorted(ids)
+    assert any(each["iscrowd"] for each in shapes.document["annotations"])
+
+
+def test_no_annotations(shapes: ShapeSet) -> None:
+    """An image without annotations has empty values of the right ranks."""
+    index = coco.CocoIndex.from_document(shapes.document)
+    row = int(np.flatnonzero(np.diff(index.starts) == 0)[0])
+    found = coco.sample(index.image_ids[row].item(), coco=index, images="x")
+    assert found["categories"].shape == (0,)
+    assert found["boxes"].shape == (0, 4)
+    assert found["masks"].shape == (*index.sizes[row], 0)
+
+
+def test_unsegmented_is_an_empty_plane(document: dict[str, Any]) -> None:
+    """With on_unsegmented="empty" an annotation without segmentation keeps class, box and place."""
+    document["annotations"][0]["segmentation"] = []
+    changed = document["annotations"][0]
+    index = coco.CocoIndex.from_document(document, on_unsegmented="empty")
+    found = coco.sample(changed["image_id"], coco=index, images="x")
+    rows = slice(*index.starts[index.rows[changed["image_id"]] :][:2])
+    place = index.annotation_ids[rows].tolist().index(changed["id"])
+    assert found["boxes"][place].tolist() == np.array(changed["bbox"], "float32").tolist()
+    assert found["masks"].any(axis=(0, 1)).tolist() == [
+        each != place for each in range(found["masks"].shape[2])
+    ]
+
+
+def test_links(shapes: ShapeSet) -> None:
+    """Links join folder and file, and name the credentials they need."""
+    index = coco.CocoIndex.from_document(shapes.document)
+    image = shapes.document["images"][0]
+    found = coco.sample(image["id"], coco=index, images="s3://b/images/", creds_key="source")
+    assert found["images"] == dasklake.link(f"s3://b/images/{image['file_name']}", "source")
+
+
+def test_reader(shapes: ShapeSet, tmp_path: Path) -> None:
+    """Bytes come unchanged from the folder; a file that is not there is the sample's failure."""
+    image = shapes.document["images"][0]
+    (tmp_path / image["file_name"]).write_bytes(shapes.images[image["file_name"]])
+    reader = pickle.loads(pickle.dumps(coco.image_reader(str(tmp_path))))
+    index = coco.CocoIndex.from_document(shapes.document)
+    found = coco.sample(image["id"], coco=index, images=reader)
+    assert found["images"] == shapes.images[image["file_name"]]
+    missing = shapes.document["images"][1]
+    with pytest.raises(SampleError, match=missing["file_name"]):
+        coco.sample(missing["id"], coco=index, images=reader)
+
+
+def test_unknown_image(shapes: ShapeSet) -> None:
+    """An id that the file does not list is the sample's failure."""
+    index = coco.CocoIndex.from_document(shapes.document)
+    with pytest.raises(SampleError, match="no image -1"):
+        coco.sample(-1, coco=index, images="x")
+
+
+def test_broken_run_lengths(document: dict[str, Any]) -> None:
+    """Compressed run lengths that do not fit the image fail with annotation and image."""
+    changed = document["annotations"][0]
+    size = next(
+        [each["height"], each["width"]]
+        for each in document["images"]
+        if each["id"] == changed["image_id"]
+    )
+    changed["segmentation"] = {"size": size, "counts": "PPYo1"}
+    index = coco.CocoIndex.from_document(document)
+    with pytest.raises(SampleError, match=f"{changed['id']} of image {changed['image_id']}"):
+        coco.sample(changed["image_id"], coco=index, images="x")
+
+
+def test_schema(shapes: ShapeSet) -> None:
+    """The schema has the class names of the file, and links or bytes."""
+    index = coco.CocoIndex.from_document(shapes.document)
+    schema = coco.schema(index)
+    assert list(schema) == ["images", "categories", "boxes", "masks"]
+    assert schema["categories"].class_names == index.class_names
+    assert schema["boxes"].coords == "pixel-ltwh"
+    assert schema["images"].htype == "link[image]"
+    assert coco.schema(index, "bytes")["images"].htype == "image"
+    unknown: Any = "pixels"
+    with pytest.raises(InvalidInputError, match="'pixels'"):
+        coco.schema(index, unknown)
+
+
+def test_read_index(shapes: ShapeSet, tmp_path: Path) -> None:
+    """The file is read from a URL; what is missing or no JSON is an error that says so."""
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(shapes.document))
+    index = coco.read_index(str(path))
+    assert index.digest == coco.CocoIndex.from_document(shapes.document).digest
+    path.write_text("{")
+    with pytest.raises(InvalidInputError, match="not JSON"):
+        coco.read_index(str(path))
+    with pytest.raises(ObjectNotFoundError, match=r"other\.json"):
+        coco.read_index(str(tmp_path / "other.json"))
+
+
+def test_no_images(tmp_path: Path) -> None:
+    """A file that lists no images is refused before anything is written."""
+    path = tmp_path / "instances.json"
+    categories = [{"id": 1, "name": "dog"}]
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    with pytest.raises(InvalidInputError, match="no images"):
+        coco.ingest(str(path), "images", str(tmp_path / "lake"))
+    assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.parametrize("name", ["instances_68.json", "instances_571.json"])
+def test_real_expectations(coco_dir: Path, name: str) -> None:
+    """Real annotations give the sums, and image by image the facts, that were computed apart."""
+    expected = json.loads((coco_dir / "expectations.json").read_bytes())[name]
+    index = coco.read_index(str(coco_dir / name))
+    area = size = bare = 0
+    for image_id in index.image_ids.tolist():
+        found = coco.sample(image_id, coco=index, images="x")
+        area += int(found["masks"].sum())
+        size += found["masks"].size
+        bare += not len(found["categories"])
+        if (want := expected["images"].get(str(image_id))) is not None:
+            names = [index.class_names[label] for label in found["categories"]]
+            digest = hashlib.sha256(found["masks"].view("uint8").tobytes()).hexdigest()
+            assert (names, digest) == (want["categories"], want["masks_sha256"])
+    totals = expected["totals"]
+    assert (area, size, bare) == (
+        totals["mask_area"],
+        totals["mask_bytes"],
+        totals["images_without_annotations"],
+    )

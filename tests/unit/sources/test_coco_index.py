@@ -1,0 +1,186 @@
+"""The annotation file as columns: what is refused, what is taken, and how small it is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dask.base import tokenize
+
+from dasklake.exceptions import InvalidInputError
+from dasklake.sources.coco import CocoIndex
+from examples.shapes import CATEGORIES
+
+Document = dict[str, Any]
+
+
+def test_order_of_the_file(document: Document) -> None:
+    """Images, categories and the annotations of each image keep the order of the file."""
+    index = CocoIndex.from_document(document)
+    assert index.image_ids.tolist() == [each["id"] for each in document["images"]]
+    assert index.class_names == tuple(CATEGORIES.values())
+    for row, image in enumerate(document["images"]):
+        mine = [each["id"] for each in document["annotations"] if each["image_id"] == image["id"]]
+        assert index.annotation_ids[slice(*index.starts[row : row + 2])].tolist() == mine
+
+
+def test_labels_have_no_gaps(document: Document) -> None:
+    """Category ids with gaps become places in the list of class names."""
+    index = CocoIndex.from_document(document)
+    by_id = {each["id"]: each["category_id"] for each in document["annotations"]}
+    for number, label in zip(index.annotation_ids.tolist(), index.labels.tolist(), strict=True):
+        assert index.class_names[label] == CATEGORIES[by_id[number]]
+
+
+def test_smaller_than_the_file(document: Document) -> None:
+    """The index takes less than half of the bytes of the file, and comes back from pickle."""
+    index = CocoIndex.from_document(document)
+    data = pickle.dumps(index, protocol=5)
+    assert len(data) < len(json.dumps(document)) / 2
+    back = pickle.loads(data)
+    assert back.digest == index.digest
+    assert np.array_equal(back.numbers, index.numbers)
+
+
+def test_exact_corners(document: Document) -> None:
+    """Corners come back as the very floats of the file, with two digits or with sixteen."""
+    for corner in (17.31, 17.123456789):
+        image = document["images"][0]
+        polygon = [corner, 2.07, 30.49, 5.93, 11.11, 40.0]
+        only = {**document, "annotations": [_annotation(image["id"], [polygon])]}
+        index = CocoIndex.from_document(only)
+        assert index.outline(0).polygons[0].tolist() == polygon
+
+
+def test_dask_name_follows_content(document: Document) -> None:
+    """Equal files have equal Dask names, other ones have others."""
+    one, same = CocoIndex.from_document(document), CocoIndex.from_document(document)
+    document["annotations"][0]["bbox"][0] += 1
+    other = CocoIndex.from_document(document)
+    assert tokenize(one) == tokenize(same) != tokenize(other)
+
+
+def _annotation(image_id: int, segmentation: Any, **more: Any) -> Document:
+    found = {"id": 1, "image_id": image_id, "category_id": 3, "bbox": [1, 2, 3, 4]}
+    return {**found, "segmentation": segmentation, **more}
+
+
+@pytest.mark.parametrize("key", ["images", "annotations"])
+def test_repeated_records(document: Document, key: str) -> None:
+    """Equal records of one id are refused by name, and taken once on request."""
+    whole = CocoIndex.from_document(document)
+    repeated = {**document, key: [*document[key], *document[key][2:5]]}
+    ids = ", ".join(str(each["id"]) for each in document[key][2:5])
+    with pytest.raises(InvalidInputError, match=f"{key[:-1]} ids {ids} .*on_repeated='first'"):
+        CocoIndex.from_document(repeated)
+    assert CocoIndex.from_document(repeated, on_repeated="first").digest == whole.digest
+
+
+@pytest.mark.parametrize("key", ["images", "annotations"])
+def test_contradicting_records(document: Document, key: str) -> None:
+    """Records of one id that differ are refused whatever is requested."""
+    other = {**document[key][0], "extra": 1}
+    spoilt = {**document, key: [*document[key], other]}
+    with pytest.raises(InvalidInputError, match=f"{other['id']}.*cannot be told"):
+        CocoIndex.from_document(spoilt, on_repeated="first")
+
+
+@pytest.mark.parametrize("nothing", [None, [], [[]], [[1, 2, 3, 4]]])
+def test_unsegmented(document: Document, nothing: Any) -> None:
+    """Annotations that cover nothing are refused by name, or get an empty outline on request."""
+    image = document["images"][0]["id"]
+    bare = {**document, "annotations": [_annotation(image, nothing)]}
+    with pytest.raises(InvalidInputError, match=r"without a segmentation: 1.*'empty'"):
+        CocoIndex.from_document(bare)
+    outline = CocoIndex.from_document(bare, on_unsegmented="empty").outline(0)
+    assert (outline.polygons, outline.counts) == ([], None)
+
+
+def test_missing_segmentation_is_unsegmented(document: Document) -> None:
+    """An annotation without the key counts as one without a segmentation."""
+    for annotation in document["annotations"]:
+        del annotation["segmentation"]
+    with pytest.raises(InvalidInputError, match=r"without a segmentation.* more"):
+        CocoIndex.from_document(document)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "why"),
+    [
+        ([[1, 2, 3, 4, 5, 6, 7]], "odd count of numbers, 7"),
+        ([[1, 2, 3, 4, 5, "6"]], "no list of numbers"),
+        ([1, 2, 3, 4, 5, 6], "no list of numbers"),
+        ([[1, 2, 3, float("nan"), 5, 6]], "at no place"),
+        ([[1, 2, 3, 1e30, 5, 6]], "at no place"),
+        ("outline", "is a str"),
+        ({"size": [1, 2], "counts": [2]}, r"size \[1, 2\], its image is"),
+        ({"counts": [2]}, "size None"),
+        ({"size": [240, 320], "counts": [2, 3]}, "cover 5 pixels"),
+        ({"size": [240, 320], "counts": [-1, 3]}, "neither"),
+        ({"size": [240, 320], "counts": 7}, "neither"),
+        ({"size": [240, 320], "counts": "ü"}, "neither"),
+    ],
+)
+def test_bad_segmentation(document: Document, segmentation: Any, why: str) -> None:
+    """A segmentation that means nothing is refused with its annotation and image."""
+    image = next(each for each in document["images"] if each["height"] == 240)
+    spoilt = {**document, "annotations": [_annotation(image["id"], segmentation)]}
+    with pytest.raises(InvalidInputError, match=f"Annotation 1 of image {image['id']}: .*{why}"):
+        CocoIndex.from_document(spoilt)
+
+
+def _set(key: str, place: int, name: str, value: Any) -> Callable[[Document], None]:
+    def spoil(document: Document) -> None:
+        document[key][place][name] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (_set("annotations", 3, "image_id", -4), "of an image that the file does not list: 5009"),
+        (_set("annotations", 3, "image_id", [1]), "of an image that the file does not list: 5009"),
+        (_set("annotations", 3, "category_id", 1), "of a category .* does not list: 5009"),
+        (_set("annotations", 3, "bbox", [1, 2, 3]), "Annotation 5009 .*four numbers"),
+        (_set("annotations", 3, "bbox", [1, 2, 3, float("inf")]), "Annotation 5009 .*four numbers"),
+        (_set("annotations", 3, "id", "x"), "annotations has the id 'x'"),
+        (_set("images", 1, "id", 1.0), "images has the id 1.0"),
+        (_set("images", 1, "height", None), "is None by"),
+        (_set("images", 1, "width", 0), "by 0 pixels"),
+        (_set("images", 1, "file_name", ""), "has no file_name"),
+        (_set("categories", 1, "id", 18), "Categories share the id 18"),
+        (_set("categories", 1, "name", "disk"), "Categories share the name 'disk'"),
+        (_set("categories", 1, "name", None), "without a name"),
+        (lambda document: document.pop("images"), "no list of images"),
+        (lambda document: document.update(annotations={}), "no list of annotations"),
+        (lambda document: document.update(categories=[]), "no categories"),
+    ],
+)
+def test_bad_records(document: Document, spoil: Callable[[Document], None], why: str) -> None:
+    """A file that contradicts itself or lacks something is refused, with the record's id."""
+    spoil(document)
+    with pytest.raises(InvalidInputError, match=why):
+        CocoIndex.from_document(document)
+
+
+@pytest.mark.parametrize("choice", ["on_repeated", "on_unsegmented"])
+def test_unknown_choice(document: Document, choice: str) -> None:
+    """A misspelt choice is refused with those there are."""
+    options: Any = {choice: "sometimes"}
+    with pytest.raises(InvalidInputError, match=f"{choice}='sometimes'.*'error'"):
+        CocoIndex.from_document(document, **options)
+
+
+def test_real_keypoints_file(coco_dir: Path) -> None:
+    """A real file that lists images again and again is refused, and taken once on request."""
+    document = json.loads((coco_dir / "person_keypoints_repeated_ids.json").read_bytes())
+    with pytest.raises(InvalidInputError, match=r"397133, .* and 326 more .*more than once"):
+        CocoIndex.from_document(document)
+    index = CocoIndex.from_document(document, on_repeated="first")
+    assert (len(index), len(index.labels)) == (538, 2213)

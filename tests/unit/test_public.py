@@ -1,0 +1,85 @@
+"""The public names, and what is promised of each of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from operator import attrgetter
+
+import pytest
+from numpydoc.validate import validate
+
+import dasklake
+from dasklake import exceptions
+
+#: What a public docstring has to say; numpydoc's own codes.
+CHECKS = frozenset(
+    {
+        "GL06",  # no unknown section
+        "GL07",  # sections in their order
+        "GL08",  # there is a docstring
+        "PR01",  # every parameter is described
+        "PR02",  # nothing else is
+        "PR03",  # in the order of the signature
+        "PR04",  # with a type
+        "PR07",  # and a description
+        "RT01",  # what is returned is said
+        "RT03",  # and described
+        "SS01",  # there is a summary
+        "SS03",  # that ends with a period
+        "SS06",  # on one line
+    }
+)
+
+#: Methods that other modules of the package call; one sentence is enough for them.
+INNER = frozenset({"differences", "from_json", "to_json"})
+
+
+def public() -> Iterator[str]:
+    """Yield the dotted name of every public function, class and method."""
+    for name in dasklake.__all__:
+        value = getattr(dasklake, name)
+        yield f"dasklake.{name}"
+        for member in vars(value) if inspect.isclass(value) else ():
+            routine = inspect.isroutine(getattr(value, member))
+            if routine and not member.startswith("_") and member not in INNER:
+                yield f"dasklake.{name}.{member}"
+
+
+def test_names_are_sorted_and_complete() -> None:
+    """The public names are one sorted list, and every one of them is there."""
+    assert dasklake.__all__ == sorted(dasklake.__all__)
+    assert all(hasattr(dasklake, name) for name in dasklake.__all__)
+
+
+def test_nothing_else_is_public() -> None:
+    """What is not on the list is a module or starts with an underscore."""
+    others = {
+        name
+        for name, value in vars(dasklake).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
+    }
+    assert others == set(dasklake.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(set(public())))
+def test_docstrings(name: str) -> None:
+    """Every public docstring describes each parameter and what comes back."""
+    value = attrgetter(name.removeprefix("dasklake."))(dasklake)
+    found = {code: text for code, text in validate(name)["errors"] if code in CHECKS}
+    if is_dataclass(value):
+        # Its fields may be told as attributes; those without a repr are not for users.
+        found.pop("PR01", None)
+        assert [f.name for f in fields(value) if f.repr and f.name not in str(value.__doc__)] == []
+    assert found == {}
+
+
+def test_every_error_is_listed() -> None:
+    """Each class of the error tree is a public name of its module."""
+    classes = {
+        name
+        for name, value in vars(exceptions).items()
+        if inspect.isclass(value) and issubclass(value, exceptions.LakeError)
+    }
+    assert classes == set(exceptions.__all__)
