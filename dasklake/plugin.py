@@ -1,8 +1,7 @@
 """The scheduler plugin: receipts ride in on task completions, commits go out beside the event loop.
 
-The only module that knows ``distributed``. On the scheduler, :class:`CheckpointPlugin` gives each
-run a :class:`Coordinator`; on the client, :func:`run_on_scheduler` and :func:`run_on_client` submit
-the graph and wait.
+On the scheduler, :class:`CheckpointPlugin` gives each run a :class:`Coordinator`; on the workers,
+:class:`TaskDeliver` puts the outcome of a write task where the plugin finds it.
 
 ::
 
@@ -16,32 +15,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-from distributed import Client, Scheduler, SchedulerPlugin, as_completed, get_worker
+from distributed import Scheduler, SchedulerPlugin, get_worker
 from distributed.protocol.pickle import dumps, loads
 from distributed.protocol.serialize import deserialize
 from distributed.scheduler import KilledWorker
 from distributed.worker import Worker
 
-from dasklake._write.coordinator import Assignment, Coordinator, Status
-from dasklake._write.graph import WriteGraph
+from dasklake._write.coordinator import Coordinator
 from dasklake._write.partition import Outcome, failure_of_task
-from dasklake.exceptions import LakeError, RunFailedError, RunLostError
+from dasklake.exceptions import LakeError, RunFailedError
 
-__all__ = [
-    "CheckpointPlugin",
-    "TaskDeliver",
-    "client_of",
-    "inside_task",
-    "on_own_client",
-    "run_on_client",
-    "run_on_scheduler",
-]
+__all__ = ["CheckpointPlugin", "TaskDeliver"]
 
 #: Name of our entry in a task's metadata.
 _METADATA = "dasklake"
@@ -51,42 +38,6 @@ _LONG_POLL = 0.5
 
 #: Runs that are remembered after their end.
 _REMEMBERED = 16
-
-#: Calls the status back to the user: a bar, a log.
-Watch = Callable[[Status], None]
-
-
-def client_of(scheduler: object) -> Client | None:
-    """Return the client whose cluster a Dask ``get`` function computes on; None for a local one."""
-    owner = getattr(scheduler, "__self__", None)
-    return owner if isinstance(owner, Client) else None
-
-
-async def on_own_client(client: Client, action: Callable[[Client], Any]) -> Any:
-    """Run an action that waits, beside an asynchronous client's event loop.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        The asynchronous client.
-    action : callable
-        Called in a thread, with a client of its own for the same cluster.
-    """
-    address, security = client.scheduler_info()["address"], client.security
-
-    def run() -> Any:
-        with Client(address, security=security, set_as_default=False) as own:
-            return action(own)
-
-    return await asyncio.to_thread(run)
-
-
-def inside_task() -> bool:
-    """Whether this code runs inside a task of a distributed worker."""
-    try:
-        return bool(get_worker().get_current_task())
-    except (ValueError, AttributeError):
-        return False
 
 
 class TaskDeliver:
@@ -145,10 +96,22 @@ class CheckpointPlugin(SchedulerPlugin):
         self.scheduler = scheduler
         self.loop = asyncio.get_running_loop()
         scheduler.handlers |= {
+            "dasklake_find": self.find,
             "dasklake_open": self.open,
             "dasklake_wait": self.wait,
             "dasklake_stop": self.stop,
         }
+
+    async def find(self, url: str, run: str | None) -> dict[str, str] | None:
+        """Say which run of a lake is being written here: the named one, or the only one."""
+        found = [
+            {"name": name, "run": active.coordinator.assignment.run}
+            for name, active in self.runs.items()
+            if active.coordinator.assignment.store.url == url
+            and run in (None, active.coordinator.assignment.run)
+            and active.coordinator.status().running
+        ]
+        return found[0] if len(found) == 1 else None
 
     async def open(self, name: str, assignment: bytes, owner: str) -> dict[str, Any]:
         """Give a run its coordinator; a second call for the same run is a no-op."""
@@ -291,149 +254,3 @@ class CheckpointPlugin(SchedulerPlugin):
             if active.owner == client and not active.adopted:
                 active.coordinator.stop("cancelled")
                 active.coordinator.drain()
-
-
-def run_on_scheduler(
-    client: Client,
-    assignment: Assignment,
-    graph: WriteGraph,
-    *,
-    name: str,
-    retries: int,
-    watch: Watch,
-) -> Status:
-    """Submit a write and wait for its end; the scheduler commits.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        The cluster.
-    assignment : Assignment
-        For the coordinator.
-    graph : WriteGraph
-        The tasks.
-    name : str
-        Prefix of the write keys.
-    retries : int
-        How often Dask tries a task that erred again.
-    watch : callable
-        Called with the status from time to time.
-    """
-    client.register_plugin(CheckpointPlugin())
-    with _cluster_errors(assignment.run):
-        answer = _call(client, "open", name=name, assignment=dumps(assignment), owner=client.id)
-        if "error" in answer:
-            raise loads(answer["error"])
-        futures = _submit(client, graph, retries)
-        try:
-            return _follow(client, assignment.run, name, futures, watch)
-        except KeyboardInterrupt:
-            _call(client, "stop", name=name, kind="cancelled")
-            status = _follow(client, assignment.run, name, futures, watch)
-            raise KeyboardInterrupt(str(status.problem)) from None
-
-
-def _call(client: Client, operation: str, **arguments: Any) -> Any:
-    """Call one of the plugin's handlers."""
-    return client.sync(getattr(client.scheduler, f"dasklake_{operation}"), **arguments)
-
-
-def _follow(client: Client, run: str, name: str, futures: list[Any], watch: Watch) -> Status:
-    while True:
-        answer = _call(client, "wait", name=name)
-        if "unknown" in answer:
-            raise RunLostError(
-                f"The scheduler does not know run {run!r} any more. Run again with mode='resume', "
-                f"run={run!r}."
-            )
-        if answer["adopted"]:
-            # From here on the run goes on without us.
-            for future in futures:
-                future.release()
-            futures.clear()
-        elif any(future.status in ("error", "cancelled", "lost") for future in futures[:1]):
-            # The scheduler could not take the graph in.
-            _call(client, "stop", name=name, kind="cancelled")
-            futures[0].result()
-        status: Status = loads(answer["status"])
-        watch(status)
-        if not status.running:
-            return status
-
-
-def _submit(client: Client, graph: WriteGraph, retries: int) -> list[Any]:
-    with warnings.catch_warnings():
-        # The shared arguments are meant to travel with the graph: they arrive once, and survive
-        # the death of every worker, which scattered data do not.
-        warnings.filterwarnings("ignore", message="Sending large graph")
-        priority = graph.priorities().get
-        layer = MaterializedLayer(graph.tasks, annotations={"priority": priority})
-        futures: list[Any] = client.get(
-            HighLevelGraph({_METADATA: layer}, {_METADATA: set()}),
-            list(graph.keys),
-            sync=False,
-            retries=retries,
-        )
-    return futures
-
-
-@contextlib.contextmanager
-def _cluster_errors(run: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, asyncio.CancelledError) as error:
-        if isinstance(error, LakeError):
-            raise
-        raise RunLostError(
-            f"The cluster is gone ({error}). What was committed is kept: run again with "
-            f"mode='resume', run={run!r}."
-        ) from error
-
-
-def run_on_client(
-    client: Client, assignment: Assignment, graph: WriteGraph, *, retries: int, watch: Watch
-) -> Status:
-    """Submit a write and commit from here, for schedulers that cannot.
-
-    The client has to live until the end; otherwise as :func:`run_on_scheduler`.
-    """
-    coordinator = Coordinator(assignment)
-    coordinator.start()
-    futures = _submit(client, graph, retries)
-    try:
-        for future in as_completed(futures):
-            _settle(coordinator, future, graph)
-            watch(coordinator.status())
-            if coordinator.stopping:
-                _drain(client, coordinator, futures, graph)
-                break
-    except KeyboardInterrupt:
-        coordinator.stop("cancelled")
-        _drain(client, coordinator, futures, graph)
-        raise KeyboardInterrupt(str(coordinator.wait().problem)) from None
-    status = coordinator.wait()
-    coordinator.join()
-    return status
-
-
-def _drain(client: Client, coordinator: Coordinator, futures: list[Any], graph: WriteGraph) -> None:
-    """Take back the tasks of a stopped run that have not begun, and wait for the others."""
-    busy = {key for keys in client.processing().values() for key in keys}
-    running = [f for f in futures if f.key in busy and f.status == "pending"]
-    client.cancel([f for f in futures if f.key not in busy and f.status == "pending"])
-    coordinator.drain({graph.keys[future.key] for future in running})
-    for future in as_completed(running):
-        _settle(coordinator, future, graph)
-
-
-def _settle(coordinator: Coordinator, future: Any, graph: WriteGraph) -> None:
-    if future.status == "finished":
-        coordinator.deliver(future.result())
-    elif future.status == "cancelled":
-        coordinator.stop("lost")
-    else:
-        error = future.exception()
-        run, partition = coordinator.assignment.run, graph.keys[future.key]
-        failure = failure_of_task(run, partition, error, "")
-        coordinator.lose(failure, error, fatal=isinstance(error, KilledWorker))
-    future.release()

@@ -21,23 +21,25 @@ from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore, absolute_url
 from dasklake._write.bar import make_bar
 from dasklake._write.checkpoint import Every, MaxFailures
-from dasklake._write.coordinator import Assignment
+from dasklake._write.coordinator import Assignment, Status
 from dasklake._write.graph import Delivery, write_graph
 from dasklake._write.lazy import LazyWrite, lazy_write
 from dasklake._write.local import local_deliver, run_locally
 from dasklake._write.partition import Job, Place
 from dasklake._write.source import Source, source_of
-from dasklake._write.start import MODES, Request, Start, start_run
-from dasklake.creds import StorageOptions
-from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
-from dasklake.plugin import (
-    TaskDeliver,
+from dasklake._write.start import MODES, Request, Start, check_plan, start_run
+from dasklake.cluster import (
     client_of,
+    find_on_scheduler,
+    follow_on_scheduler,
     inside_task,
     on_own_client,
     run_on_client,
     run_on_scheduler,
 )
+from dasklake.creds import StorageOptions
+from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
+from dasklake.plugin import TaskDeliver
 
 __all__ = ["WriteOptions", "WriteReport", "to_lake"]
 
@@ -339,7 +341,12 @@ def _lazy(write: _Write) -> LazyWrite:
 
 def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteReport:
     log = Log(write.store)
-    start = start_run(log, _request(write))
+    request = _request(write)
+    if client is not None and write.mode == "resume":
+        attached = _attach(write, log, request, client)
+        if attached is not None:
+            return attached
+    start = start_run(log, request)
     if not start.missing:
         seconds = time.monotonic() - write.began
         return _report(start.run, start.entry.version, start.state, seconds)
@@ -367,10 +374,27 @@ def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteRep
         else:
             retries = write.options.retries
             status = run_on_client(client, assignment, graph, retries=retries, watch=watch)
+    return _report_status(write, start.run, status)
+
+
+def _attach(write: _Write, log: Log, request: Request, client: Any) -> WriteReport | None:
+    """Wait for the run where this very cluster is writing it, perhaps for a client that died."""
+    found = find_on_scheduler(client, write.store.url, write.run)
+    if found is None:
+        return None
+    name, run = found
+    check_plan(run, log.require_head().runs[run].plan, request)
+    with make_bar(write.options.progress, run) as watch:
+        status = follow_on_scheduler(client, run, name, watch=watch)
+    return _report_status(write, run, status)
+
+
+def _report_status(write: _Write, run: str, status: Status) -> WriteReport:
+    """Report how a run that was coordinated has ended, or raise what ended it."""
     if status.problem is not None:
         raise status.problem from status.cause
     return WriteReport(
-        run=start.run,
+        run=run,
         version=status.version,
         samples=status.samples,
         failures=status.failures,

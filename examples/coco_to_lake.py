@@ -41,7 +41,9 @@ def main() -> None:
     }
     image_ids = index.image_ids.tolist()
 
-    options = {} if args.scheduler else {"threads_per_worker": 1, "dashboard_address": None}
+    options = (
+        {} if args.scheduler else {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    )
     with Client(args.scheduler, **options):
         report = db.from_sequence(image_ids, npartitions=args.npartitions).to_lake(
             args.lake,

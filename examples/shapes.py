@@ -136,7 +136,7 @@ def _outline(name: str, x: float, y: float, radius: float, turn: float) -> list[
     if name == "star":
         return [around([(math.pi * k / 5, 1.0 if k % 2 else 0.45) for k in range(10)])]
     if name == "hourglass":
-        halves = ((0.12, -0.6, 0.6), (0.12, math.pi - 0.6, math.pi + 0.6))
+        halves = ((0.06, -0.7, 0.7), (0.06, math.pi - 0.7, math.pi + 0.7))
         return [around([((a + b) / 2, tip), (a, 1.0), (b, 1.0)]) for tip, a, b in halves]
     centres = [around([(2 * math.pi * k / 6, 0.7)])[0] for k in range(6)]
     return [around(ring[::3], 0.24, at=centre) for centre in [*centres, (x, y)]]

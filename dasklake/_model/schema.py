@@ -19,6 +19,9 @@ __all__ = ["Schema", "TensorSpec"]
 
 Shape = tuple[int | None, ...]
 
+#: Class names that a description shows.
+_SHOWN = 4
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -332,17 +335,23 @@ def _spec(name: str, value: object) -> TensorSpec:
 
 def describe(spec: TensorSpec) -> str:
     """Write a spec as the call that makes it, without its defaults."""
-    plain = TensorSpec(spec.htype, dtype=spec.dtype, compression=spec.compression)
+    htype = spec.kind
+    shape = () if spec.arrow is not None and htype.shape is None else htype.shape
+    compression = None if htype.must_compress else htype.compressions[0]
     parts = [repr(spec.htype)]
-    for f in fields(spec):
-        value = getattr(spec, f.name)
-        same = getattr(plain, f.name) == value and f.name != "dtype"
-        default = f.name == "dtype" and spec.kind.dtype == value
-        if f.name in ("htype", "arrow") or same or default or not _set(value):
-            continue
-        if f.name == "class_names" and len(value) > 4:
-            value = f"[{value[0]!r}, … {len(value)} names]"
-            parts.append(f"class_names={value}")
-            continue
-        parts.append(f"{f.name}={value!r}")
+    if spec.dtype != htype.dtype:
+        parts.append(f"dtype={spec.dtype!r}")
+    if spec.shape != shape:
+        parts.append(f"shape={spec.shape!r}")
+    if spec.compression != compression:
+        parts.append(f"compression={spec.compression or 'none'!r}")
+    if spec.class_names is not None:
+        shown = [repr(name) for name in spec.class_names]
+        if len(shown) > _SHOWN:
+            shown[1:] = [f"… {len(shown)} names"]
+        parts.append(f"class_names=[{', '.join(shown)}]")
+    if spec.coords is not None:
+        parts.append(f"coords={spec.coords!r}")
+    if spec.optional:
+        parts.append("optional=True")
     return f"TensorSpec({', '.join(parts)})"

@@ -22,6 +22,11 @@ _SMALL = 128 * 2**10
 #: Bytes between two wanted parts that are fetched along: cheaper than a request of their own.
 _GAP = 64 * 2**10
 
+#: Most bytes of one request, a multiple of every page size, and requests at the same time:
+#: a sample of gigabytes is fetched without holding it twice.
+_PIECE = 8 * 2**20
+_PIECES = 8
+
 #: Share of a chunk from which on the whole object is fetched.
 _MOST = 0.7
 
@@ -96,19 +101,24 @@ class OpenChunk:
         if not missing:
             return
         spans = self._spans(missing)
-        for (start, stop), data in zip(
-            spans, self._store.get_ranges(self.place.key, spans), strict=True
-        ):
+        for at in range(0, len(spans), _PIECES):
+            self._fetch(spans[at : at + _PIECES])
+
+    def _fetch(self, spans: list[tuple[int, int]]) -> None:
+        """Fetch, check and keep some runs of whole pages."""
+        first, page = self.head.length, self.head.page
+        found = self._store.get_ranges(self.place.key, spans)
+        for (start, stop), data in zip(spans, found, strict=True):
             self._check(start, data)
             self.head.memory[start:stop] = np.frombuffer(data, np.uint8)
-            pages = range((start - first) // page, -(-(stop - first) // page))
-            present[pages.start : pages.stop] = b"\1" * len(pages)
+            begin, end = (start - first) // page, -(-(stop - first) // page)
+            self._present[begin:end] = b"\1" * (end - begin)
             self.resident += stop - start
 
     def _spans(self, missing: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Join runs of pages that lie close together; return them as places in the object."""
+        """Join runs of pages that lie close together, cut long ones; return places in the object."""
         head = self.head
-        near = _GAP // head.page
+        near, most = _GAP // head.page, max(1, _PIECE // head.page)
         runs: list[list[int]] = []
         for begin, end in sorted(missing):
             if runs and begin - runs[-1][1] <= near:
@@ -116,8 +126,12 @@ class OpenChunk:
             else:
                 runs.append([begin, end])
         return [
-            (head.length + begin * head.page, min(head.length + end * head.page, head.size))
+            (
+                head.length + at * head.page,
+                min(head.length + min(at + most, end) * head.page, head.size),
+            )
             for begin, end in runs
+            for at in range(begin, end, most)
         ]
 
     def _check(self, start: int, data: Any) -> None:

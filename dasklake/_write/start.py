@@ -21,7 +21,7 @@ from dasklake.exceptions import (
     SchemaError,
 )
 
-__all__ = ["MODES", "Request", "Start", "start_run"]
+__all__ = ["MODES", "Request", "Start", "check_plan", "start_run"]
 
 MODES = ("create", "append", "overwrite", "resume")
 
@@ -129,7 +129,7 @@ def start_run(log: Log, request: Request) -> Start:
 
 def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
     state = head.runs[run]
-    _check_plan(run, state.plan, request)
+    check_plan(run, state.plan, request)
     if state.finished:
         return Start(run, head, ())
     if is_alive(log.store, log.branch, run, max(state.epoch, state.closed + 1)):
@@ -181,7 +181,14 @@ def _only_run(head: Commit) -> str | None:
     return next(iter(head.runs), None)
 
 
-def _check_plan(run: str, plan: Plan, request: Request) -> None:
+def check_plan(run: str, plan: Plan, request: Request) -> None:
+    """Refuse to continue a run with another input or schema.
+
+    Raises
+    ------
+    PlanMismatchError
+        The request differs from the plan; the message says in what.
+    """
     found = []
     if plan.partitions != request.partitions:
         found.append(f"it has {request.partitions} partitions, not {plan.partitions}")

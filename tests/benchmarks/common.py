@@ -27,7 +27,7 @@ from examples.shapes import make_shapes
 WORKERS = 2
 
 #: Records of the input, made by repeating those of the file.
-RECORDS = int(os.environ.get("DASKLAKE_BENCH_RECORDS", "7000"))
+RECORDS = int(os.environ.get("DASKLAKE_BENCH_RECORDS", "3000"))
 
 
 class Cost(NamedTuple):
@@ -104,7 +104,7 @@ def cluster() -> Iterator[Client]:
     with (
         scratch() as folder,
         dask.config.set({"temporary-directory": folder}),
-        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as workers,
+        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0") as workers,
         Client(workers) as client,
     ):
         yield client

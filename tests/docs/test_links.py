@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
+import dasklake
 from dasklake._model.htypes import HTYPES
+from dasklake.cli import cli
 from dasklake.exceptions import LakeError
 
 ROOT = Path(__file__).parents[2]
@@ -54,3 +57,22 @@ def test_every_htype_is_described() -> None:
         row = next(line for line in text.splitlines() if line.startswith(f"| `{htype.name}` |"))
         assert htype.summary.rstrip(".") in row
         assert all(f"`{each}`" in row for each in htype.compressions if each is not None)
+
+
+def test_every_command_is_described() -> None:
+    """The page of the command line has each command, and each of its options."""
+    text = (DOCS / "reference" / "cli.md").read_text()
+    for name, command in cli.commands.items():
+        _, _, rest = text.partition(f"## `{name}`")
+        assert rest, name
+        section = rest.partition("\n## ")[0] + text.partition("\n## ")[0]
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert all(f"`{option}" in section for option in parameter.opts), parameter.name
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """The page of functions and classes has each public name."""
+    text = (DOCS / "reference" / "api.md").read_text()
+    for name in dasklake.__all__:
+        assert f":: dasklake.{name}\n" in text, name

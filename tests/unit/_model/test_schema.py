@@ -89,7 +89,7 @@ def test_arrow_types_come_back() -> None:
 def test_aliases() -> None:
     """Other spellings of a compression, and boxes as a mapping, mean the same."""
     assert TensorSpec("image", compression="jpg") == TensorSpec("image", compression="jpeg")
-    assert TensorSpec("bbox", coords={"type": "pixel", "mode": "LTWH"}) == TensorSpec(  # type: ignore[arg-type]  # a mapping is one of its spellings
+    assert TensorSpec("bbox", coords={"type": "pixel", "mode": "LTWH"}) == TensorSpec(
         "bbox", coords="pixel-ltwh"
     )
 

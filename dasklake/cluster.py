@@ -1,0 +1,235 @@
+"""The client's end of a write on a cluster: submit the graph, wait, and say how it went.
+
+With :func:`run_on_scheduler` the scheduler plugin commits, and the run goes on when this client
+dies; with :func:`run_on_client` the coordinator lives here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from distributed import Client, as_completed, get_worker
+from distributed.protocol.pickle import dumps, loads
+from distributed.scheduler import KilledWorker
+
+from dasklake._write.coordinator import Assignment, Coordinator, Status
+from dasklake._write.graph import WriteGraph
+from dasklake._write.partition import failure_of_task
+from dasklake.exceptions import LakeError, RunLostError
+from dasklake.plugin import CheckpointPlugin
+
+__all__ = [
+    "client_of",
+    "find_on_scheduler",
+    "follow_on_scheduler",
+    "inside_task",
+    "on_own_client",
+    "run_on_client",
+    "run_on_scheduler",
+]
+
+#: Calls the status back to the user: a bar, a log.
+Watch = Callable[[Status], None]
+
+
+def client_of(scheduler: object) -> Client | None:
+    """Return the client whose cluster a Dask ``get`` function computes on; None for a local one."""
+    owner = getattr(scheduler, "__self__", None)
+    return owner if isinstance(owner, Client) else None
+
+
+async def on_own_client(client: Client, action: Callable[[Client], Any]) -> Any:
+    """Run an action that waits, beside an asynchronous client's event loop.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The asynchronous client.
+    action : callable
+        Called in a thread, with a client of its own for the same cluster.
+    """
+    address, security = client.scheduler_info()["address"], client.security
+
+    def run() -> Any:
+        with Client(address, security=security, set_as_default=False) as own:
+            return action(own)
+
+    return await asyncio.to_thread(run)
+
+
+def inside_task() -> bool:
+    """Whether this code runs inside a task of a distributed worker."""
+    try:
+        return bool(get_worker().get_current_task())
+    except (ValueError, AttributeError):
+        return False
+
+
+def run_on_scheduler(
+    client: Client,
+    assignment: Assignment,
+    graph: WriteGraph,
+    *,
+    name: str,
+    retries: int,
+    watch: Watch,
+) -> Status:
+    """Submit a write and wait for its end; the scheduler commits.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    assignment : Assignment
+        For the coordinator.
+    graph : WriteGraph
+        The tasks.
+    name : str
+        Prefix of the write keys.
+    retries : int
+        How often Dask tries a task that erred again.
+    watch : callable
+        Called with the status from time to time.
+    """
+    client.register_plugin(CheckpointPlugin())
+    with _cluster_errors(assignment.run):
+        answer = _call(client, "open", name=name, assignment=dumps(assignment), owner=client.id)
+        if "error" in answer:
+            raise loads(answer["error"])
+        futures = _submit(client, graph, retries)
+        try:
+            return _follow(client, assignment.run, name, futures, watch)
+        except KeyboardInterrupt:
+            _call(client, "stop", name=name, kind="cancelled")
+            status = _follow(client, assignment.run, name, futures, watch)
+            raise KeyboardInterrupt(str(status.problem)) from None
+
+
+def find_on_scheduler(client: Client, url: str, run: str | None) -> tuple[str, str] | None:
+    """Look for a run of a lake that the cluster is writing, perhaps for a client that died.
+
+    Returns
+    -------
+    tuple of (str, str) or None
+        The prefix of its write keys, and its name.
+    """
+    client.register_plugin(CheckpointPlugin())
+    found = _call(client, "find", url=url, run=run)
+    return (found["name"], found["run"]) if found else None
+
+
+def follow_on_scheduler(client: Client, run: str, name: str, *, watch: Watch) -> Status:
+    """Wait for the end of a run that the cluster is writing already."""
+    with _cluster_errors(run):
+        return _follow(client, run, name, [], watch)
+
+
+def _call(client: Client, operation: str, **arguments: Any) -> Any:
+    """Call one of the plugin's handlers."""
+    return client.sync(getattr(client.scheduler, f"dasklake_{operation}"), **arguments)
+
+
+def _follow(client: Client, run: str, name: str, futures: list[Any], watch: Watch) -> Status:
+    while True:
+        answer = _call(client, "wait", name=name)
+        if "unknown" in answer:
+            raise RunLostError(
+                f"The scheduler does not know run {run!r} any more. Run again with mode='resume', "
+                f"run={run!r}."
+            )
+        if answer["adopted"]:
+            # From here on the run goes on without us.
+            for future in futures:
+                future.release()
+            futures.clear()
+        elif any(future.status in ("error", "cancelled", "lost") for future in futures[:1]):
+            # The scheduler could not take the graph in.
+            _call(client, "stop", name=name, kind="cancelled")
+            futures[0].result()
+        status: Status = loads(answer["status"])
+        watch(status)
+        if not status.running:
+            return status
+
+
+def _submit(client: Client, graph: WriteGraph, retries: int) -> list[Any]:
+    with warnings.catch_warnings():
+        # The shared arguments are meant to travel with the graph: they arrive once, and survive
+        # the death of every worker, which scattered data do not.
+        warnings.filterwarnings("ignore", message="Sending large graph")
+        priority = graph.priorities().get
+        layer = MaterializedLayer(graph.tasks, annotations={"priority": priority})
+        futures: list[Any] = client.get(
+            HighLevelGraph({"to_lake": layer}, {"to_lake": set()}),
+            list(graph.keys),
+            sync=False,
+            retries=retries,
+        )
+    return futures
+
+
+@contextlib.contextmanager
+def _cluster_errors(run: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, asyncio.CancelledError) as error:
+        if isinstance(error, LakeError):
+            raise
+        raise RunLostError(
+            f"The cluster is gone ({error}). What was committed is kept: run again with "
+            f"mode='resume', run={run!r}."
+        ) from error
+
+
+def run_on_client(
+    client: Client, assignment: Assignment, graph: WriteGraph, *, retries: int, watch: Watch
+) -> Status:
+    """Submit a write and commit from here, for schedulers that cannot.
+
+    The client has to live until the end; otherwise as :func:`run_on_scheduler`.
+    """
+    coordinator = Coordinator(assignment)
+    coordinator.start()
+    futures = _submit(client, graph, retries)
+    try:
+        for future in as_completed(futures):
+            _settle(coordinator, future, graph)
+            watch(coordinator.status())
+            if coordinator.stopping:
+                _drain(client, coordinator, futures, graph)
+                break
+    except KeyboardInterrupt:
+        coordinator.stop("cancelled")
+        _drain(client, coordinator, futures, graph)
+        raise KeyboardInterrupt(str(coordinator.wait().problem)) from None
+    status = coordinator.wait()
+    coordinator.join()
+    return status
+
+
+def _drain(client: Client, coordinator: Coordinator, futures: list[Any], graph: WriteGraph) -> None:
+    """Take back the tasks of a stopped run that have not begun, and wait for the others."""
+    busy = {key for keys in client.processing().values() for key in keys}
+    running = [f for f in futures if f.key in busy and f.status == "pending"]
+    client.cancel([f for f in futures if f.key not in busy and f.status == "pending"])
+    coordinator.drain({graph.keys[future.key] for future in running})
+    for future in as_completed(running):
+        _settle(coordinator, future, graph)
+
+
+def _settle(coordinator: Coordinator, future: Any, graph: WriteGraph) -> None:
+    if future.status == "finished":
+        coordinator.deliver(future.result())
+    elif future.status == "cancelled":
+        coordinator.stop("lost")
+    else:
+        error = future.exception()
+        run, partition = coordinator.assignment.run, graph.keys[future.key]
+        failure = failure_of_task(run, partition, error, "")
+        coordinator.lose(failure, error, fatal=isinstance(error, KilledWorker))
+    future.release()

@@ -1,0 +1,75 @@
+"""Whatever a tensor can hold comes back from a chunk as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dasklake import Schema, TensorSpec
+from dasklake._format.columns import rows_of
+from dasklake._read.plan import ChunkPlace
+from dasklake._read.rows import RowReader
+from dasklake._read.source import OpenChunk
+from dasklake._store.objects import ObjectStore
+from dasklake.codecs.base import codec_for
+from tests.support.samples import encode, opened, same
+
+DTYPES = ["bool", "uint8", "int64", "float16", "float32", "complex64", "datetime64[us]"]
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> tuple[TensorSpec, list[Any]]:
+    """Draw a spec and some values that fit it."""
+    dtype = draw(st.sampled_from(DTYPES))
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+    ragged = draw(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)))
+    axes = tuple(None if free else axis for axis, free in zip(shape, ragged, strict=True))
+    spec = TensorSpec(
+        dtype=dtype,
+        shape=draw(st.sampled_from([axes, None])),
+        compression=draw(st.sampled_from([None, "lz4", "zstd"])),
+    )
+    shapes = st.tuples(*(st.integers(0, 4) if axis is None else st.just(axis) for axis in axes))
+    values = st.one_of(st.none(), hnp.arrays(dtype, shapes))
+    return spec, draw(st.lists(values, max_size=12))
+
+
+@given(tensors())
+def test_arrays_come_back_from_a_chunk(case: tuple[TensorSpec, list[Any]]) -> None:
+    """Arrays of any dtype and shape come back, in bulk and row by row."""
+    spec, values = case
+    schema = Schema({"a": spec})
+    chunk = encode(schema, [{"a": value} for value in values])
+    batch = opened(chunk).batch
+    shapes = batch.column("a:shape") if "a:shape" in batch.schema.names else None
+    codec = codec_for(spec)
+    stored = list(rows_of(batch.column("a"), shapes, spec))
+    found = [None if each is None else codec.decode(each) for each in stored]
+    assert len(found) == len(values)
+    assert all(same(a, b) for a, b in zip(found, values, strict=True))
+    store = ObjectStore("memory://property-codecs")
+    store.put("chunk", chunk.data)
+    place = ChunkPlace("chunk", 0, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
+    reader = RowReader(OpenChunk(store, place), schema)
+    for row, value in enumerate(values):
+        (each,) = reader.read(row, ["a"])
+        assert same(None if each is None else codec.decode(each), value)
+
+
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, min_side=0, max_side=9)))
+def test_masks_come_back(mask: np.ndarray[Any, Any]) -> None:
+    """Masks of any size come back from every compression."""
+    for compression in ("packbits-zstd", "packbits-lz4", "lz4", "none"):
+        codec = codec_for(TensorSpec("binary_mask", compression=compression))
+        assert same(codec.decode(codec.encode(mask)), mask)
+
+
+@given(st.lists(st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"])))))
+def test_texts_come_back(values: list[str | None]) -> None:
+    """Any text comes back."""
+    batch = opened(encode(Schema({"a": TensorSpec("text")}), [{"a": v} for v in values])).batch
+    assert list(rows_of(batch.column("a"), None, TensorSpec("text"))) == values

@@ -1,0 +1,115 @@
+"""Columns: filled one by one or at once, read by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dasklake import TensorSpec
+from dasklake._format.columns import ColumnBuilder, fixed_numbers, rows_of
+from dasklake._model.values import Blob
+from dasklake.codecs.base import codec_for
+from tests.support.samples import same
+
+BLOB = TensorSpec(dtype="uint8", shape=(None,))
+
+
+def _rows(builder: ColumnBuilder, spec: TensorSpec) -> list[Any]:
+    (_, column), *shapes = builder.finish()
+    codec = codec_for(spec)
+    stored = rows_of(column, shapes[0][1] if shapes else None, spec)
+    return [None if each is None else codec.decode(each) for each in stored]
+
+
+@pytest.mark.parametrize(
+    ("spec", "values"),
+    [
+        (TensorSpec(dtype="int64", shape=()), [1, None, 3]),
+        (TensorSpec(dtype="bool", shape=()), [True, None, False] * 5),
+        (TensorSpec(dtype="float16", shape=()), [None, 1.5]),
+        (TensorSpec(dtype="datetime64[ns]", shape=()), [np.datetime64("NaT"), None]),
+        (TensorSpec(dtype="complex64", shape=()), [1j, None]),
+        (TensorSpec(dtype="float32", shape=(2, 2)), [np.ones((2, 2), "f4"), None]),
+        (TensorSpec(dtype="bool", shape=(3,)), [None, np.array([True, False, True])]),
+        (TensorSpec(dtype="int16"), [np.int16(1), None, np.ones((2, 2), "i2"), []]),
+        (TensorSpec("bbox"), [None, np.zeros((0, 4), "f4"), np.ones((2, 4), "f4")]),
+        (TensorSpec("text"), ["a", None, ""]),
+        (TensorSpec("class_label", compression="lz4"), [np.ones(3, "u4"), None]),
+        (TensorSpec(dtype="int64", shape=()), [None, None]),
+        (TensorSpec("binary_mask"), [None]),
+        (TensorSpec("text"), []),
+        (TensorSpec("bbox"), []),
+        (TensorSpec(dtype="float32", shape=(2,)), []),
+    ],
+)
+def test_rows_come_back(spec: TensorSpec, values: list[Any]) -> None:
+    """What was appended comes out again, with None where there was no value."""
+    codec, builder = codec_for(spec), ColumnBuilder("x", spec)
+    for value in values:
+        builder.append(None if value is None else codec.encode(value))
+    assert builder.rows == len(values)
+    found = _rows(builder, spec)
+    assert len(found) == len(values)
+    assert all(same(a, b) for a, b in zip(found, values, strict=True))
+    assert (builder.rows, builder.nbytes) == (0, 0)
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_arrays_and_samples_mix(shape: tuple[int, ...]) -> None:
+    """Whole arrays and single samples end up in the order in which they came."""
+    spec = TensorSpec(dtype="float32", shape=shape)
+    codec, builder = codec_for(spec), ColumnBuilder("x", spec)
+    values = np.arange(3 * int(np.prod(shape)), dtype="f4").reshape(3, *shape)
+    column = codec.encode_column(values)
+    assert column is not None
+    builder.append(codec.encode(values[0]))
+    builder.extend(column)
+    builder.extend(column.slice(1, 1))
+    builder.append(None)
+    wanted = [values[0], *values, values[1], None]
+    assert all(same(a, b) for a, b in zip(_rows(builder, spec), wanted, strict=True))
+
+
+def test_what_is_appended_may_be_changed_afterwards() -> None:
+    """A generator may fill the same array again for its next sample."""
+    codec, builder = codec_for(BLOB), ColumnBuilder("x", BLOB)
+    buffer = np.zeros(4, np.uint8)
+    for value in range(3):
+        buffer[:] = value
+        builder.append(codec.encode(buffer))
+    assert [row.tolist() for row in _rows(builder, BLOB)] == [[0] * 4, [1] * 4, [2] * 4]
+    assert not builder.borrowed
+
+
+def test_a_large_value_is_borrowed() -> None:
+    """A value that is too large to copy is not copied, and the builder says so."""
+    builder = ColumnBuilder("x", BLOB)
+    large = np.zeros(64 * 2**20, np.uint8)
+    builder.append(Blob(large.data, large.shape))
+    assert builder.borrowed
+    assert builder.nbytes >= large.nbytes
+    (_, column), _ = builder.finish()
+    assert column.buffers()[2].address == large.ctypes.data
+    assert not builder.borrowed
+
+
+def test_rows_are_the_readers_own() -> None:
+    """Changing one sample changes no other, and not the chunk."""
+    spec = TensorSpec(dtype="int64", shape=(2,))
+    column = codec_for(spec).encode_column(np.zeros((2, 2), np.int64))
+    assert column is not None
+    first, second = rows_of(column, None, spec)
+    first += 1
+    assert second.tolist() == [0, 0]
+    assert not fixed_numbers(column, spec).any()
+
+
+def test_slices_of_columns_are_read_rightly() -> None:
+    """A slice of a column has the rows of the slice."""
+    spec = TensorSpec(dtype="bool", shape=())
+    bits = np.arange(20) % 3 == 0
+    column = pa.array(bits).slice(5, 9)
+    assert fixed_numbers(column, spec).tolist() == bits[5:14].tolist()

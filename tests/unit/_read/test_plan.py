@@ -1,0 +1,52 @@
+"""Plans: rows to chunks, chunks to groups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dasklake._format.segment import manifest_of
+from dasklake._model.receipt import ChunkRef, Receipt
+from dasklake._read.plan import ReadPlan, Span
+
+
+def _plan(*rows: int, size: int = 100) -> ReadPlan:
+    receipts = [
+        Receipt("r", 1, i, f"{i:016x}", (ChunkRef(0, n, size, 10, 0),), n)
+        for i, n in enumerate(rows)
+    ]
+    return ReadPlan(manifest_of("main/r", 0, receipts))
+
+
+@pytest.mark.parametrize("rows", [(), (0,), (3,), (0, 2, 0, 0, 5, 1, 0)])
+def test_every_row_has_its_place(rows: tuple[int, ...]) -> None:
+    """Rows are numbered through the chunks in order; chunks without rows hold none."""
+    plan = _plan(*rows)
+    wanted = [(chunk, row) for chunk, n in enumerate(rows) for row in range(n)]
+    assert len(plan) == len(wanted)
+    assert [plan.locate(i) for i in range(len(plan))] == wanted
+
+
+def test_slices_become_spans() -> None:
+    """A slice is cut at the borders of chunks, and ends where the rows end."""
+    plan = _plan(2, 0, 5, 1)
+    assert plan.spans(1, 100) == [Span(0, 1, 2), Span(2, 0, 5), Span(3, 0, 1)]
+    assert plan.spans(3, 4) == [Span(2, 1, 2)]
+    assert plan.spans(5, 5) == []
+
+
+def test_groups_keep_order_and_size() -> None:
+    """Chunks are joined up to the block size, in order, and none is left out or split."""
+    plan = _plan(1, 0, 2, 3, 4)
+    firsts = [[place.first for place in group] for group in plan.groups(250)]
+    assert firsts == [[0, 1], [3, 6]]
+    assert [len(group) for group in plan.groups()] == [1, 1, 1, 1]
+    assert [len(group) for group in plan.groups(1)] == [1, 1, 1, 1]
+    assert _plan(0, 0).groups() == []
+
+
+def test_places_say_all_that_a_reader_needs() -> None:
+    """A place holds key, first row, and what the reference says of the object."""
+    place = _plan(2, 3).place(1)
+    assert place == (f"data/main/r/1-1-{1:016x}-0.arrow", 2, 3, 100, 10, 0)
+    assert not any(isinstance(value, np.generic) for value in place)
