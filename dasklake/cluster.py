@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cloudpickle  # type: ignore[import-untyped] # it has no types
+from dask._task_spec import Dict  # the public alias lacks it
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.task_spec import GraphNode, Task, TaskRef
 from distributed import Client, as_completed, get_worker
 from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
@@ -20,7 +24,7 @@ from distributed.scheduler import KilledWorker
 from dasklake._write.coordinator import Assignment, Coordinator, Status
 from dasklake._write.graph import WriteGraph
 from dasklake._write.partition import failure_of_task
-from dasklake.exceptions import LakeError, RunLostError
+from dasklake.exceptions import LakeError, RunFailedError, RunLostError
 from dasklake.plugin import CheckpointPlugin
 
 __all__ = [
@@ -29,6 +33,7 @@ __all__ = [
     "follow_on_scheduler",
     "inside_task",
     "on_own_client",
+    "open_on_scheduler",
     "run_on_client",
     "run_on_scheduler",
 ]
@@ -70,6 +75,58 @@ def inside_task() -> bool:
         return False
 
 
+def _register(client: Client) -> Exception | None:
+    """Put the plugin on the scheduler; the error where the scheduler cannot take it."""
+    try:
+        client.register_plugin(CheckpointPlugin())
+    except Exception as error:  # noqa: BLE001 # whatever unpickling on a foreign machine raises
+        return error
+    return None
+
+
+def open_on_scheduler(client: Client, assignment: Assignment, name: str, *, required: bool) -> bool:
+    """Give a run its coordinator on the scheduler.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster.
+    assignment : Assignment
+        For the coordinator.
+    name : str
+        Prefix of the write keys.
+    required : bool
+        Whether a scheduler that cannot is an error; else the user is warned.
+
+    Returns
+    -------
+    bool
+        Whether the scheduler commits; the client has to where it does not.
+
+    Raises
+    ------
+    RunFailedError
+        The scheduler cannot coordinate the run, and has to.
+    """
+    why: Exception | None = _register(client)
+    if why is None:
+        with _cluster_errors(assignment.run):
+            answer = _call(client, "open", name=name, assignment=dumps(assignment), owner=client.id)
+        why = loads(answer["error"]) if "error" in answer else None
+    if why is None:
+        return True
+    if required:
+        raise RunFailedError(
+            f"The scheduler cannot commit: {why}. Install dasklake there and give it access to "
+            "the storage, or let coordinator='client' commit from here."
+        ) from why
+    warnings.warn(
+        f"The scheduler cannot commit ({why}); this client does, and has to live until the end.",
+        stacklevel=2,
+    )
+    return False
+
+
 def run_on_scheduler(
     client: Client,
     assignment: Assignment,
@@ -79,7 +136,7 @@ def run_on_scheduler(
     retries: int,
     watch: Watch,
 ) -> Status:
-    """Submit a write and wait for its end; the scheduler commits.
+    """Submit a write and wait for its end; the scheduler, where the run was opened, commits.
 
     Parameters
     ----------
@@ -96,11 +153,7 @@ def run_on_scheduler(
     watch : callable
         Called with the status from time to time.
     """
-    client.register_plugin(CheckpointPlugin())
     with _cluster_errors(assignment.run):
-        answer = _call(client, "open", name=name, assignment=dumps(assignment), owner=client.id)
-        if "error" in answer:
-            raise loads(answer["error"])
         futures = _submit(client, graph, retries)
         try:
             return _follow(client, assignment.run, name, futures, watch)
@@ -118,7 +171,8 @@ def find_on_scheduler(client: Client, url: str, run: str | None) -> tuple[str, s
     tuple of (str, str) or None
         The prefix of its write keys, and its name.
     """
-    client.register_plugin(CheckpointPlugin())
+    if _register(client) is not None:
+        return None
     found = _call(client, "find", url=url, run=run)
     return (found["name"], found["run"]) if found else None
 
@@ -195,7 +249,8 @@ def run_on_client(
     """
     coordinator = Coordinator(assignment)
     coordinator.start()
-    futures = _submit(client, graph, retries)
+    # The scheduler may lack this package: it must not have to open what it hands on.
+    futures = _submit(client, _sealed(graph), retries)
     try:
         for future in as_completed(futures):
             _settle(coordinator, future, graph)
@@ -210,6 +265,20 @@ def run_on_client(
     status = coordinator.wait()
     coordinator.join()
     return status
+
+
+def _sealed(graph: WriteGraph) -> WriteGraph:
+    """Return the graph with its tasks as bytes, so that only workers need what is in them."""
+    tasks: dict[Any, GraphNode] = {
+        key: Task(
+            key,
+            operator.call,
+            Task(None, cloudpickle.loads, cloudpickle.dumps(node)),
+            Dict({need: TaskRef(need) for need in node.dependencies}),
+        )
+        for key, node in graph.tasks.items()
+    }
+    return WriteGraph(tasks, graph.keys)
 
 
 def _drain(client: Client, coordinator: Coordinator, futures: list[Any], graph: WriteGraph) -> None:

@@ -34,6 +34,7 @@ from dasklake.cluster import (
     follow_on_scheduler,
     inside_task,
     on_own_client,
+    open_on_scheduler,
     run_on_client,
     run_on_scheduler,
 )
@@ -351,8 +352,13 @@ def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteRep
         seconds = time.monotonic() - write.began
         return _report(start.run, start.entry.version, start.state, seconds)
     place = Place(write.store, layout.home_of(log.branch, start.run), start.run, start.state.epoch)
-    on_scheduler = client is not None and write.options.coordinator != "client"
     name = f"to_lake-{start.run}-{start.state.epoch}-{layout.new_id()[:8]}"
+    assignment = _assignment(write, start, log)
+    choice = write.options.coordinator
+    on_scheduler = client is not None and choice != "client"
+    if on_scheduler:
+        required = choice == "scheduler"
+        on_scheduler = open_on_scheduler(client, assignment, name, required=required)
     get = get or dask.threaded.get
     local = local_deliver(get) if client is None else None
     graph = write_graph(
@@ -362,7 +368,6 @@ def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteRep
         start.missing,
         Delivery(name, TaskDeliver() if on_scheduler else local, local=client is None),
     )
-    assignment = _assignment(write, start, log)
     with make_bar(write.options.progress, start.run) as watch:
         if client is None:
             status = run_locally(get, assignment, graph, deliver=local, watch=watch)

@@ -180,7 +180,7 @@ def draw(lake: dasklake.Lake, path: str) -> None:
         sample["masks"],
         list(names),
         title=f"{LAKE}, sample {row}: image, and its boxes and masks as read back",
-    ).quantize(128).save(path, optimize=True)
+    ).save(path, optimize=True)
     say(f"picture of sample {row}: {path}")
 
 

@@ -26,7 +26,7 @@ def draw_sample(
     class_names: list[str],
     *,
     title: str = "",
-    scale: int = 3,
+    scale: int = 2,
 ) -> Image.Image:
     """Draw the image left; right the same in gray, with masks in colour, boxes and names."""
     plain = Image.fromarray(image).convert("RGB")
@@ -39,7 +39,7 @@ def draw_sample(
         right[np.asarray(mask)] += 0.75 * np.array(_COLOURS[label % len(_COLOURS)])
     panel = Image.fromarray(right.clip(0, 255).astype("uint8"))
     pen = ImageDraw.Draw(panel)
-    font = ImageFont.load_default(7 * scale)
+    font = ImageFont.load_default(8 * scale)
     for (x, y, w, h), label in zip(boxes * scale, labels, strict=True):
         colour = _COLOURS[label % len(_COLOURS)]
         pen.rectangle((x, y, x + w, y + h), outline=colour, width=scale)
@@ -65,7 +65,7 @@ def _page(
     left: Image.Image, right: Image.Image, class_names: list[str], labels: np.ndarray, title: str
 ) -> Image.Image:
     """Put both panels on one page, with a title above and a legend below."""
-    font = ImageFont.load_default(22)
+    font = ImageFont.load_default(20)
     page = Image.new(
         "RGB", (left.width + right.width + 3 * _MARGIN, left.height + 4 * _MARGIN + 50), _PAPER
     )

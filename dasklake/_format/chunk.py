@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -242,6 +242,7 @@ class ChunkHead:
         self.header = ChunkHeader(**document, failures=failures)
         self.batch, metadata = reader.read_next_batch_with_custom_metadata()
         self.rows = self.batch.num_rows
+        self._places = {name: place for place, name in enumerate(self.batch.schema.names)}
         text = metadata[_SUMS].decode()
         sums = json.loads(text)
         self.page = int(sums["page"])
@@ -255,7 +256,7 @@ class ChunkHead:
             sums["head"], 16
         ):
             raise ValueError("its checksum differs")
-        for start, stop in (span for name in self.batch.schema.names for span in self.spans(name)):
+        for start, stop in self._spans(self._places):
             if not self.length <= start <= stop <= self.size:
                 raise ValueError("a column lies outside of it")
 
@@ -276,12 +277,15 @@ class ChunkHead:
         list of (int, int)
             Places in the object, in no order; empty buffers are left out.
         """
+        return self._spans((name, shape_column(name)))
+
+    def _spans(self, columns: Iterable[str]) -> list[tuple[int, int]]:
         base = self.memory.ctypes.data
         return [
             (buffer.address - base, buffer.address - base + buffer.size)
-            for column in (name, shape_column(name))
-            if column in self.batch.schema.names
-            for buffer in self.batch.column(column).buffers()
+            for column in columns
+            if column in self._places
+            for buffer in self.batch.column(self._places[column]).buffers()
             if buffer is not None and buffer.size
         ]
 

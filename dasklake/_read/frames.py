@@ -20,7 +20,7 @@ link                                   the URL
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -196,36 +196,55 @@ def _nested_type(spec: TensorSpec) -> pa.DataType:
     return kind
 
 
-def _nested(column: pa.Array, shapes: Any, spec: TensorSpec) -> pa.Array:
-    """Return ragged arrays as lists in lists, built axis by axis from the inside."""
-    kind, dtype = _element(spec)
-    present = column.is_valid().to_numpy(zero_copy_only=False)
+class _Ragged(NamedTuple):
+    """Ragged arrays of a chunk: all numbers in a row, and the shape of each."""
+
+    flat: npt.NDArray[Any]
+    sizes: npt.NDArray[np.int64]
+    shapes: pa.Array
+
+
+def _ragged(column: pa.Array, shapes: Any, spec: TensorSpec) -> _Ragged:
+    dtype = np.dtype(str(spec.dtype))
+    if spec.compression is None and spec.kind.codec == "array":
+        # Uncompressed samples lie one after the other, those without a value being empty.
+        _, places, data = column.buffers()
+        first = 8 * column.offset
+        ends = np.frombuffer(places, np.int64, offset=first)[: len(column) + 1]
+        count = int(ends[-1] - ends[0]) // dtype.itemsize if len(column) else 0
+        at = int(ends[0]) if count else 0
+        flat = np.frombuffer(data, dtype, count, at) if count else np.zeros(0, dtype)
+        return _Ragged(flat, np.diff(ends) // dtype.itemsize, shapes)
     codec = codec_for(spec)
     stored = rows_of(column, shapes, spec)
     arrays: list[Any] = [None if each is None else codec.decode(each) for each in stored]
-    pieces = [np.asarray(each, dtype).reshape(-1) for each in arrays if each is not None]
-    flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype)
-    values = _elements(flat, kind)
+    pieces = [each.reshape(-1) for each in arrays if each is not None]
+    sizes = np.array([0 if each is None else each.size for each in arrays], np.int64)
+    return _Ragged(np.concatenate(pieces) if pieces else np.zeros(0, dtype), sizes, shapes)
+
+
+def _nested(column: pa.Array, shapes: Any, spec: TensorSpec) -> pa.Array:
+    """Return ragged arrays as lists in lists, built axis by axis from the inside."""
+    kind, dtype = _element(spec)
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    ragged = _ragged(column, shapes, spec)
+    values = _elements(ragged.flat.astype(dtype, copy=False), kind)
     shape = _axes(spec)
-    if shape is None or len(shape) == 1:
-        lengths = np.array([0 if each is None else each.size for each in arrays], np.int64)
-        data = _lists(values, lengths, ~present)
-        return data if shape else _with_shapes(data, arrays, spec)
-    axes = np.array([(0,) * len(shape) if a is None else a.shape for a in arrays], np.int64)
-    axes = axes.reshape(len(arrays), len(shape))
-    for axis in reversed(range(1, len(shape))):
+    if shape is None:
+        fields = list(_nested_type(spec))
+        parts = [_lists(values, ragged.sizes), ragged.shapes.cast(fields[1].type)]
+        return pa.StructArray.from_arrays(parts, fields=fields, mask=pa.array(missing))
+    if len(shape) == 1:
+        return _lists(values, ragged.sizes, missing)
+    rank = len(shape)
+    axes = ragged.shapes.flatten().to_numpy().reshape(len(column), rank)
+    for axis in reversed(range(1, rank)):
         fixed = shape[axis]
         if fixed:
             values = pa.FixedSizeListArray.from_arrays(values, fixed)
         else:
             values = _lists(values, np.repeat(axes[:, axis], axes[:, :axis].prod(axis=1)))
-    return _lists(values, axes[:, 0], ~present)
-
-
-def _with_shapes(data: pa.Array, arrays: list[Any], spec: TensorSpec) -> pa.Array:
-    fields = list(_nested_type(spec))
-    axes = pa.array([[] if a is None else list(a.shape) for a in arrays], fields[1].type)
-    return pa.StructArray.from_arrays([data, axes], fields=fields, mask=data.is_null())
+    return _lists(values, axes[:, 0], missing)
 
 
 def _elements(flat: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:

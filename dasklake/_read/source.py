@@ -22,7 +22,7 @@ _SMALL = 128 * 2**10
 #: Bytes between two wanted parts that are fetched along: cheaper than a request of their own.
 _GAP = 64 * 2**10
 
-#: Most bytes of one request, a multiple of every page size, and requests at the same time:
+#: Most bytes of one request, and most requests at the same time:
 #: a sample of gigabytes is fetched without holding it twice.
 _PIECE = 8 * 2**20
 _PIECES = 8

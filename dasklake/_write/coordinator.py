@@ -6,10 +6,11 @@ and :meth:`Coordinator.stop`, none of which ever waits; two threads of its own c
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from dasklake._format import layout
 from dasklake._format.documents import Heartbeat, heartbeat_bytes
@@ -144,15 +145,16 @@ class Coordinator:
     _cause: BaseException | None = field(init=False, default=None)
     _done: bool = field(init=False, default=False)
     _give_up: float | None = field(init=False, default=None)
+    _beat: Heartbeat | None = field(init=False, default=None)
     _threads: list[threading.Thread] = field(init=False, default_factory=list)
 
     def start(self) -> None:
-        """Read the epoch's entry and start to commit and to beat.
+        """Read the epoch's entry, beat once, and start to commit and to go on beating.
 
         Raises
         ------
         LakeError
-            The storage does not show the entry.
+            The storage does not show the entry, or cannot be written from here.
         """
         a = self.assignment
         log = Log(a.store, a.branch)
@@ -161,6 +163,7 @@ class Coordinator:
         self._progress = RunProgress(
             a.missing, a.every, a.max_failures, self._writer.state, time.monotonic()
         )
+        self._put_beat()
         for target in (self._commit_loop, self._beat_loop):
             name = f"dasklake-{a.run}-{target.__name__.strip('_')}"
             self._threads.append(threading.Thread(target=target, name=name, daemon=True))
@@ -315,31 +318,29 @@ class Coordinator:
         return stop.error or RunFailedError(f"Run {run!r} ended early. {rest}"), None
 
     def _beat_loop(self) -> None:
-        a = self.assignment
-        beat = Heartbeat(a.epoch, layout.new_id(), 0)
-        key = layout.heartbeat_key(a.branch, a.run)
-        while True:
-            status = self.status()
-            state = "running" if status.running else "stopped"
-            beat = replace(
-                beat,
-                counter=beat.counter + 1,
-                state=state,
-                inputs=status.written,
-                failures=status.failures,
-            )
-            try:
-                if not status.running and self._writer.state.finished:
-                    a.store.delete([key])
-                else:
-                    a.store.put(key, heartbeat_bytes(beat))
-            except StoreError:
-                # Advisory: a beat that is late costs an observer some seconds, never data.
-                pass
-            if not status.running:
-                return
+        done = False
+        while not done:
             with self._changed:
-                self._changed.wait_for(lambda: self._done, BEAT)
+                done = self._changed.wait_for(lambda: self._done, BEAT)
+            # Advisory: a beat that is late costs an observer some seconds, never data.
+            with contextlib.suppress(StoreError):
+                self._put_beat()
+
+    def _put_beat(self) -> None:
+        a, status = self.assignment, self.status()
+        key = layout.heartbeat_key(a.branch, a.run)
+        if not status.running and self._writer.state.finished:
+            a.store.delete([key])
+            return
+        self._beat = Heartbeat(
+            epoch=a.epoch,
+            coordinator=self._beat.coordinator if self._beat else layout.new_id(),
+            counter=self._beat.counter + 1 if self._beat else 1,
+            state="running" if status.running else "stopped",
+            inputs=status.written,
+            failures=status.failures,
+        )
+        a.store.put(key, heartbeat_bytes(self._beat))
 
     def join(self) -> None:
         """Wait for the last beat."""

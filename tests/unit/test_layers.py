@@ -45,7 +45,11 @@ FLOORS = "floors: imports go downwards only"
         ("_read/plan.py", "import dasklake._write.partition", FLOORS),
         ("_format/layout.py", "import dask", "no Dask at or below the maintenance floor"),
         ("_read/plan.py", "import fsspec", "one door to fsspec"),
-        ("lake.py", "import distributed", "only the plugin knows distributed"),
+        (
+            "lake.py",
+            "import distributed",
+            "only the plugin and the client's end of it know distributed",
+        ),
         ("_write/partition.py", "import tqdm", "one owner for each optional library"),
     ],
     ids=["upwards", "hidden", "peer", "sideways", "dask", "fsspec", "distributed", "optional"],

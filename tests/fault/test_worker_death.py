@@ -1,0 +1,48 @@
+"""A worker or the client dies in mid-run, and the run goes on."""
+
+from __future__ import annotations
+
+from distributed import Client
+
+import dasklake
+from tests.support.clusters import (
+    Stage,
+    StartCluster,
+    check_content,
+    kill,
+    report_of,
+    wait_until,
+)
+
+ITEMS = range(60)
+
+
+def test_run_survives_the_death_of_a_worker(start_cluster: StartCluster, stage: Stage) -> None:
+    """A run whose worker is killed ends by itself, and repeats only what was in flight."""
+    cluster = start_cluster()
+    with Client(cluster.address, timeout="60s") as client:
+        client.wait_for_workers(2, timeout=60)
+    job = cluster.job(stage, pauses=[31])
+    victim = cluster.worker(stage.reached(31))
+    kill(victim)
+    stage.let_go(31)
+    report = report_of(job)
+    assert (report["samples"], report["partitions"]) == (60, 20)
+    check_content(dasklake.open(stage.url), ITEMS)
+    executions = stage.executions()
+    assert set(executions) == set(ITEMS)
+    # Three items to a partition; the one that waited was the second of its own.
+    assert {item for item, times in executions.items() if times > 1} == {30, 31}
+
+
+def test_run_survives_the_death_of_its_client(start_cluster: StartCluster, stage: Stage) -> None:
+    """A run whose client is killed as soon as it has begun goes on to its end without it."""
+    cluster = start_cluster()
+    job = cluster.job(stage, pauses=[0])
+    assert stage.reached(0) in {worker.pid for worker in cluster.workers}
+    kill(job)
+    stage.let_go(0)
+    stage.wait_for_checkpoints(1)
+    wait_until(lambda: dasklake.open(stage.url).is_complete, "the run ends")
+    check_content(dasklake.open(stage.url), ITEMS)
+    assert stage.executions() == dict.fromkeys(ITEMS, 1)
