@@ -22,8 +22,8 @@ from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
 from dasklake._write.coordinator import Assignment, Coordinator, Status
+from dasklake._write.failure import failure_of_task
 from dasklake._write.graph import WriteGraph
-from dasklake._write.partition import failure_of_task
 from dasklake.exceptions import LakeError, RunFailedError, RunLostError
 from dasklake.plugin import CheckpointPlugin
 
@@ -252,7 +252,7 @@ def run_on_client(
     # The scheduler may lack this package: it must not have to open what it hands on.
     futures = _submit(client, _sealed(graph), retries)
     try:
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             _settle(coordinator, future, graph)
             watch(coordinator.status())
             if coordinator.stopping:
@@ -287,7 +287,7 @@ def _drain(client: Client, coordinator: Coordinator, futures: list[Any], graph: 
     running = [f for f in futures if f.key in busy and f.status == "pending"]
     client.cancel([f for f in futures if f.key not in busy and f.status == "pending"])
     coordinator.drain({graph.keys[future.key] for future in running})
-    for future in as_completed(running):
+    for future in as_completed(running, loop=client.loop):
         _settle(coordinator, future, graph)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
@@ -23,17 +22,13 @@ from dasklake._model.schema import Schema
 from dasklake._read.graph import to_array, to_bag, to_dataframe
 from dasklake._read.partition import Origin
 from dasklake._read.plan import ChunkPlace
-from dasklake._read.reader import Reader, row_asked, rows_asked
+from dasklake._read.reader import Reader, commit_of, row_asked, rows_asked
 from dasklake._read.show import History, lake_html, lake_text
 from dasklake._read.tensor import Tensor
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
 from dasklake.creds import StorageOptions
-from dasklake.exceptions import (
-    InvalidInputError,
-    VersionExpiredError,
-    VersionNotFoundError,
-)
+from dasklake.exceptions import VersionNotFoundError
 
 __all__ = ["Lake", "Tensor", "open", "read_lake"]
 
@@ -87,7 +82,7 @@ def open(
     if reset:
         log.require_head()
         reset_lake(store, log)
-    return Lake(store, log, _commit_of(log, version))
+    return Lake(store, log, commit_of(log, version))
 
 
 def read_lake(
@@ -144,8 +139,7 @@ class Lake:
 
     def _pin(self, commit: Commit) -> None:
         self._commit = commit
-        branch, schema = self._log.branch, commit.schema
-        origin = Origin(self._store, branch, commit.version, commit.id, schema)
+        origin = Origin(self._store, commit)
         self._reader = Reader(origin, lambda: self._log.manifest(commit))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -394,23 +388,4 @@ class Lake:
 
 def _again(store: ObjectStore, branch: str, version: int) -> Lake:
     log = Log(store, branch)
-    return Lake(store, log, _commit_of(log, version))
-
-
-def _commit_of(log: Log, version: int | None) -> Commit:
-    head = log.require_head()
-    if version is None or version == head.version:
-        return head
-    try:
-        number = operator.index(version)
-    except TypeError:
-        raise InvalidInputError(f"A version is a number, not {version!r}.") from None
-    if number < 0 or number > head.version:
-        raise VersionNotFoundError(
-            f"{log.store.url} has no version {number}; the newest is {head.version}."
-        )
-    if number in head.expired.get(log.branch, ()):
-        raise VersionExpiredError(
-            f"Version {number} of {log.store.url} was expired. Open the newest version."
-        )
-    return log.read(number)
+    return Lake(store, log, commit_of(log, version))

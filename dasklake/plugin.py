@@ -25,7 +25,8 @@ from distributed.scheduler import KilledWorker
 from distributed.worker import Worker
 
 from dasklake._write.coordinator import Coordinator
-from dasklake._write.partition import Outcome, failure_of_task
+from dasklake._write.failure import failure_of_task
+from dasklake._write.partition import Outcome
 from dasklake.exceptions import LakeError, RunFailedError
 
 __all__ = ["CheckpointPlugin", "TaskDeliver"]

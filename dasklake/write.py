@@ -21,11 +21,12 @@ from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore, absolute_url
 from dasklake._write.bar import make_bar
 from dasklake._write.checkpoint import Every, MaxFailures
+from dasklake._write.chunks import Place
 from dasklake._write.coordinator import Assignment, Status
 from dasklake._write.graph import Delivery, write_graph
 from dasklake._write.lazy import LazyWrite, lazy_write
 from dasklake._write.local import local_deliver, run_locally
-from dasklake._write.partition import Job, Place
+from dasklake._write.partition import Job
 from dasklake._write.source import Source, source_of
 from dasklake._write.start import MODES, Request, Start, check_plan, start_run
 from dasklake.cluster import (

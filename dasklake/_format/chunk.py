@@ -289,12 +289,6 @@ class ChunkHead:
             if buffer is not None and buffer.size
         ]
 
-    def widen(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the bounds of the pages that hold a range of bytes."""
-        first = (start - self.length) // self.page
-        last = -(-(stop - self.length) // self.page)
-        return self.length + first * self.page, min(self.length + last * self.page, self.size)
-
     def check(self, start: int, data: Any) -> None:
         """Compare whole pages with their checksums.
 

@@ -218,11 +218,15 @@ def heartbeat_bytes(heartbeat: Heartbeat) -> bytes:
 def read_heartbeat(data: bytes) -> Heartbeat | None:
     """Read what :func:`heartbeat_bytes` wrote; None for a torn or foreign one."""
     try:
-        return Heartbeat(**json.loads(data))
-    except (TypeError, ValueError):
+        beat = Heartbeat(**json.loads(data))
+    except (TypeError, ValueError, RecursionError):
         return None
+    # Advisory, and anybody may have written it: what is not plain is not looked at.
+    plain = all(type(getattr(beat, f.name)).__name__ == f.type for f in fields(beat))
+    return beat if plain else None
 
 
 def now() -> datetime:
-    """Return the time that a commit carries, for people."""
-    return datetime.now(UTC)
+    """Return the time that a commit carries, for people, as exactly as it is written."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)

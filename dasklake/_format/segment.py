@@ -124,12 +124,12 @@ def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
         }
         homes = tuple(home.dictionary.to_pylist())
         run = home.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-    except (KeyError, pa.ArrowException, AttributeError) as error:
+        for each in homes:
+            branch, _, name = each.partition("/")
+            layout.valid_name("branch", branch)
+            layout.valid_name("run", name)
+    except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         raise _damaged(key, str(error)) from error
-    for each in homes:
-        branch, _, name = each.partition("/")
-        layout.valid_name("branch", branch)
-        layout.valid_name("run", name)
     return Manifest(homes, run, **arrays)
 
 
@@ -182,7 +182,7 @@ def _checked(data: bytes, ref: SegmentRef | None, key: str) -> pa.RecordBatch:
             if reader.num_record_batches != 1:
                 raise _damaged(key, "it is not one record batch")
             batch = reader.get_batch(0)
-        batch.validate()
+        batch.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(key, str(error)) from error
     if ref is not None and batch.num_rows != ref.rows:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dasklake._format.columns import fixed_numbers, rows_of
+from dasklake._model.commit import Commit
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._model.values import Layout, Link, shape_column, storage_of
 from dasklake._read.frames import Part, dtype_of, series_of
@@ -34,37 +35,67 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
 class Origin:
     """The version that is read; travels with each task.
 
-    Attributes
+    The schema stays behind: it may be far larger than a task, and each process reads it once from
+    the commit.
+
+    Parameters
     ----------
     store : ObjectStore
         The lake's objects.
-    branch : str
-        The branch.
-    version : int
-        Its version.
-    commit : str
-        Id of the version's commit.
-    schema : Schema
-        The tensors of the version.
+    commit : Commit
+        The version.
     """
 
-    store: ObjectStore
-    branch: str
-    version: int
-    commit: str
-    schema: Schema
+    def __init__(self, store: ObjectStore, commit: Commit) -> None:
+        self.store = store
+        self.branch = commit.branch
+        self.version = commit.version
+        self.id = commit.id
+        _schemas.put(self.id, commit.schema)
 
     def __dask_tokenize__(self) -> Any:
-        # What a version holds never changes; where it lies tells lakes apart.
-        return ("dasklake-version", self.store.url, self.branch, self.version, self.commit)
+        # What a version holds never changes; where it lies tells copies apart.
+        return ("dasklake-version", self.store.url, self.branch, self.version, self.id)
+
+    @property
+    def schema(self) -> Schema:
+        """The tensors of the version."""
+        found = _schemas.get(self.id)
+        if found is None:
+            found = Log(self.store, self.branch).read(self.version).schema
+            _schemas.put(self.id, found)
+        return found
 
     def missing(self, key: str) -> LakeError:
         """Say why an object of the version is not there: expired, or lost."""
         return Log(self.store, self.branch).missing(self.version, key)
+
+
+class _Schemas:
+    """The schemas of the versions that this process read last, by the id of their commits."""
+
+    def __init__(self, most: int = 32) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._found: dict[str, Schema] = {}
+
+    def get(self, commit: str) -> Schema | None:
+        """Return a schema; None where it is not here."""
+        return self._found.get(commit)
+
+    def put(self, commit: str, schema: Schema) -> None:
+        """Keep a schema, in the place of the oldest where there are too many."""
+        with self._lock:
+            self._found.pop(commit, None)
+            self._found[commit] = schema
+            while len(self._found) > self._most:
+                del self._found[next(iter(self._found))]
+
+
+_schemas = _Schemas()
 
 
 class Decoder:
@@ -132,11 +163,12 @@ def read_rows(
     origin: Origin, places: Sequence[ChunkPlace], names: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the samples of some chunks, in order."""
-    names = list(origin.schema) if names is None else names
-    decoder = Decoder({name: origin.schema[name] for name in names})
+    schema = origin.schema
+    names = list(schema) if names is None else names
+    decoder = Decoder({name: schema[name] for name in names})
     for place in places:
         columns = _columns(origin, place, names)
-        stored = [rows_of(*columns[name], origin.schema[name]) for name in names]
+        stored = [rows_of(*columns[name], schema[name]) for name in names]
         for sample, row in enumerate(zip(*stored, strict=True), place.first):
             yield {
                 name: decoder.decode(name, value, sample)
@@ -148,13 +180,14 @@ def read_frame(
     places: Sequence[ChunkPlace], *, origin: Origin, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Return one partition of a frame, indexed by the place in the version."""
-    names = list(origin.schema) if columns is None else list(columns)
+    schema = origin.schema
+    names = list(schema) if columns is None else list(columns)
     if not places:
-        return empty_frame(origin.schema, names)
+        return empty_frame(schema, names)
     read = [_columns(origin, place, names) for place in places]
     first = places[0].first
     index = pd.RangeIndex(first, first + sum(place.rows for place in places))
-    series = {name: series_of([part[name] for part in read], origin.schema[name]) for name in names}
+    series = {name: series_of([part[name] for part in read], schema[name]) for name in names}
     frame = pd.DataFrame(series, columns=pd.Index(names), copy=False)
     frame.index = index
     return frame

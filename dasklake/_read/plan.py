@@ -11,15 +11,7 @@ import numpy as np
 from dasklake._format.segment import chunk_key_at
 from dasklake._model.manifest import Manifest
 
-__all__ = ["ChunkPlace", "ReadPlan", "Span"]
-
-
-class Span(NamedTuple):
-    """Consecutive rows of one chunk: its place in the version, first row, and one after the last."""
-
-    chunk: int
-    start: int
-    stop: int
+__all__ = ["ChunkPlace", "ReadPlan"]
 
 
 class ChunkPlace(NamedTuple):
@@ -64,17 +56,6 @@ class ReadPlan:
         """
         chunk = bisect_right(self._ends, row)
         return chunk, row - (self._ends[chunk - 1] if chunk else 0)
-
-    def spans(self, start: int, stop: int) -> list[Span]:
-        """Return the rows from ``start`` to ``stop``, not included, by chunk and in order."""
-        found = []
-        stop = min(stop, len(self))
-        while start < stop:
-            chunk, first = self.locate(start)
-            count = min(stop - start, int(self._manifest.rows[chunk]) - first)
-            found.append(Span(chunk, first, first + count))
-            start += count
-        return found
 
     def place(self, chunk: int) -> ChunkPlace:
         """Return what a reader has to know of a chunk."""

@@ -8,14 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
 from dasklake._read.partition import Decoder, Origin, open_chunk, read_rows
 from dasklake._read.plan import ChunkPlace, ReadPlan
 from dasklake._read.rows import RowReader
 from dasklake._read.source import ChunkCache
-from dasklake.exceptions import InvalidInputError, ObjectNotFoundError
+from dasklake._store.log import Log
+from dasklake.exceptions import (
+    InvalidInputError,
+    ObjectNotFoundError,
+    VersionExpiredError,
+    VersionNotFoundError,
+)
 
-__all__ = ["Reader", "row_asked", "rows_asked"]
+__all__ = ["Reader", "commit_of", "row_asked", "rows_asked"]
 
 
 class Reader:
@@ -33,7 +40,8 @@ class Reader:
         self.origin = origin
         self._manifest = manifest
         self._plan: ReadPlan | None = None
-        self._decoder = Decoder(origin.schema)
+        self.schema = origin.schema
+        self._decoder = Decoder(self.schema)
         self._cache = ChunkCache(self._open)
 
     @property
@@ -91,7 +99,7 @@ class Reader:
             begin = end
 
     def _open(self, number: int) -> RowReader:
-        return RowReader(open_chunk(self.origin, self.plan.place(number)), self.origin.schema)
+        return RowReader(open_chunk(self.origin, self.plan.place(number)), self.schema)
 
 
 def row_asked(item: Any, length: int) -> int:
@@ -133,3 +141,33 @@ def rows_asked(item: Any, length: int) -> Sequence[int]:
             raise InvalidInputError(f"A mask of samples has the shape ({length},).")
         item = np.flatnonzero(item)
     return [row_asked(each, length) for each in item]
+
+
+def commit_of(log: Log, version: int | None) -> Commit:
+    """Return the commit of a version; the newest for None.
+
+    Raises
+    ------
+    LakeNotFoundError
+        There is no lake.
+    VersionNotFoundError, VersionExpiredError
+        It has no such version, or has it no more.
+    InvalidInputError
+        ``version`` is no number.
+    """
+    head = log.require_head()
+    if version is None or version == head.version:
+        return head
+    try:
+        number = operator.index(version)
+    except TypeError:
+        raise InvalidInputError(f"A version is a number, not {version!r}.") from None
+    if number < 0 or number > head.version:
+        raise VersionNotFoundError(
+            f"{log.store.url} has no version {number}; the newest is {head.version}."
+        )
+    if number in head.expired.get(log.branch, ()):
+        raise VersionExpiredError(
+            f"Version {number} of {log.store.url} was expired. Open the newest version."
+        )
+    return log.read(number)

@@ -37,7 +37,7 @@ class Tensor:
     @property
     def spec(self) -> TensorSpec:
         """What the tensor holds."""
-        return self._reader.origin.schema[self.name]
+        return self._reader.schema[self.name]
 
     def __len__(self) -> int:
         return len(self._reader.plan)

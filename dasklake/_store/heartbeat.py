@@ -33,17 +33,21 @@ def is_alive(store: ObjectStore, branch: str, run: str, epoch: int) -> bool:
     """Whether a coordinator of an epoch of the run, or of a newer one, beats.
 
     Returns at once where the last coordinator said that it stopped, or where its heart is seen to
-    beat; after ``INTERVAL`` seconds otherwise.
+    beat; after ``INTERVAL`` seconds otherwise. A beat of an older epoch says nothing: it may have
+    covered one of the epoch that is asked about.
     """
-    first = last_beat(store, branch, run)
-    if first is None or first.state != "running" or first.epoch < epoch:
-        return False
+    seen: set[Heartbeat] = set()
     deadline = time.monotonic() + INTERVAL
-    while time.monotonic() < deadline:
-        time.sleep(_LOOK)
+    while True:
         beat = last_beat(store, branch, run)
-        if beat is None or beat.state != "running":
+        if beat is None:
             return False
-        if beat != first:
+        if beat.epoch >= epoch:
+            if beat.state != "running":
+                return False
+            seen.add(beat)
+        if len(seen) > 1:
             return True
-    return False
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_LOOK)

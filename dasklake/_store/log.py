@@ -8,11 +8,14 @@ again. A lost race rebuilds everything from the new head under a new random id.
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
 
 from dasklake._format import layout
 from dasklake._format.documents import commit_bytes, read_commit, read_schema, schema_object
@@ -44,6 +47,14 @@ _FETCHES = 16
 #: Longest pause between two tries of the same create, in seconds.
 _LONGEST_PAUSE = 15.0
 
+#: Bytes, as stored, of the commits, or large schemas, and of the segments that a log remembers.
+_COMMITS = 4 << 20
+_SEGMENTS = 64 << 20
+
+_BUCKET = re.compile(r"[0-9]{6,}")
+
+_T = TypeVar("_T")
+
 
 class Draft(NamedTuple):
     """A commit that is ready to be created, and the objects it is the first to name."""
@@ -55,6 +66,30 @@ class Draft(NamedTuple):
 #: Makes the next commit from the head, the commits that came in between, and a fresh id;
 #: None where nothing is left to commit.
 Build = Callable[[Commit | None, Sequence[Commit], str], Draft | None]
+
+
+class _Recent(Generic[_T]):
+    """What was used last, up to some number of bytes as stored."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._size = 0
+        self._kept: OrderedDict[object, tuple[_T, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: object) -> _T | None:
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+
+    def keep(self, key: object, value: _T, size: int) -> None:
+        with self._lock:
+            self._size += size - self._kept.pop(key, (value, 0))[1]
+            self._kept[key] = (value, size)
+            while self._size > self._most:
+                self._size -= self._kept.popitem(last=False)[1][1]
 
 
 class Log:
@@ -78,8 +113,9 @@ class Log:
         self.stop = threading.Event()
         #: Why the storage is being asked again, while it is.
         self.trouble: str | None = None
-        self._commits: dict[int, Commit] = {}
-        self._segments: dict[str, Manifest] = {}
+        self._commits: _Recent[Commit] = _Recent(_COMMITS)
+        self._schemas: _Recent[Schema] = _Recent(_COMMITS)
+        self._segments: _Recent[Manifest] = _Recent(_SEGMENTS)
 
     def head(self) -> Commit | None:
         """Return the newest commit; None where the branch has no log.
@@ -91,13 +127,16 @@ class Log:
 
     def head_version(self) -> int | None:
         """Return the number of the newest commit; None where the branch has no log."""
-        buckets = [n for n in self.store.names(layout.log_prefix(self.branch)) if n.isdigit()]
+        prefix = layout.log_prefix(self.branch)
+        buckets = [n for n in self.store.names(prefix) if _BUCKET.fullmatch(n)]
         # A crash may leave a new directory empty: look into the one before.
-        for bucket in sorted(buckets, reverse=True)[:2]:
-            names = self.store.names(f"{layout.log_prefix(self.branch)}/{bucket}")
-            versions = [v for v in map(layout.parse_commit_key, names) if v is not None]
-            if versions:
-                return max(versions)
+        for bucket in sorted(buckets, key=int, reverse=True):
+            names = self.store.names(f"{prefix}/{bucket}")
+            found = [v for v in map(layout.parse_commit_key, names) if v is not None]
+            # A commit in the wrong directory is a foreign name.
+            inside = [v for v in found if layout.log_bucket(self.branch, v) == f"{prefix}/{bucket}"]
+            if inside:
+                return max(inside)
         return None
 
     def require_head(self) -> Commit:
@@ -124,19 +163,21 @@ class Log:
         VersionNotFoundError
             The log has no such version.
         """
-        if version not in self._commits:
-            key = layout.commit_key(self.branch, version)
-            try:
-                data = self.store.get(key)
-            except ObjectNotFoundError as error:
-                raise VersionNotFoundError(
-                    f"{self.store.url} has no version {version}. `dasklake log` lists them."
-                ) from error
-            commit = read_commit(data, key, self._schema)
-            if (commit.version, commit.branch) != (version, self.branch):
-                raise CorruptionError(f"Commit {key} belongs elsewhere. Restore it from a copy.")
-            self._commits[version] = commit
-        return self._commits[version]
+        commit = self._commits.get(version)
+        if commit is not None:
+            return commit
+        key = layout.commit_key(self.branch, version)
+        try:
+            data = self.store.get(key)
+        except ObjectNotFoundError as error:
+            raise VersionNotFoundError(
+                f"{self.store.url} has no version {version}. `dasklake log` lists them."
+            ) from error
+        commit = read_commit(data, key, self._schema)
+        if (commit.version, commit.branch) != (version, self.branch):
+            raise CorruptionError(f"Commit {key} belongs elsewhere. Restore it from a copy.")
+        self._commits.keep(version, commit, len(data))
+        return commit
 
     def walk(self, start: int, stop: int | None = None) -> Iterator[Commit]:
         """Yield the commits from ``start`` on, to the newest or up to ``stop``, not included."""
@@ -211,41 +252,60 @@ class Log:
         ------
         StoreError
             The storage failed for longer than ``patience``, or refuses to be written.
+        VersionExpiredError
+            What the commit builds on was expired, and nothing newer is there.
+        CorruptionError
+            An object that the commit builds on is lost.
         """
         since: list[Commit] = []
         while True:
             try:
-                draft = build(known, since, layout.new_id())
-            except ObjectNotFoundError:
+                draft = self._draft(build, known, since)
+            except ObjectNotFoundError as error:
                 # A merge met a segment that is gone: a race lost to a vacuum, if there is news.
-                since = list(self.walk(known.version + 1)) if known else []
-                if not since:
-                    raise
-                known = since[-1]
-                continue
-            if draft is None:
-                return known
-            if self._create(draft):
-                self._commits[draft.commit.version] = draft.commit
-                return draft.commit
-            since = list(self.walk(known.version + 1 if known else 0))
+                news = self._news(known)
+                if not news:
+                    raise self.missing(known.version if known else 0, str(error)) from error
+            else:
+                if draft is None:
+                    return known
+                if self._create(draft):
+                    return draft.commit
+                news = self._news(known)
+            # All of them, whatever number of races was lost: none may go unexamined.
+            since += news
             known = since[-1]
+
+    def _draft(self, build: Build, known: Commit | None, since: Sequence[Commit]) -> Draft | None:
+        return self.retry(lambda: build(known, since, layout.new_id()), ObjectNotFoundError)
+
+    def _news(self, known: Commit | None) -> list[Commit]:
+        """Return every commit after one."""
+        return self.retry(lambda: list(self.walk(known.version + 1 if known else 0)))
 
     def _create(self, draft: Draft) -> bool:
         """Create a commit; whether the version is ours in the end."""
         commit = draft.commit
-        schema = schema_object(commit.schema)
-        objects = [*draft.objects]
-        if schema and not self.store.exists(layout.schema_key(schema[0])):
-            objects.append((layout.schema_key(schema[0]), schema[1]))
-        for key, data in objects:
-            self._retry(lambda key=key, data=data: self.store.put(key, data))  # type: ignore[misc] # bound early
-        key = layout.commit_key(self.branch, commit.version)
-        data = commit_bytes(commit)
+        for name, data in [*draft.objects, *self._new_schema(commit.schema)]:
+            self.retry(partial(self.store.put, name, data))
         if commit.version and commit.version % layout.BUCKET == 0:
             # The directory of v must outlive a power loss before v + 1 lies in the next one.
-            self.store.sync(layout.commit_key(self.branch, commit.version - 1))
-        return bool(self._retry(lambda: self._create_once(key, data, commit)))
+            before = layout.commit_key(self.branch, commit.version - 1)
+            self.retry(lambda: self.store.sync(before))
+        key = layout.commit_key(self.branch, commit.version)
+        data = commit_bytes(commit)
+        ours = self.retry(lambda: self._create_once(key, data, commit))
+        if ours:
+            self._commits.keep(commit.version, commit, len(data))
+        return ours
+
+    def _new_schema(self, schema: Schema) -> list[tuple[str, bytes]]:
+        """Return the object of a schema that lies beside its commits and is not there yet."""
+        found = schema_object(schema)
+        if found is None:
+            return []
+        key = layout.schema_key(found[0])
+        return [] if self.retry(lambda: self.store.exists(key)) else [(key, found[1])]
 
     def _create_once(self, key: str, data: bytes, commit: Commit) -> bool:
         try:
@@ -253,26 +313,44 @@ class Log:
         except StoreError as error:
             # The answer may be wrong either way: only the version itself tells.
             try:
-                found = read_commit(self.store.get(key), key, self._schema)
+                found = self.store.get(key)
             except ObjectNotFoundError:
                 if isinstance(error, ObjectExistsError):
                     raise StoreError(
                         f"{key} was said to exist and is not there. Try again."
                     ) from error
                 raise error from None
-            return found.id == commit.id
+            return read_commit(found, key, self._schema).id == commit.id
         return True
 
-    def _retry(self, action: Callable[[], object]) -> object:
-        """Run a store action again while the storage fails, up to ``patience`` seconds."""
+    def retry(self, action: Callable[[], _T], *final: type[StoreError]) -> _T:
+        """Run an action of a commit, again while the storage fails, for up to ``patience`` seconds.
+
+        Parameters
+        ----------
+        action : callable
+            May be run several times.
+        *final : type
+            Errors that trying again cannot mend.
+
+        Returns
+        -------
+        object
+            What the action returned.
+
+        Raises
+        ------
+        StoreError
+            The storage failed for longer, refuses to be written, or it is one of ``final``.
+        """
         deadline = time.monotonic() + self.patience
         pause = 0.05
         while True:
             try:
                 done = action()
-            except (PermissionDeniedError, UnsupportedStoreError):
-                raise
             except StoreError as error:
+                if isinstance(error, (PermissionDeniedError, UnsupportedStoreError, *final)):
+                    raise
                 self.trouble = str(error)
                 if time.monotonic() + pause > deadline or self.stop.wait(pause * random.random()):  # noqa: S311 # jitter
                     raise
@@ -283,10 +361,17 @@ class Log:
 
     def segment(self, ref: SegmentRef) -> Manifest:
         """Return one segment; ``ObjectNotFoundError`` where it is gone."""
-        if ref.name not in self._segments:
+        found = self._segments.get(ref.name)
+        if found is None:
             data = self.store.get(layout.segment_key(ref.name))
-            self._segments[ref.name] = read_segment(data, ref)
-        return self._segments[ref.name]
+            found = read_segment(data, ref)
+            self._segments.keep(ref.name, found, len(data))
+        return found
 
     def _schema(self, digest: str) -> Schema:
-        return read_schema(self.store.get(layout.schema_key(digest)), digest)
+        found = self._schemas.get(digest)
+        if found is None:
+            data = self.store.get(layout.schema_key(digest))
+            found = read_schema(data, digest)
+            self._schemas.keep(digest, found, len(data))
+        return found

@@ -63,10 +63,12 @@ def create_lake(log: Log, schema: Schema, *, single_writer: bool = False) -> tup
     if head is not None:
         return head, False
     log.store.probe()
+    drafted: set[str] = set()
 
     def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
         if known is not None:
             return None
+        drafted.add(commit_id)
         return Draft(
             Commit(
                 version=0,
@@ -85,7 +87,7 @@ def create_lake(log: Log, schema: Schema, *, single_writer: bool = False) -> tup
     made = log.publish(None, build)
     if made is None:
         raise ConflictError("The lake vanished while it was made. Try again.")
-    return made, made.version == 0 and made.kind is Kind.INIT and made.schema == schema
+    return made, made.id in drafted
 
 
 def _next(head: Commit, commit_id: str, kind: Kind, message: str, **changes: Any) -> Commit:
@@ -107,7 +109,14 @@ def _with_run(head: Commit, run: str, state: RunState) -> Mapping[str, RunState]
     return {**head.runs, run: state}
 
 
-def begin(log: Log, head: Commit, run: str, plan: Plan, *, alone: bool = False) -> Commit:
+def begin(
+    log: Log,
+    head: Commit,
+    run: str,
+    plan: Plan,
+    *,
+    check: Callable[[Commit], None] = lambda _: None,
+) -> Commit:
     """Commit the beginning of a run: its plan and epoch 1.
 
     Parameters
@@ -120,13 +129,13 @@ def begin(log: Log, head: Commit, run: str, plan: Plan, *, alone: bool = False) 
         Its name.
     plan : Plan
         What it sets out to write.
-    alone : bool, default False
-        Whether it has to be the first run of the lake.
+    check : callable, optional
+        Raises where the run must not begin on a version; called for each that it is tried on.
 
     Raises
     ------
     LakeExistsError
-        The branch has a run of that name already, or any where the run has to be alone.
+        The branch has a run of that name already.
     ConflictError
         The branch was closed.
     """
@@ -135,11 +144,7 @@ def begin(log: Log, head: Commit, run: str, plan: Plan, *, alone: bool = False) 
     def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
         known = known or head
         _refuse_closed(known, since)
-        if alone and known.runs:
-            raise LakeExistsError(
-                f"{log.store.url} was made by another writer just now. Choose mode='append', "
-                "'overwrite' or 'resume', or another URL."
-            )
+        check(known)
         if run in known.runs:
             raise LakeExistsError(
                 f"The lake has a run {run!r} already. Continue it with mode='resume', or give "
@@ -242,10 +247,10 @@ def abort(log: Log, head: Commit, runs: Iterable[str]) -> Commit | None:
             )
         )
 
-    drafted: list[str] = []
+    drafted: set[str] = set()
 
     def noted(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
-        drafted.append(commit_id)
+        drafted.add(commit_id)
         return build(known, since, commit_id)
 
     made = log.publish(head, noted)
@@ -304,15 +309,20 @@ class RunWriter:
         """What the newest known commit says of the run."""
         return self.known.runs[self.run]
 
-    def commit(self, receipts: Sequence[Receipt], failures: Sequence[Failure]) -> Commit:
+    def commit(
+        self,
+        receipts: Sequence[Receipt],
+        failures: Sequence[Failure] | Callable[[], Sequence[Failure]],
+    ) -> Commit:
         """Commit receipts of this epoch, or of earlier ones that are not closed.
 
         Parameters
         ----------
         receipts : sequence of Receipt
             One for each partition, none of them committed before.
-        failures : sequence of Failure
-            The samples that failed in these partitions.
+        failures : sequence of Failure, or callable
+            The samples that failed in these partitions; or what reads them from storage, asked
+            again after each lost race.
 
         Returns
         -------
@@ -331,7 +341,8 @@ class RunWriter:
                 return None
             for commit in since:
                 self._examine(commit, known)
-            return self._data(known, commit_id, receipts, failures)
+            found = failures() if callable(failures) else failures
+            return self._data(known, commit_id, receipts, found)
 
         self.known = _published(self.log, self.known, build)
         return self.known

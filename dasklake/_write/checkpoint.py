@@ -130,6 +130,7 @@ class RunProgress:
     failures: int = 0
     commits: int = 0
     _open: set[int] = field(init=False)
+    _failed: set[int] = field(init=False, default_factory=set)
     _pending_inputs: int = field(init=False, default=0)
     _last_commit: float = field(init=False)
 
@@ -138,8 +139,10 @@ class RunProgress:
         self._last_commit = self.now
 
     def received(self, receipt: Receipt) -> bool:
-        """Take a receipt in; False where its partition has one already."""
+        """Take a receipt in; False where its partition has one already, or its epoch is closed."""
         if receipt.partition not in self._open:
+            return False
+        if not self.before.closed < receipt.epoch <= self.before.epoch:
             return False
         self._open.discard(receipt.partition)
         self.pending.append(receipt)
@@ -161,8 +164,10 @@ class RunProgress:
         return True
 
     def end(self, stop: Stop) -> None:
-        """End the run early; the first reason counts."""
+        """End the run early; the first reason counts, and no partition that failed is waited for."""
         self.stop = self.stop or stop
+        if stop.failure is not None:
+            self._failed.add(stop.failure.partition)
 
     def drain(self, running: Collection[int]) -> None:
         """Say which partitions a run that ends early still waits for: those that are running."""
@@ -191,7 +196,7 @@ class RunProgress:
         """Whether a run that ends early waits for nothing any more."""
         if self.stop is None or self.draining is None:
             return False
-        return self._open.isdisjoint(self.draining)
+        return not self._open.intersection(self.draining) - self._failed
 
     def due(self, now: float) -> bool:
         """Whether a commit should be made now."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from dasklake._format import layout
 from dasklake._format.documents import Heartbeat, heartbeat_bytes
@@ -23,21 +24,19 @@ from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
 from dasklake._store.runs import RunWriter
 from dasklake._write.checkpoint import Batch, Every, MaxFailures, RunProgress, Stop
-from dasklake._write.partition import Outcome, Place, never_skipped, write_lost
-from dasklake.exceptions import (
-    ConflictError,
-    LakeError,
-    RunFailedError,
-    RunLostError,
-    StoreError,
-    TooManyFailuresError,
-    TransformError,
-)
+from dasklake._write.chunks import Place, write_lost
+from dasklake._write.ending import explain
+from dasklake._write.failure import never_skipped
+from dasklake._write.partition import Outcome
+from dasklake.exceptions import LakeError, RunFailedError, StoreError
 
-__all__ = ["Assignment", "Coordinator", "Status", "failures_of", "kept", "transform_error"]
+__all__ = ["Assignment", "Coordinator", "Status", "failures_of"]
 
 #: Longest wait, in seconds, for tasks that are running when the run is stopped.
 _DRAIN = 60.0
+
+#: Seconds after that in which a failing storage is asked again.
+_INSIST = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +210,7 @@ class Coordinator:
         """Say which partitions a stopped run still waits for; all that is complete is committed."""
         with self._changed:
             self._progress.drain(frozenset(running))
-            self._give_up = time.monotonic() + _DRAIN
+            self._give_up = time.monotonic() + (_DRAIN if running else 0.0)
             self._changed.notify_all()
 
     def wait(self, timeout: float | None = None) -> Status:
@@ -250,7 +249,7 @@ class Coordinator:
         try:
             while self._commit_next():
                 pass
-        except (ConflictError, StoreError) as error:
+        except LakeError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 # a thread has nobody to raise to
             self._fail(RunFailedError(f"The coordinator failed: {error!r}. Resume the run."), error)
@@ -272,7 +271,9 @@ class Coordinator:
         with self._changed:
             while not self._progress.due(time.monotonic()):
                 if self._progress.ended:
-                    self._problem, self._cause = self._explain()
+                    self._problem, self._cause = explain(
+                        self.assignment.run, self._progress, self._writer.state
+                    )
                     return False
                 self._changed.wait(self._clock())
                 if self._give_up is not None and time.monotonic() >= self._give_up:
@@ -288,40 +289,27 @@ class Coordinator:
     def _clock(self) -> float | None:
         """Return how long the commit loop may sleep."""
         now = time.monotonic()
-        if self._give_up is not None:
-            return max(0.0, self._give_up - now)
-        return self._progress.wait(now) if self._progress.pending else None
+        ends = (
+            self._give_up - now if self._give_up is not None and self._progress.draining else None
+        )
+        due = self._progress.wait(now) if self._progress.pending or self._progress.lost else None
+        return min((max(0.0, end) for end in (ends, due) if end is not None), default=None)
 
     def _commit(self, batch: Batch) -> Commit:
         a = self.assignment
         place = Place(a.store, layout.home_of(a.branch, a.run), a.run, a.epoch)
-        empty = [write_lost(place, a.schema, failure) for failure in batch.lost]
+        retry = self._writer.log.retry
+        empty = [retry(partial(write_lost, place, a.schema, failure)) for failure in batch.lost]
         receipts = [*batch.receipts, *empty]
-        return self._writer.commit(receipts, failures_of(a.store, receipts))
-
-    def _explain(self) -> tuple[BaseException | None, BaseException | None]:
-        """Return the exception by which the run ends, and its cause."""
-        stop, state, run = self._progress.stop, self._writer.state, self.assignment.run
-        if stop is None or state.finished:
-            return None, None
-        rest = kept(run, state.inputs)
-        if stop.kind == "interrupted" and stop.error is not None:
-            return stop.error, None
-        if stop.kind == "cancelled":
-            return RunFailedError(f"Run {run!r} was cancelled. {rest}"), None
-        if stop.kind == "lost":
-            return RunLostError(f"The cluster was restarted during run {run!r}. {rest}"), stop.error
-        if stop.kind == "too-many":
-            return _too_many(self._progress, stop, rest), None
-        if stop.failure is not None and not isinstance(stop.error, LakeError):
-            return transform_error(stop.failure, state.inputs, rest), stop.error
-        return stop.error or RunFailedError(f"Run {run!r} ended early. {rest}"), None
+        return self._writer.commit(receipts, lambda: failures_of(a.store, receipts))
 
     def _beat_loop(self) -> None:
         done = False
         while not done:
             with self._changed:
                 done = self._changed.wait_for(lambda: self._done, BEAT)
+                if self._give_up is not None and time.monotonic() >= self._give_up + _INSIST:
+                    self._writer.log.stop.set()
             # Advisory: a beat that is late costs an observer some seconds, never data.
             with contextlib.suppress(StoreError):
                 self._put_beat()
@@ -358,49 +346,3 @@ def failures_of(store: ObjectStore, receipts: Sequence[Receipt]) -> list[Failure
             data = store.get(receipt.failures_key)
             found += read_failures(data, None, receipt.failures_key)
     return found
-
-
-def kept(run: str, inputs: int) -> str:
-    """Say what a run that ends early leaves, and how to go on."""
-    return (
-        f"Last checkpoint: {inputs} samples committed (not necessarily the first {inputs}). "
-        f"Run again with mode='resume', run={run!r} to continue."
-    )
-
-
-def transform_error(failure: Failure, inputs: int, kept: str) -> TransformError:
-    """Return the exception by which a failure ends a run."""
-    if failure.position is None:
-        where = f"in partition {failure.partition} of the input data"
-    elif failure.index is None:
-        where = f"at position {failure.position} of partition {failure.partition}"
-    else:
-        where = f"at index {failure.index} of the input data"
-    item = f" on the item: {failure.item}" if failure.item is not None else ""
-    tensor = f" (tensor {failure.tensor!r})" if failure.tensor is not None else ""
-    skip = (
-        "If you wish to skip the samples that cause errors, please specify on_error='skip'."
-        if failure.position is not None
-        else "on_error='skip' would leave out the whole partition."
-    )
-    return TransformError(
-        f"Transform failed {where}{item}{tensor}: {failure.exception}: {failure.message}\n"
-        f"{kept} {skip}",
-        index=failure.index,
-        item=failure.item,
-        partition=failure.partition,
-        position=failure.position,
-        samples_processed=inputs,
-    )
-
-
-def _too_many(progress: RunProgress, stop: Stop, kept: str) -> TooManyFailuresError:
-    failures = progress.before.failures + progress.failures
-    inputs = progress.before.inputs + progress.written_inputs
-    last = (
-        f" The last one: {stop.failure.exception}: {stop.failure.message}" if stop.failure else ""
-    )
-    return TooManyFailuresError(
-        f"{failures} of {inputs} samples failed, more than max_failures allows.{last}\n{kept} "
-        "lake.failures() lists what failed."
-    )

@@ -15,11 +15,13 @@ from dasklake._format import layout
 from dasklake._model.commit import RunState
 from dasklake._store.log import Log
 from dasklake._store.runs import RunWriter
-from dasklake._write.coordinator import failures_of, kept, transform_error
+from dasklake._write.coordinator import failures_of
+from dasklake._write.ending import kept, transform_error
 from dasklake._write.graph import Delivery, write_graph
 from dasklake._write.partition import Job, Outcome
 from dasklake._write.source import Source
 from dasklake._write.start import Request, start_run
+from dasklake.exceptions import LakeError
 
 __all__ = ["LazyWrite", "lazy_write"]
 
@@ -123,11 +125,11 @@ def _commit(
     found = _gather(outcomes)
     receipts = [o.receipt for o in found if o.receipt is not None]
     if receipts:
-        writer.commit(receipts, failures_of(place.store, receipts))
+        writer.commit(receipts, lambda: failures_of(place.store, receipts))
     for outcome in found:
         if outcome.receipt is None:
             inputs = writer.state.inputs
-            if outcome.failure is None or outcome.interrupt:
+            if outcome.interrupt or isinstance(outcome.error, LakeError) or not outcome.failure:
                 raise outcome.error or RuntimeError("a write task ended without an outcome")
             raise transform_error(
                 outcome.failure, inputs, kept(place.run, inputs)

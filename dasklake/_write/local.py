@@ -12,8 +12,9 @@ import dask.threaded
 from dask.callbacks import Callback
 
 from dasklake._write.coordinator import Assignment, Coordinator, Status
+from dasklake._write.failure import failure_of_task
 from dasklake._write.graph import WriteGraph
-from dasklake._write.partition import Outcome, failure_of_task
+from dasklake._write.partition import Outcome
 
 __all__ = ["LocalDeliver", "local_deliver", "run_locally"]
 

@@ -7,75 +7,23 @@ partition recognisable from storage alone.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from dasklake._format import layout
-from dasklake._format.chunk import ChunkHeader, write_chunk
-from dasklake._format.columns import ColumnBuilder
-from dasklake._format.segment import failures_bytes
-from dasklake._model.receipt import ChunkRef, Failure, Receipt
+from dasklake._model.receipt import Failure, Receipt
 from dasklake._model.schema import Schema
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
-from dasklake._write.sample import Encoder, Item, items_of
-from dasklake.exceptions import (
-    CorruptionError,
-    LakeNotSharedError,
-    MissingExtraError,
-    NotFoundError,
-    SampleError,
-    StoreError,
-)
+from dasklake._write.chunks import ChunkWriter, Place, write_lost
+from dasklake._write.failure import failure_of_sample, never_skipped
+from dasklake._write.sample import Item, items_of
+from dasklake.exceptions import LakeNotSharedError, NotFoundError, SampleError
 
-__all__ = ["Deliver", "Job", "Outcome", "Place", "write_lost", "write_partition"]
-
-#: More failures of one partition than this lie in an object of their own, so that receipts and
-#: chunk heads stay small.
-_INLINE_FAILURES = 8
-
-#: Characters kept of an item, a message and a traceback.
-_ITEM, _MESSAGE, _TRACEBACK = 120, 500, 4000
-
-#: Never a property of one sample: the run must stop, or Dask must try again.
-_NEVER_SKIPPED = (
-    MemoryError,
-    PermissionError,
-    ConnectionError,
-    TimeoutError,
-    StoreError,
-    CorruptionError,
-    MissingExtraError,
-)
-_NEVER_SKIPPED_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the chunks of an epoch of a run go.
-
-    Attributes
-    ----------
-    store : ObjectStore
-        The lake's objects.
-    home : str
-        ``<branch>/<run>``.
-    run : str
-        The run.
-    epoch : int
-        The epoch.
-    """
-
-    store: ObjectStore
-    home: str
-    run: str
-    epoch: int
+__all__ = ["Deliver", "Job", "Outcome", "PartMaker", "bind", "write_partition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +77,7 @@ class Deliver(Protocol):
 
 
 class Outcome(NamedTuple):
-    """How a write task ended: with a receipt, or at a failure that ends the run."""
+    """How a write task ended: with a receipt, or at a failure and an error that end the run."""
 
     receipt: Receipt | None
     failure: Failure | None = None
@@ -202,7 +150,6 @@ def write_partition(
         return None
     if deliver is not None and deliver.stopped():
         return None
-    check_shared(job)
     outcome = _Attempt(job, partition, start).run(makers, values)
     if deliver is None:
         return outcome
@@ -230,107 +177,6 @@ def _check_shared(store: ObjectStore, home: str, version: int, commit_id: str) -
         )
 
 
-def write_lost(place: Place, schema: Schema, failure: Failure) -> Receipt:
-    """Write the empty chunk of a partition that failed as a whole, and return its receipt."""
-    attempt = _Chunks(place, schema, failure.partition, 0)
-    attempt.failures.append(failure)
-    return attempt.finish(0)
-
-
-class _Chunks:
-    """The chunks of one attempt at a partition."""
-
-    def __init__(self, place: Place, schema: Schema, partition: int, chunk_size: int) -> None:
-        self.place = place
-        self.partition = partition
-        self.chunk_size = chunk_size
-        self.attempt = layout.new_id()
-        self.encoder = Encoder(schema)
-        self.builders: dict[str, ColumnBuilder] = self.encoder.builders()
-        self.chunks: list[ChunkRef] = []
-        self.failures: list[Failure] = []
-
-    @property
-    def rows(self) -> int:
-        return next(iter(self.builders.values())).rows
-
-    def add(self, encoded: Mapping[str, Any]) -> None:
-        """Add one encoded sample; a full chunk is written when the next sample comes."""
-        if self.rows and sum(b.nbytes for b in self.builders.values()) >= self.chunk_size:
-            self._flush(last=False, inputs=0)
-        for name, builder in self.builders.items():
-            builder.append(encoded[name])
-        if any(builder.borrowed for builder in self.builders.values()):
-            # Too large to copy: written before the user's code can change it.
-            self._flush(last=False, inputs=0)
-
-    def extend(self, columns: Mapping[str, Any]) -> None:
-        """Add many encoded samples, cut into chunks."""
-        rows = len(next(iter(columns.values())))
-        size = sum(column.nbytes for column in columns.values())
-        step = max(1, int(rows * self.chunk_size / max(size, 1)))
-        for begin in range(0, rows, step):
-            if self.rows:
-                self._flush(last=False, inputs=0)
-            for name, builder in self.builders.items():
-                builder.extend(columns[name].slice(begin, step))
-
-    def finish(self, inputs: int) -> Receipt:
-        """Write the last chunk and return the receipt."""
-        few = tuple(self.failures) if len(self.failures) <= _INLINE_FAILURES else ()
-        key = None
-        if self.failures and not few:
-            key = layout.partition_failures_key(
-                self.place.home, self.partition, self.place.epoch, self.attempt
-            )
-            self.place.store.put(key, failures_bytes(self.failures))
-        self._flush(last=True, inputs=inputs, failures=few, failures_key=key)
-        return Receipt(
-            run=self.place.run,
-            epoch=self.place.epoch,
-            partition=self.partition,
-            attempt=self.attempt,
-            chunks=tuple(self.chunks),
-            inputs=inputs,
-            failures=few,
-            failures_key=key,
-            failed=len(self.failures),
-        )
-
-    def _flush(
-        self,
-        *,
-        last: bool,
-        inputs: int,
-        failures: tuple[Failure, ...] = (),
-        failures_key: str | None = None,
-    ) -> None:
-        number = len(self.chunks)
-        branch, _, run = self.place.home.partition("/")
-        header = ChunkHeader(
-            branch=branch,
-            run=run,
-            epoch=self.place.epoch,
-            partition=self.partition,
-            attempt=self.attempt,
-            chunk=number,
-            last=last,
-            inputs=inputs,
-            failures=failures,
-            failures_key=failures_key,
-            failed=len(self.failures) if last else 0,
-        )
-        columns = [column for b in self.builders.values() for column in b.finish()]
-        chunk = write_chunk(columns, header)
-        key = layout.chunk_key(
-            self.place.home, self.partition, self.place.epoch, self.attempt, number
-        )
-        self.place.store.put(key, chunk.data)
-        size = len(chunk.data)
-        self.chunks.append(ChunkRef(number, chunk.rows, size, chunk.head, chunk.crc))
-        self.builders = self.encoder.builders()
-
-
 class _Attempt:
     """One attempt at a partition: goes through its items and decides what a failure means."""
 
@@ -338,15 +184,19 @@ class _Attempt:
         self.job = job
         self.partition = partition
         self.start = start
-        self.chunks = _Chunks(job.place, job.schema, partition, job.chunk_size)
+        self.chunks = ChunkWriter(job.place, job.schema, partition, job.chunk_size)
 
     def run(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Outcome:
         """Write the partition and say how it ended."""
         try:
+            check_shared(self.job)
             return self._run(self._items(makers, values))
+        except LakeNotSharedError as error:
+            # Not raised: Dask would try again, and hide it where other workers see the lake.
+            return Outcome(None, self._failure(error, None, None), error)
         except (KeyboardInterrupt, SystemExit) as error:
             # Uncaught they would take the worker down, four times, and the cause with it.
-            return Outcome(None, None, error, interrupt=True)
+            return Outcome(None, self._failure(error, None, None), error, interrupt=True)
 
     def _items(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Iterator[Item]:
         parts = tuple(make(values) for make in makers)
@@ -404,76 +254,6 @@ class _Attempt:
         return Outcome(write_lost(self.job.place, self.job.schema, failure))
 
     def _failure(self, error: BaseException, position: int | None, item: Any) -> Failure:
-        known = self.start is not None and position is not None
-        return Failure(
-            run=self.job.place.run,
-            partition=self.partition,
-            position=position,
-            index=(self.start or 0) + (position or 0) if known else None,
-            item=None if position is None else describe_item(item),
-            tensor=error.tensor if isinstance(error, SampleError) else None,
-            exception=type(error).__qualname__,
-            message=_shorten(str(error), _MESSAGE),
-            traceback=_shorten(_trace(error), _TRACEBACK),
+        return failure_of_sample(
+            self.job.place.run, self.partition, error, (self.start, position), item
         )
-
-
-def never_skipped(error: BaseException | None) -> bool:
-    """Whether an error says something of the storage or the machine, not of a sample."""
-    return isinstance(error, _NEVER_SKIPPED) or (
-        isinstance(error, OSError) and error.errno in _NEVER_SKIPPED_ERRNO
-    )
-
-
-def describe_item(item: Any) -> str:
-    """Show an item as far as it helps to find it again."""
-    if isinstance(item, Mapping):
-        inside = ", ".join(f"{key!r}: {describe_item(value)}" for key, value in item.items())
-        return _shorten(f"{{{inside}}}", _ITEM)
-    if hasattr(item, "shape") and hasattr(item, "dtype") and bool(getattr(item, "ndim", 0)):
-        return f"array of shape {tuple(item.shape)} and dtype {item.dtype}"
-    return _shorten(repr(item), _ITEM)
-
-
-def _shorten(text: str, most: int) -> str:
-    if len(text) <= most:
-        return text
-    half = (most - 3) // 2
-    return f"{text[:half]} … {text[-half:]}"
-
-
-def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
-
-
-def failure_of_task(
-    run: str, partition: int, error: BaseException | None, text: str, message: str | None = None
-) -> Failure:
-    """Describe a partition whose task failed before our part of it was reached.
-
-    Parameters
-    ----------
-    run : str
-        The run.
-    partition : int
-        Number of the partition.
-    error : BaseException or None
-        What was raised, where it could be brought here.
-    text : str
-        Its traceback.
-    message : str, optional
-        Its message, where the error itself could not be brought here.
-    """
-    name = type(error).__qualname__ if error is not None else "Exception"
-    said = str(error) if error is not None else str(message)
-    return Failure(
-        run=run,
-        partition=partition,
-        position=None,
-        index=None,
-        item=None,
-        tensor=None,
-        exception=name,
-        message=_shorten(said, _MESSAGE),
-        traceback=_shorten(text, _TRACEBACK),
-    )

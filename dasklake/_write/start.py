@@ -108,23 +108,29 @@ def start_run(log: Log, request: Request) -> Start:
     if request.run is not None:
         layout.valid_name("run", request.run)
     head, _ = create_lake(log, request.schema, single_writer=log.store.single_writer)
-    if request.mode == "create":
-        _refuse_existing(log, head)
-    if request.mode != "overwrite":
-        _check_schema(head.schema, request.schema)
     run = request.run or (_only_run(head) if request.mode == "resume" else None)
-    if request.mode != "resume" or run is None or run not in head.runs:
-        run = run or f"run-{layout.new_id()[:8]}"
-        try:
-            entry = begin(log, head, run, request.plan, alone=request.mode == "create")
-        except LakeExistsError:
-            # Two first calls of the same script: the other one has begun the run.
-            if request.mode != "resume":
-                raise
-            head = log.require_head()
-        else:
-            return Start(run, entry, tuple(range(request.partitions)))
-    return _resume(log, head, run, request)
+    if request.mode == "resume" and run is not None and run in head.runs:
+        return _resume(log, head, run, request)
+    run = run or f"run-{layout.new_id()[:8]}"
+    try:
+        entry = begin(log, head, run, request.plan, check=lambda known: _check(known, log, request))
+    except LakeExistsError:
+        # Two first calls of the same script: the other one has begun the run.
+        if request.mode != "resume":
+            raise
+        head = log.require_head()
+        return _resume(log, head, request.run or _only_run(head) or run, request)
+    return Start(run, entry, tuple(range(request.partitions)))
+
+
+def _check(known: Commit, log: Log, request: Request) -> None:
+    """Raise where a new run must not begin on a version; asked again after each lost race."""
+    if request.mode == "create":
+        _refuse_existing(log, known)
+    if request.mode == "resume" and request.run is None and known.runs:
+        raise LakeExistsError("The lake has a run by now. Continue it with mode='resume'.")
+    if request.mode != "overwrite":
+        _check_schema(known.schema, request.schema)
 
 
 def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
@@ -132,7 +138,8 @@ def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
     check_plan(run, state.plan, request)
     if state.finished:
         return Start(run, head, ())
-    if is_alive(log.store, log.branch, run, max(state.epoch, state.closed + 1)):
+    # Where the newest epoch is closed nobody leads the run, whatever still beats.
+    if state.closed < state.epoch and is_alive(log.store, log.branch, run, state.epoch):
         raise RunActiveError(
             f"Run {run!r} is being written by another coordinator. Wait for it (`dasklake watch` "
             "shows it), or stop it and try again."

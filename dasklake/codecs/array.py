@@ -171,9 +171,7 @@ class LabelCodec(ArrayCodec):
         return pa.array(found, self.storage.type, mask=codes < 0)
 
 
-def column_of(
-    array: npt.NDArray[Any], spec: TensorSpec, missing: npt.NDArray[np.bool_] | None = None
-) -> pa.Array:
+def column_of(array: npt.NDArray[Any], spec: TensorSpec) -> pa.Array:
     """Return stored numbers, axis 0 = samples, as a column of the spec's type, without a copy."""
     storage = storage_of(spec)
     if storage.layout is Layout.TENSOR:
@@ -182,10 +180,10 @@ def column_of(
         return pa.ExtensionArray.from_storage(storage.type, rows)
     if array.dtype == np.int64 and not pa.types.is_integer(storage.type):
         # A time that is no time stays one: by way of numpy's times Arrow makes it a null.
-        return pa.array(array, pa.int64(), mask=missing).view(storage.type)
+        return pa.array(array, pa.int64()).view(storage.type)
     if pa.types.is_boolean(storage.type):
         array = array.astype(bool, copy=False)
-    return pa.array(array, storage.type, mask=missing, from_pandas=False)
+    return pa.array(array, storage.type, from_pandas=False)
 
 
 def _has_names(value: Any) -> bool:

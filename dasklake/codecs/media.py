@@ -16,12 +16,16 @@ import numpy.typing as npt
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Blob, storage_of
 from dasklake.codecs.convert import to_shape
+from dasklake.codecs.headers import jpeg_shape, png_shape
 from dasklake.codecs.packing import Encoded, shorten
 from dasklake.exceptions import MissingExtraError, SampleError
 
 __all__ = ["ImageCodec", "decode_image"]
 
 _MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+
+#: What reads the shape from the first bytes.
+_QUICK = {"jpeg": jpeg_shape, "png": png_shape}
 
 #: Colour modes whose pixels are bytes, and their channels.
 _CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "YCbCr": 3}
@@ -77,10 +81,10 @@ class ImageCodec:
             ) from error
 
     def _from_bytes(self, data: bytes) -> Blob:
-        image = _open(data)
-        if data.startswith(_MAGIC[self._compression]):
-            return Blob(data, self._shape(image))
-        return self._from_image(image)
+        if not data.startswith(_MAGIC[self._compression]):
+            return self._from_image(_open(data))
+        shape = _QUICK[self._compression](data)
+        return Blob(data, self._fitted(shape) if shape else self._shape(_open(data)))
 
     def _from_image(self, image: Any) -> Blob:
         shape = self._shape(image)
@@ -113,12 +117,15 @@ class ImageCodec:
         return Blob(self._save(image), array.shape)
 
     def _shape(self, image: Any) -> tuple[int, ...]:
-        """Return the shape of the pixels from the header, checked against the spec."""
-        mode = _plain_mode(image)
-        channels = _CHANNELS[mode]
+        """Return the shape of an image's pixels, checked against the spec."""
         width, height = image.size
-        shape = (height, width) if self._rank == 2 and channels == 1 else (height, width, channels)
-        to_shape(np.broadcast_to(np.uint8(0), shape), self.spec.shape, self.spec.kind.ranks)
+        return self._fitted((height, width, _CHANNELS[_plain_mode(image)]))
+
+    def _fitted(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if self._rank == 2 and shape[2] == 1:
+            shape = shape[:2]
+        if self.spec.shape != (None, None, None):
+            to_shape(np.broadcast_to(np.uint8(0), shape), self.spec.shape)
         return shape
 
     def _save(self, image: Any) -> bytes:

@@ -10,7 +10,7 @@ import dasklake
 from tests.benchmarks.common import RECORDS, cluster, load, measure, scratch
 
 PAIRS = 5
-PARTITIONS = 140
+PARTITIONS = 150
 CHECKPOINTS = 25
 
 

@@ -104,7 +104,9 @@ def cluster() -> Iterator[Client]:
     with (
         scratch() as folder,
         dask.config.set({"temporary-directory": folder}),
-        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0") as workers,
+        LocalCluster(
+            n_workers=WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        ) as workers,
         Client(workers) as client,
     ):
         yield client

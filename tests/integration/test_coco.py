@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,6 +203,44 @@ def test_schedulers(
     lake = dasklake.open(url)
     assert_equals(lake, truth(shapes.document))
     assert checkpoints(lake)[-1].progress.percent == 100
+
+
+class Traced:
+    """An index that writes down each process it arrives in."""
+
+    def __init__(self, index: coco.CocoIndex, journal: str) -> None:
+        self.index, self.journal = index, journal
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return arrive, (self.index, self.journal)
+
+
+def arrive(index: coco.CocoIndex, journal: str) -> Traced:
+    """Append the process to the journal."""
+    with Path(journal).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return Traced(index, journal)
+
+
+def traced_sample(image_id: int, *, traced: Traced) -> dict[str, Any]:
+    """Make a sample."""
+    return coco.sample(image_id, coco=traced.index, images="s3://b/images")
+
+
+def test_index_arrives_once(client: Client, shapes: ShapeSet, tmp_path: Path) -> None:
+    """Each worker process gets the annotation index once, however many tasks it runs."""
+    index = coco.CocoIndex.from_document(shapes.document)
+    journal = tmp_path / "journal"
+    dasklake.to_lake(
+        db.from_sequence(index.image_ids.tolist(), npartitions=20),
+        str(tmp_path / "lake"),
+        schema=coco.schema(index),
+        transform=traced_sample,
+        transform_kwargs={"traced": delayed(Traced(index, str(journal)), traverse=False)},
+        checkpoint_every=4,
+    )
+    arrivals = Counter(map(int, journal.read_text().split()))
+    assert [arrivals[pid] for pid in client.run(os.getpid).values()] == [1, 1]
 
 
 def test_skipped_image(shapes: ShapeSet, tmp_path: Path) -> None:

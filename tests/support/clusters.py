@@ -108,9 +108,10 @@ class Stage:
     def checkpoints(self) -> list[Commit]:
         """Return the commits that made samples visible, oldest first."""
         try:
-            return dasklake.open(self.url).log()[::-1]
+            log = dasklake.open(self.url).log()
         except LakeNotFoundError:
             return []
+        return [commit for commit in reversed(log) if commit.progress is not None]
 
     def wait_for_checkpoints(self, count: int) -> None:
         """Wait until that many commits are visible."""

@@ -7,7 +7,7 @@ import pytest
 
 from dasklake._format.segment import manifest_of
 from dasklake._model.receipt import ChunkRef, Receipt
-from dasklake._read.plan import ReadPlan, Span
+from dasklake._read.plan import ReadPlan
 
 
 def _plan(*rows: int, size: int = 100) -> ReadPlan:
@@ -25,14 +25,6 @@ def test_every_row_has_its_place(rows: tuple[int, ...]) -> None:
     wanted = [(chunk, row) for chunk, n in enumerate(rows) for row in range(n)]
     assert len(plan) == len(wanted)
     assert [plan.locate(i) for i in range(len(plan))] == wanted
-
-
-def test_slices_become_spans() -> None:
-    """A slice is cut at the borders of chunks, and ends where the rows end."""
-    plan = _plan(2, 0, 5, 1)
-    assert plan.spans(1, 100) == [Span(0, 1, 2), Span(2, 0, 5), Span(3, 0, 1)]
-    assert plan.spans(3, 4) == [Span(2, 1, 2)]
-    assert plan.spans(5, 5) == []
 
 
 def test_groups_keep_order_and_size() -> None:

@@ -1,0 +1,122 @@
+"""Failures: which may be skipped, and what is kept of them."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from dasklake._model.receipt import Failure
+from dasklake.exceptions import CorruptionError, MissingExtraError, SampleError, StoreError
+
+__all__ = ["describe_item", "failure_of_sample", "failure_of_task", "never_skipped"]
+
+#: Characters kept of an item, a message and a traceback.
+_ITEM, _MESSAGE, _TRACEBACK = 120, 500, 4000
+
+#: Never a property of one sample: the run must stop, or Dask must try again.
+_NEVER_SKIPPED = (
+    MemoryError,
+    PermissionError,
+    ConnectionError,
+    TimeoutError,
+    StoreError,
+    CorruptionError,
+    MissingExtraError,
+)
+_NEVER_SKIPPED_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+
+
+def never_skipped(error: BaseException | None) -> bool:
+    """Whether an error says something of the storage or the machine, not of a sample."""
+    return isinstance(error, _NEVER_SKIPPED) or (
+        isinstance(error, OSError) and error.errno in _NEVER_SKIPPED_ERRNO
+    )
+
+
+def failure_of_sample(
+    run: str,
+    partition: int,
+    error: BaseException,
+    place: tuple[int | None, int | None],
+    item: Any,
+) -> Failure:
+    """Describe a sample that failed in a write task, or a partition that did.
+
+    Parameters
+    ----------
+    run : str
+        The run.
+    partition : int
+        Number of the partition.
+    error : BaseException
+        What was raised.
+    place : tuple of (int or None, int or None)
+        Place of the partition's first sample in the input, where known; and of the failed sample
+        in the partition, None where the partition failed as a whole.
+    item : object
+        The failed item.
+    """
+    start, position = place
+    return Failure(
+        run=run,
+        partition=partition,
+        position=position,
+        index=None if start is None or position is None else start + position,
+        item=None if position is None else describe_item(item),
+        tensor=error.tensor if isinstance(error, SampleError) else None,
+        exception=type(error).__qualname__,
+        message=_shorten(str(error), _MESSAGE),
+        traceback=_shorten("".join(traceback.format_exception(error)), _TRACEBACK),
+    )
+
+
+def describe_item(item: Any) -> str:
+    """Show an item as far as it helps to find it again."""
+    if isinstance(item, Mapping):
+        inside = ", ".join(f"{key!r}: {describe_item(value)}" for key, value in item.items())
+        return _shorten(f"{{{inside}}}", _ITEM)
+    if hasattr(item, "shape") and hasattr(item, "dtype") and bool(getattr(item, "ndim", 0)):
+        return f"array of shape {tuple(item.shape)} and dtype {item.dtype}"
+    return _shorten(repr(item), _ITEM)
+
+
+def _shorten(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    half = (most - 3) // 2
+    return f"{text[:half]} … {text[-half:]}"
+
+
+def failure_of_task(
+    run: str, partition: int, error: BaseException | None, text: str, message: str | None = None
+) -> Failure:
+    """Describe a partition whose task failed before our part of it was reached.
+
+    Parameters
+    ----------
+    run : str
+        The run.
+    partition : int
+        Number of the partition.
+    error : BaseException or None
+        What was raised, where it could be brought here.
+    text : str
+        Its traceback.
+    message : str, optional
+        Its message, where the error itself could not be brought here.
+    """
+    name = type(error).__qualname__ if error is not None else "Exception"
+    said = str(error) if error is not None else str(message)
+    return Failure(
+        run=run,
+        partition=partition,
+        position=None,
+        index=None,
+        item=None,
+        tensor=None,
+        exception=name,
+        message=_shorten(said, _MESSAGE),
+        traceback=_shorten(text, _TRACEBACK),
+    )
