@@ -22,7 +22,7 @@ from dasklake._store.objects import ObjectStore, absolute_url
 from dasklake._write.bar import make_bar
 from dasklake._write.checkpoint import Every, MaxFailures
 from dasklake._write.chunks import Place
-from dasklake._write.coordinator import Assignment, Status
+from dasklake._write.coordinator import Assignment, Status, commit_adopted
 from dasklake._write.graph import Delivery, write_graph
 from dasklake._write.lazy import LazyWrite, lazy_write
 from dasklake._write.local import local_deliver, run_locally
@@ -349,12 +349,14 @@ def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteRep
         if attached is not None:
             return attached
     start = start_run(log, request)
-    if not start.missing:
+    if not start.missing and not start.adopted:
         seconds = time.monotonic() - write.began
         return _report(start.run, start.entry.version, start.state, seconds)
     place = Place(write.store, layout.home_of(log.branch, start.run), start.run, start.state.epoch)
     name = f"to_lake-{start.run}-{start.state.epoch}-{layout.new_id()[:8]}"
     assignment = _assignment(write, start, log)
+    if not start.missing:
+        return _report_status(write, start.run, commit_adopted(assignment))
     choice = write.options.coordinator
     on_scheduler = client is not None and choice != "client"
     if on_scheduler:
@@ -422,6 +424,7 @@ def _assignment(write: _Write, start: Start, log: Log) -> Assignment:
         label=start.run,
         message=write.message,
         missing=start.missing,
+        adopted=start.adopted,
         every=write.every,
         skip=write.skip,
         max_failures=write.max_failures,

@@ -116,6 +116,8 @@ def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
     """
     key = layout.segment_key(ref.name)
     batch = _checked(data, ref, key)
+    if any(column.null_count for column in batch.columns):
+        raise _damaged(key, "it has gaps")
     try:
         home = batch.column("home")
         arrays = {

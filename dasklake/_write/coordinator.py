@@ -30,7 +30,7 @@ from dasklake._write.failure import never_skipped
 from dasklake._write.partition import Outcome
 from dasklake.exceptions import LakeError, RunFailedError, StoreError
 
-__all__ = ["Assignment", "Coordinator", "Status", "failures_of"]
+__all__ = ["Assignment", "Coordinator", "Status", "commit_adopted", "failures_of"]
 
 #: Longest wait, in seconds, for tasks that are running when the run is stopped.
 _DRAIN = 60.0
@@ -61,6 +61,8 @@ class Assignment:
         First line of commit messages.
     missing : tuple of int
         Partitions to write.
+    adopted : tuple of Receipt
+        Partitions that are on storage already.
     every : Every
         When a checkpoint is due.
     skip : bool
@@ -78,6 +80,7 @@ class Assignment:
     label: str
     message: str | None
     missing: tuple[int, ...]
+    adopted: tuple[Receipt, ...]
     every: Every
     skip: bool
     max_failures: MaxFailures
@@ -159,10 +162,13 @@ class Coordinator:
         log = Log(a.store, a.branch)
         known = log.read(a.version)
         self._writer = RunWriter(log, a.run, a.epoch, known, a.schema, a.label, a.message)
+        partitions = {*a.missing, *(receipt.partition for receipt in a.adopted)}
         self._progress = RunProgress(
-            a.missing, a.every, a.max_failures, self._writer.state, time.monotonic()
+            partitions, a.every, a.max_failures, self._writer.state, time.monotonic()
         )
         self._put_beat()
+        for receipt in a.adopted:
+            self._progress.received(receipt)
         for target in (self._commit_loop, self._beat_loop):
             name = f"dasklake-{a.run}-{target.__name__.strip('_')}"
             self._threads.append(threading.Thread(target=target, name=name, daemon=True))
@@ -346,3 +352,12 @@ def failures_of(store: ObjectStore, receipts: Sequence[Receipt]) -> list[Failure
             data = store.get(receipt.failures_key)
             found += read_failures(data, None, receipt.failures_key)
     return found
+
+
+def commit_adopted(assignment: Assignment) -> Status:
+    """Commit a run of which everything that was missing lies on storage already."""
+    coordinator = Coordinator(assignment)
+    coordinator.start()
+    status = coordinator.wait()
+    coordinator.join()
+    return status

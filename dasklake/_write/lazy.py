@@ -100,7 +100,9 @@ def _begin(job: Job, request: Request) -> Job:
     home = layout.home_of(log.branch, start.run)
     place = replace(job.place, home=home, run=start.run, epoch=start.state.epoch)
     entry = (start.entry.version, start.entry.id)
-    return replace(job, place=place, entry=entry, only=frozenset(start.missing))
+    return replace(
+        job, place=place, entry=entry, only=frozenset(start.missing), adopted=start.adopted
+    )
 
 
 def _gather(outcomes: Sequence[Any]) -> list[Outcome]:
@@ -123,7 +125,7 @@ def _commit(
         log, place.run, place.epoch, log.read(job.entry[0]), job.schema, place.run, message
     )
     found = _gather(outcomes)
-    receipts = [o.receipt for o in found if o.receipt is not None]
+    receipts = [*job.adopted, *(o.receipt for o in found if o.receipt is not None)]
     if receipts:
         writer.commit(receipts, lambda: failures_of(place.store, receipts))
     for outcome in found:

@@ -52,6 +52,8 @@ class Job:
         Bytes after which a chunk is full.
     only : frozenset of int or None
         The partitions to write, where the graph holds more.
+    adopted : tuple of Receipt
+        Partitions that are on storage already, where the graph commits them.
     """
 
     place: Place
@@ -64,6 +66,7 @@ class Job:
     skip: bool = False
     chunk_size: int = 64 << 20
     only: frozenset[int] | None = None
+    adopted: tuple[Receipt, ...] = ()
 
 
 class Deliver(Protocol):

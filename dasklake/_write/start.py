@@ -9,10 +9,12 @@ import numpy as np
 from dasklake._format import layout
 from dasklake._format.documents import schema_digest
 from dasklake._model.commit import Commit, Plan, RunState
+from dasklake._model.receipt import Receipt
 from dasklake._model.schema import Schema
 from dasklake._store.heartbeat import is_alive
 from dasklake._store.log import Log
 from dasklake._store.runs import begin, create_lake, resume
+from dasklake._write.adopt import adoptable
 from dasklake.exceptions import (
     InvalidInputError,
     LakeExistsError,
@@ -77,11 +79,14 @@ class Start:
         The entry of the epoch; the head, where the run is finished.
     missing : tuple of int
         Partitions to write; empty where the run is finished.
+    adopted : tuple of Receipt
+        Partitions that are on storage already and only have to be committed.
     """
 
     run: str
     entry: Commit
     missing: tuple[int, ...]
+    adopted: tuple[Receipt, ...] = ()
 
     @property
     def state(self) -> RunState:
@@ -153,8 +158,10 @@ def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
     home = layout.home_of(log.branch, run)
     mine = [i for i, name in enumerate(manifest.home) if name == home]
     done = np.unique(manifest.partition[np.isin(manifest.run, mine)])
-    missing = np.setdiff1d(np.arange(state.plan.partitions), done)
-    return Start(run, entry, tuple(missing.tolist()))
+    missing = np.setdiff1d(np.arange(state.plan.partitions), done).tolist()
+    adopted = adoptable(log.store, home, missing, closed=entry.runs[run].closed)
+    kept = {receipt.partition for receipt in adopted}
+    return Start(run, entry, tuple(p for p in missing if p not in kept), tuple(adopted))
 
 
 def _refuse_existing(log: Log, head: Commit) -> None:

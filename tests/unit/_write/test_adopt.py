@@ -1,0 +1,90 @@
+"""What a resume takes over from storage, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from dasklake._format import layout
+from dasklake._model.receipt import Failure, Receipt
+from dasklake._model.schema import Schema, TensorSpec
+from dasklake._store.objects import ObjectStore
+from dasklake._write.adopt import adoptable
+from dasklake._write.chunks import ChunkWriter, Place, write_lost
+
+SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})
+HOME = "main/job"
+
+
+@pytest.fixture
+def store(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
+    """Make an empty store on a local disk."""
+    return ObjectStore(f"file://{tmp_path_factory.mktemp('lake')}")
+
+
+def write(store: ObjectStore, partition: int, rows: Sequence[int], epoch: int = 1) -> Receipt:
+    """Write a partition in chunks of a few samples."""
+    chunks = ChunkWriter(Place(store, HOME, "job", epoch), SCHEMA, partition, 64)
+    for x in rows:
+        chunks.add({"x": x})
+    return chunks.finish(len(rows))
+
+
+def keys(receipt: Receipt) -> list[str]:
+    """Return the keys of a receipt's chunks."""
+    return [
+        layout.chunk_key(HOME, receipt.partition, receipt.epoch, receipt.attempt, chunk.chunk)
+        for chunk in receipt.chunks
+    ]
+
+
+def test_complete_partitions_are_adopted_as_their_receipts(store: ObjectStore) -> None:
+    """What is read from the chunks of a partition is the receipt that its task handed back."""
+    receipts = [write(store, 0, range(40)), write(store, 3, []), write(store, 5, [7])]
+    assert len(receipts[0].chunks) > 1
+    assert adoptable(store, HOME, range(10), closed=0) == receipts
+
+
+def test_failures_are_adopted_with_their_partition(store: ObjectStore) -> None:
+    """A partition that failed as a whole is adopted with the failure that says so."""
+    failure = Failure("job", 2, None, None, None, None, "ValueError", "no", "trace")
+    receipt = write_lost(Place(store, HOME, "job", 1), SCHEMA, failure)
+    assert adoptable(store, HOME, [2], closed=0) == [receipt]
+    assert receipt.failures == (failure,)
+
+
+@pytest.mark.parametrize("number", [0, 1, -1])
+def test_incomplete_attempts_are_left(store: ObjectStore, number: int) -> None:
+    """An attempt of which any chunk is missing is not adopted."""
+    receipt = write(store, 0, range(40))
+    store.delete([keys(receipt)[number]])
+    assert adoptable(store, HOME, [0], closed=0) == []
+
+
+def test_damaged_attempts_are_left_and_another_is_taken(store: ObjectStore) -> None:
+    """A damaged chunk spoils its attempt; a second, whole attempt is adopted in its place."""
+    damaged, whole = sorted(
+        (write(store, 0, range(40)), write(store, 0, range(40))), key=lambda r: r.attempt
+    )
+    key = keys(damaged)[1]
+    data = bytearray(store.get(key))
+    data[-100] ^= 0xFF
+    store.put(key, bytes(data))
+    assert adoptable(store, HOME, [0], closed=0) == [whole]
+
+
+def test_closed_epochs_and_committed_partitions_are_left(store: ObjectStore) -> None:
+    """Chunks of an epoch that a reset closed are not adopted, nor partitions that nobody misses."""
+    write(store, 0, [1], epoch=1)
+    second = write(store, 1, [2], epoch=2)
+    write(store, 2, [3], epoch=2)
+    assert adoptable(store, HOME, [0, 1], closed=1) == [second]
+
+
+def test_chunks_under_a_wrong_name_are_left(store: ObjectStore) -> None:
+    """A chunk that says it belongs elsewhere is not adopted under the name it was given."""
+    receipt = write(store, 0, [1])
+    (key,) = keys(receipt)
+    store.put(layout.chunk_key(HOME, 1, 1, receipt.attempt, 0), store.get(key))
+    assert adoptable(store, HOME, [1], closed=0) == []
