@@ -34,6 +34,9 @@ __all__ = ["CheckpointPlugin", "TaskDeliver"]
 #: Name of our entry in a task's metadata.
 _METADATA = "dasklake"
 
+#: Dask's own client for tasks whose results nobody holds.
+_ADOPTER = "fire-and-forget"
+
 #: Seconds a wait call stays on the scheduler before it answers "still running".
 _LONG_POLL = 0.5
 
@@ -147,15 +150,20 @@ class CheckpointPlugin(SchedulerPlugin):
             active.coordinator.stop(kind)
             self._take_back(active)
 
-    def update_graph(self, scheduler: Scheduler, *, tasks: list[Any], **_: Any) -> None:
-        """Adopt the write tasks of a run, so that nobody has to hold their results."""
+    def update_graph(
+        self, scheduler: Scheduler, *, client: str, tasks: list[Any], **_: Any
+    ) -> None:
+        """Adopt the write tasks of a run, so that nobody holds their results."""
         for key in tasks:
             active = self._run_of(key)
             if active is not None:
                 active.keys[key] = key[1]
         for active in self.runs.values():
             if active.keys and not active.adopted:
-                scheduler.client_desires_keys(list(active.keys), client="fire-and-forget")
+                keys = list(active.keys)
+                scheduler.client_desires_keys(keys, client=_ADOPTER)
+                # At once: what a client held would be computed again when a worker dies.
+                scheduler.client_releases_keys(keys, client=client)
                 active.adopted = True
 
     def transition(self, key: Any, start: Any, finish: Any, *_: Any, **kwargs: Any) -> None:  # noqa: ARG002 # Dask's signature
@@ -230,9 +238,8 @@ class CheckpointPlugin(SchedulerPlugin):
         for key in waiting:
             del active.keys[key]
         active.coordinator.drain(running)
-        self.scheduler.stimulus_cancel(
-            waiting, client="fire-and-forget", force=True, reason="dasklake", msg="the run ended"
-        )
+        # Nobody else wants them. (A forced cancel would go through all of them once for each.)
+        self.scheduler.client_releases_keys(waiting, client=_ADOPTER)
 
     async def before_close(self) -> None:
         """Commit what is complete before the scheduler goes."""

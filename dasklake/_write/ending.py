@@ -9,6 +9,7 @@ from dasklake.exceptions import (
     LakeError,
     RunFailedError,
     RunLostError,
+    SampleError,
     TooManyFailuresError,
     TransformError,
 )
@@ -46,9 +47,14 @@ def explain(run: str, progress: RunProgress, state: RunState) -> Ending:
     if stop.kind == "lost":
         return RunLostError(f"The cluster was restarted during run {run!r}. {rest}"), stop.error
     interrupted = stop.kind == "interrupted" and stop.error is not None
-    if not interrupted and stop.failure is not None and not isinstance(stop.error, LakeError):
+    if not interrupted and stop.failure is not None and not _of_lake(stop.error):
         return transform_error(stop.failure, state.inputs, rest), stop.error
     return stop.error or RunFailedError(f"Run {run!r} ended early. {rest}"), None
+
+
+def _of_lake(error: BaseException | None) -> bool:
+    """Whether an error is about the lake or its storage, and speaks for itself."""
+    return isinstance(error, LakeError) and not isinstance(error, SampleError | RunFailedError)
 
 
 def kept(run: str, inputs: int) -> str:

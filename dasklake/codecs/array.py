@@ -132,6 +132,9 @@ class LabelCodec(ArrayCodec):
     def _checked(self, value: object) -> npt.NDArray[Any]:
         if _has_names(value):
             value = self._indices(value)
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+            # Indices are counted with whatever integers numpy makes by default: by value.
+            value = lossless(value, self._dtype)
         array = super()._checked(value)
         if self._names is not None and array.size:
             high = int(array.max())
