@@ -40,6 +40,9 @@ _ADOPTER = "fire-and-forget"
 #: Seconds a wait call stays on the scheduler before it answers "still running".
 _LONG_POLL = 0.5
 
+#: Seconds until the scheduler is asked again whether it is still taking graphs in.
+_SOON = 0.1
+
 #: Runs that are remembered after their end.
 _REMEMBERED = 16
 
@@ -54,23 +57,31 @@ class TaskDeliver:
         """Attach it."""
         worker: Worker = get_worker()
         task = worker.state.tasks[worker.get_current_task()]
-        task.metadata[_METADATA] = dumps(_portable(outcome))
+        task.metadata[_METADATA] = _packed(outcome)
 
     def stopped(self) -> bool:
         """Return False: the scheduler takes tasks back by itself."""
         return False
 
 
-def _portable(outcome: Outcome) -> Outcome:
-    """Return the outcome with an error that can travel."""
-    if outcome.error is None:
-        return outcome
+def _packed(outcome: Outcome) -> tuple[bytes, bytes]:
+    """Return an outcome as bytes; its error apart, whose class may not exist on the scheduler."""
     try:
-        loads(dumps(outcome.error))
-    except Exception:  # noqa: BLE001 # any error of any user's exception class; its text travels in the failure
-        text = f"{type(outcome.error).__qualname__}: {outcome.error}"
-        return outcome._replace(error=RunFailedError(text))
-    return outcome
+        error = dumps(outcome.error)
+        loads(error)
+    except Exception:  # noqa: BLE001 # any error of any user's exception class
+        error = b""
+    return dumps(outcome._replace(error=None)), error
+
+
+def _unpacked(packed: tuple[bytes, bytes]) -> Outcome:
+    outcome: Outcome = loads(packed[0])
+    try:
+        error = loads(packed[1])
+    except Exception:  # noqa: BLE001 # its class is not known here; its text travels in the failure
+        told = outcome.failure
+        error = RunFailedError(f"{told.exception}: {told.message}" if told else "")
+    return outcome._replace(error=error)
 
 
 @dataclass(slots=True, eq=False)
@@ -175,7 +186,7 @@ class CheckpointPlugin(SchedulerPlugin):
             data = (kwargs.get("metadata") or {}).get(_METADATA)
             if data is not None:
                 del active.keys[key]
-                active.coordinator.deliver(loads(data))
+                active.coordinator.deliver(_unpacked(data))
         elif finish == "erred":
             del active.keys[key]
             self._erred(active.coordinator, key)
@@ -259,6 +270,15 @@ class CheckpointPlugin(SchedulerPlugin):
     def remove_client(self, scheduler: Scheduler, client: str) -> None:  # noqa: ARG002 # Dask's
         """Give up runs whose client went away before their graph arrived."""
         for active in self.runs.values():
-            if active.owner == client and not active.adopted:
-                active.coordinator.stop("cancelled")
-                active.coordinator.drain()
+            if active.owner == client:
+                self._give_up(active)
+
+    def _give_up(self, active: _Active) -> None:
+        if active.adopted:
+            return
+        if self.scheduler._active_graph_updates:  # noqa: SLF001 # there is no other way to know
+            # Its graph may be on its way in: looked at again when no graph is.
+            self.loop.call_later(_SOON, self._give_up, active)
+            return
+        active.coordinator.stop("cancelled")
+        active.coordinator.drain()
