@@ -1,0 +1,258 @@
+"""Every kind of collection goes into a lake and comes back equal."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from dask.delayed import delayed
+
+import dasklake
+from dasklake.exceptions import InvalidInputError, SchemaError, TransformError
+
+SYNC = dasklake.WriteOptions(scheduler="sync")
+
+
+def back(url: Path) -> pd.DataFrame:
+    """Read a lake as one frame."""
+    return dasklake.read_lake(url).compute(scheduler="sync").reset_index(drop=True)
+
+
+def arrow(values: list[Any], kind: pa.DataType) -> Any:
+    """Make a pandas column of an Arrow type."""
+    return pd.array(values, dtype=pd.ArrowDtype(kind))
+
+
+def columns() -> dict[str, Any]:
+    """Make one column of each kind that a table may have, with values missing where they may."""
+    moments = pd.to_datetime(["2026-01-01", "2026-06-01", None, "2026-12-31"])
+    return {
+        "int": np.array([1, -2, 3, 2**40]),
+        "small": np.array([1, 2, 3, 4], "uint8"),
+        "float": np.array([1.5, np.nan, -0.0, np.inf], "float32"),
+        "bool": np.array([True, False, True, False]),
+        "complex": np.array([1 + 2j, 0, -1j, 3], "complex128"),
+        "nullable": pd.array([1, None, 3, 4], dtype="Int64"),
+        "nullable_bool": pd.array([True, None, False, True], dtype="boolean"),
+        "text": pd.array(["a", None, "", "é中"], dtype="string[pyarrow]"),
+        "moment": moments,
+        "zone": moments.tz_localize("Europe/Berlin"),
+        "duration": pd.to_timedelta(["1h", "2s", None, "3D"]),
+        "decimal": arrow(
+            [Decimal("1.25"), None, Decimal("-3.00"), Decimal(0)], pa.decimal128(10, 2)
+        ),
+        "day": arrow([dt.date(2026, 1, 1), None, None, dt.date(1, 1, 1)], pa.date32()),
+        "nested": arrow([[1.0], None, [], [2.0, 3.0]], pa.list_(pa.float64())),
+        "record": arrow(
+            [{"a": 1, "b": "x"}, None, {"a": None, "b": ""}, {"a": 2, "b": "y"}],
+            pa.struct([("a", pa.int64()), ("b", pa.string())]),
+        ),
+        "binary": arrow([b"\x00\xff", None, b"", b"x"], pa.large_binary()),
+    }
+
+
+@pytest.mark.parametrize("name", columns())
+def test_columns_come_back_with_equal_dtype_and_values(tmp_path: Path, name: str) -> None:
+    """A column of any dtype of pandas or Arrow is the same after reading back."""
+    frame = pd.DataFrame({name: columns()[name]})
+    source = dd.from_pandas(frame, npartitions=2)
+    source.to_lake(tmp_path / "lake", options=SYNC)
+    read = dasklake.read_lake(tmp_path / "lake")
+    assert read.dtypes.to_dict() == source.dtypes.to_dict()
+    expected = source.compute(scheduler="sync").reset_index(drop=True)
+    pd.testing.assert_frame_equal(back(tmp_path / "lake"), expected)
+
+
+def test_categoricals_come_back_as_their_class_names(tmp_path: Path) -> None:
+    """A categorical of strings is a class label, and a categorical again after reading."""
+    column = pd.Categorical(["cat", "dog", None, "cat"], categories=["dog", "cat", "cow"])
+    source = dd.from_pandas(pd.DataFrame({"kind": column}), npartitions=2)
+    source.to_lake(tmp_path / "lake", options=SYNC)
+    lake = dasklake.open(tmp_path / "lake")
+    assert list(lake.schema["kind"].class_names) == ["dog", "cat", "cow"]
+    pd.testing.assert_series_equal(back(tmp_path / "lake")["kind"], pd.Series(column, name="kind"))
+
+
+def test_a_named_index_is_a_tensor_and_another_is_dropped(tmp_path: Path) -> None:
+    """An index with a name is data; one without is only a numbering."""
+    frame = pd.DataFrame({"x": [1, 2, 3, 4]}, index=[10, 20, 30, 40])
+    dd.from_pandas(frame, npartitions=2).to_lake(tmp_path / "plain", options=SYNC)
+    assert list(dasklake.open(tmp_path / "plain").schema) == ["x"]
+    named = dd.from_pandas(frame.rename_axis("id"), npartitions=2).clear_divisions()
+    named.to_lake(tmp_path / "named", options=SYNC)
+    assert back(tmp_path / "named").to_dict("list") == {"id": [10, 20, 30, 40], "x": [1, 2, 3, 4]}
+
+
+def test_object_columns_that_became_strings_are_refused(tmp_path: Path) -> None:
+    """Arrays that Dask has turned into their repr are refused with the cure, and the cure works."""
+    frame = pd.DataFrame({"pixels": [np.full((2, 2), i, "uint8") for i in range(4)]})
+    schema = {"pixels": dasklake.TensorSpec(dtype="uint8", shape=(2, 2))}
+    with pytest.raises(InvalidInputError, match=r"'pixels'.*convert-string"):
+        dd.from_pandas(frame, npartitions=2).to_lake(tmp_path / "lake", schema=schema, options=SYNC)
+    assert not (tmp_path / "lake").exists()
+    with dask.config.set({"dataframe.convert-string": False}):
+        source = dd.from_pandas(frame, npartitions=2)
+    source.to_lake(tmp_path / "lake", schema=schema, options=SYNC)
+    found = dasklake.open(tmp_path / "lake")["pixels"][:]
+    np.testing.assert_array_equal(found, np.stack(list(frame["pixels"])))
+
+
+def test_object_columns_need_a_schema(tmp_path: Path) -> None:
+    """A column that may hold anything asks for a schema and shows what to write."""
+    with dask.config.set({"dataframe.convert-string": False}):
+        source = dd.from_pandas(pd.DataFrame({"x": [1], "y": [[1, 2]]}), npartitions=1)
+    with pytest.raises(SchemaError, match=r"'y': dasklake\.TensorSpec"):
+        source.to_lake(tmp_path / "lake", options=SYNC)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int64", "float16", "float32", "complex64", "M8[ms]", "m8[us]"]
+)
+@pytest.mark.parametrize("shape", [(), (3,), (2, 4)])
+def test_arrays_come_back_equal(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    """An array of any dtype and rank is the same after reading back, whatever its blocks."""
+    values = np.random.default_rng(1).integers(0, 2, (10, *shape)).astype(dtype)
+    source = da.from_array(values, chunks=(3, *shape))
+    source.to_lake(tmp_path / "lake", options=SYNC)
+    found = dasklake.open(tmp_path / "lake").to_dask_array("data")
+    assert (found.dtype, found.shape) == (values.dtype, values.shape)
+    np.testing.assert_array_equal(found.compute(scheduler="sync"), values)
+    np.testing.assert_array_equal(dasklake.open(tmp_path / "lake")["data"][4], values[4])
+
+
+def test_arrays_cut_along_other_axes_are_joined_with_a_warning(tmp_path: Path) -> None:
+    """Axes of a sample are one block in a lake; an array that is cut there is rechunked, aloud."""
+    values = np.arange(60).reshape(10, 6)
+    with pytest.warns(UserWarning, match="rechunked"):
+        da.from_array(values, chunks=(5, 3)).to_lake(tmp_path / "lake", options=SYNC)
+    np.testing.assert_array_equal(dasklake.open(tmp_path / "lake")["data"][:], values)
+
+
+def test_unknown_chunk_sizes_are_accepted(tmp_path: Path) -> None:
+    """An array whose length nobody knows beforehand is written as it comes."""
+    source = da.arange(20, chunks=5)
+    source[source % 3 == 0].to_lake(tmp_path / "lake", options=SYNC)
+    assert dasklake.open(tmp_path / "lake")["data"][:].tolist() == list(range(0, 20, 3))
+
+
+def test_aligned_arrays_are_tensors_of_one_sample(tmp_path: Path) -> None:
+    """A mapping of arrays is cut as its first one; different lengths are refused."""
+    x, y = da.arange(10, chunks=4), da.ones((10, 2), chunks=(3, 2), dtype="float32")
+    dasklake.to_lake({"x": x, "y": y}, tmp_path / "lake", options=SYNC)
+    lake = dasklake.open(tmp_path / "lake")
+    assert (len(lake), lake[9]["x"], lake[9]["y"].tolist()) == (10, 9, [1.0, 1.0])
+    with pytest.raises(InvalidInputError, match="9 samples"):
+        dasklake.to_lake({"x": x, "y": y[:9]}, tmp_path / "other", options=SYNC)
+
+
+def test_bags_are_checked_sample_by_sample(tmp_path: Path) -> None:
+    """A missing tensor and an unknown one are errors; optional ones and None are no values."""
+    schema = {
+        "x": dasklake.TensorSpec(dtype="int64", shape=()),
+        "y": dasklake.TensorSpec(dtype="float32", shape=(None,), optional=True),
+    }
+    good = db.from_sequence([{"x": 1, "y": [1.0]}, {"x": 2}, {"x": None, "y": None}])
+    good.to_lake(tmp_path / "good", schema=schema, options=SYNC)
+    samples = list(dasklake.open(tmp_path / "good"))
+    assert [s["x"] for s in samples] == [1, 2, None]
+    assert [s["y"] is None for s in samples] == [False, True, True]
+    for sample, tensor in (({"y": None}, "x"), ({"x": 1, "z": 2}, "z")):
+        url = tmp_path / f"bad-{tensor}"
+        with pytest.raises(TransformError, match=f"tensor '{tensor}'"):
+            db.from_sequence([sample]).to_lake(url, schema=schema, options=SYNC)
+
+
+def test_empty_partitions_and_inputs_are_ordinary(tmp_path: Path) -> None:
+    """Partitions without rows are written, counted and read like any other."""
+    schema = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
+    some = db.from_sequence(range(9), npartitions=3).filter(lambda i: i < 3)
+    report = some.map(lambda i: {"x": i}).to_lake(tmp_path / "some", schema=schema, options=SYNC)
+    assert (report.samples, report.partitions) == (3, 3)
+    assert [s["x"] for s in dasklake.open(tmp_path / "some")] == [0, 1, 2]
+    none = db.from_sequence([], npartitions=1)
+    report = none.to_lake(tmp_path / "none", schema=schema, options=SYNC)
+    assert (report.samples, len(dasklake.open(tmp_path / "none"))) == (0, 0)
+    assert dasklake.open(tmp_path / "none").is_complete
+
+
+def test_partitions_are_streamed(tmp_path: Path) -> None:
+    """A bag's partition is written as it is made, one item after the other, never listed whole."""
+    steps = tmp_path / "steps"
+
+    def make(item: int) -> int:
+        with steps.open("a") as file:
+            file.write(f"make {item}\n")
+        return item
+
+    def sample(item: int) -> dict[str, int]:
+        with steps.open("a") as file:
+            file.write(f"take {item}\n")
+        return {"x": item}
+
+    source = db.from_sequence(range(5), npartitions=1).map(lambda i: i).map(make)
+    schema = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
+    source.to_lake(tmp_path / "lake", schema=schema, transform=sample, options=SYNC)
+    expected = [f"{step} {item}" for item in range(5) for step in ("make", "take")]
+    assert steps.read_text().splitlines() == expected
+
+
+def test_shared_upstreams_are_computed_once(tmp_path: Path) -> None:
+    """What several partitions need is computed once, and a Delayed argument once for the run."""
+    calls: list[str] = []
+
+    def load() -> list[int]:
+        calls.append("load")
+        return list(range(10))
+
+    def offset() -> int:
+        calls.append("offset")
+        return 100
+
+    whole = delayed(load)()
+    parts = [delayed(lambda items, i=i: items[i::2])(whole) for i in range(2)]
+    schema = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
+    db.from_delayed(parts).to_lake(
+        tmp_path / "lake",
+        schema=schema,
+        transform=lambda item, plus: {"x": item + plus},
+        transform_kwargs={"plus": delayed(offset)()},
+        options=SYNC,
+    )
+    assert sorted(calls) == ["load", "offset"]
+    found = sorted(int(s["x"]) for s in dasklake.open(tmp_path / "lake"))
+    assert found == list(range(100, 110))
+
+
+def test_a_delayed_write_is_one_run_however_often_it_is_computed(tmp_path: Path) -> None:
+    """``compute=False`` writes nothing yet; computed twice, it is one run with one commit."""
+    schema = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
+    bag = db.from_sequence(range(200), npartitions=100).map(lambda i: {"x": i})
+    write = bag.to_lake(tmp_path / "lake", schema=schema, compute=False)
+    assert not (tmp_path / "lake").exists()
+    first = write.compute(scheduler="sync")
+    second = write.compute(scheduler="sync")
+    assert (first.samples, second.samples, first.version) == (200, 200, second.version)
+    lake = dasklake.open(tmp_path / "lake")
+    assert [s["x"] for s in lake] == list(range(200))
+    assert len([c for c in lake.log() if c.progress]) == 1
+
+
+def test_two_thousand_tensors(tmp_path: Path) -> None:
+    """A lake may have thousands of tensors; their schema lies beside the commits."""
+    schema = {f"t{i}": dasklake.TensorSpec(dtype="int32", shape=()) for i in range(2000)}
+    bag = db.from_sequence(range(4), npartitions=2).map(lambda i: dict.fromkeys(schema, i))
+    bag.to_lake(tmp_path / "lake", schema=schema, options=SYNC)
+    lake = dasklake.open(tmp_path / "lake")
+    assert list(lake.schema) == list(schema)
+    assert lake[3] == dict.fromkeys(schema, 3)
+    assert len(list((tmp_path / "lake/_lake/schemas").iterdir())) == 1
