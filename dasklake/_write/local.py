@@ -7,11 +7,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import dask.config
 import dask.local
 import dask.threaded
 from dask.callbacks import Callback
 
 from dasklake._write.coordinator import Assignment, Coordinator, Status
+from dasklake._write.ending import interruption
 from dasklake._write.failure import failure_of_task
 from dasklake._write.graph import WriteGraph
 from dasklake._write.partition import Outcome
@@ -82,7 +84,7 @@ def run_locally(
         coordinator.drain()
         status = coordinator.wait()
         coordinator.join()
-        raise KeyboardInterrupt(str(status.problem)) from None
+        raise interruption(assignment.run, status.problem) from None
     except BaseException:
         # Not ours to judge: what is complete is committed, and the error goes its way.
         coordinator.stop("cancelled")
@@ -117,7 +119,11 @@ class _Front:
 
     def get(self, get: Callable[..., Any], keys: list[Any]) -> None:
         try:
-            with Callback(pretask=self.pretask, posttask=self.posttask):
+            # One by one: a batch of partitions would come back, and be committed, as one.
+            with (
+                dask.config.set(chunksize=1),
+                Callback(pretask=self.pretask, posttask=self.posttask),
+            ):
                 get(self.graph.tasks, keys)
         except _StoppedError:
             return
