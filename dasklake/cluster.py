@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import operator
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
+import dask
 from dask._task_spec import Dict  # the public alias lacks it
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.task_spec import GraphNode, Task, TaskRef
@@ -22,12 +25,14 @@ from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
 from dasklake._write.coordinator import Assignment, Coordinator, Status
+from dasklake._write.ending import interruption
 from dasklake._write.failure import failure_of_task
 from dasklake._write.graph import WriteGraph
-from dasklake.exceptions import LakeError, RunFailedError, RunLostError
+from dasklake.exceptions import InvalidInputError, LakeError, RunFailedError, RunLostError
 from dasklake.plugin import CheckpointPlugin
 
 __all__ = [
+    "asynchronous_client",
     "client_of",
     "find_on_scheduler",
     "follow_on_scheduler",
@@ -46,6 +51,20 @@ def client_of(scheduler: object) -> Client | None:
     """Return the client whose cluster a Dask ``get`` function computes on; None for a local one."""
     owner = getattr(scheduler, "__self__", None)
     return owner if isinstance(owner, Client) else None
+
+
+def asynchronous_client(scheduler: object) -> Client | None:
+    """Return the client whose methods have to be awaited; None where there is no such client.
+
+    Parameters
+    ----------
+    scheduler : object
+        What the user chose; None for Dask's current choice.
+    """
+    if scheduler is None and dask.config.get("scheduler", None) in (None, "dask.distributed"):
+        with contextlib.suppress(ValueError):
+            scheduler = Client.current()
+    return scheduler if isinstance(scheduler, Client) and scheduler.asynchronous else None
 
 
 async def on_own_client(client: Client, action: Callable[[Client], Any]) -> Any:
@@ -153,14 +172,20 @@ def run_on_scheduler(
     watch : callable
         Called with the status from time to time.
     """
-    with _cluster_errors(assignment.run):
-        futures = _submit(client, graph, retries)
+    run = assignment.run
+    with _cluster_errors(run):
         try:
-            return _follow(client, assignment.run, name, futures, watch)
+            futures = _submit(client, graph, retries)
+        except BaseException:
+            # Nobody else would end it.
+            _call(client, "stop", name=name, kind="cancelled")
+            raise
+        try:
+            return _follow(client, run, name, futures, watch)
         except KeyboardInterrupt:
             _call(client, "stop", name=name, kind="cancelled")
-            status = _follow(client, assignment.run, name, futures, watch)
-            raise KeyboardInterrupt(str(status.problem)) from None
+            status = _follow(client, run, name, futures, watch)
+            raise interruption(run, status.problem) from None
 
 
 def find_on_scheduler(client: Client, url: str, run: str | None) -> tuple[str, str] | None:
@@ -218,12 +243,18 @@ def _submit(client: Client, graph: WriteGraph, retries: int) -> list[Any]:
         warnings.filterwarnings("ignore", message="Sending large graph")
         priority = graph.priorities().get
         layer = MaterializedLayer(graph.tasks, annotations={"priority": priority})
-        futures: list[Any] = client.get(
-            HighLevelGraph({"to_lake": layer}, {"to_lake": set()}),
-            list(graph.keys),
-            sync=False,
-            retries=retries,
-        )
+        try:
+            futures: list[Any] = client.get(
+                HighLevelGraph({"to_lake": layer}, {"to_lake": set()}),
+                list(graph.keys),
+                sync=False,
+                retries=retries,
+            )
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            raise InvalidInputError(
+                f"The input or the transform cannot be sent to workers ({error}). Leave out what "
+                "only this process has, such as locks and open files."
+            ) from error
     return futures
 
 
@@ -249,22 +280,69 @@ def run_on_client(
     """
     coordinator = Coordinator(assignment)
     coordinator.start()
-    # The scheduler may lack this package: it must not have to open what it hands on.
-    futures = _submit(client, _sealed(graph), retries)
+    run = assignment.run
     try:
-        for future in as_completed(futures, loop=client.loop):
-            _settle(coordinator, future, graph)
-            watch(coordinator.status())
-            if coordinator.stopping:
-                _drain(client, coordinator, futures, graph)
-                break
-    except KeyboardInterrupt:
-        coordinator.stop("cancelled")
-        _drain(client, coordinator, futures, graph)
-        raise KeyboardInterrupt(str(coordinator.wait().problem)) from None
-    status = coordinator.wait()
-    coordinator.join()
-    return status
+        with _cluster_errors(run):
+            # The scheduler may lack this package: it must not have to open what it hands on.
+            futures = _submit(client, _sealed(graph), retries)
+            front = _ClientFront(client, coordinator, graph, {f.key: f for f in futures})
+            try:
+                front.settle_all(watch)
+            except KeyboardInterrupt:
+                coordinator.stop("cancelled")
+                front.drain()
+                raise interruption(run, coordinator.wait().problem) from None
+            return coordinator.wait()
+    finally:
+        # However this ends, nobody must take the run for alive afterwards.
+        coordinator.stop("lost")
+        coordinator.drain()
+        coordinator.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _ClientFront:
+    """The write tasks of a coordinator that lives here; ``left`` are those not settled yet."""
+
+    client: Client
+    coordinator: Coordinator
+    graph: WriteGraph
+    left: dict[Any, Any]
+
+    def settle_all(self, watch: Watch) -> None:
+        """Take the outcomes in as they come, until all are there or the run has to end."""
+        for future in as_completed(list(self.left.values()), loop=self.client.loop):
+            if future.cancelled():
+                self.coordinator.stop("lost")
+                self.coordinator.drain()
+                return
+            self._settle(future)
+            watch(self.coordinator.status())
+            if self.coordinator.stopping:
+                self.drain()
+                return
+
+    def drain(self) -> None:
+        """Take back the tasks of a stopped run that have not begun, and settle the others."""
+        scheduler: Any = self.client.scheduler
+        states = self.client.sync(scheduler.get_task_status, keys=list(self.left))
+        begun = {k for k, state in states.items() if state in ("processing", "memory", "erred")}
+        self.client.cancel([future for key, future in self.left.items() if key not in begun])
+        self.coordinator.drain({self.graph.keys[key] for key in begun})
+        for future in as_completed([self.left[key] for key in begun], loop=self.client.loop):
+            self._settle(future)
+        self.coordinator.drain()
+
+    def _settle(self, future: Any) -> None:
+        del self.left[future.key]
+        if future.status == "finished":
+            self.coordinator.deliver(future.result())
+        elif future.status == "error":
+            error = future.exception()
+            run, partition = self.coordinator.assignment.run, self.graph.keys[future.key]
+            failure = failure_of_task(run, partition, error, "")
+            self.coordinator.lose(failure, error, fatal=isinstance(error, KilledWorker))
+        future.release()
 
 
 def _sealed(graph: WriteGraph) -> WriteGraph:
@@ -279,26 +357,3 @@ def _sealed(graph: WriteGraph) -> WriteGraph:
         for key, node in graph.tasks.items()
     }
     return WriteGraph(tasks, graph.keys)
-
-
-def _drain(client: Client, coordinator: Coordinator, futures: list[Any], graph: WriteGraph) -> None:
-    """Take back the tasks of a stopped run that have not begun, and wait for the others."""
-    busy = {key for keys in client.processing().values() for key in keys}
-    running = [f for f in futures if f.key in busy and f.status == "pending"]
-    client.cancel([f for f in futures if f.key not in busy and f.status == "pending"])
-    coordinator.drain({graph.keys[future.key] for future in running})
-    for future in as_completed(running, loop=client.loop):
-        _settle(coordinator, future, graph)
-
-
-def _settle(coordinator: Coordinator, future: Any, graph: WriteGraph) -> None:
-    if future.status == "finished":
-        coordinator.deliver(future.result())
-    elif future.status == "cancelled":
-        coordinator.stop("lost")
-    else:
-        error = future.exception()
-        run, partition = coordinator.assignment.run, graph.keys[future.key]
-        failure = failure_of_task(run, partition, error, "")
-        coordinator.lose(failure, error, fatal=isinstance(error, KilledWorker))
-    future.release()

@@ -12,23 +12,19 @@ import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
-from dask.utils import parse_bytes
 
 from dasklake._maintenance.reset import ResetReport
 from dasklake._maintenance.reset import reset as reset_lake
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure
 from dasklake._model.schema import Schema
-from dasklake._read.graph import to_array, to_bag, to_dataframe
-from dasklake._read.partition import Origin
-from dasklake._read.plan import ChunkPlace
-from dasklake._read.reader import Reader, commit_of, row_asked, rows_asked
+from dasklake._read.graph import block_bytes, to_array, to_bag, to_dataframe
+from dasklake._read.reader import commit_of, reader_of, row_asked, rows_asked
 from dasklake._read.show import History, lake_html, lake_text
 from dasklake._read.tensor import Tensor
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
 from dasklake.creds import StorageOptions
-from dasklake.exceptions import VersionNotFoundError
 
 __all__ = ["Lake", "Tensor", "open", "read_lake"]
 
@@ -139,8 +135,7 @@ class Lake:
 
     def _pin(self, commit: Commit) -> None:
         self._commit = commit
-        origin = Origin(self._store, commit)
-        self._reader = Reader(origin, lambda: self._log.manifest(commit))
+        self._reader = reader_of(self._log, commit)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._store, self._log.branch, self.version)
@@ -216,7 +211,7 @@ class Lake:
 
     def __getitem__(self, item: Any) -> Any:
         if isinstance(item, str):
-            self._names([item])
+            self._reader.names([item])
             return Tensor(self._reader, item)
         names = list(self.schema)
         if isinstance(item, slice | list | tuple | np.ndarray):
@@ -224,6 +219,10 @@ class Lake:
             return [dict(zip(names, row, strict=True)) for row in self._reader.many(rows, names)]
         values = self._reader.one(row_asked(item, len(self)), names)
         return dict(zip(names, values, strict=True))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in list(self.schema)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._reader.stream(list(self.schema))
@@ -291,8 +290,14 @@ class Lake:
         ------
         VersionNotFoundError
             There is no such tensor.
+        InvalidInputError
+            ``columns`` are no names, or ``blocksize`` is no size.
         """
-        return to_bag(self._reader.origin, self._groups(blocksize), self._names(columns))
+        return to_bag(
+            self._reader.origin,
+            self._reader.groups(block_bytes(blocksize)),
+            self._reader.names(columns),
+        )
 
     def to_dask_dataframe(
         self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
@@ -317,9 +322,11 @@ class Lake:
         ------
         VersionNotFoundError
             There is no such tensor.
+        InvalidInputError
+            ``columns`` are no names, or ``blocksize`` is no size.
         """
-        names = self._names(columns)
-        frame = to_dataframe(self._reader.origin, self._groups(blocksize))
+        names = self._reader.names(columns)
+        frame = to_dataframe(self._reader.origin, self._reader.groups(block_bytes(blocksize)))
         return frame if columns is None else frame[names]
 
     def to_dask_array(self, name: str, *, blocksize: int | str | None = None) -> da.Array:
@@ -342,10 +349,10 @@ class Lake:
         VersionNotFoundError
             There is no such tensor.
         InvalidInputError
-            Its samples have not all the same shape.
+            Its samples have not all the same shape, or ``blocksize`` is no size.
         """
-        self._names([name])
-        return to_array(self._reader.origin, self._groups(blocksize), name)
+        self._reader.names([name])
+        return to_array(self._reader.origin, self._reader.groups(block_bytes(blocksize)), name)
 
     def reset(self, *, force: bool = False, dry_run: bool = False) -> ResetReport:
         """Close unfinished runs and delete what they left uncommitted, then :meth:`refresh`.
@@ -371,19 +378,6 @@ class Lake:
         if not dry_run:
             self.refresh()
         return report
-
-    def _names(self, columns: Sequence[str] | None) -> list[str]:
-        names = list(self.schema) if columns is None else list(columns)
-        for name in names:
-            if name not in self.schema:
-                known = ", ".join(map(repr, self.schema))
-                raise VersionNotFoundError(
-                    f"Version {self.version} of {self.url} has no tensor {name!r}. It has {known}."
-                )
-        return names
-
-    def _groups(self, blocksize: int | str | None) -> list[tuple[ChunkPlace, ...]]:
-        return self._reader.groups(None if blocksize is None else parse_bytes(blocksize))
 
 
 def _again(store: ObjectStore, branch: str, version: int) -> Lake:

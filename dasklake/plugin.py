@@ -40,9 +40,6 @@ _ADOPTER = "fire-and-forget"
 #: Seconds a wait call stays on the scheduler before it answers "still running".
 _LONG_POLL = 0.5
 
-#: Seconds until the scheduler is asked again whether it is still taking graphs in.
-_SOON = 0.1
-
 #: Runs that are remembered after their end.
 _REMEMBERED = 16
 
@@ -82,6 +79,17 @@ def _unpacked(packed: tuple[bytes, bytes]) -> Outcome:
         told = outcome.failure
         error = RunFailedError(f"{told.exception}: {told.message}" if told else "")
     return outcome._replace(error=error)
+
+
+def _error_of(exception: Any) -> BaseException | None:
+    """Return the exception of a task that erred; None where it cannot be loaded here."""
+    try:
+        found = deserialize(exception.header, exception.frames)
+        # A worker sends what it has pickled itself.
+        found = loads(found) if isinstance(found, bytes) else found
+    except Exception:  # noqa: BLE001 # the class may not exist on the scheduler
+        return None
+    return found if isinstance(found, BaseException) else None
 
 
 @dataclass(slots=True, eq=False)
@@ -124,6 +132,7 @@ class CheckpointPlugin(SchedulerPlugin):
             for name, active in self.runs.items()
             if active.coordinator.assignment.store.url == url
             and run in (None, active.coordinator.assignment.run)
+            and active.adopted
             and active.coordinator.status().running
         ]
         return found[0] if len(found) == 1 else None
@@ -203,15 +212,14 @@ class CheckpointPlugin(SchedulerPlugin):
     def _erred(self, coordinator: Coordinator, key: Any) -> None:
         task = self.scheduler.tasks[key]
         blame = task.exception_blame or task
-        error: BaseException | None = None
-        with contextlib.suppress(Exception):  # the class may not exist on the scheduler
-            found = blame.exception
-            error = deserialize(found.header, found.frames) if found is not None else None
+        error = _error_of(blame.exception)
         text = f"{blame.exception_text}\n{blame.traceback_text}"
         failure = failure_of_task(
             coordinator.assignment.run, key[1], error, text, message=blame.exception_text
         )
-        coordinator.lose(failure, error, fatal=isinstance(error, KilledWorker))
+        # What cannot be looked at is nobody's to skip.
+        fatal = error is None or isinstance(error, KilledWorker)
+        coordinator.lose(failure, error, fatal=fatal)
 
     def _changed(self, name: str) -> None:
         """Look at a run soon; called from the coordinator's threads and ours."""
@@ -270,15 +278,6 @@ class CheckpointPlugin(SchedulerPlugin):
     def remove_client(self, scheduler: Scheduler, client: str) -> None:  # noqa: ARG002 # Dask's
         """Give up runs whose client went away before their graph arrived."""
         for active in self.runs.values():
-            if active.owner == client:
-                self._give_up(active)
-
-    def _give_up(self, active: _Active) -> None:
-        if active.adopted:
-            return
-        if self.scheduler._active_graph_updates:  # noqa: SLF001 # there is no other way to know
-            # Its graph may be on its way in: looked at again when no graph is.
-            self.loop.call_later(_SOON, self._give_up, active)
-            return
-        active.coordinator.stop("cancelled")
-        active.coordinator.drain()
+            if active.owner == client and not active.adopted:
+                active.coordinator.stop("cancelled")
+                active.coordinator.drain()

@@ -10,26 +10,27 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import dask.threaded
-import pandas as pd
 from dask.base import get_scheduler
-from dask.utils import parse_bytes
 
 from dasklake._format import layout
+from dasklake._format.documents import schema_digest
 from dasklake._model.commit import RunState
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore, absolute_url
+from dasklake._write.arguments import parse_every, parse_max_failures, parse_size
 from dasklake._write.bar import make_bar
 from dasklake._write.checkpoint import Every, MaxFailures
 from dasklake._write.chunks import Place
 from dasklake._write.coordinator import Assignment, Status, commit_adopted
-from dasklake._write.graph import Delivery, write_graph
+from dasklake._write.graph import Delivery, WriteGraph, check_arguments, write_graph
 from dasklake._write.lazy import LazyWrite, lazy_write
 from dasklake._write.local import local_deliver, run_locally
 from dasklake._write.partition import Job
 from dasklake._write.source import Source, source_of
 from dasklake._write.start import MODES, Request, Start, check_plan, start_run
 from dasklake.cluster import (
+    asynchronous_client,
     client_of,
     find_on_scheduler,
     follow_on_scheduler,
@@ -40,7 +41,7 @@ from dasklake.cluster import (
     run_on_scheduler,
 )
 from dasklake.creds import StorageOptions
-from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
+from dasklake.exceptions import InvalidInputError, LakeExistsError, NestedRunError, SchemaError
 from dasklake.plugin import TaskDeliver
 
 __all__ = ["WriteOptions", "WriteReport", "to_lake"]
@@ -132,6 +133,7 @@ class _Write:
     transform: Callable[..., Any] | None
     kwargs: Mapping[str, Any]
     message: str | None
+    chunk_size: int
     options: WriteOptions
     began: float = field(default_factory=time.monotonic)
 
@@ -225,13 +227,15 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         raise NestedRunError(
             "to_lake() was called inside a Dask task. Call it on the client, with the collection."
         )
+    _check_types(run, transform, transform_kwargs, options)
     _check_choice("mode", mode, MODES)
     _check_choice("on_error", on_error, ("raise", "skip"))
     _check_choice("coordinator", options.coordinator, ("auto", "scheduler", "client"))
     store = ObjectStore(absolute_url(url), storage_options, single_writer=options.single_writer)
-    wanted = _schema(schema, store, mode)
+    chunk_size = parse_size(options.chunk_size)
+    wanted = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
     source = source_of(collection, wanted)
-    final = wanted if wanted is not None else source.schema
+    final = wanted or _schema(store, mode, run, source.schema)
     if final is None:
         raise SchemaError(
             "A bag's metadata do not say what its samples hold. Give a schema, such as "
@@ -244,25 +248,52 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         store=store,
         mode=mode,
         run=run,
-        every=_every(checkpoint_every),
+        every=parse_every(checkpoint_every),
         skip=on_error == "skip",
-        max_failures=_max_failures(max_failures),
+        max_failures=parse_max_failures(max_failures),
         transform=transform,
         kwargs=dict(transform_kwargs or {}),
         message=message,
+        chunk_size=chunk_size,
         options=options,
     )
+    check_arguments(write.kwargs)
     if not compute:
         return lazy_write(_lazy(write), _report)
-    get = get_scheduler(scheduler=options.scheduler, collections=_collections(collection))
-    client = client_of(get)
-    if client is not None and client.asynchronous:
+    client = asynchronous_client(options.scheduler)
+    if client is not None:
         return on_own_client(client, lambda own: _run(write, own.get, own))
-    return _run(write, get, client)
+    get = _get_of(options.scheduler, collection)
+    return _run(write, get, client_of(get))
 
 
-def _collections(collection: Any) -> list[Any]:
-    return list(collection.values()) if isinstance(collection, Mapping) else [collection]
+def _get_of(scheduler: Any, collection: Any) -> Callable[..., Any] | None:
+    """Return the function by which Dask would compute a collection."""
+    collections = list(collection.values()) if isinstance(collection, Mapping) else [collection]
+    try:
+        found: Callable[..., Any] | None = get_scheduler(
+            scheduler=scheduler, collections=collections
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InvalidInputError(
+            f"Dask does not know the scheduler {scheduler!r}: {error}. Give 'threads', "
+            "'processes', 'sync' or a Client, or leave it out."
+        ) from error
+    return found
+
+
+def _check_types(run: Any, transform: Any, kwargs: Any, options: Any) -> None:
+    if run is not None and not isinstance(run, str):
+        raise InvalidInputError(f"run={run!r} is no name. Give a string.")
+    if not isinstance(options, WriteOptions):
+        raise InvalidInputError(f"options={options!r} are none. Give dasklake.WriteOptions(...).")
+    if transform is not None and not callable(transform):
+        raise InvalidInputError(f"transform={transform!r} cannot be called. Give a function.")
+    if kwargs is not None and not (isinstance(kwargs, Mapping) and transform is not None):
+        raise InvalidInputError(
+            "transform_kwargs are the further arguments of transform: give a function as "
+            "transform, and a mapping of names to values."
+        )
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -270,43 +301,19 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise InvalidInputError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}.")
 
 
-def _schema(schema: SchemaLike | None, store: ObjectStore, mode: str) -> Schema | None:
-    """Return the schema the user gave, else that of the lake that is written on."""
-    if schema is not None:
-        return schema if isinstance(schema, Schema) else Schema(schema)
+def _schema(
+    store: ObjectStore, mode: str, run: str | None, inferred: Schema | None
+) -> Schema | None:
+    """Return the schema of the lake that is written on, else what the collection's metadata say."""
     head = Log(store).head() if mode in ("append", "resume") else None
-    return None if head is None else head.schema
-
-
-def _every(every: int | str | timedelta | None) -> Every:
-    if every is None:
-        return Every()
-    if isinstance(every, timedelta):
-        return Every(seconds=_positive(every.total_seconds()))
-    if isinstance(every, str):
-        try:
-            return Every(seconds=_positive(pd.Timedelta(every).total_seconds()))
-        except ValueError as error:
-            raise InvalidInputError(
-                f"checkpoint_every={every!r} is no time. Write '5min', or a number of samples."
-            ) from error
-    return Every(inputs=int(_positive(every)))
-
-
-def _positive(value: float) -> float:
-    if value <= 0:
-        raise InvalidInputError(f"checkpoint_every must be more than nothing, not {value}.")
-    return value
-
-
-def _max_failures(most: float | None) -> MaxFailures:
-    if most is None:
-        return MaxFailures(share=None)
-    if isinstance(most, int):
-        return MaxFailures(count=most)
-    if not 0 <= most <= 1:
-        raise InvalidInputError(f"max_failures={most} is a share: between 0 and 1, or an int.")
-    return MaxFailures(share=most)
+    if head is None:
+        return inferred
+    states = [s for name, s in head.runs.items() if run in (None, name) and not s.finished]
+    planned = {state.plan.schema for state in states}
+    if mode == "resume" and inferred is not None and schema_digest(inferred) in planned:
+        # The run overwrites, and its schema is not the lake's yet.
+        return inferred
+    return head.schema
 
 
 def _request(write: _Write) -> Request:
@@ -321,7 +328,7 @@ def _request(write: _Write) -> Request:
     )
 
 
-def _job(write: _Write, place: Place, entry: tuple[int, str]) -> Job:
+def _job(write: _Write, place: Place, entry: tuple[int, str], retries: int | None = None) -> Job:
     return Job(
         place=place,
         entry=entry,
@@ -330,15 +337,24 @@ def _job(write: _Write, place: Place, entry: tuple[int, str]) -> Job:
         names=write.source.names,
         transform=write.transform,
         skip=write.skip,
-        chunk_size=parse_bytes(write.options.chunk_size),
+        chunk_size=write.chunk_size,
+        retries=retries,
     )
 
 
 def _lazy(write: _Write) -> LazyWrite:
-    # Named now: computed twice, the Delayed is the same run.
-    request = replace(_request(write), run=write.run or f"run-{layout.new_id()[:8]}")
+    request = _request(write)
+    head = Log(write.store).head()
+    if write.mode != "resume":
+        if head is not None and write.run in head.runs:
+            raise LakeExistsError(
+                f"The lake has a run {write.run!r} already. Give the new run another name, or "
+                "continue it with mode='resume'."
+            )
+        # Named now: computed twice, the Delayed is the same run.
+        request = replace(request, run=write.run or f"run-{layout.new_id()[:8]}")
     job = _job(write, Place(write.store, "", "", 0), (0, ""))
-    return LazyWrite(write.source, request, job, write.kwargs, write.message)
+    return LazyWrite(write.source, request, job, write.kwargs, write.message, write.max_failures)
 
 
 def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteReport:
@@ -357,31 +373,34 @@ def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteRep
     assignment = _assignment(write, start, log)
     if not start.missing:
         return _report_status(write, start.run, commit_adopted(assignment))
-    choice = write.options.coordinator
-    on_scheduler = client is not None and choice != "client"
-    if on_scheduler:
-        required = choice == "scheduler"
-        on_scheduler = open_on_scheduler(client, assignment, name, required=required)
+    options = write.options
+    on_scheduler = client is not None and options.coordinator != "client"
     get = get or dask.threaded.get
     local = local_deliver(get) if client is None else None
-    graph = write_graph(
-        write.source,
-        _job(write, place, (start.entry.version, start.entry.id)),
-        write.kwargs,
-        start.missing,
-        Delivery(name, TaskDeliver() if on_scheduler else local, local=client is None),
-    )
-    with make_bar(write.options.progress, start.run) as watch:
+
+    def graph() -> WriteGraph:
+        # Local schedulers do not try again; and only they are in the coordinator's process.
+        retries = options.retries if client is None else None
+        deliver = TaskDeliver() if on_scheduler else local
+        job = _job(write, place, (start.entry.version, start.entry.id), retries)
+        delivery = Delivery(name, deliver, local=client is None)
+        return write_graph(write.source, job, write.kwargs, start.missing, delivery)
+
+    tasks = graph()
+    if on_scheduler:
+        required = options.coordinator == "scheduler"
+        on_scheduler = open_on_scheduler(client, assignment, name, required=required)
+        tasks = tasks if on_scheduler else graph()
+    retries = options.retries
+    with make_bar(options.progress, start.run) as watch:
         if client is None:
-            status = run_locally(get, assignment, graph, deliver=local, watch=watch)
+            status = run_locally(get, assignment, tasks, deliver=local, watch=watch)
         elif on_scheduler:
-            retries = write.options.retries
             status = run_on_scheduler(
-                client, assignment, graph, name=name, retries=retries, watch=watch
+                client, assignment, tasks, name=name, retries=retries, watch=watch
             )
         else:
-            retries = write.options.retries
-            status = run_on_client(client, assignment, graph, retries=retries, watch=watch)
+            status = run_on_client(client, assignment, tasks, retries=retries, watch=watch)
     return _report_status(write, start.run, status)
 
 

@@ -100,7 +100,11 @@ def commit_bytes(commit: Commit) -> bytes:
         "single_writer": commit.single_writer,
     }
     rest = _dumps(document)[1:]
-    return _HEAD + f'{google_crc32c.value(rest):08x}",'.encode() + rest
+    return _head_of(rest) + rest
+
+
+def _head_of(rest: bytes) -> bytes:
+    return _HEAD + f'{google_crc32c.value(rest):08x}",'.encode()
 
 
 def _run_json(state: RunState) -> dict[str, Any]:
@@ -126,9 +130,8 @@ def read_commit(data: bytes, key: str, schema_of: Callable[[str], Schema]) -> Co
     UnsupportedFormatError
         The commit needs a newer reader.
     """
-    crc = data[len(_HEAD) : len(_HEAD) + 8]
     rest = data[_JSON_HEAD:]
-    if not data.startswith(_HEAD) or crc != f"{google_crc32c.value(rest):08x}".encode():
+    if data[:_JSON_HEAD] != _head_of(rest):
         raise CorruptionError(f"Commit {key} is damaged. Restore it from a copy.")
     try:
         document = json.loads(b"{" + rest)

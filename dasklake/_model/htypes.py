@@ -173,6 +173,8 @@ def parse_htype(name: str) -> tuple[Htype, bool]:
     >>> parse_htype("link[image]")[1]
     True
     """
+    if not isinstance(name, str):
+        raise SchemaError(f"An htype is a name such as 'generic', not {name!r}.")
     link = _LINK.fullmatch(name)
     inner = link.group(1) if link else name
     if inner not in HTYPES or (link and inner not in LINKABLE):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import operator
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
+from dasklake._model.dtypes import dtype_names
 from dasklake._model.htypes import COMPRESSION_ALIASES, COORDS, Htype, parse_htype
 from dasklake.exceptions import SchemaError
 
@@ -70,8 +73,11 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         htype, linked = parse_htype(self.htype)
+        if not isinstance(self.optional, bool):
+            raise SchemaError(f"optional is True or False, not {self.optional!r}.")
         put = object.__setattr__
-        dtype, arrow = _dtype(self.dtype if self.dtype is not None else htype.dtype, self.arrow)
+        wanted = self.dtype if self.dtype is not None else htype.dtype
+        dtype, arrow = (wanted, self.arrow) if self.arrow is not None else dtype_names(wanted)
         put(self, "dtype", dtype)
         put(self, "arrow", arrow)
         put(self, "shape", _shape(self, htype))
@@ -130,56 +136,17 @@ def _set(value: object) -> bool:
     return value is not None and value is not False
 
 
-def _dtype(dtype: Any, arrow: str | None) -> tuple[str | None, str | None]:
-    """Normalise a dtype to its name, with the Arrow type beside it where numpy has none."""
-    if dtype is None or arrow is not None:
-        return dtype, arrow
-    if isinstance(dtype, pa.DataType):
-        try:
-            plain = np.dtype(dtype.to_pandas_dtype())
-        except (NotImplementedError, TypeError):
-            plain = np.dtype(object)
-        if plain.kind in "biufcmM":
-            return plain.name, None
-        return _arrow_dtype(pd.ArrowDtype(dtype), dtype)
-    if dtype is str or (isinstance(dtype, str) and dtype in ("string", "str")):
-        return "string" if dtype == "string" else "str", _pack(pa.large_string())
-    if dtype is bytes or (isinstance(dtype, str) and dtype in ("binary", "bytes")):
-        return "binary", _pack(pa.large_binary())
-    try:
-        found = pd.api.types.pandas_dtype(dtype)
-    except (TypeError, ValueError) as error:
-        raise SchemaError(f"Unknown dtype {dtype!r}. Use a numpy, pandas or Arrow type.") from error
-    if isinstance(found, np.dtype):
-        if found.kind not in "biufcmM":
-            raise SchemaError(f"dtype {found} cannot be stored. Use numbers, times or strings.")
-        return (found.newbyteorder("=").name, None)
-    return _arrow_dtype(found, None)
-
-
-def _arrow_dtype(dtype: Any, arrow: pa.DataType | None) -> tuple[str, str]:
-    if arrow is None:
-        arrow = pa.array(pd.Series([], dtype=dtype), from_pandas=True).type
-    if pa.types.is_string(arrow):
-        arrow = pa.large_string()
-    if pa.types.is_dictionary(arrow):
-        arrow = arrow.value_type
-    return str(dtype), _pack(arrow)
-
-
-def _pack(arrow: pa.DataType) -> str:
-    return base64.b64encode(pa.schema([("", arrow)]).serialize().to_pybytes()).decode()
-
-
 def _shape(spec: TensorSpec, htype: Htype) -> Shape | None:
     shape = htype.shape if spec.shape is None else spec.shape
     if spec.arrow is not None and shape is None:
         return ()
     if shape is None:
         return None
+    if isinstance(shape, str | bytes | Mapping | AbstractSet):
+        raise SchemaError(f"shape={shape!r} is not a sequence of lengths and None.")
     try:
-        axes = tuple(None if axis is None else int(axis) for axis in shape)
-    except (TypeError, ValueError) as error:
+        axes = tuple(None if axis is None else operator.index(axis) for axis in shape)
+    except TypeError as error:
         raise SchemaError(f"shape={shape!r} is not a sequence of lengths and None.") from error
     if any(axis is not None and axis < 0 for axis in axes):
         raise SchemaError(f"shape={shape!r} has a negative length.")
@@ -189,6 +156,8 @@ def _shape(spec: TensorSpec, htype: Htype) -> Shape | None:
 def _compression(compression: Any, htype: Htype) -> str | None:
     if compression is None:
         return None if htype.must_compress else htype.compressions[0]
+    if not isinstance(compression, str):
+        raise SchemaError(f"A compression is a name such as 'lz4', not {compression!r}.")
     return COMPRESSION_ALIASES.get(compression, compression)
 
 
@@ -200,6 +169,8 @@ def _class_names(names: Any) -> tuple[str, ...] | None:
     found = tuple(names)
     if not all(isinstance(name, str) for name in found):
         raise SchemaError("class_names must be strings.")
+    if not all(map(_is_text, found)):
+        raise SchemaError("class_names must be valid text. Decode them with errors='replace'.")
     if len(set(found)) != len(found):
         twice = sorted({name for name in found if found.count(name) > 1})
         raise SchemaError(f"class_names names {', '.join(map(repr, twice))} twice. Name each once.")
@@ -308,16 +279,27 @@ class Schema(Mapping[str, TensorSpec]):
         found += [f"{name!r} is new" for name in other if name not in self]
         for name in self:
             if name in other and self[name] != other[name]:
-                found.append(f"{name!r} is {describe(other[name])}, not {describe(self[name])}")
+                found.append(f"{name!r} {_difference(self[name], other[name])}")
         return found
 
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name:
         raise SchemaError(f"A tensor's name is a string that is not empty, not {name!r}.")
+    if not _is_text(name):
+        raise SchemaError(f"The tensor name {name!r} is not valid text. Choose another.")
     if name.endswith(":shape") or any(ord(c) < ord(" ") for c in name):
         raise SchemaError(f"The tensor name {name!r} is reserved or has control characters.")
     return name
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 can write a string: it has no halves of surrogate pairs."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _spec(name: str, value: object) -> TensorSpec:
@@ -327,10 +309,37 @@ def _spec(name: str, value: object) -> TensorSpec:
         if isinstance(value, str):
             return TensorSpec(value)
         if isinstance(value, Mapping):
-            return TensorSpec(**value)
+            return TensorSpec(**_parameters(value))
     except SchemaError as error:
         raise SchemaError(f"tensor {name!r}: {error}") from error
     raise SchemaError(f"tensor {name!r}: {value!r} is neither a TensorSpec nor an htype.")
+
+
+def _difference(ours: TensorSpec, theirs: TensorSpec) -> str:
+    """Say what ``theirs`` has differently, also where a description is too short to show it."""
+    wanted, found = describe(ours), describe(theirs)
+    words = [f"is {found}, not {wanted}"] if found != wanted else []
+    if ours.class_names and theirs.class_names and ours.class_names != theirs.class_names:
+        words.append(_other_names(ours.class_names, theirs.class_names))
+    if ours.dtype == theirs.dtype and ours.arrow != theirs.arrow:
+        words.append(f"has values of type {theirs.arrow_type}, not {ours.arrow_type}")
+    return " and ".join(words)
+
+
+def _other_names(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    pairs = enumerate(zip_longest(theirs, ours))
+    index, (found, wanted) = next(each for each in pairs if each[1][0] != each[1][1])
+    count = f"{len(theirs)} class_names, not {len(ours)}: " if len(ours) != len(theirs) else ""
+    this, that = ("nothing" if each is None else repr(each) for each in (found, wanted))
+    return f"has {count or 'other class_names: '}index {index} is {this}, not {that}"
+
+
+def _parameters(value: Mapping[Any, Any]) -> dict[str, Any]:
+    known = [each.name for each in fields(TensorSpec) if each.repr]
+    for key in value:
+        if key not in (*known, "arrow"):
+            raise SchemaError(f"TensorSpec has no {key!r}. It has {', '.join(known)}.")
+    return dict(value)
 
 
 def describe(spec: TensorSpec) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dasklake._model.schema import TensorSpec
+from dasklake.exceptions import SampleError
 
 __all__ = ["Blob", "Layout", "Link", "Storage", "link", "shape_column", "storage_of"]
 
@@ -150,8 +151,8 @@ def link(url: str, creds_key: str | None = None) -> Link:
 
     Raises
     ------
-    TypeError
-        ``url`` is not a string.
+    SampleError
+        ``url`` or ``creds_key`` is not a string.
 
     Examples
     --------
@@ -159,5 +160,9 @@ def link(url: str, creds_key: str | None = None) -> Link:
     's3://bucket/train2017/000000000009.jpg'
     """
     if not isinstance(url, str):
-        raise TypeError(f"A link's url is a string, not {type(url).__name__}.")
+        raise SampleError(f"a link's url is a string, not {type(url).__name__}. Give a URL.")
+    if not isinstance(creds_key, str | None):
+        raise SampleError(
+            f"a link's creds_key is a string, not {type(creds_key).__name__}. Name credentials."
+        )
     return Link(url, creds_key)

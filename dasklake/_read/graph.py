@@ -11,6 +11,7 @@ import dask.dataframe as dd
 import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.utils import parse_bytes
 
 from dasklake._read.partition import (
     Origin,
@@ -22,8 +23,9 @@ from dasklake._read.partition import (
     read_rows,
 )
 from dasklake._read.plan import ChunkPlace
+from dasklake.exceptions import InvalidInputError
 
-__all__ = ["to_array", "to_bag", "to_dataframe"]
+__all__ = ["block_bytes", "to_array", "to_bag", "to_dataframe"]
 
 _Groups = Sequence[tuple[ChunkPlace, ...]]
 
@@ -43,6 +45,28 @@ class _Names:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
+
+
+def block_bytes(blocksize: int | str | None) -> int | None:
+    """Return the bytes of a block; None for one chunk in each.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no size.
+    """
+    if blocksize is None:
+        return None
+    try:
+        size = int(parse_bytes(blocksize))
+    # What Dask raises for what it cannot read as a size depends on its type.
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        size = 0
+    if size < 1:
+        raise InvalidInputError(
+            f"blocksize={blocksize!r} is no size. Give bytes, such as 10**8 or '64 MiB'."
+        )
+    return size
 
 
 def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
@@ -95,7 +119,8 @@ def _bag(part: _Places, origin: Origin, names: _Names) -> list[dict[str, Any]]:
     return list(read_rows(origin, part.places, names.names))
 
 
-def _frame(part: _Places, *, origin: Origin, columns: Sequence[str] | None = None) -> Any:
+def _frame(part: _Places, *, origin: Origin, columns: Sequence[str]) -> Any:
+    # Without a default: Dask would leave out columns=[], and all columns would be read.
     return read_frame(part.places, origin=origin, columns=columns)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
@@ -15,6 +17,7 @@ from dasklake._read.plan import ChunkPlace, ReadPlan
 from dasklake._read.rows import RowReader
 from dasklake._read.source import ChunkCache
 from dasklake._store.log import Log
+from dasklake._store.objects import ObjectStore
 from dasklake.exceptions import (
     InvalidInputError,
     ObjectNotFoundError,
@@ -22,7 +25,10 @@ from dasklake.exceptions import (
     VersionNotFoundError,
 )
 
-__all__ = ["Reader", "commit_of", "row_asked", "rows_asked"]
+__all__ = ["Reader", "commit_of", "reader_of", "row_asked", "rows_asked"]
+
+
+_T = TypeVar("_T")
 
 
 class Reader:
@@ -44,6 +50,9 @@ class Reader:
         self._decoder = Decoder(self.schema)
         self._cache = ChunkCache(self._open)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.origin.store, self.origin.branch, self.origin.version)
+
     @property
     def plan(self) -> ReadPlan:
         """Which rows lie in which chunk."""
@@ -54,6 +63,30 @@ class Reader:
     def groups(self, blocksize: int | None = None) -> list[tuple[ChunkPlace, ...]]:
         """Return the chunks, joined up to ``blocksize`` bytes."""
         return self.plan.groups(blocksize)
+
+    def names(self, columns: Any = None) -> list[str]:
+        """Return the names of the tensors that were asked for; all for None.
+
+        Raises
+        ------
+        InvalidInputError
+            They are not a list of strings.
+        VersionNotFoundError
+            There is no such tensor.
+        """
+        if isinstance(columns, str) or not isinstance(columns, Iterable | None):
+            raise InvalidInputError(f"Columns are a list of tensors' names, not {columns!r}.")
+        names = list(self.schema if columns is None else columns)
+        for name in names:
+            if not isinstance(name, str):
+                raise InvalidInputError(f"A tensor's name is a string, not {name!r}.")
+            if name not in self.schema:
+                known = ", ".join(map(repr, self.schema))
+                raise VersionNotFoundError(
+                    f"Version {self.origin.version} of {self.origin.store.url} has no tensor "
+                    f"{name!r}. It has {known}."
+                )
+        return names
 
     def stream(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield all samples, chunk by chunk."""
@@ -70,13 +103,7 @@ class Reader:
         """Return what the chunk stores of one sample."""
         plan = self._plan or self.plan
         number, place = plan.locate(row)
-        reader = self._cache.get(number)
-        try:
-            stored: list[Any] = reader.read(place, names)
-        except ObjectNotFoundError as error:
-            raise self.origin.missing(reader.chunk.place.key) from error
-        self._cache.used(number, reader.chunk.resident)
-        return stored
+        return self._using(number, lambda reader: reader.read(place, names))
 
     def many(self, rows: Sequence[int], names: Sequence[str]) -> Iterator[list[Any]]:
         """Yield the values of some samples; neighbours of one chunk are fetched together."""
@@ -87,19 +114,64 @@ class Reader:
             end = begin
             while end < len(rows) and located[end][0] == number:
                 end += 1
-            reader = self._cache.get(number)
-            try:
-                found = reader.read_many([place for _, place in located[begin:end]], names)
-            except ObjectNotFoundError as error:
-                raise self.origin.missing(reader.chunk.place.key) from error
-            self._cache.used(number, reader.chunk.resident)
+            places = [place for _, place in located[begin:end]]
+            found = self._using(number, partial(RowReader.read_many, rows=places, names=names))
             for row, stored in zip(rows[begin:end], found, strict=True):
                 pairs = zip(names, stored, strict=True)
                 yield [self._decoder.decode(name, each, row) for name, each in pairs]
             begin = end
 
+    def block(self, rows: range, name: str) -> npt.NDArray[Any] | None:
+        """Return consecutive samples of a tensor as one array, as they are stored.
+
+        Parameters
+        ----------
+        rows : range
+            Places of the samples, at least one, with step 1.
+        name : str
+            The tensor.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            Axis 0 = samples; None where they are not stored as numbers of one shape, or one has
+            no value.
+        """
+        parts = []
+        row = rows.start
+        while row < rows.stop:
+            number, begin = self.plan.locate(row)
+            end = min(begin + rows.stop - row, self.plan.place(number).rows)
+            read = partial(RowReader.block, begin=begin, end=end, name=name)
+            part = self._using(number, read)
+            if part is None:
+                return None
+            parts.append(part)
+            row += end - begin
+        return np.concatenate(parts)
+
+    def _using(self, number: int, read: Callable[[RowReader], _T]) -> _T:
+        """Read from a chunk, and say why where it is not there."""
+        reader = self._cache.get(number)
+        try:
+            found = read(reader)
+        except ObjectNotFoundError as error:
+            raise self.origin.missing(reader.chunk.place.key) from error
+        self._cache.used(number, reader.chunk.resident)
+        return found
+
     def _open(self, number: int) -> RowReader:
         return RowReader(open_chunk(self.origin, self.plan.place(number)), self.schema)
+
+
+def reader_of(log: Log, commit: Commit) -> Reader:
+    """Return a reader of a version."""
+    return Reader(Origin(log.store, commit), partial(log.manifest, commit))
+
+
+def _again(store: ObjectStore, branch: str, version: int) -> Reader:
+    log = Log(store, branch)
+    return reader_of(log, commit_of(log, version))
 
 
 def row_asked(item: Any, length: int) -> int:
@@ -113,12 +185,15 @@ def row_asked(item: Any, length: int) -> int:
         It is no index.
     """
     try:
-        row = operator.index(item)
+        # True is 1 to Python, and part of a mask to everybody else.
+        row = None if isinstance(item, bool) else operator.index(item)
     except TypeError:
+        row = None
+    if row is None:
         raise InvalidInputError(
             f"{item!r} is no place of a sample. Use a number, a slice, a list of numbers, or the "
             "name of a tensor."
-        ) from None
+        )
     if not -length <= row < length:
         raise IndexError(f"There is no sample {row}: there are {length}.")
     return row + length if row < 0 else row
@@ -136,6 +211,8 @@ def rows_asked(item: Any, length: int) -> Sequence[int]:
     """
     if isinstance(item, slice):
         return range(*item.indices(length))
+    if not isinstance(item, np.ndarray) and all(isinstance(each, bool | np.bool_) for each in item):
+        item = np.array(item, bool) if len(item) else ()
     if isinstance(item, np.ndarray) and item.dtype == bool:
         if item.shape != (length,):
             raise InvalidInputError(f"A mask of samples has the shape ({length},).")

@@ -70,6 +70,17 @@ class RowReader:
         self.chunk.load(pointed)
         return [[column.value(row) for column in columns] for row in rows]
 
+    def block(self, begin: int, end: int, name: str) -> npt.NDArray[Any] | None:
+        """Return the numbers of consecutive rows, still those of the chunk.
+
+        None where they are not numbers of one shape, or a row has no value.
+        """
+        column = self._columns.get(name) or self._open(name)
+        if not isinstance(column, _Numbers):
+            return None
+        self.chunk.load(column.span(begin, end))
+        return column.view[begin:end] if column.validity.all(begin, end) else None
+
     def _open(self, name: str) -> _Column:
         column = self._columns[name] = self._column(name)
         return column
@@ -113,6 +124,10 @@ class _Validity:
         """Whether the row has a value."""
         return self.start is None or bool(self.memory[self.start + (row >> 3)] >> (row & 7) & 1)
 
+    def all(self, begin: int, end: int) -> bool:
+        """Whether all rows from ``begin`` to before ``end`` have a value."""
+        return self.start is None or all(map(self.has, range(begin, end)))
+
 
 class _Numbers:
     """Numbers of one shape."""
@@ -138,6 +153,11 @@ class _Numbers:
         """Return where validity and numbers lie."""
         begin = self.start + row * self.width
         return [*self.validity.part(row), (begin, begin + self.width)]
+
+    def span(self, begin: int, end: int) -> list[_Range]:
+        """Return where validity and numbers of all rows from ``begin`` to before ``end`` lie."""
+        pairs = zip(self.known(begin), self.known(end - 1), strict=True)
+        return [(first[0], last[1]) for first, last in pairs]
 
     def pointed(self, row: int) -> _Range | None:
         """Nothing."""

@@ -42,6 +42,26 @@ class Every:
     seconds: float | None = None
 
 
+class Tally(NamedTuple):
+    """What a run has come to so far.
+
+    Attributes
+    ----------
+    failures : int
+        Rows of the failures table.
+    samples : int
+        Samples written.
+    inputs, lost_inputs : int
+        Input samples, and those of them that are lost; a partition that failed as a whole counts
+        as many as it has, or as partitions have on average.
+    """
+
+    failures: int
+    samples: int
+    inputs: int
+    lost_inputs: int
+
+
 @dataclass(frozen=True, slots=True)
 class MaxFailures:
     """How many samples may fail before the run gives up.
@@ -54,21 +74,30 @@ class MaxFailures:
         That part of the input samples, judged once ``after`` of them are processed.
     after : int
         Input samples before a share says anything.
+    none : int
+        Failures without a single sample that are enough for a verdict before that.
     """
 
     count: int | None = None
     share: float | None = 0.01
     after: int = 1000
+    none: int = 100
 
-    def exceeded(self, failures: int, inputs: int, samples: int, *, complete: bool) -> bool:
+    @property
+    def judges_later(self) -> bool:
+        """Whether the first failures say nothing yet."""
+        return self.count is None and self.share is not None
+
+    def exceeded(self, tally: Tally, *, complete: bool) -> bool:
         """Whether so many failures are too many."""
-        if failures and complete and not samples:
-            return True
         if self.count is not None:
-            return failures > self.count
-        if self.share is None or inputs < self.after:
+            return tally.failures > self.count
+        if self.share is None:
             return False
-        return failures > self.share * inputs
+        if tally.failures and not tally.samples and (complete or tally.failures >= self.none):
+            # However small the input: a wrong key must not succeed with nothing.
+            return True
+        return tally.inputs >= self.after and tally.lost_inputs > self.share * tally.inputs
 
 
 class Stop(NamedTuple):
@@ -131,6 +160,7 @@ class RunProgress:
     commits: int = 0
     _open: set[int] = field(init=False)
     _failed: set[int] = field(init=False, default_factory=set)
+    _lost_partitions: int = field(init=False, default=0)
     _pending_inputs: int = field(init=False, default=0)
     _last_commit: float = field(init=False)
 
@@ -150,6 +180,8 @@ class RunProgress:
         self.written_inputs += receipt.inputs
         self.written_samples += receipt.samples
         self.failures += receipt.failed
+        if receipt.failed and not receipt.inputs:
+            self._lost_partitions += 1
         self._judge(receipt.failures[-1] if receipt.failures else None)
         return True
 
@@ -160,6 +192,7 @@ class RunProgress:
         self._open.discard(failure.partition)
         self.lost.append(failure)
         self.failures += 1
+        self._lost_partitions += 1
         self._judge(failure)
         return True
 
@@ -173,12 +206,36 @@ class RunProgress:
         """Say which partitions a run that ends early still waits for: those that are running."""
         self.draining = running
 
-    def _judge(self, failure: Failure | None) -> None:
-        inputs = self.before.inputs + self.written_inputs
-        samples = self.before.samples + self.written_samples
+    def tally(self) -> Tally:
+        """Return what the run has come to, earlier epochs included."""
         failures = self.before.failures + self.failures
-        if self.max_failures.exceeded(failures, inputs, samples, complete=not self._open):
+        inputs = self.before.inputs + self.written_inputs
+        lost = self._lost_partitions * self._partition_size(inputs)
+        return Tally(
+            failures=failures,
+            samples=self.before.samples + self.written_samples,
+            inputs=inputs + lost,
+            lost_inputs=failures - self._lost_partitions + lost,
+        )
+
+    def _partition_size(self, inputs: int) -> int:
+        """Return how many input samples a partition has, as far as anybody knows."""
+        plan = self.before.plan
+        if plan.inputs is not None:
+            return max(1, plan.inputs // plan.partitions)
+        read = plan.partitions - len(self._open) - self._lost_partitions
+        return max(1, inputs // max(1, read))
+
+    def _judge(self, failure: Failure | None) -> None:
+        if self.max_failures.exceeded(self.tally(), complete=not self._open):
             self.end(Stop("too-many", failure))
+        if self.stop is not None and self.stop.kind == "too-many":
+            # Left open, for a resume with a mended function to write, and waited for by nobody.
+            left = {f.partition for f in self.lost}
+            left |= {r.partition for r in self.pending if r.failed}
+            self._open |= left
+            self._failed |= left
+            self._put([r for r in self.pending if not r.failed], [])
 
     @property
     def complete(self) -> bool:
@@ -215,8 +272,12 @@ class RunProgress:
     def take(self) -> Batch:
         """Hand out what the next commit holds; nothing else is handed out until it is settled."""
         self.in_flight = Batch(tuple(self.pending), tuple(self.lost))
-        self.pending, self.lost, self._pending_inputs = [], [], 0
+        self._put([], [])
         return self.in_flight
+
+    def _put(self, pending: list[Receipt], lost: list[Failure]) -> None:
+        self.pending, self.lost = pending, lost
+        self._pending_inputs = sum(receipt.inputs for receipt in pending)
 
     def committed(self, now: float) -> None:
         """Take in that the batch in flight is committed."""
@@ -227,7 +288,6 @@ class RunProgress:
     def put_back(self) -> None:
         """Take in that the batch in flight could not be committed."""
         if self.in_flight is not None:
-            self.pending = [*self.in_flight.receipts, *self.pending]
-            self.lost = [*self.in_flight.lost, *self.lost]
-            self._pending_inputs = sum(receipt.inputs for receipt in self.pending)
+            receipts, lost = self.in_flight
             self.in_flight = None
+            self._put([*receipts, *self.pending], [*lost, *self.lost])

@@ -358,6 +358,9 @@ def commit_adopted(assignment: Assignment) -> Status:
     """Commit a run of which everything that was missing lies on storage already."""
     coordinator = Coordinator(assignment)
     coordinator.start()
+    if coordinator.stopping:
+        # Too many failures among what was adopted: nothing runs that could be waited for.
+        coordinator.drain()
     status = coordinator.wait()
     coordinator.join()
     return status

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dasklake._model.commit import RunState
 from dasklake._model.receipt import Failure
 from dasklake._write.checkpoint import RunProgress, Stop
+from dasklake._write.failure import never_skipped
 from dasklake.exceptions import (
     LakeError,
     RunFailedError,
@@ -14,10 +15,13 @@ from dasklake.exceptions import (
     TransformError,
 )
 
-__all__ = ["explain", "kept", "transform_error"]
+__all__ = ["explain", "interruption", "kept", "of_lake", "transform_error"]
 
 #: What to raise, and from what; nothing for success.
 Ending = tuple[BaseException | None, BaseException | None]
+
+_AGAIN = "Partitions with failures that were not committed yet are then written again."
+_FINISHED = "The run is finished all the same: lake.failures() lists what failed."
 
 
 def explain(run: str, progress: RunProgress, state: RunState) -> Ending:
@@ -34,27 +38,33 @@ def explain(run: str, progress: RunProgress, state: RunState) -> Ending:
     """
     stop = progress.stop
     rest = kept(run, state.inputs)
-    if state.finished:
-        if stop is None or stop.kind != "too-many":
-            return None, None
-        rest = f"Run {run!r} is finished: all other samples are committed."
+    if state.finished and (stop is None or stop.kind != "too-many"):
+        return None, None
     if stop is None:
         return RunFailedError(f"Run {run!r} ended before all of it was committed. {rest}"), None
     if stop.kind == "too-many":
-        return _too_many(progress, stop, rest), None
+        return _too_many(progress, stop, _FINISHED if state.finished else f"{rest} {_AGAIN}"), None
     if stop.kind == "cancelled":
         return RunFailedError(f"Run {run!r} was cancelled. {rest}"), None
     if stop.kind == "lost":
         return RunLostError(f"The cluster was restarted during run {run!r}. {rest}"), stop.error
-    interrupted = stop.kind == "interrupted" and stop.error is not None
-    if not interrupted and stop.failure is not None and not _of_lake(stop.error):
-        return transform_error(stop.failure, state.inputs, rest), stop.error
+    if stop.kind == "interrupted" and stop.error is not None:
+        # A bare Ctrl-C says nothing; what somebody raised with a text is theirs.
+        bare = isinstance(stop.error, KeyboardInterrupt) and not stop.error.args
+        return (KeyboardInterrupt(rest), stop.error) if bare else (stop.error, None)
+    if stop.failure is not None and not of_lake(stop.error):
+        return transform_error(stop.failure, stop.error, state.inputs, rest), stop.error
     return stop.error or RunFailedError(f"Run {run!r} ended early. {rest}"), None
 
 
-def _of_lake(error: BaseException | None) -> bool:
+def of_lake(error: BaseException | None) -> bool:
     """Whether an error is about the lake or its storage, and speaks for itself."""
     return isinstance(error, LakeError) and not isinstance(error, SampleError | RunFailedError)
+
+
+def interruption(run: str, problem: BaseException | None) -> KeyboardInterrupt:
+    """Return what Ctrl-C is told as: with the sentence that says how to go on."""
+    return KeyboardInterrupt(str(problem or f"Run {run!r} is finished."))
 
 
 def kept(run: str, inputs: int) -> str:
@@ -65,7 +75,9 @@ def kept(run: str, inputs: int) -> str:
     )
 
 
-def transform_error(failure: Failure, inputs: int, kept: str) -> TransformError:
+def transform_error(
+    failure: Failure, error: BaseException | None, inputs: int, kept: str
+) -> TransformError:
     """Return the exception by which a failure ends a run."""
     if failure.position is None:
         where = f"in partition {failure.partition} of the input data"
@@ -75,11 +87,12 @@ def transform_error(failure: Failure, inputs: int, kept: str) -> TransformError:
         where = f"at index {failure.index} of the input data"
     item = f" on the item: {failure.item}" if failure.item is not None else ""
     tensor = f" (tensor {failure.tensor!r})" if failure.tensor is not None else ""
-    skip = (
-        "If you wish to skip the samples that cause errors, please specify on_error='skip'."
-        if failure.position is not None
-        else "on_error='skip' would leave out the whole partition."
-    )
+    if never_skipped(error):
+        skip = "Errors of the machine and the storage are never skipped."
+    elif failure.position is not None:
+        skip = "If you wish to skip the samples that cause errors, please specify on_error='skip'."
+    else:
+        skip = "on_error='skip' would leave out the whole partition."
     return TransformError(
         f"Transform failed {where}{item}{tensor}: {failure.exception}: {failure.message}\n"
         f"{kept} {skip}",
@@ -92,12 +105,11 @@ def transform_error(failure: Failure, inputs: int, kept: str) -> TransformError:
 
 
 def _too_many(progress: RunProgress, stop: Stop, kept: str) -> TooManyFailuresError:
-    failures = progress.before.failures + progress.failures
-    inputs = progress.before.inputs + progress.written_inputs
+    tally = progress.tally()
     last = (
         f" The last one: {stop.failure.exception}: {stop.failure.message}" if stop.failure else ""
     )
     return TooManyFailuresError(
-        f"{failures} of {inputs} samples failed, more than max_failures allows.{last}\n{kept} "
-        "lake.failures() lists what failed."
+        f"{tally.lost_inputs} of {tally.inputs} samples failed, more than max_failures allows."
+        f"{last}\n{kept}"
     )

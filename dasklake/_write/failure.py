@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from dasklake._model.receipt import Failure
+from dasklake._store.faults import safe_text
 from dasklake.exceptions import CorruptionError, MissingExtraError, SampleError, StoreError
 
-__all__ = ["describe_item", "failure_of_sample", "failure_of_task", "never_skipped"]
+__all__ = [
+    "attach",
+    "attached",
+    "describe_item",
+    "failure_of_sample",
+    "failure_of_task",
+    "never_skipped",
+]
 
 #: Characters kept of an item, a message and a traceback.
 _ITEM, _MESSAGE, _TRACEBACK = 120, 500, 4000
+
+#: Attribute of an error that is raised to Dask.
+_PLACE = "_dasklake_failure"
 
 #: Never a property of one sample: the run must stop, or Dask must try again.
 _NEVER_SKIPPED = (
@@ -83,10 +95,23 @@ def describe_item(item: Any) -> str:
 
 
 def _shorten(text: str, most: int) -> str:
+    text = safe_text(text)  # a failure is stored: no password of a URL may be in it
     if len(text) <= most:
         return text
     half = (most - 3) // 2
     return f"{text[:half]} … {text[-half:]}"
+
+
+def attach(error: BaseException, failure: Failure) -> None:
+    """Let an error that is raised to Dask carry the place where it happened."""
+    with contextlib.suppress(AttributeError, TypeError):  # a class without room for it
+        error.__dict__[_PLACE] = failure
+
+
+def attached(error: BaseException | None) -> Failure | None:
+    """Return what :func:`attach` let an error carry, also from another process."""
+    found = getattr(error, "__dict__", {}).get(_PLACE)
+    return found if isinstance(found, Failure) else None
 
 
 def failure_of_task(
@@ -107,6 +132,9 @@ def failure_of_task(
     message : str, optional
         Its message, where the error itself could not be brought here.
     """
+    known = attached(error)
+    if known is not None:
+        return known
     name = type(error).__qualname__ if error is not None else "Exception"
     said = str(error) if error is not None else str(message)
     return Failure(

@@ -13,7 +13,7 @@ known by its partition under every scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from dask._task_spec import Dict, convert_legacy_graph  # the public alias lacks
 from dask.bag.core import reify
 from dask.base import is_dask_collection
 from dask.core import flatten
+from dask.delayed import delayed
 from dask.optimization import cull
 from dask.task_spec import GraphNode, Task, TaskRef
 
@@ -28,7 +29,10 @@ from dasklake._write.partition import Deliver, Job, PartMaker, bind, write_parti
 from dasklake._write.source import Key, Source
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["Delivery", "WriteGraph", "write_graph"]
+__all__ = ["Delivery", "WriteGraph", "check_arguments", "write_graph"]
+
+#: Lists, tuples and dicts of up to so many elements may hold Delayed values as arguments.
+_NESTED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,24 @@ class Delivery:
         return (self.name, f"{of - partition:012d}" if self.local else partition)
 
 
+def check_arguments(kwargs: Mapping[str, Any]) -> None:
+    """Check that each Dask value among the arguments of a transform is one value.
+
+    Raises
+    ------
+    InvalidInputError
+        One has several partitions.
+    """
+    for name, value in kwargs.items():
+        if is_dask_collection(value):
+            parts = len(list(flatten(value.__dask_keys__())))
+            if parts != 1:
+                raise InvalidInputError(
+                    f"transform_kwargs[{name!r}] has {parts} partitions. Give a Delayed, or "
+                    "compute it first."
+                )
+
+
 def write_graph(
     source: Source,
     job: Job,
@@ -144,23 +166,39 @@ def _share(
     refs: dict[str, TaskRef] = {}
     plain: dict[str, Any] = {}
     for name, value in kwargs.items():
-        if not is_dask_collection(value):
+        inside = list(_collections(value))
+        if not inside:
             plain[name] = value
             continue
-        found = list(flatten(value.__dask_keys__()))
-        if len(found) != 1:
-            raise InvalidInputError(
-                f"transform_kwargs[{name!r}] has {len(found)} partitions. Give a Delayed, or "
-                "compute it first."
-            )
-        graph |= convert_legacy_graph(dict(value.__dask_graph__()))
-        refs[name] = TaskRef(found[0])
+        for each in inside:
+            _check_single(name, each)
+        whole = value if is_dask_collection(value) else delayed(value)
+        graph |= convert_legacy_graph(dict(whole.__dask_graph__()))
+        refs[name] = TaskRef(next(flatten(whole.__dask_keys__())))
     if delivery.local and not refs:
         return bind(job, plain, {}), graph
     key = f"{delivery.name}-job"
     begun = job if delivery.begun is None else TaskRef(delivery.begun)
     graph[key] = Task(key, bind, begun, plain, Dict(refs))
     return TaskRef(key), graph
+
+
+def _collections(value: Any) -> Iterator[Any]:
+    """Yield the Dask values in an argument; large lists are data and not looked into."""
+    if is_dask_collection(value):
+        yield value
+    elif type(value) in (list, tuple, dict) and len(value) <= _NESTED:
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _collections(each)
+
+
+def _check_single(name: str, value: Any) -> None:
+    parts = len(list(flatten(value.__dask_keys__())))
+    if parts != 1:
+        raise InvalidInputError(
+            f"transform_kwargs[{name!r}] has {parts} partitions. Give a Delayed, or compute it "
+            "first."
+        )
 
 
 def _dependents(graph: Mapping[Key, GraphNode]) -> dict[Key, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
@@ -15,13 +15,13 @@ from dasklake._format import layout
 from dasklake._model.commit import RunState
 from dasklake._store.log import Log
 from dasklake._store.runs import RunWriter
+from dasklake._write.checkpoint import Every, MaxFailures, RunProgress, Stop
 from dasklake._write.coordinator import failures_of
-from dasklake._write.ending import kept, transform_error
+from dasklake._write.ending import explain
 from dasklake._write.graph import Delivery, write_graph
 from dasklake._write.partition import Job, Outcome
 from dasklake._write.source import Source
 from dasklake._write.start import Request, start_run
-from dasklake.exceptions import LakeError
 
 __all__ = ["LazyWrite", "lazy_write"]
 
@@ -45,6 +45,8 @@ class LazyWrite:
         Further arguments of the transform.
     message : str or None
         First line of the commit message.
+    max_failures : MaxFailures
+        How many samples may fail.
     """
 
     source: Source
@@ -52,6 +54,15 @@ class LazyWrite:
     job: Job
     kwargs: Mapping[str, Any]
     message: str | None
+    max_failures: MaxFailures
+
+
+class _Ending(NamedTuple):
+    """What the last task needs besides the outcomes."""
+
+    message: str | None
+    max_failures: MaxFailures
+    report: Callable[[str, int, RunState, float], Any]
 
 
 def lazy_write(write: LazyWrite, report: Callable[[str, int, RunState, float], Any]) -> Delayed:
@@ -66,7 +77,7 @@ def lazy_write(write: LazyWrite, report: Callable[[str, int, RunState, float], A
     report : callable
         Makes the result of the run's name, the version, its state and the seconds it took.
     """
-    name = f"to_lake-{write.request.run}-{layout.new_id()[:8]}"
+    name = f"to_lake-{write.request.run or 'run'}-{layout.new_id()[:8]}"
     begun = f"{name}-begin"
     graph = write_graph(
         write.source,
@@ -84,9 +95,8 @@ def lazy_write(write: LazyWrite, report: Callable[[str, int, RunState, float], A
         for key, group in zip(keys, groups, strict=True):
             tasks[key] = Task(key, _gather, List(*map(TaskRef, group)))
     last = f"{name}-commit"
-    tasks[last] = Task(
-        last, _commit, TaskRef(begun), List(*map(TaskRef, keys)), write.message, report
-    )
+    ending = _Ending(write.message, write.max_failures, report)
+    tasks[last] = Task(last, _commit, TaskRef(begun), List(*map(TaskRef, keys)), ending)
     return Delayed(last, HighLevelGraph.from_collections(last, tasks))
 
 
@@ -115,25 +125,28 @@ def _gather(outcomes: Sequence[Any]) -> list[Outcome]:
     return found
 
 
-def _commit(
-    job: Job, outcomes: Sequence[Any], message: str | None, report: Callable[..., Any]
-) -> Any:
+def _commit(job: Job, outcomes: Sequence[Any], ending: _Ending) -> Any:
+    """Judge what the tasks handed back as a coordinator does, and commit it."""
     began = time.monotonic()
     place = job.place
     log = Log(place.store, place.home.partition("/")[0])
-    writer = RunWriter(
-        log, place.run, place.epoch, log.read(job.entry[0]), job.schema, place.run, message
-    )
+    entry = log.read(job.entry[0])
+    writer = RunWriter(log, place.run, place.epoch, entry, job.schema, place.run, ending.message)
     found = _gather(outcomes)
-    receipts = [*job.adopted, *(o.receipt for o in found if o.receipt is not None)]
+    partitions = {*(job.only or ()), *(receipt.partition for receipt in job.adopted)}
+    progress = RunProgress(partitions, Every(), ending.max_failures, writer.state, began)
+    for receipt in job.adopted:
+        progress.received(receipt)
+    for outcome in found:
+        if outcome.receipt is not None:
+            progress.received(outcome.receipt)
+        else:
+            kind = "interrupted" if outcome.interrupt else "failed"
+            progress.end(Stop(kind, outcome.failure, outcome.error))
+    receipts = progress.take().receipts
     if receipts:
         writer.commit(receipts, lambda: failures_of(place.store, receipts))
-    for outcome in found:
-        if outcome.receipt is None:
-            inputs = writer.state.inputs
-            if outcome.interrupt or isinstance(outcome.error, LakeError) or not outcome.failure:
-                raise outcome.error or RuntimeError("a write task ended without an outcome")
-            raise transform_error(
-                outcome.failure, inputs, kept(place.run, inputs)
-            ) from outcome.error
-    return report(place.run, writer.known.version, writer.state, time.monotonic() - began)
+    problem, cause = explain(place.run, progress, writer.state)
+    if problem is not None:
+        raise problem from cause
+    return ending.report(place.run, writer.known.version, writer.state, time.monotonic() - began)

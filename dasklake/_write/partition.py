@@ -14,14 +14,16 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+import cloudpickle  # type: ignore[import-untyped] # it has no types
+
 from dasklake._model.receipt import Failure, Receipt
 from dasklake._model.schema import Schema
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
 from dasklake._write.chunks import ChunkWriter, Place, write_lost
-from dasklake._write.failure import failure_of_sample, never_skipped
+from dasklake._write.failure import attach, attached, failure_of_sample, never_skipped
 from dasklake._write.sample import Item, items_of
-from dasklake.exceptions import LakeNotSharedError, NotFoundError, SampleError
+from dasklake.exceptions import LakeNotSharedError, NotFoundError, RunFailedError, SampleError
 
 __all__ = ["Deliver", "Job", "Outcome", "PartMaker", "bind", "write_partition"]
 
@@ -54,6 +56,9 @@ class Job:
         The partitions to write, where the graph holds more.
     adopted : tuple of Receipt
         Partitions that are on storage already, where the graph commits them.
+    retries : int or None
+        How often an attempt that the storage or the machine failed is made again here; None
+        where Dask does.
     """
 
     place: Place
@@ -67,6 +72,7 @@ class Job:
     chunk_size: int = 64 << 20
     only: frozenset[int] | None = None
     adopted: tuple[Receipt, ...] = ()
+    retries: int | None = None
 
 
 class Deliver(Protocol):
@@ -153,11 +159,46 @@ def write_partition(
         return None
     if deliver is not None and deliver.stopped():
         return None
-    outcome = _Attempt(job, partition, start).run(makers, values)
+    outcome = _attempts(job, partition, start, makers, values)
     if deliver is None:
-        return outcome
+        return _portable(outcome)
     deliver(outcome)
     return None
+
+
+def _portable(outcome: Outcome) -> Outcome:
+    """Return an outcome that can travel as a result: not every exception survives pickling."""
+    if outcome.error is not None:
+        try:
+            cloudpickle.loads(cloudpickle.dumps(outcome.error))
+        except Exception:  # noqa: BLE001 # whatever a user's exception class does when it is made
+            text = f"{type(outcome.error).__qualname__}: {outcome.error}"
+            return outcome._replace(error=RunFailedError(text))
+    return outcome
+
+
+def _attempts(
+    job: Job,
+    partition: int,
+    start: int | None,
+    makers: tuple[PartMaker, ...],
+    values: Mapping[Any, Any],
+) -> Outcome:
+    """Attempt a partition until the storage and the machine let it; Dask's local schedulers do not.
+
+    What they are left with is an outcome: raised, it would take the other tasks down.
+    """
+    left = job.retries
+    while True:
+        attempt = _Attempt(job, partition, start)
+        try:
+            return attempt.run(makers, values)
+        except Exception as error:
+            if left is None:
+                raise
+            if not left:
+                return attempt.failed(error)
+            left -= 1
 
 
 def check_shared(job: Job) -> None:
@@ -196,10 +237,14 @@ class _Attempt:
             return self._run(self._items(makers, values))
         except LakeNotSharedError as error:
             # Not raised: Dask would try again, and hide it where other workers see the lake.
-            return Outcome(None, self._failure(error, None, None), error)
+            return self.failed(error)
         except (KeyboardInterrupt, SystemExit) as error:
             # Uncaught they would take the worker down, four times, and the cause with it.
             return Outcome(None, self._failure(error, None, None), error, interrupt=True)
+
+    def failed(self, error: Exception) -> Outcome:
+        """Return how an attempt ends that failed as a whole, and not by the user's code."""
+        return Outcome(None, attached(error) or self._failure(error, None, None), error)
 
     def _items(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Iterator[Item]:
         parts = tuple(make(values) for make in makers)
@@ -235,11 +280,15 @@ class _Attempt:
         for offset, value in enumerate(item.values()):
             try:
                 sample = self._transform(value)
-                self.chunks.add(self.chunks.encoder.encode(sample))
+                encoded = self.chunks.encoder.encode(
+                    sample, transformed=self.job.transform is not None
+                )
+                self.chunks.add(encoded)
             except Exception as error:
-                if never_skipped(error):
-                    raise
                 failure = self._failure(error, position + offset, value)
+                if never_skipped(error):
+                    attach(error, failure)
+                    raise
                 if not self.job.skip:
                     return Outcome(None, failure, error)
                 self.chunks.failures.append(failure)

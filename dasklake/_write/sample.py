@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dasklake._format.columns import ColumnBuilder
 from dasklake._model.schema import Schema
@@ -85,13 +87,29 @@ def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     names = list(columns)
-    for row in zip(*columns.values(), strict=True):
-        yield {name: _none(value) for name, value in zip(names, row, strict=True)}
+    for row in zip(*map(_values, columns.values()), strict=True):
+        yield dict(zip(names, row, strict=True))
 
 
-def _none(value: Any) -> Any:
-    """Return None for the markers by which pandas says "no value"."""
-    return None if value is pd.NA or value is pd.NaT else value
+def _values(column: pd.Series) -> Iterator[Any]:
+    """Yield the values of a column, None where it has none; the NaN of a float is a value."""
+    missing = _missing(column)
+    if missing is None:
+        return iter(column)
+    return (None if no else value for value, no in zip(column, missing, strict=True))
+
+
+def _missing(column: pd.Series) -> Any:
+    """Return where a column has no value; None where its dtype has no marker for that."""
+    dtype = column.dtype
+    if dtype == np.dtype(object):
+        # NaN is pandas' marker beside strings; elsewhere it may be a number.
+        if pd.api.types.infer_dtype(column, skipna=True) == "string":
+            return column.isna().array
+        return [value is None or value is pd.NA or value is pd.NaT for value in column]
+    if isinstance(dtype, np.dtype) and dtype.kind not in "mM":
+        return None
+    return column.isna().array
 
 
 class Encoder:
@@ -113,14 +131,23 @@ class Encoder:
         """Return empty columns for a chunk."""
         return {name: ColumnBuilder(name, self.schema[name]) for name in self.schema}
 
-    def encode(self, sample: Any) -> dict[str, Any]:
+    def encode(self, sample: Any, *, transformed: bool = False) -> dict[str, Any]:
         """Encode one sample.
+
+        Parameters
+        ----------
+        sample : mapping, or the value of a lone tensor
+            The sample.
+        transformed : bool, default False
+            Whether the user's transform returned it; None is then a forgotten ``return``.
 
         Raises
         ------
         SampleError
             A tensor is missing or unknown, or its value does not fit.
         """
+        if transformed and sample is None:
+            raise SampleError("transform returned None; return a mapping of tensor names to values")
         if not isinstance(sample, Mapping):
             if self.only is None:
                 raise SampleError(
@@ -159,5 +186,15 @@ class Encoder:
             column = codec.encode_column(columns[name])
             if column is None:
                 return None
-            encoded[name] = column
+            encoded[name] = _without_times(columns[name], column)
         return encoded
+
+
+def _without_times(values: Any, encoded: pa.Array) -> pa.Array:
+    """Return a column of times with no value where pandas has none, as sample by sample."""
+    if not (isinstance(values, pd.Series) and values.dtype.kind in "mM"):
+        return encoded
+    missing = values.isna().to_numpy()
+    if not missing.any():
+        return encoded
+    return pc.if_else(pa.array(missing), pa.scalar(None, encoded.type), encoded)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -15,13 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from dask._task_spec import convert_legacy_graph  # the public alias lacks it
+from dask.bag.core import map_chunk, reify, starmap_chunk
 from dask.base import is_dask_collection, optimize
 from dask.core import flatten
 from dask.optimization import cull
-from dask.task_spec import DataNode, GraphNode, Task
-from dask.tokenize import TokenizationError, tokenize
+from dask.task_spec import Alias, DataNode, GraphNode, Task, TaskRef
 
-from dasklake._model.schema import Schema, TensorSpec
+from dasklake._model.schema import Schema, TensorSpec, describe
+from dasklake._write.converted import refuse_converted
+from dasklake._write.identity import digest, expression_roots, graph_roots
 from dasklake.exceptions import InvalidInputError, SchemaError
 
 __all__ = ["Source", "source_of"]
@@ -47,8 +47,8 @@ class Source:
         Input samples of each partition, where they are known beforehand.
     schema : Schema or None
         What the collection's own metadata say.
-    roots : list
-        What the input is made from, to tell inputs apart.
+    roots : callable
+        Returns what the input is made from, to tell inputs apart.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Source:
     names: tuple[str, ...]
     lengths: tuple[int, ...] | None
     schema: Schema | None
-    roots: Sequence[Any]
+    roots: Callable[[], Sequence[Any]]
 
     @property
     def inputs(self) -> int | None:
@@ -72,25 +72,15 @@ class Source:
     @cached_property
     def input_id(self) -> str | None:
         """Digest of what the input is made from; None where it is not deterministic."""
-        sha = hashlib.sha256()
         try:
-            for root in self.roots:
-                sha.update(_digest(root))
-        except (TokenizationError, RuntimeError):
+            return digest(self.roots())
+        except Exception:  # noqa: BLE001 # taking objects apart runs code of theirs
             warnings.warn(
                 "The input has no deterministic identity, so a resume can only compare the number "
                 "of partitions. Give input_id=... to name the input.",
                 stacklevel=2,
             )
             return None
-        return sha.hexdigest()[:32]
-
-
-def _digest(root: Any) -> bytes:
-    try:
-        return json.dumps(root).encode()
-    except (TypeError, ValueError):
-        return tokenize(root, ensure_deterministic=True).encode()
 
 
 def source_of(collection: Any, schema: Schema | None) -> Source:
@@ -109,7 +99,7 @@ def source_of(collection: Any, schema: Schema | None) -> Source:
         The collection cannot be written.
     """
     if isinstance(collection, Mapping):
-        return _arrays("arrays", dict(collection))
+        return _arrays("arrays", dict(collection), schema)
     kind = type(collection).__name__
     if not is_dask_collection(collection):
         raise InvalidInputError(
@@ -119,15 +109,21 @@ def source_of(collection: Any, schema: Schema | None) -> Source:
     if kind == "Bag":
         return _bag(collection)
     if kind == "Array":
-        name = next(iter(schema)) if schema is not None and len(schema) == 1 else "data"
-        return _arrays("array", {name: collection})
+        return _arrays("array", {_only(None, schema): collection}, schema)
     if kind == "Series":
-        return _frame(collection.to_frame(), schema)
+        return _frame(collection.to_frame(name=_only(collection.name, schema)), schema)
     if kind == "DataFrame":
         return _frame(collection, schema)
     raise InvalidInputError(
         f"to_lake() cannot write a dask {kind}: give a Bag, DataFrame or Array."
     )
+
+
+def _only(name: Any, schema: Schema | None) -> Any:
+    """Return the name of the one tensor of a collection that need not have a name."""
+    if name is not None:
+        return name
+    return next(iter(schema)) if schema is not None and len(schema) == 1 else "data"
 
 
 def _bag(bag: Any) -> Source:
@@ -142,44 +138,56 @@ def _bag(bag: Any) -> Source:
         names=(),
         lengths=lengths,
         schema=None,
-        roots=_roots(graph),
+        roots=lambda: graph_roots(graph, keys),
     )
 
 
 def _lengths(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> tuple[int, ...] | None:
-    """Return the samples of each partition, where the graph holds the partitions themselves."""
-    nodes = [graph[key] for key in keys]
-    lengths = [
-        len(node.value)
-        for node in nodes
-        if isinstance(node, DataNode) and hasattr(node.value, "__len__")
-    ]
-    return tuple(lengths) if len(lengths) == len(nodes) else None
+    """Return the samples of each partition, where the graph holds what they are mapped from."""
+    lengths = [_length(graph, key) for key in keys]
+    found = tuple(length for length in lengths if length is not None)
+    return found if len(found) == len(keys) else None
 
 
-def _roots(graph: Mapping[Key, GraphNode]) -> list[Any]:
-    """Return what the tasks without dependencies hold, in the order of their partitions."""
-    found = []
-    for key, node in graph.items():
-        if node.dependencies:
-            continue
-        place = key[1:] if isinstance(key, tuple) else ()
+def _length(graph: Mapping[Key, GraphNode], key: Key) -> int | None:
+    while True:
+        node = graph[key]
         if isinstance(node, DataNode):
-            found.append((place, [list(place), node.value]))
-        elif isinstance(node, Task):
-            # The function is left out: people resume after mending it.
-            found.append((place, [list(place), list(node.args), dict(node.kwargs)]))
-    return [root for _, root in sorted(found, key=lambda pair: repr(pair[0]).zfill(32))]
+            return len(node.value) if hasattr(node.value, "__len__") else None
+        source = _mapped(node)
+        if source is None or source == key or source not in graph:
+            return None
+        key = source
+
+
+def _mapped(node: GraphNode) -> Key | None:
+    """Return the key of the one partition that a task makes as many items from, if it does."""
+    if isinstance(node, Alias):
+        return node.target
+    if isinstance(node, Task) and node.func is reify and isinstance(node.args[0], Task):
+        node = node.args[0]
+    if not isinstance(node, Task) or node.func not in (map_chunk, starmap_chunk):
+        return None
+    source = node.args[1]
+    if node.func is map_chunk:
+        # The bags that are mapped together, and the names of those given by keyword.
+        if not isinstance(source, Task) or len(source.args) != 1 or node.args[2]:
+            return None
+        source = source.args[0]
+    if isinstance(source, Alias):
+        return source.target
+    return source.key if isinstance(source, TaskRef) else None
 
 
 def _frame(frame: Any, schema: Schema | None) -> Source:
-    _refuse_converted(frame, schema)
+    named = (*_index_names(frame), *frame.columns)
+    _refuse_same_names(named)
+    refuse_converted(frame, schema)
     inferred = _frame_schema(frame) if schema is None else None
-    leaves = [leaf for leaf in frame.expr.walk() if not leaf.dependencies()]
     optimised = frame.optimize()
     keys = list(flatten(optimised.__dask_keys__()))
     graph = convert_legacy_graph(dict(optimised.__dask_graph__()))
-    names = tuple(str(name) for name in (*_index_names(frame), *frame.columns))
+    names = tuple(str(name) for name in named)
     lengths = _lengths(graph, keys)
     return Source(
         kind="dataframe",
@@ -188,41 +196,25 @@ def _frame(frame: Any, schema: Schema | None) -> Source:
         names=names,
         lengths=lengths,
         schema=inferred,
-        roots=[_leaf(leaf) for leaf in leaves],
+        roots=lambda: expression_roots(frame.expr),
     )
 
 
-def _leaf(leaf: Any) -> list[Any]:
-    """Return what a source of a frame is made from, without its functions."""
-    return [type(leaf).__name__, *(o for o in leaf.operands if not callable(o))]
+def _refuse_same_names(names: Iterable[Any]) -> None:
+    """Refuse names that are one as names of tensors, such as 1 and "1"."""
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        found.setdefault(str(name), []).append(name)
+    same = [", ".join(map(repr, each)) for each in found.values() if len(each) > 1]
+    if same:
+        raise SchemaError(
+            f"Several columns, or the index and a column, have one name as tensors: "
+            f"{'; '.join(same)}. Rename them, or drop one."
+        )
 
 
 def _index_names(frame: Any) -> list[Any]:
     return [name for name in frame._meta.index.names if name is not None]  # noqa: SLF001 # Dask's documented meta
-
-
-def _refuse_converted(frame: Any, schema: Schema | None) -> None:
-    """Refuse columns of arrays that Dask has turned into strings without a word."""
-    damaged: set[str] = set()
-    for node in frame.expr.walk():
-        if type(node).__name__ == "FromPandas" and node.pyarrow_strings_enabled:
-            before = node.operand("frame")
-        elif type(node).__name__ == "ArrowStringConversion":
-            before = node.frame._meta  # noqa: SLF001 # Dask's documented meta
-        else:
-            continue
-        damaged |= {str(n) for n, dtype in before.dtypes.items() if dtype == np.dtype(object)}
-    meant = {
-        n for n, spec in (schema or {}).items() if spec.numpy_dtype is None and not spec.linked
-    }
-    found = sorted(damaged & set(map(str, frame.columns)) - meant)
-    if found:
-        raise InvalidInputError(
-            f"Dask has turned the object columns {', '.join(map(repr, found))} into strings, so "
-            "their values are lost. Build the frame under "
-            "dask.config.set({'dataframe.convert-string': False}), or declare them as text in "
-            "the schema if strings are meant."
-        )
 
 
 def _frame_schema(frame: Any) -> Schema:
@@ -236,17 +228,35 @@ def _frame_schema(frame: Any) -> Schema:
         except SchemaError:
             unclear.append(str(name))
     if unclear:
-        lines = [f"    {name!r}: dasklake.TensorSpec(...)," for name in unclear]
-        raise SchemaError(
-            f"The metadata do not say what the columns {', '.join(map(repr, unclear))} hold. "
-            "Give a schema with these tensors, such as:\n"
-            + "\n".join(["schema = {", *lines, *_known(specs), "}"])
-        )
+        raise SchemaError(_ask("columns", unclear, specs))
     return Schema(specs)
 
 
-def _known(specs: Mapping[str, TensorSpec]) -> list[str]:
-    return [f"    {name!r}: dasklake.TensorSpec(dtype={s.dtype!r})," for name, s in specs.items()]
+def _ask(what: str, unclear: Sequence[str], specs: Mapping[str, TensorSpec]) -> str:
+    """Say which tensors need a spec, with a schema that runs."""
+    lines = [
+        f"    {name!r}: dasklake.TensorSpec(dtype='float32', shape=(None,)),  # say what it holds"
+        for name in unclear
+    ]
+    known = [f"    {name!r}: {_shown(name, spec)}," for name, spec in specs.items()]
+    return (
+        f"The metadata do not say what the {what} {', '.join(map(repr, unclear))} hold. "
+        "Give a schema with these tensors, such as:\n"
+        + "\n".join(["schema = {", *lines, *known, "}"])
+    )
+
+
+def _shown(name: str, spec: TensorSpec) -> str:
+    """Write a spec as the call that makes it, with all of its class names."""
+    try:
+        TensorSpec(dtype=spec.dtype, shape=spec.shape)
+    except (SchemaError, NotImplementedError):
+        # Some of Arrow's types have a name that nothing reads again.
+        return f"dasklake.TensorSpec(dtype=frame.dtypes[{name!r}], shape=())"
+    call = describe(replace(spec, class_names=None))
+    if spec.class_names is not None:
+        call = f"{call[:-1]}, class_names={list(spec.class_names)!r})"
+    return f"dasklake.{call}"
 
 
 def _column_spec(column: Any, dtype: Any) -> TensorSpec:
@@ -264,7 +274,7 @@ def _column_spec(column: Any, dtype: Any) -> TensorSpec:
     return TensorSpec(dtype=dtype, shape=())
 
 
-def _arrays(kind: str, arrays: dict[str, Any]) -> Source:
+def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:
     if not arrays or not all(type(a).__name__ == "Array" for a in arrays.values()):
         raise InvalidInputError("A mapping to write holds dask Arrays, one for each tensor.")
     first = next(iter(arrays.values()))
@@ -284,13 +294,26 @@ def _arrays(kind: str, arrays: dict[str, Any]) -> Source:
         parts=list(zip(*columns, strict=True)),
         names=tuple(aligned),
         lengths=tuple(int(length) for length in chunks) if known else None,
-        schema=Schema({name: _array_spec(array) for name, array in aligned.items()}),
-        roots=[root for array in arrays.values() for root in _array_roots(array)],
+        schema=_array_schema(aligned) if schema is None else None,
+        roots=lambda: [[name, _array_roots(array)] for name, array in arrays.items()],
     )
 
 
 def _array_roots(array: Any) -> list[Any]:
-    return _roots(convert_legacy_graph(dict(array.__dask_graph__())))
+    graph = convert_legacy_graph(dict(array.__dask_graph__()))
+    return graph_roots(graph, list(flatten(array.__dask_keys__())), constants=True)
+
+
+def _array_schema(arrays: Mapping[str, Any]) -> Schema:
+    specs, unclear = {}, []
+    for name, array in arrays.items():
+        try:
+            specs[name] = _array_spec(array)
+        except SchemaError:
+            unclear.append(name)
+    if unclear:
+        raise SchemaError(_ask("arrays", unclear, specs))
+    return Schema(specs)
 
 
 def _align(name: str, array: Any, first: Any) -> Any:
@@ -319,4 +342,8 @@ def _align(name: str, array: Any, first: Any) -> Any:
 
 def _array_spec(array: Any) -> TensorSpec:
     shape = tuple(None if math.isnan(n) else int(n) for n in array.shape[1:])
+    if array.dtype.kind in "UT" and not shape:
+        return TensorSpec("text")
+    if array.dtype.kind == "S" and not shape:
+        return TensorSpec(dtype="binary")
     return TensorSpec(dtype=array.dtype, shape=shape)

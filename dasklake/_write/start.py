@@ -165,7 +165,7 @@ def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
 
 
 def _refuse_existing(log: Log, head: Commit) -> None:
-    unfinished = [name for name, state in head.runs.items() if not state.finished]
+    unfinished = [n for n, state in head.runs.items() if not (state.finished or state.replaced)]
     if unfinished:
         raise LakeExistsError(
             f"{log.store.url} has the unfinished run {unfinished[0]!r}. Continue it with "

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Layout, storage_of
-from dasklake.codecs.convert import fits_safely, lossless, to_array, to_shape
+from dasklake.codecs.convert import fits_safely, lossless, refuse_masked, to_array, to_shape
 from dasklake.codecs.packing import Encoded, as_blob, from_blob, shorten
 from dasklake.exceptions import SampleError
 
@@ -47,6 +47,7 @@ class ArrayCodec:
 
     def encode_column(self, values: object) -> pa.Array | None:
         """Check many values at once; ragged and compressed ones go one by one."""
+        refuse_masked(values)
         if self._layout is Layout.BLOB:
             return None
         if isinstance(values, pd.Series) and not isinstance(values.dtype, np.dtype):

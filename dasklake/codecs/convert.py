@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dasklake.codecs.packing import shorten
 from dasklake.exceptions import SampleError
 
-__all__ = ["fits_safely", "lossless", "to_array", "to_shape"]
+__all__ = ["fits_safely", "lossless", "refuse_masked", "to_array", "to_shape"]
 
 _NUMBERS = "biufc"
 _TIMES = (datetime, date, timedelta)
@@ -88,6 +88,18 @@ def to_shape(
     return array
 
 
+def refuse_masked(value: object) -> None:
+    """Refuse a masked array, whose mask numpy drops without a word.
+
+    Raises
+    ------
+    SampleError
+        The value is a masked array.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise SampleError("a masked array has no place for its mask. Fill it with .filled().")
+
+
 def fits_safely(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     """Whether numpy casts ``found`` to ``wanted`` without loss; times only to times."""
     if found.kind in "mM" or wanted.kind in "mM":
@@ -119,8 +131,7 @@ def lossless(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _cast(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    if isinstance(array, np.ma.MaskedArray):
-        raise SampleError("a masked array has no place for its mask. Fill it with .filled().")
+    refuse_masked(array)
     if array.dtype == dtype:
         return array
     if array.size == 0 and array.dtype.kind in _NUMBERS:

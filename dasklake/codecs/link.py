@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
+from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dasklake._model.schema import TensorSpec
-from dasklake._model.values import Link, storage_of
-from dasklake.codecs.packing import Encoded, shorten
-from dasklake.codecs.text import string_column
+from dasklake._model.values import Link, link, storage_of
+from dasklake.codecs.packing import Encoded
+from dasklake.codecs.text import checked_text, string_column
 from dasklake.exceptions import SampleError
 
 __all__ = ["LinkCodec"]
+
+#: Parameters of a query that let whoever knows them in, in small letters.
+_SECRETS = frozenset(
+    {
+        *("sig", "signature", "x-amz-signature", "x-amz-security-token", "x-goog-signature"),
+        *("token", "access_token", "auth_token", "api_key", "apikey", "password", "secret"),
+    }
+)
+
+#: Between the URLs of a chain, such as ``zip://a.jpg::https://host/b.zip``.
+_CHAIN = re.compile("::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
 class LinkCodec:
@@ -34,15 +46,15 @@ class LinkCodec:
         found = Link(value) if isinstance(value, str) else value
         if not isinstance(found, Link) or not found.url:
             raise SampleError(
-                f"{shorten(value)} of type {type(value).__name__} is not a link. Give a URL, or "
-                "dasklake.link(url)."
+                f"a value of type {type(value).__name__} is not a link, or an empty one. Give a "
+                "URL, or dasklake.link(url)."
             )
-        if "@" in found.url and "://" in found.url and _has_password(found.url):
-            raise SampleError(
-                "the URL holds a password, which a lake must not keep. Leave it out, and name "
-                "credentials with dasklake.link(url, creds_key=...)."
-            )
-        return {"url": str(found.url), "creds_key": found.creds_key}
+        link(found.url, found.creds_key)  # a Link that was not made by it is checked by it
+        _refuse_secrets(found.url)
+        return {
+            "url": checked_text(found.url),
+            "creds_key": None if found.creds_key is None else checked_text(found.creds_key),
+        }
 
     def encode_column(self, values: object) -> pa.Array | None:
         """Check many URLs at once."""
@@ -50,10 +62,7 @@ class LinkCodec:
             urls = string_column(values, pa.large_string())
         except (pa.ArrowException, TypeError, ValueError):
             return None
-        if (
-            urls is None
-            or pc.any(pc.or_(pc.match_substring(urls, "@"), pc.equal(urls, ""))).as_py()
-        ):
+        if urls is None or pc.any(pc.match_substring_regex(urls, "[@?]|^$")).as_py():
             return None
         keys = pa.nulls(len(urls), pa.string())
         return pa.StructArray.from_arrays(
@@ -65,8 +74,26 @@ class LinkCodec:
         return Link(stored["url"], stored["creds_key"])
 
 
-def _has_password(url: str) -> bool:
-    try:
-        return urlsplit(url).password is not None
-    except ValueError as error:
-        raise SampleError(f"{shorten(url)} is not a URL: {error}. Mend it.") from error
+def _refuse_secrets(url: str) -> None:
+    """Refuse a URL that holds a secret, without repeating it."""
+    for part in _CHAIN.split(url):
+        if "://" not in part or not ("@" in part or "?" in part):
+            continue
+        try:
+            found = urlsplit(part)
+            names = {name.lower() for name, _ in parse_qsl(found.query)}
+        except ValueError:
+            raise SampleError(
+                "the URL cannot be read: its host or port is wrong. Mend it."
+            ) from None
+        # On the web, a lone user in front of the host is a token.
+        if found.password is not None or (found.scheme in ("http", "https") and found.username):
+            what = "a password or token"
+        elif names & _SECRETS:
+            what = f"a secret ({', '.join(sorted(names & _SECRETS))}=...)"
+        else:
+            continue
+        raise SampleError(
+            f"the URL holds {what}, which a lake must not keep. Leave it out, and name credentials "
+            "with dasklake.link(url, creds_key=...)."
+        )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import storage_of
-from dasklake.codecs.convert import to_shape
+from dasklake.codecs.convert import refuse_masked, to_shape
 from dasklake.codecs.packing import Encoded, as_blob, from_blob
 from dasklake.exceptions import SampleError
 
@@ -41,6 +41,7 @@ class MaskCodec:
 
     def encode(self, value: object) -> Encoded:
         """Pack and compress one mask."""
+        refuse_masked(value)
         array = np.asarray(value)
         if array.dtype != np.dtype(bool):
             if array.size or array.dtype.kind not in "biufc":

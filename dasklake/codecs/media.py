@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Blob, storage_of
-from dasklake.codecs.convert import to_shape
+from dasklake.codecs.convert import refuse_masked, to_shape
 from dasklake.codecs.headers import jpeg_shape, png_shape
 from dasklake.codecs.packing import Encoded, shorten
 from dasklake.exceptions import MissingExtraError, SampleError
@@ -72,8 +72,9 @@ class ImageCodec:
 
     def decode(self, stored: Encoded) -> object:
         """Return the pixels, height x width x channels, as uint8."""
+        pixels = decode_image(stored.data)
         try:
-            return decode_image(stored.data).reshape(stored.shape)
+            return pixels.reshape(stored.shape)
         except ValueError as error:
             raise SampleError(
                 f"the {self._compression} is not of shape {stored.shape}: {error}. "
@@ -96,6 +97,7 @@ class ImageCodec:
         return Blob(self._save(_plain(image)), shape)
 
     def _from_array(self, value: Any) -> Blob:
+        refuse_masked(value)
         array = np.asarray(value)
         if array.dtype != np.uint8:
             raise SampleError(

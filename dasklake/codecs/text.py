@@ -13,7 +13,7 @@ from dasklake._model.values import storage_of
 from dasklake.codecs.packing import Encoded, shorten
 from dasklake.exceptions import SampleError
 
-__all__ = ["ArrowCodec", "TextCodec"]
+__all__ = ["ArrowCodec", "TextCodec", "checked_text", "string_column"]
 
 #: What Arrow raises for a value that is not of the type asked for.
 _REFUSALS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
@@ -81,14 +81,7 @@ class TextCodec:
                 f"{shorten(value)} of type {type(value).__name__} is not a string. Convert it "
                 "with str(), or decode bytes."
             )
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise SampleError(
-                f"{shorten(ascii(value))} is not valid text: {error.reason}. Decode it with "
-                "errors='replace'."
-            ) from error
-        return str(value)
+        return checked_text(value)
 
     def encode_column(self, values: object) -> pa.Array | None:
         """Check many strings at once."""
@@ -122,6 +115,24 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     )
+
+
+def checked_text(value: str) -> str:
+    """Return a plain string that UTF-8 can write.
+
+    Raises
+    ------
+    SampleError
+        It has halves of surrogate pairs.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise SampleError(
+            f"{shorten(ascii(value))} is not valid text: {error.reason}. Decode it with "
+            "errors='replace'."
+        ) from error
+    return str(value)
 
 
 def string_column(values: Any, wanted: pa.DataType) -> pa.Array | None:

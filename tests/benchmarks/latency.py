@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
+from functools import partialmethod
 from typing import Any, Self
 from unittest import mock
 
@@ -11,34 +13,48 @@ from distributed import Client
 
 import dasklake
 from dasklake._store.log import Log
-from tests.benchmarks.common import cluster, load, scratch
+from tests.benchmarks.common import RECORDS, cluster, load, scratch
 
 SECONDS = 2.0
 PARTITIONS = 60
 
 
 def main() -> None:
-    """Print the longest answer of the scheduler, without and with a slow commit."""
+    """Print the longest answer of the scheduler beside quick and slow commits."""
     source = load()
     bag = source.bag(PARTITIONS)
     publish = Log.publish
+    commits: list[tuple[float, float]] = []
 
-    def slow(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(SECONDS)
-        return publish(*args, **kwargs)
+    def held(*args: Any, seconds: float, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        time.sleep(seconds)
+        try:
+            return publish(*args, **kwargs)
+        finally:
+            commits.append((began, time.perf_counter()))
 
     with cluster() as client, scratch() as folder:
-        for name, replacement in (("as it is", publish), (f"+ {SECONDS:.0f} s", slow)):
+        for seconds in (0.0, SECONDS):
+            commits.clear()
             # The scheduler of a local cluster lives in this process.
-            with mock.patch.object(Log, "publish", replacement), _Prober(client) as prober:
-                report = dasklake.to_lake(
-                    bag, f"{folder}/{name}", schema=source.schema, checkpoint_every=1_000
+            slow = partialmethod(held, seconds=seconds)
+            with mock.patch.object(Log, "publish", slow), _Prober(client) as prober:
+                dasklake.to_lake(
+                    bag, f"{folder}/{seconds}", schema=source.schema, checkpoint_every=RECORDS // 5
                 )
-            answers = sorted(prober.answers)
+            spans = list(commits)
+            beside = [
+                end - began
+                for began, end in prober.calls
+                if any(began < last and end > first for first, last in spans)
+            ]
+            apart = [end - began for began, end in prober.calls]
             print(
-                f"commit {name:9s}: {report.commits} commits, {len(answers)} calls, median "
-                f"{1000 * answers[len(answers) // 2]:.1f} ms, worst {1000 * answers[-1]:.0f} ms "
-                "(goal 100 ms)"
+                f"commits held {seconds:.0f} s: {len(spans)} entries; {len(beside)} calls beside "
+                f"them, worst {1000 * max(beside, default=0):.0f} ms (goal 100 ms); of all "
+                f"{len(apart)} calls median {1000 * statistics.median(apart):.1f} ms, worst "
+                f"{1000 * max(apart):.0f} ms"
             )
 
 
@@ -46,7 +62,7 @@ class _Prober:
     """Calls the scheduler all the time, from a client of its own."""
 
     def __init__(self, client: Client) -> None:
-        self.answers: list[float] = []
+        self.calls: list[tuple[float, float]] = []
         self._address = client.scheduler_info()["address"]
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._probe)
@@ -64,4 +80,4 @@ class _Prober:
             while not self._done.wait(0.01):
                 began = time.perf_counter()
                 client.ncores()
-                self.answers.append(time.perf_counter() - began)
+                self.calls.append((began, time.perf_counter()))

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 import dasklake
 from dasklake.cli import cli
-from tests.support.clusters import PATIENCE, start, wait_until
-from tests.support._work import content
+from tests.support._work import PATIENCE, content
+from tests.support.clusters import start, wait_until
 
 WRITERS, TIMES = 4, 50
 
@@ -44,7 +44,7 @@ def test_no_append_is_lost(tmp_path: Path) -> None:
     assert all(rows[x]["name"] == content(x)["name"] for x in range(WRITERS * TIMES))
     # Each writer's own appends are in its own order.
     for n in range(WRITERS):
-        mine = [x for x in lake["x"].numpy().tolist() if x // TIMES == n]
+        mine = [x for x in map(int, lake["x"].numpy()) if x // TIMES == n]
         assert mine == sorted(mine)
     result = CliRunner().invoke(cli, ["verify", url])
     assert result.exit_code == 0, result.output

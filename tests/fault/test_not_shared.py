@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import dask.bag as db
 import pytest
@@ -11,7 +12,7 @@ from distributed import Client
 import dasklake
 from dasklake.exceptions import LakeNotSharedError
 from tests.support._work import SCHEMA, content
-from tests.support.clusters import Cluster, StartCluster
+from tests.support.clusters import Cluster
 
 BAG = db.from_sequence(range(40), npartitions=8).map(content)
 
@@ -23,12 +24,14 @@ def test_memory_is_not_shared_by_processes(client: Client) -> None:
         dasklake.to_lake(BAG, "memory://not-shared", schema=SCHEMA, options=options)
 
 
-@pytest.mark.parametrize("elsewhere", ["nothing", "another lake"])
+@pytest.mark.parametrize(
+    ("elsewhere", "coordinator"), [("nothing", "scheduler"), ("another lake", "client")]
+)
 def test_worker_with_another_disk(
-    start_cluster: StartCluster,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     elsewhere: str,
+    coordinator: Literal["scheduler", "client"],
 ) -> None:
     """One worker of two for which the same path is another place ends the run; it writes nothing."""
     here, there = tmp_path / "here", tmp_path / "there"
@@ -39,7 +42,7 @@ def test_worker_with_another_disk(
         dasklake.to_lake(BAG, there / "lake", schema=SCHEMA, options=local)
     before = sorted(there.rglob("*"))
     monkeypatch.chdir(here)
-    cluster = Cluster(tmp_path / "cluster")
+    cluster = Cluster(tmp_path / "cluster", here)
     try:
         # The one path that is another place in each process, without any privilege.
         url = "file:///proc/self/cwd/lake"
@@ -47,7 +50,7 @@ def test_worker_with_another_disk(
         stranger = cluster.add_worker(there)
         with Client(cluster.address, timeout="60s") as client:
             client.wait_for_workers(2, timeout=60)
-            options = dasklake.WriteOptions(scheduler=client, coordinator="client")
+            options = dasklake.WriteOptions(scheduler=client, coordinator=coordinator)
             with pytest.raises(LakeNotSharedError, match=f"process {stranger.pid}"):
                 dasklake.to_lake(BAG, url, schema=SCHEMA, options=options)
     finally:

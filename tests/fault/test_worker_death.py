@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from distributed import Client
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import distributed.scheduler
+import pytest
+from distributed import Client, LocalCluster
 
 import dasklake
+from tests.support._work import PATIENCE
 from tests.support.clusters import (
     Stage,
     StartCluster,
@@ -13,6 +21,9 @@ from tests.support.clusters import (
     report_of,
     wait_until,
 )
+
+# Dask's own clusters leave sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 ITEMS = range(60)
 
@@ -44,5 +55,32 @@ def test_run_survives_the_death_of_its_client(start_cluster: StartCluster, stage
     stage.let_go(0)
     stage.wait_for_checkpoints(1)
     wait_until(lambda: dasklake.open(stage.url).is_complete, "the run ends")
+    check_content(dasklake.open(stage.url), ITEMS)
+    assert stage.executions() == dict.fromkeys(ITEMS, 1)
+
+
+def test_run_survives_a_client_that_dies_at_once(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client killed while the scheduler is still taking its graph in leaves a run that goes on."""
+    arrived, go = threading.Event(), threading.Event()
+    materialize = distributed.scheduler._materialize_graph
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        arrived.set()
+        assert go.wait(PATIENCE)
+        return materialize(*args, **kwargs)
+
+    monkeypatch.setattr(distributed.scheduler, "_materialize_graph", slowly)
+    file = tmp_path / "scheduler.json"
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        file.write_text(json.dumps(cluster.scheduler.identity()))
+        job = stage.job(str(file))
+        assert arrived.wait(PATIENCE)
+        kill(job)
+        go.set()
+        stage.wait_for_checkpoints(1)
+        wait_until(lambda: dasklake.open(stage.url).is_complete, "the run ends")
+    job.communicate()
     check_content(dasklake.open(stage.url), ITEMS)
     assert stage.executions() == dict.fromkeys(ITEMS, 1)

@@ -256,3 +256,59 @@ def test_two_thousand_tensors(tmp_path: Path) -> None:
     assert list(lake.schema) == list(schema)
     assert lake[3] == dict.fromkeys(schema, 3)
     assert len(list((tmp_path / "lake/_lake/schemas").iterdir())) == 1
+
+
+def test_delayed_arguments_may_be_nested(tmp_path: Path) -> None:
+    """A Delayed in a list or dict of an argument arrives as its value, computed once."""
+    calls: list[str] = []
+
+    def two() -> int:
+        calls.append("two")
+        return 2
+
+    value = delayed(two)()
+    large = list(range(2_000))
+    seen: list[bool] = []
+
+    def sample(item: int, by: dict[str, Any], table: list[int]) -> dict[str, int]:
+        seen.append(table is large)
+        return {"x": item * by["factors"][0] + by["plus"]}
+
+    db.from_sequence([1, 2], npartitions=2).to_lake(
+        tmp_path / "lake",
+        schema={"x": dasklake.TensorSpec(dtype="int64", shape=())},
+        transform=sample,
+        transform_kwargs={"by": {"factors": [value, 5], "plus": 1}, "table": large},
+        options=SYNC,
+    )
+    assert [s["x"] for s in dasklake.open(tmp_path / "lake")] == [3, 5]
+    assert (calls, seen) == (["two"], [True, True])
+
+
+def test_series_and_arrays_of_strings_come_back(tmp_path: Path) -> None:
+    """A series is one tensor; arrays of strings, bytes and objects are written as what they hold."""
+    series = dd.from_pandas(pd.Series([1, 2], name="x"), npartitions=2)
+    series.to_frame().to_lake(tmp_path / "frame", options=SYNC)
+    dasklake.to_lake(series, tmp_path / "series", options=SYNC)
+    assert back(tmp_path / "series").equals(back(tmp_path / "frame"))
+    cases: list[tuple[list[Any], Any]] = [
+        (["a", "é中"], None),
+        ([b"a", b"\xff"], None),
+        (["a", None], object),
+    ]
+    for i, (values, dtype) in enumerate(cases):
+        array = da.from_array(np.array(values, dtype=dtype), chunks=1)
+        schema = None if dtype is None else {"data": "text"}
+        array.to_lake(tmp_path / str(i), schema=schema, options=SYNC)
+        assert [s["data"] for s in dasklake.open(tmp_path / str(i))] == values
+
+
+def test_times_that_are_missing_have_no_value_by_row_and_by_block(tmp_path: Path) -> None:
+    """A missing time is no value, with a transform and without."""
+    frame = pd.DataFrame({"t": pd.to_datetime(["2026-01-01", None])})
+    schema = {"t": dasklake.TensorSpec(dtype=frame["t"].dtype, shape=())}
+    source = dd.from_pandas(frame, npartitions=1)
+    source.to_lake(tmp_path / "block", schema=schema, options=SYNC)
+    source.to_lake(tmp_path / "row", schema=schema, transform=dict, options=SYNC)
+    for name in ("block", "row"):
+        assert [s["t"] is None for s in dasklake.open(tmp_path / name)] == [False, True]

@@ -18,7 +18,7 @@ import dasklake
 from tests.support._work import SCHEMA, sample
 
 
-def main(  # noqa: PLR0913 # the words of the job
+def main(  # the words of the job
     *,
     scheduler_file: str,
     url: str,

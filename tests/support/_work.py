@@ -58,5 +58,5 @@ def sample(x: int, folder: str, pauses: Sequence[int] = ()) -> dict[str, Any]:
     """Make the sample of an item; noted, and with a phase at some of them."""
     note(folder, str(x))
     if x in pauses:
-        pause(folder, f"item-{x}")
+        pause(folder, str(x))
     return content(x)

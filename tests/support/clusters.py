@@ -84,16 +84,50 @@ class Stage:
         """Where the lake lies."""
         return str(self.folder / "lake")
 
-    def reached(self, item: int) -> int:
-        """Wait until an item is under way; the pid of who is at it."""
-        path = self.folder / f"item-{item}.reached"
-        wait_until(path.exists, f"item {item} is reached")
+    def reached(self, phase: int | str) -> int:
+        """Wait until a phase is reached, such as an item; the pid of who is there."""
+        path = self.folder / f"{phase}.reached"
+        wait_until(path.exists, f"phase {phase} is reached")
         return int(path.read_text())
 
-    def let_go(self, *items: int) -> None:
-        """Let items go on, those that wait and those that will come."""
-        for item in items:
-            (self.folder / f"item-{item}.go").touch()
+    def held(self, items: Sequence[int], count: int) -> dict[int, int]:
+        """Wait until that many of some items are under way; their pids."""
+        paths = {item: self.folder / f"{item}.reached" for item in items}
+        wait_until(
+            lambda: sum(path.exists() for path in paths.values()) >= count, f"{count} are held"
+        )
+        return {item: int(p.read_text()) for item, p in paths.items() if p.exists()}
+
+    def let_go(self, *phases: int | str) -> None:
+        """Let phases go on, those that wait and those that will come."""
+        for phase in phases:
+            (self.folder / f"{phase}.go").touch()
+
+    def job(
+        self,
+        scheduler_file: str,
+        *,
+        items: int = 60,
+        partitions: int = 20,
+        checkpoint_every: int = 9,
+        pauses: Sequence[int] = (),
+        backwards: bool = False,
+        **options: Any,
+    ) -> Process:
+        """Start a client that writes the lake on a cluster, and resumes it the next time."""
+        arguments = {
+            "scheduler_file": scheduler_file,
+            "url": self.url,
+            "folder": str(self.folder),
+            "items": items,
+            "partitions": partitions,
+            "checkpoint_every": checkpoint_every,
+            "pauses": list(pauses),
+            "backwards": backwards,
+            "options": options,
+        }
+        command = ["-W", "ignore", "-m", "tests.support._job", json.dumps(arguments)]
+        return start(command, output=subprocess.PIPE)
 
     def executions(self) -> Counter[int]:
         """Return how often each item was given to the transform."""
@@ -143,6 +177,8 @@ class Cluster:
     ----------
     folder : Path
         For their files.
+    cwd : Path
+        Where the scheduler is at home.
     scheduler : subprocess.Popen
         The scheduler.
     workers : list of subprocess.Popen
@@ -150,6 +186,7 @@ class Cluster:
     """
 
     folder: Path
+    cwd: Path = ROOT
     scheduler: Process = field(init=False)
     workers: list[Process] = field(init=False, default_factory=list)
     others: list[Process] = field(init=False, default_factory=list)
@@ -157,9 +194,9 @@ class Cluster:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         where = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-        self.scheduler = self._start("scheduler", *where)
+        self.scheduler = self._start("scheduler", *where, cwd=self.cwd)
 
-    def _start(self, kind: str, *options: str, cwd: Path = ROOT) -> Process:
+    def _start(self, kind: str, *options: str, cwd: Path) -> Process:
         command = ["-m", "dask", kind, "--scheduler-file", self.file, *options]
         with (self.folder / f"{kind}.log").open("a") as output:
             return start(command, cwd=cwd, output=output)
@@ -172,8 +209,12 @@ class Cluster:
     @property
     def address(self) -> str:
         """Where the scheduler listens, once it does."""
-        wait_until(Path(self.file).exists, "the scheduler's file")
-        return str(json.loads(Path(self.file).read_text())["address"])
+        return str(json.loads(wait_until(self._said, "the scheduler's file"))["address"])
+
+    def _said(self) -> str:
+        path = Path(self.file)
+        said = path.read_text() if path.exists() else ""
+        return said if said.rstrip().endswith("}") else ""
 
     def add_worker(self, cwd: Path = ROOT) -> Process:
         """Start one more worker."""
@@ -187,31 +228,9 @@ class Cluster:
         """Return the worker of a pid."""
         return next(worker for worker in self.workers if worker.pid == pid)
 
-    def job(
-        self,
-        stage: Stage,
-        *,
-        items: int = 60,
-        partitions: int = 20,
-        checkpoint_every: int = 9,
-        pauses: Sequence[int] = (),
-        backwards: bool = False,
-        **options: Any,
-    ) -> Process:
-        """Start a client that writes a lake, and resumes it the next time."""
-        arguments = {
-            "scheduler_file": self.file,
-            "url": stage.url,
-            "folder": str(stage.folder),
-            "items": items,
-            "partitions": partitions,
-            "checkpoint_every": checkpoint_every,
-            "pauses": list(pauses),
-            "backwards": backwards,
-            "options": options,
-        }
-        command = ["-W", "ignore", "-m", "tests.support._job", json.dumps(arguments)]
-        job = start(command, output=subprocess.PIPE)
+    def job(self, stage: Stage, **arguments: Any) -> Process:
+        """Start a client, as :meth:`Stage.job`."""
+        job = stage.job(self.file, **arguments)
         self.others.append(job)
         return job
 
@@ -285,3 +304,48 @@ def client(cluster: Cluster) -> Iterator[Client]:
         yield client
     finally:
         client.close()
+
+
+@dataclass(frozen=True)
+class Front:
+    """One of the ways to run a write.
+
+    Attributes
+    ----------
+    name : str
+        ``"sync"``, ``"threads"``, ``"processes"``, ``"scheduler"`` or ``"client"``; the last two
+        are who commits on the cluster.
+    client : Client or None
+        The cluster's client.
+    """
+
+    name: str
+    client: Client | None = None
+
+    def options(self, **more: Any) -> dasklake.WriteOptions:
+        """Return the options that choose it."""
+        if self.client is None:
+            return dasklake.WriteOptions(scheduler=self.name, **more)
+        more = {"coordinator": self.name, **more}
+        return dasklake.WriteOptions(scheduler=self.client, **more)
+
+    def write(self, collection: Any, url: object, **arguments: Any) -> dasklake.WriteReport:
+        """Call ``to_lake``."""
+        options = self.options(**arguments.pop("options", {}))
+        report = dasklake.to_lake(collection, str(url), options=options, **arguments)
+        assert isinstance(report, dasklake.WriteReport)
+        return report
+
+
+def front_of(request: pytest.FixtureRequest) -> Front:
+    """Return the front that a fixture's parameter names."""
+    name: str = request.param
+    if name in ("sync", "threads", "processes"):
+        return Front(name)
+    return Front(name, request.getfixturevalue("client"))
+
+
+@pytest.fixture(params=["sync", "threads", "scheduler", "client"])
+def front(request: pytest.FixtureRequest) -> Front:
+    """Return each way to run a write in turn."""
+    return front_of(request)

@@ -13,6 +13,7 @@ import itertools
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -139,6 +140,8 @@ class FlakyStore(ObjectStore):
         what was written, in order.
     held : list
         Requests that are held up; :meth:`arrive` lets one through.
+    broken : str
+        While it is not empty, whatever is asked of a key with it in it is lost.
     """
 
     def __init__(self, url: str = "", **options: Any) -> None:
@@ -146,6 +149,7 @@ class FlakyStore(ObjectStore):
         self.sent: list[tuple[str, str, bytes]] = []
         self.landed: list[tuple[str, str, bytes]] = []
         self.held: list[tuple[Step, Callable[[], Any]]] = []
+        self.broken = ""
         self.turns: Turns | None = None
         self._orders: list[_Order] = []
 
@@ -165,6 +169,8 @@ class FlakyStore(ObjectStore):
 
     def meet(self, operation: str, key: str) -> Fault:
         """Wait for the turn of an operation; return what becomes of it."""
+        if self.broken and self.broken in key:
+            return Fault.BEFORE
         for order in self._orders:
             if order.meant(operation, key):
                 self._orders.remove(order)
@@ -181,6 +187,11 @@ class FlakyStore(ObjectStore):
             act()
         except OSError:
             return
+
+    def arrive_all(self) -> None:
+        """Let everything that was held up through."""
+        while self.held:
+            self.arrive()
 
     def count(self, operation: str, key: str = "") -> int:
         """Count the operations that were asked for."""
@@ -206,6 +217,14 @@ def quick_log(store: ObjectStore, branch: str = "main", *, patience: float = 600
     log = Log(store, branch, patience=patience)
     log.stop = NoPause()
     return log
+
+
+class _AbandonedError(BaseException):
+    """Ends a writer whose turn will never come, because something is wrong."""
+
+
+#: Kept, for a new thread costs more than all else that a writer does.
+_THREADS = ThreadPoolExecutor(8, thread_name_prefix="writer")
 
 
 class Turns:
@@ -248,25 +267,23 @@ class Turns:
             self._names[threading.current_thread()] = name
             try:
                 results[name] = action()
-            except Exception as error:  # noqa: BLE001 # whatever a writer ends with is its result
+            except (Exception, _AbandonedError) as error:  # noqa: BLE001 # its end is its result
                 results[name] = error
             finally:
+                del self._names[threading.current_thread()]
                 self._arrived.release()
 
         self.store.turns = self
-        threads = [
-            threading.Thread(target=run, args=each, name=each[0], daemon=True)
-            for each in writers.items()
-        ]
-        for thread in threads:
-            thread.start()
-            self._meet()
-        while self._turn():
-            pass
-        for thread in threads:
-            thread.join(30)
-            assert not thread.is_alive()
-        self.store.turns = None
+        try:
+            for name, action in writers.items():
+                _THREADS.submit(run, name, action)
+                self._meet()
+            while self._turn():
+                pass
+        finally:
+            self.store.turns = None
+            for _, go, _ in self._waiting.values():
+                go.release()
         return results
 
     def _turn(self) -> bool:
@@ -299,6 +316,8 @@ class Turns:
         self._waiting[name] = (Step(name, operation, key), go, answer)
         self._arrived.release()
         go.acquire()
+        if not answer:
+            raise _AbandonedError
         return answer[0]
 
 

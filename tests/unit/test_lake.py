@@ -316,3 +316,101 @@ def test_unknown_features_are_refused(make_lake: Make, tmp_path: Path) -> None:
     path.write_bytes(b'{"crc32c":"%08x",' % google_crc32c.value(rest) + rest)
     with pytest.raises(UnsupportedFormatError, match="mirrors"):
         open_lake(store.url)
+
+
+def test_lists_of_bools_are_masks(lake: Lake) -> None:
+    """A list of bools is a mask, of the right length or refused; a lone bool is no place."""
+    picked: Any = [i % 5 == 0 for i in range(23)]
+    wrong: Any
+    assert [row["id"] for row in lake[picked]] == [0, 5, 10, 15, 20]
+    assert lake["id"][picked].tolist() == [0, 5, 10, 15, 20]
+    assert lake[[]] == []
+    for wrong in ([True, False, False], [True, 2], True):
+        with pytest.raises(InvalidInputError):
+            lake[wrong]
+
+
+def test_no_columns_are_no_columns(lake: Lake) -> None:
+    """A frame without columns keeps its index, and reads none of the tensors."""
+    for frame in (lake.to_dask_dataframe([]), lake.to_dask_dataframe()[[]]):
+        found = frame.compute()
+        assert found.shape == (23, 0)
+        assert found.index.tolist() == list(range(23))
+
+
+def test_names_are_in_the_lake(lake: Lake) -> None:
+    """What is in a lake are the names of its tensors."""
+    assert "id" in lake
+    assert "nothing" not in lake
+    assert ["id"] not in lake
+
+
+def test_tensors_cross_processes(lake: Lake) -> None:
+    """A tensor that went through pickle reads the same version."""
+    lake["id"][0]
+    copy = pickle.loads(pickle.dumps(lake["vector"]))
+    assert same(copy[3:12], lake["vector"][3:12])
+
+
+@pytest.mark.parametrize("blocksize", ["zz", 0, -1, [], float("nan")], ids=str)
+def test_sizes_of_blocks_are_checked(lake: Lake, blocksize: Any) -> None:
+    """A size that is none is an error of the call, for every collection."""
+    for read in (lake.to_dask_bag, lake.to_dask_dataframe):
+        with pytest.raises(InvalidInputError, match="blocksize"):
+            read(blocksize=blocksize)
+    with pytest.raises(InvalidInputError, match="blocksize"):
+        lake.to_dask_array("id", blocksize=blocksize)
+
+
+def test_names_of_columns_are_checked(lake: Lake) -> None:
+    """What is no name, or no list of names, is an error of the call."""
+    wrong: Any
+    for wrong in (["id"], None, 5):
+        with pytest.raises(InvalidInputError, match="string"):
+            lake.to_dask_array(wrong)
+    for wrong in ("id", 5, [5], [["id"]]):
+        with pytest.raises(InvalidInputError):
+            lake.to_dask_bag(wrong)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TensorSpec(dtype="float32", shape=(2, 3)),
+        TensorSpec(dtype="complex64", shape=(2,)),
+        TensorSpec(dtype="complex128", shape=()),
+        TensorSpec(dtype="bool", shape=(3,)),
+        TensorSpec(dtype="bool", shape=()),
+        TensorSpec(dtype="datetime64[D]", shape=(2,)),
+        TensorSpec(dtype="timedelta64[us]", shape=()),
+        TensorSpec("class_label", shape=(2,)),
+        TensorSpec(dtype="int8", shape=(2,), compression="lz4"),
+        TensorSpec(dtype="int8", shape=(0, 2)),
+    ],
+    ids=str,
+)
+def test_slices_are_the_samples_stacked(make_lake: Make, spec: TensorSpec) -> None:
+    """A slice over several chunks is what its samples are one by one, and the reader's own."""
+    shape, dtype = spec.shape, spec.numpy_dtype
+    numbers = np.random.default_rng(0).integers(0, 2, (40, *shape))
+    values = numbers.astype("i8").astype(dtype)
+    rows = [{"x": value} for value in values]
+    tensor = open_lake(make_lake(Schema({"x": spec}), [[rows[:9], rows[9:30]], [rows[30:]]]).url)[
+        "x"
+    ]
+    for key in (slice(0, 40), slice(8, 31), slice(12, 13), slice(3, 3), slice(30, 2, -3)):
+        found = tensor[key]
+        assert found.dtype == dtype
+        assert same(found, values[key])
+    tensor[5:20][...] = 0
+    assert same(tensor[5:20], values[5:20])
+
+
+def test_slices_with_samples_without_a_value(make_lake: Make) -> None:
+    """A slice is a list where a sample in it has no value, and an array beside that."""
+    schema = Schema({"x": TensorSpec(dtype="int64", shape=(2,))})
+    rows = [{"x": None if i == 7 else [i, i]} for i in range(20)]
+    tensor = open_lake(make_lake(schema, [[rows]]).url)["x"]
+    assert tensor[8:20].tolist() == [[i, i] for i in range(8, 20)]
+    assert tensor[0:7].shape == (7, 2)
+    assert tensor[3:9][4] is None

@@ -42,6 +42,13 @@ def schema_of(**tensors: Any) -> Schema:
         ({"dtype": "float31"}, "Unknown dtype"),
         ({"dtype": "int8", "shape": (-1,)}, "negative"),
         ({"dtype": "int8", "shape": 3}, "not a sequence"),
+        ({"dtype": "int8", "shape": "34"}, "not a sequence"),
+        ({"dtype": "int8", "shape": (2.7,)}, "not a sequence"),
+        ({"dtype": "int8", "shape": {3}}, "not a sequence"),
+        ({"dtype": "int8", "compression": ["lz4"]}, "a name"),
+        ({"dtype": "int8", "optional": "no"}, "True or False"),
+        ({"htype": None}, "a name"),
+        ({"htype": "class_label", "class_names": ["\ud800"]}, "valid text"),
         ({"dtype": "string", "shape": (3,)}, "one value a sample"),
         ({"dtype": "string", "compression": "lz4"}, "one value a sample"),
     ],
@@ -116,8 +123,19 @@ def test_schema_takes_shorthands() -> None:
 
 @pytest.mark.parametrize(
     "tensors",
-    [{}, {"": "text"}, {"a:shape": "text"}, {"a\n": "text"}, {1: "text"}, {"a": 7}, ["a"]],
-    ids=str,
+    [
+        {},
+        {"": "text"},
+        {"a:shape": "text"},
+        {"a\n": "text"},
+        {1: "text"},
+        {"a": 7},
+        {"a": {"b": 1}},
+        {"a": {1: 1}},
+        {"\ud800": "text"},
+        ["a"],
+    ],
+    ids=ascii,
 )
 def test_schema_refuses(tensors: Any) -> None:
     """No tensor, a reserved name, or something that describes nothing is refused."""
@@ -164,3 +182,21 @@ def test_long_lists_of_names_are_shortened() -> None:
     spec = TensorSpec("class_label", class_names=tuple(map(str, range(1000))))
     assert describe(spec) == "TensorSpec('class_label', class_names=['0', … 1000 names])"
     assert "'a': TensorSpec('text')" in repr(schema_of(a="text"))
+
+
+def test_differences_of_names_are_said_where_they_are_too_many_to_show() -> None:
+    """Class names that differ behind what a description shows are named by their index."""
+    names = ("a", "b", "c", "d", "e")
+    ours = schema_of(t=TensorSpec("class_label", class_names=names))
+    other = schema_of(t=TensorSpec("class_label", class_names=(*names[:4], "x")))
+    longer = schema_of(t=TensorSpec("class_label", class_names=(*names, "f")))
+    assert ours.differences(other) == ["'t' has other class_names: index 4 is 'x', not 'e'"]
+    assert "has 6 class_names, not 5: index 5 is 'f', not nothing" in ours.differences(longer)[0]
+
+
+def test_differences_of_arrow_types_are_said() -> None:
+    """Categories of other values differ in words, though both are called the same."""
+    ours = schema_of(t=TensorSpec(dtype=pd.CategoricalDtype(["a"])))
+    theirs = schema_of(t=TensorSpec(dtype=pd.CategoricalDtype([1])))
+    (words,) = ours.differences(theirs)
+    assert "has values of type int64, not" in words

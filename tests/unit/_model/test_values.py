@@ -10,6 +10,7 @@ import pytest
 
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Layout, Link, link, shape_column, storage_of
+from dasklake.exceptions import SampleError
 
 
 @pytest.mark.parametrize(
@@ -88,5 +89,7 @@ def test_link_is_a_url_and_a_key() -> None:
 
 def test_link_refuses_what_is_no_url() -> None:
     """Something else than a string is refused at once, by its type."""
-    with pytest.raises(TypeError, match="not int"):
+    with pytest.raises(SampleError, match="not int"):
         link(7)  # type: ignore[arg-type]  # the point of the test
+    with pytest.raises(SampleError, match="creds_key"):
+        link("s3://b/a", 7)  # type: ignore[arg-type]  # the point of the test

@@ -46,12 +46,11 @@ def test_complete_partitions_are_adopted_as_their_receipts(store: ObjectStore) -
     assert adoptable(store, HOME, range(10), closed=0) == receipts
 
 
-def test_failures_are_adopted_with_their_partition(store: ObjectStore) -> None:
-    """A partition that failed as a whole is adopted with the failure that says so."""
+def test_partitions_with_failures_are_left(store: ObjectStore) -> None:
+    """Failed samples that nobody has committed get another chance: the function may be mended."""
     failure = Failure("job", 2, None, None, None, None, "ValueError", "no", "trace")
-    receipt = write_lost(Place(store, HOME, "job", 1), SCHEMA, failure)
-    assert adoptable(store, HOME, [2], closed=0) == [receipt]
-    assert receipt.failures == (failure,)
+    write_lost(Place(store, HOME, "job", 1), SCHEMA, failure)
+    assert adoptable(store, HOME, [2], closed=0) == []
 
 
 @pytest.mark.parametrize("number", [0, 1, -1])

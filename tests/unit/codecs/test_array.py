@@ -189,3 +189,19 @@ def test_categories_become_indices() -> None:
     column = codec.encode_column(pd.Series(["a", "b", None], dtype="category"))
     assert column is not None
     assert column.to_pylist() == [1, 0, None]
+
+
+@pytest.mark.parametrize(
+    ("spec", "dtype"),
+    [
+        (TensorSpec(dtype="int64", shape=()), "i8"),
+        (TensorSpec(dtype="int64", shape=(), compression="lz4"), "i8"),
+        (TensorSpec("class_label", shape=()), "u4"),
+        (TensorSpec("class_label"), "u4"),
+    ],
+    ids=str,
+)
+def test_masked_columns_are_refused(spec: TensorSpec, dtype: str) -> None:
+    """A column with a mask is refused, as one value is: what is masked is never stored."""
+    with pytest.raises(SampleError, match="filled"):
+        codec_for(spec).encode_column(np.ma.masked_equal(np.arange(3, dtype=dtype), 2))

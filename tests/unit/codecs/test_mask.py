@@ -74,3 +74,11 @@ def test_bytes_of_another_shape_are_found(compression: str) -> None:
     blob = codec.encode(_mask(4, 4, 4))
     with pytest.raises(CorruptionError):
         codec.decode(blob._replace(shape=(40, 40, 4)))
+
+
+def test_masked_masks_are_refused() -> None:
+    """A masked array of pixels is refused: what hides some of them would be lost."""
+    with pytest.raises(SampleError, match="filled"):
+        codec_for(TensorSpec("binary_mask")).encode(
+            np.ma.MaskedArray(np.ones((2, 2, 1), bool), mask=True)
+        )

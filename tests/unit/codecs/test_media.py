@@ -128,8 +128,9 @@ def test_a_broken_picture_is_an_error_when_it_is_decoded() -> None:
     Image.fromarray(_pixels(50, 50, 3)).save(noise, "jpeg")
     codec = codec_for(JPEG)
     blob = codec.encode(noise.getvalue()[:2000])
-    with pytest.raises(SampleError, match="decoded"):
+    with pytest.raises(SampleError, match=r"^the picture cannot be decoded") as raised:
         codec.decode(blob)
+    assert "is not of shape" not in str(raised.value)
 
 
 def test_pixels_of_another_shape_are_found() -> None:
@@ -150,3 +151,9 @@ def test_pillow_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
     with pytest.raises(MissingExtraError, match=r"dasklake\[images\]"):
         codec_for(JPEG).encode(_pixels(2, 2, 3))
+
+
+def test_masked_pixels_are_refused() -> None:
+    """A masked array of pixels is refused: what hides some of them would be lost."""
+    with pytest.raises(SampleError, match="filled"):
+        codec_for(PNG).encode(np.ma.masked_equal(_pixels(3, 3, 3), 0))

@@ -1,0 +1,82 @@
+"""The names of dtypes, however they are written."""
+
+from __future__ import annotations
+
+import base64
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from dasklake.exceptions import SchemaError
+
+__all__ = ["dtype_names"]
+
+#: Bytes of the widest numbers that Arrow has, by the kind of their dtype.
+_WIDEST = MappingProxyType({"f": 8, "c": 16})
+
+
+def dtype_names(dtype: Any) -> tuple[str | None, str | None]:
+    """Normalise a dtype to its name, with the Arrow type beside it where numpy has none.
+
+    Parameters
+    ----------
+    dtype : str, numpy.dtype, pandas dtype, pyarrow.DataType or None
+        As users write it.
+
+    Returns
+    -------
+    name : str or None
+        The one name that it has in a schema; None for None.
+    arrow : str or None
+        The Arrow type, serialised; None where numpy has the type.
+
+    Raises
+    ------
+    SchemaError
+        It is no dtype, or one that cannot be stored.
+    """
+    if dtype is None:
+        return None, None
+    if isinstance(dtype, pa.DataType):
+        try:
+            plain = np.dtype(dtype.to_pandas_dtype())
+        except (NotImplementedError, TypeError):
+            plain = np.dtype(object)
+        if plain.kind in "biufcmM":
+            return plain.name, None
+        return _arrow_dtype(pd.ArrowDtype(dtype), dtype)
+    if dtype is str or (isinstance(dtype, str) and dtype in ("string", "str")):
+        return "string" if dtype == "string" else "str", _pack(pa.large_string())
+    if dtype is bytes or (isinstance(dtype, str) and dtype in ("binary", "bytes")):
+        return "binary", _pack(pa.large_binary())
+    try:
+        found = pd.api.types.pandas_dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"Unknown dtype {dtype!r}. Use a numpy, pandas or Arrow type.") from error
+    if isinstance(found, np.dtype):
+        if found.kind not in "biufcmM":
+            raise SchemaError(f"dtype {found} cannot be stored. Use numbers, times or strings.")
+        if found.itemsize > _WIDEST.get(found.kind, found.itemsize):
+            raise SchemaError(f"dtype {found} is too wide. Use float64 or complex128.")
+        return (found.newbyteorder("=").name, None)
+    return _arrow_dtype(found, None)
+
+
+def _arrow_dtype(dtype: Any, arrow: pa.DataType | None) -> tuple[str, str]:
+    if arrow is None:
+        try:
+            arrow = pa.array(pd.Series([], dtype=dtype), from_pandas=True).type
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise SchemaError(f"dtype {dtype} has no type in Arrow. Use a plain one.") from error
+    if pa.types.is_string(arrow):
+        arrow = pa.large_string()
+    if pa.types.is_dictionary(arrow):
+        arrow = arrow.value_type
+    return str(dtype), _pack(arrow)
+
+
+def _pack(arrow: pa.DataType) -> str:
+    return base64.b64encode(pa.schema([("", arrow)]).serialize().to_pybytes()).decode()

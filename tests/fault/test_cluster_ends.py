@@ -1,0 +1,181 @@
+"""Somebody ends a run from outside: Ctrl-C, a restart, a scheduler that is closed or killed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import dask.bag as db
+import pytest
+from distributed import Client, LocalCluster
+
+import dasklake
+from dasklake.exceptions import RunAbortedError, RunActiveError, RunLostError
+from tests.support._work import PATIENCE, SCHEMA, sample
+from tests.support.clusters import (
+    Stage,
+    StartCluster,
+    check_content,
+    kill,
+    last_words,
+    report_of,
+    wait_until,
+)
+
+# Dask's own clusters leave sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+ITEMS = range(60)
+
+#: The second items of all partitions from 10 on: both workers wait at one.
+HELD = range(31, 60, 3)
+
+#: What is complete by then.
+BEFORE = range(30)
+
+
+class Calling:
+    """A call of ``to_lake`` in a thread of its own."""
+
+    def __init__(self, stage: Stage, client: Client, **more: Any) -> None:
+        self.outcome: list[Any] = []
+        arguments = {"folder": str(stage.folder), "pauses": HELD}
+
+        def call() -> None:
+            try:
+                report = dasklake.to_lake(
+                    db.from_sequence(ITEMS, npartitions=20),
+                    stage.url,
+                    schema=SCHEMA,
+                    transform=sample,
+                    transform_kwargs=arguments,
+                    checkpoint_every=9,
+                    mode="resume",
+                    run="job",
+                    options=dasklake.WriteOptions(scheduler=client, **more),
+                )
+                self.outcome.append(report)
+            except BaseException as error:  # noqa: BLE001 # the test looks at it
+                self.outcome.append(error)
+
+        self.thread = threading.Thread(target=call, daemon=True)
+        self.thread.start()
+
+    def end(self) -> Any:
+        """Wait for its end; the report or the error."""
+        self.thread.join(PATIENCE)
+        return self.outcome[0]
+
+
+def is_stopping(dask_scheduler: Any) -> bool:
+    """Whether the scheduler has heard that its run is to end."""
+    runs = dask_scheduler.plugins["dasklake"].runs.values()
+    return all(active.coordinator.stopping for active in runs)
+
+
+def resumes(stage: Stage, write: Callable[[], Any], kept: Iterable[int]) -> None:
+    """Check that a resume writes what is missing, and nothing else."""
+    stage.forget_executions()
+    write()
+    check_content(dasklake.open(stage.url), ITEMS)
+    executions = stage.executions()
+    assert set(executions) <= set(ITEMS) - set(kept)
+    assert set(executions.values()) == {1}
+
+
+def test_interrupted_client(start_cluster: StartCluster, stage: Stage) -> None:
+    """Ctrl-C ends the run: what runs is finished and committed, and the client says how to go on."""
+    cluster = start_cluster()
+    job = cluster.job(stage, pauses=HELD)
+    stage.held(HELD, 2)
+    job.send_signal(signal.SIGINT)
+    with Client(cluster.address, set_as_default=False) as client:
+        wait_until(lambda: client.run_on_scheduler(is_stopping), "the scheduler has heard it")
+    stage.let_go(*HELD)
+    code, words = last_words(job)
+    assert code == -signal.SIGINT
+    executions = stage.executions()
+    # The workers' own queues end with what runs: one or two partitions each.
+    assert 36 <= len(executions) <= 42
+    assert "KeyboardInterrupt" in words
+    assert f"{len(executions)} samples committed" in words
+    assert "mode='resume', run='job'" in words
+    check_content(dasklake.open(stage.url), sorted(executions))
+    assert set(executions.values()) == {1}
+    resumes(stage, lambda: report_of(cluster.job(stage)), executions)
+
+
+def test_restarted_cluster(stage: Stage, tmp_path: Any) -> None:
+    """``Client.restart()`` in mid-run loses the run, which says so; what was complete is kept."""
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address=None,
+            local_directory=str(tmp_path / "dask"),
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        calling = Calling(stage, client)
+        stage.held(HELD, 2)
+        with Client(cluster, set_as_default=False) as other:
+            restarting = threading.Thread(target=other.restart, daemon=True)
+            restarting.start()
+            lost = calling.end()
+            stage.let_go(*HELD)
+            restarting.join(PATIENCE)
+        assert isinstance(lost, RunLostError)
+        assert "30 samples committed" in str(lost)
+        assert "mode='resume', run='job'" in str(lost)
+        check_content(dasklake.open(stage.url), BEFORE)
+        resumes(stage, lambda: Calling(stage, client).end(), BEFORE)
+
+
+def test_reset_of_a_living_run(client: Client, stage: Stage) -> None:
+    """Reset refuses a living run; forced, it closes it, and nothing of it is committed any more."""
+    calling = Calling(stage, client)
+    stage.held(HELD, 2)
+    wait_until(lambda: len(dasklake.open(stage.url)) > len(BEFORE) - 9, "all that is due is in")
+    kept = [row["x"] for row in dasklake.open(stage.url)]
+    with pytest.raises(RunActiveError, match="'job'"):
+        dasklake.open(stage.url).reset()
+    report = dasklake.open(stage.url).reset(force=True)
+    assert report.closed == {"main/job": 1}
+    stage.let_go(*HELD)
+    assert isinstance(calling.end(), RunAbortedError)
+    check_content(dasklake.open(stage.url), kept)
+    resumes(stage, lambda: Calling(stage, client).end(), kept)
+
+
+def test_closed_scheduler(start_cluster: StartCluster, stage: Stage) -> None:
+    """A scheduler that is closed in good order commits what is complete; the client learns of it."""
+    cluster = start_cluster()
+    with Client(cluster.address, set_as_default=False, timeout="10s") as client:
+        calling = Calling(stage, client)
+        stage.held(HELD, 2)
+        cluster.scheduler.send_signal(signal.SIGTERM)
+        cluster.scheduler.wait(PATIENCE)
+        check_content(dasklake.open(stage.url), BEFORE)
+        kill(*cluster.workers)
+        stage.let_go(*HELD)
+        lost = calling.end()
+    assert isinstance(lost, RunLostError)
+    assert "mode='resume', run='job'" in str(lost)
+
+
+@pytest.mark.parametrize("coordinator", ["scheduler", "client"])
+def test_killed_scheduler(start_cluster: StartCluster, stage: Stage, coordinator: str) -> None:
+    """A client whose scheduler is killed learns that its run is lost, and how to go on."""
+    cluster = start_cluster()
+    with Client(cluster.address, set_as_default=False, timeout="10s") as client:
+        calling = Calling(stage, client, coordinator=coordinator)
+        stage.held(HELD, 2)
+        kill(cluster.scheduler)
+        lost = calling.end()
+    assert isinstance(lost, RunLostError)
+    assert "mode='resume', run='job'" in str(lost)
+    kept = [row["x"] for row in dasklake.open(stage.url)]
+    assert len(kept) >= 18
+    check_content(dasklake.open(stage.url), sorted(kept))

@@ -1,0 +1,291 @@
+"""What the modes of a write do on what is there already."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask.bag as db
+import dask.dataframe as dd
+import pandas as pd
+import pytest
+from distributed import Client
+
+import dasklake
+from dasklake.exceptions import (
+    InvalidInputError,
+    LakeExistsError,
+    PlanMismatchError,
+    RunActiveError,
+    SchemaError,
+    TransformError,
+)
+from tests.support._work import PATIENCE, SCHEMA, sample
+from tests.support.clusters import Front, Stage, check_content
+
+NUMBERS = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
+LOCAL = dasklake.WriteOptions(scheduler="sync")
+
+
+def write(url: Path, items: range, *, bad: int | None = None, **arguments: Any) -> Any:
+    """Write some items in partitions of five; one of them may end the run."""
+
+    def make(x: int) -> dict[str, int]:
+        if x == bad:
+            raise ValueError("bad item")
+        return {"x": x}
+
+    bag = db.from_sequence(items, npartitions=len(items) // 5)
+    arguments = {"schema": NUMBERS, "checkpoint_every": 5, "options": LOCAL, **arguments}
+    return dasklake.to_lake(bag, url, transform=make, **arguments)
+
+
+def interrupt(url: Path, items: range, bad: int, **arguments: Any) -> None:
+    """Write some items up to a bad one."""
+    with pytest.raises(TransformError):
+        write(url, items, bad=bad, **arguments)
+
+
+def values(url: Path, version: int | None = None) -> list[int]:
+    """Return what a lake holds."""
+    return [int(row["x"]) for row in dasklake.open(url, version=version)]
+
+
+def files(url: Path) -> set[Path]:
+    """Return everything under a lake."""
+    return set(url.rglob("*"))
+
+
+def test_create_refuses_a_lake(tmp_path: Path) -> None:
+    """``create`` writes where nothing is, and refuses a lake, touching nothing."""
+    assert write(tmp_path, range(10)).samples == 10
+    before = files(tmp_path)
+    with pytest.raises(LakeExistsError, match=r"10 samples.*'append', 'overwrite' or 'resume'"):
+        write(tmp_path, range(10))
+    assert files(tmp_path) == before
+
+
+def test_create_refuses_an_unfinished_run(tmp_path: Path) -> None:
+    """``create`` on an unfinished run says how to go on, and how to start over; both work."""
+    interrupt(tmp_path, range(20), 12, run="job")
+    with pytest.raises(LakeExistsError) as caught:
+        write(tmp_path, range(20), run="job")
+    for advice in ("mode='resume', run='job'", ".reset()", "mode='overwrite'"):
+        assert advice in str(caught.value)
+    assert write(tmp_path, range(20), mode="resume", run="job").samples == 20
+    assert values(tmp_path) == list(range(20))
+
+
+def test_append_adds_a_run(tmp_path: Path) -> None:
+    """``append`` makes the lake or adds to it; its rows come after; each run is a name."""
+    write(tmp_path, range(10), mode="append", run="first")
+    report = write(tmp_path, range(10, 20), mode="append", run="second")
+    assert (report.run, report.samples) == ("second", 10)
+    assert values(tmp_path) == list(range(20))
+    with pytest.raises(LakeExistsError, match=r"'first'.*mode='resume'"):
+        write(tmp_path, range(10), mode="append", run="first")
+    assert values(tmp_path) == list(range(20))
+
+
+def test_append_needs_the_same_schema(tmp_path: Path) -> None:
+    """``append`` with another schema is refused and named; without one it takes the lake's."""
+    write(tmp_path, range(10))
+    other = {"y": dasklake.TensorSpec(dtype="int64", shape=())}
+    with pytest.raises(SchemaError, match="'y'"):
+        write(tmp_path, range(10), mode="append", schema=other)
+    write(tmp_path, range(10, 20), mode="append", schema=None)
+    assert values(tmp_path) == list(range(20))
+
+
+def test_append_beside_an_unfinished_run(tmp_path: Path) -> None:
+    """Rows of an append follow those of the run that began before, also when it ends later."""
+    interrupt(tmp_path, range(20), 12, run="slow")
+    write(tmp_path, range(100, 110), mode="append", run="fast")
+    assert values(tmp_path) == [*range(10), *range(100, 110)]
+    assert not dasklake.open(tmp_path).is_complete
+    write(tmp_path, range(20), mode="resume", run="slow")
+    assert values(tmp_path) == [*range(20), *range(100, 110)]
+    assert dasklake.open(tmp_path).is_complete
+
+
+def test_overwrite_replaces_what_was_there(tmp_path: Path) -> None:
+    """``overwrite`` replaces rows and schema; the version before stays as it was."""
+    before = write(tmp_path, range(10)).version
+    schema = {"x": dasklake.TensorSpec(dtype="int16", shape=())}
+    report = write(tmp_path, range(20, 30), mode="overwrite", schema=schema)
+    lake = dasklake.open(tmp_path)
+    assert (report.samples, values(tmp_path)) == (10, list(range(20, 30)))
+    assert lake.schema["x"].numpy_dtype == "int16"
+    assert values(tmp_path, before) == list(range(10))
+
+
+def test_overwrite_replaces_once(tmp_path: Path) -> None:
+    """An overwrite that ended early has replaced; resumed, it goes on and replaces nothing more."""
+    write(tmp_path, range(10), run="old")
+    interrupt(tmp_path, range(20, 40), 32, mode="overwrite", run="new")
+    assert values(tmp_path) == list(range(20, 30))
+    write(tmp_path, range(20, 40), mode="resume", run="new")
+    assert values(tmp_path) == list(range(20, 40))
+
+
+def test_overwrite_that_commits_nothing(tmp_path: Path) -> None:
+    """An overwrite that ends before its first checkpoint has replaced nothing."""
+    write(tmp_path, range(10))
+    interrupt(tmp_path, range(20, 30), 20, mode="overwrite")
+    assert values(tmp_path) == list(range(10))
+
+
+def test_resume_of_a_finished_run(tmp_path: Path) -> None:
+    """``resume`` makes the lake; of a finished run it reports, and writes nothing."""
+    first = write(tmp_path, range(10), mode="resume", run="job")
+    before = files(tmp_path)
+    second = write(tmp_path, range(10), mode="resume", run="job", bad=3)
+    assert (second.samples, second.partitions, second.version) == (10, 2, first.version)
+    assert (first.commits, second.commits) == (2, 0)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("items", "schema", "named"),
+    [
+        (range(9, -1, -1), NUMBERS, "input_id"),
+        (range(15), NUMBERS, "3 partitions"),
+        (range(10), {"x": dasklake.TensorSpec(dtype="int32", shape=())}, "schema"),
+    ],
+)
+def test_resume_with_another_plan(
+    tmp_path: Path, items: range, schema: Any, named: str, *, finished: bool
+) -> None:
+    """``resume`` with another input or schema is refused, says what differs, touches nothing."""
+    if finished:
+        write(tmp_path, range(10), mode="resume", run="job")
+    else:
+        interrupt(tmp_path, range(10), 7, mode="resume", run="job")
+    before = files(tmp_path)
+    with pytest.raises(PlanMismatchError, match=named):
+        write(tmp_path, items, mode="resume", run="job", schema=schema)
+    assert files(tmp_path) == before
+
+
+def test_resume_compares_what_it_is_told(tmp_path: Path) -> None:
+    """``input_id`` stands for the input: equal, other items are taken; unequal, they are not."""
+    first = dasklake.WriteOptions(scheduler="sync", input_id="v1")
+    second = dasklake.WriteOptions(scheduler="sync", input_id="v2")
+    interrupt(tmp_path, range(10), 7, run="job", options=first)
+    with pytest.raises(PlanMismatchError, match="v2"):
+        write(tmp_path, range(10), mode="resume", run="job", options=second)
+    write(tmp_path, range(10, 20), mode="resume", run="job", options=first)
+    assert values(tmp_path) == [*range(5), *range(15, 20)]
+
+
+def test_resume_tells_frames_apart(tmp_path: Path) -> None:
+    """Frames are told apart by what they are made of, not by the functions on the way."""
+    url = tmp_path / "lake"
+    frames = [pd.DataFrame({"x": range(start, start + 20)}) for start in (0, 1)]
+    same, other = (dd.from_pandas(frame, npartitions=4) for frame in frames)
+    dasklake.to_lake(same, url, mode="resume", run="job", options=LOCAL)
+    mended = same.map_partitions(lambda frame: frame)
+    report = dasklake.to_lake(mended, url, mode="resume", run="job", options=LOCAL)
+    assert report.commits == 0
+    with pytest.raises(PlanMismatchError, match="input_id"):
+        dasklake.to_lake(other, url, mode="resume", run="job", options=LOCAL)
+
+
+def test_resume_without_a_name(tmp_path: Path) -> None:
+    """Without a name ``resume`` means the lake's only run, and asks where there are several."""
+    interrupt(tmp_path, range(10), 7, run="one")
+    assert write(tmp_path, range(10), mode="resume").run == "one"
+    write(tmp_path, range(10, 20), mode="append", run="two")
+    with pytest.raises(InvalidInputError, match=r"'one', 'two'.*run="):
+        write(tmp_path, range(10), mode="resume")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"mode": "replace"}, "'resume'"),
+        ({"on_error": "ignore"}, "'skip'"),
+        ({"checkpoint_every": 0}, "more than nothing"),
+        ({"checkpoint_every": "soon"}, "'5min'"),
+        ({"max_failures": 1.5}, "share between 0"),
+        ({"run": "a/b"}, "letters"),
+        ({"options": dasklake.WriteOptions(scheduler="best")}, "'threads'"),
+        ({"transform_kwargs": {"plus": db.range(9, npartitions=3)}}, "3 partitions"),
+    ],
+)
+def test_wrong_arguments(tmp_path: Path, arguments: dict[str, Any], named: str) -> None:
+    """A wrong argument is refused before anything is written, with what may be written instead."""
+    with pytest.raises(InvalidInputError, match=named):
+        write(tmp_path / "lake", range(10), **arguments)
+    assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.filterwarnings("ignore:The input has no deterministic identity:UserWarning")
+def test_function_that_cannot_travel(client: Client, tmp_path: Path) -> None:
+    """A function that cannot be sent to workers is an error of the call, and leaves no live run."""
+    lock = threading.Lock()
+
+    def locked(x: int) -> dict[str, int]:
+        with lock:
+            return {"x": x}
+
+    bag = db.from_sequence(range(10), npartitions=2)
+    options = dasklake.WriteOptions(scheduler=client)
+    arguments: dict[str, Any] = {"schema": NUMBERS, "mode": "resume", "run": "job"}
+    with pytest.raises(InvalidInputError, match="lock"):
+        dasklake.to_lake(bag, tmp_path, transform=locked, options=options, **arguments)
+    report = dasklake.to_lake(bag.map(lambda x: {"x": x}), tmp_path, options=options, **arguments)
+    assert report.samples == 10
+
+
+class Held:
+    """A write in a thread of its own that waits at an item."""
+
+    def __init__(self, stage: Stage, front: Front, item: int) -> None:
+        self.stage, self.item, self.reports = stage, item, list[Any]()
+        self.write: Callable[[], Any] = lambda: front.write(
+            db.from_sequence(range(20), npartitions=4),
+            stage.url,
+            schema=SCHEMA,
+            transform=sample,
+            transform_kwargs={"folder": str(stage.folder), "pauses": [item]},
+            mode="resume",
+            run="job",
+        )
+        self.thread = threading.Thread(target=lambda: self.reports.append(self.write()))
+        self.thread.start()
+        stage.reached(item)
+
+    def end(self) -> Any:
+        """Let it go on, and wait for its end."""
+        self.stage.let_go(self.item)
+        self.thread.join(PATIENCE)
+        return self.reports[0]
+
+
+def test_resume_of_a_run_that_is_alive(stage: Stage) -> None:
+    """A run that another coordinator is writing is left alone, and not repeated."""
+    held = Held(stage, Front("threads"), 7)
+    with pytest.raises(RunActiveError, match=r"'job'.*dasklake watch"):
+        held.write()
+    report = held.end()
+    assert report.samples == 20
+    check_content(dasklake.open(stage.url), range(20))
+    assert stage.executions() == dict.fromkeys(range(20), 1)
+
+
+def test_resume_attaches_to_a_run_of_the_same_cluster(client: Client, stage: Stage) -> None:
+    """On the cluster that is writing the run, a resume waits for its end with the first call."""
+    held = Held(stage, Front("scheduler", client), 7)
+    second: list[Any] = []
+    thread = threading.Thread(target=lambda: second.append(held.write()))
+    thread.start()
+    first = held.end()
+    thread.join(PATIENCE)
+    assert (second[0].run, second[0].version) == (first.run, first.version)
+    assert (second[0].samples, first.samples) == (20, 20)
+    check_content(dasklake.open(stage.url), range(20))
+    assert stage.executions() == dict.fromkeys(range(20), 1)

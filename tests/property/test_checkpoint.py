@@ -1,0 +1,263 @@
+"""The state of a run under any order of receipts, failures, clocks, stops, drains and lost commits."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from dasklake._model.commit import Plan, RunState
+from dasklake._model.receipt import ChunkRef, Failure, Receipt
+from dasklake._write.checkpoint import Batch, Every, MaxFailures, RunProgress, Stop, Tally
+from tests.support.lakes import failure
+
+PARTITIONS = 8
+partitions = st.integers(0, PARTITIONS - 1)
+#: Exact in binary, so that sums of them are.
+quarters = st.integers(1, 40).map(lambda n: n / 4)
+subsets = st.sets(partitions)
+everies = st.one_of(
+    st.just(Every()),
+    st.builds(Every, inputs=st.integers(1, 30)),
+    st.builds(Every, seconds=quarters),
+)
+limits = st.one_of(
+    st.just(MaxFailures(share=None)),
+    st.builds(MaxFailures, count=st.integers(0, 5)),
+    st.builds(
+        MaxFailures,
+        share=st.floats(0, 1),
+        after=st.integers(0, 60),
+        none=st.integers(1, 9),
+    ),
+)
+
+
+class Progress(RuleBasedStateMachine):
+    """A run that is written, beside the plainest account of it."""
+
+    @initialize(
+        missing=subsets,
+        every=everies,
+        limit=limits,
+        closed=st.integers(0, 2),
+        epoch=st.integers(3, 4),
+    )
+    def begin(
+        self, missing: set[int], every: Every, limit: MaxFailures, closed: int, epoch: int
+    ) -> None:
+        """Begin an epoch in which some partitions are missing."""
+        plan = Plan(PARTITIONS, None, "0" * 32, None)
+        self.before = RunState(plan, 0, epoch=epoch, closed=closed, inputs=10, samples=9)
+        self.now = self.clock = 1000.0
+        self.every, self.limit, self.missing = every, limit, missing
+        self.progress = RunProgress(missing, every, limit, self.before, self.now)
+        #: Partition to what was taken in for it and still counts, in order.
+        self.taken: dict[int, Receipt | Failure] = {}
+        #: Everything that was ever taken in.
+        self.history: list[Receipt | Failure] = []
+        self.committed: list[int] = []
+        self.flying: Batch | None = None
+        self.draining: set[int] | None = None
+        self.hopeless: set[int] = set()
+        self.stop: Stop | None = None
+
+    @property
+    def open(self) -> set[int]:
+        """The partitions of which nothing is there yet."""
+        return self.missing - self.taken.keys()
+
+    @property
+    def waiting(self) -> list[int]:
+        """The partitions that were taken in and wait for a commit, in order."""
+        flying = partitions_of(self.flying) if self.flying else []
+        return [p for p in self.taken if p not in self.committed and p not in flying]
+
+    def tally(self) -> Tally:
+        """Add everything up."""
+        receipts = [each for each in self.history if isinstance(each, Receipt)]
+        whole = len(self.history) - len(receipts)
+        whole += sum(1 for r in receipts if r.failed and not r.inputs)
+        failed = sum(r.failed for r in receipts) + len(self.history) - len(receipts)
+        inputs = self.before.inputs + sum(r.inputs for r in receipts)
+        size = max(1, inputs // max(1, PARTITIONS - len(self.open) - whole))
+        samples = self.before.samples + sum(r.samples for r in receipts)
+        return Tally(failed, samples, inputs + whole * size, failed - whole + whole * size)
+
+    def take_in(self, partition: int, found: Receipt | Failure) -> None:
+        """Account for what was taken in, and for the verdict."""
+        self.taken[partition] = found
+        self.history.append(found)
+        if self.stop is None and self.limit.exceeded(self.tally(), complete=not self.open):
+            self.stop = self.progress.stop
+            assert self.stop is not None
+            assert self.stop.kind == "too-many"
+        if self.stop is not None and self.stop.kind == "too-many":
+            for each in self.waiting:
+                if has_failures(self.taken[each]):
+                    del self.taken[each]
+                    self.hopeless.add(each)
+
+    @rule(
+        partition=st.integers(0, PARTITIONS + 1),
+        epoch=st.integers(0, 5),
+        rows=st.integers(0, 9),
+        failed=st.integers(0, 3),
+        whole=st.booleans(),
+    )
+    def receipt(self, partition: int, epoch: int, rows: int, failed: int, *, whole: bool) -> None:
+        """Take in a receipt: of a partition that is missing or not, a first one or another."""
+        rows, inputs = (0, 0) if whole else (rows, rows + failed)
+        chunk = ChunkRef(0, rows, 100, 50, 1)
+        found = Receipt("run", epoch, partition, "ab" * 8, (chunk,), inputs, failed=failed)
+        wanted = partition in self.open and self.before.closed < epoch <= self.before.epoch
+        assert self.progress.received(found) is wanted
+        if wanted:
+            self.take_in(partition, found)
+
+    @rule(partition=partitions)
+    def lose(self, partition: int) -> None:
+        """Skip a partition that failed as a whole."""
+        found = failure("run", partition, 0)
+        wanted = partition in self.open
+        assert self.progress.failed(found) is wanted
+        if wanted:
+            self.take_in(partition, found)
+
+    @rule(kind=st.sampled_from(["failed", "cancelled", "lost"]), partition=partitions)
+    def end(self, kind: str, partition: int) -> None:
+        """End the run for some reason."""
+        stop = Stop(kind, failure("run", partition, 0) if kind == "failed" else None)
+        self.progress.end(stop)
+        self.stop = self.stop or stop
+        if kind == "failed":
+            self.hopeless.add(partition)
+
+    @precondition(lambda self: self.stop is not None)
+    @rule(running=subsets)
+    def drain(self, running: set[int]) -> None:
+        """Say what still runs."""
+        self.progress.drain(frozenset(running))
+        self.draining = running
+
+    @rule(seconds=quarters)
+    def tick(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    @precondition(lambda self: self.progress.due(self.now))
+    @rule()
+    def take(self) -> None:
+        """Begin a commit that is due: it gets all that waits, once, in the order it came."""
+        waiting = self.waiting
+        batch = self.progress.take()
+        assert sorted(partitions_of(batch)) == sorted(waiting)
+        assert list(batch.receipts) == [self.taken[p] for p in waiting if self.is_receipt(p)]
+        assert list(batch.lost) == [self.taken[p] for p in waiting if not self.is_receipt(p)]
+        self.flying = batch
+
+    def is_receipt(self, partition: int) -> bool:
+        """Whether the partition gave a receipt."""
+        return isinstance(self.taken[partition], Receipt)
+
+    @precondition(lambda self: self.flying is not None)
+    @rule()
+    def land(self) -> None:
+        """Land the commit."""
+        assert self.flying is not None
+        self.committed += partitions_of(self.flying)
+        self.flying = None
+        self.clock = self.now
+        self.progress.committed(self.now)
+
+    @precondition(lambda self: self.flying is not None)
+    @rule()
+    def fail(self) -> None:
+        """Lose the commit; what it held is to be committed again, before all else."""
+        back = partitions_of(self.flying)
+        self.flying = None
+        self.taken = {p: self.taken[p] for p in [*back, *(p for p in self.taken if p not in back)]}
+        self.progress.put_back()
+
+    @invariant()
+    def never_twice(self) -> None:
+        """Check that no partition is committed twice, or without being taken in."""
+        assert len(set(self.committed)) == len(self.committed)
+        assert set(self.committed) <= self.taken.keys() <= self.missing
+        assert self.progress.stop == self.stop
+
+    @invariant()
+    def due_with_something(self) -> None:
+        """Check that a commit is due exactly when something waits, none flies, and it is time."""
+        waiting = self.waiting
+        inputs = sum(r.inputs for p in waiting if isinstance(r := self.taken[p], Receipt))
+        time = {
+            self.every.inputs is not None and inputs >= self.every.inputs,
+            self.every.seconds is not None and self.now - self.clock >= self.every.seconds,
+            not self.open,
+            self.over(),
+        }
+        due = bool(waiting) and self.flying is None and True in time
+        assert self.progress.due(self.now) == due
+
+    @invariant()
+    def wakes_in_time(self) -> None:
+        """Check that who sleeps as long as is said finds a commit due, where the clock decides."""
+        wait = self.progress.wait(self.now)
+        if wait is not None and self.waiting and self.flying is None:
+            assert self.progress.due(self.now + wait)
+
+    @invariant()
+    def ended_with_nothing(self) -> None:
+        """Check that the run has ended exactly when nothing waits and nothing more can come."""
+        idle = not self.waiting and self.flying is None
+        assert self.progress.complete == (not self.open)
+        assert self.progress.ended == (idle and (not self.open or self.over()))
+
+    @invariant()
+    def counts(self) -> None:
+        """Check that what is shown as written is what was taken in."""
+        receipts = [each for each in self.history if isinstance(each, Receipt)]
+        assert self.progress.written_inputs == sum(r.inputs for r in receipts)
+        assert self.progress.written_samples == sum(r.samples for r in receipts)
+        assert self.progress.tally() == self.tally()
+
+    def over(self) -> bool:
+        """Whether a stopped run waits for nothing any more."""
+        if self.stop is None or self.draining is None:
+            return False
+        return self.draining & self.open <= self.hopeless
+
+    def teardown(self) -> None:
+        """Bring the run to its end: nothing that was taken in and counts is left behind."""
+        if not hasattr(self, "progress"):
+            return
+        self.progress.end(Stop("cancelled"))
+        self.progress.drain(())
+        while not self.progress.ended:
+            if self.progress.in_flight is None:
+                assert self.progress.due(self.now)
+                self.progress.take()
+            self.committed += partitions_of(self.progress.in_flight)
+            self.progress.committed(self.now)
+        assert sorted(self.committed) == sorted(self.taken)
+        assert not self.progress.due(self.now)
+
+
+def has_failures(found: Receipt | Failure) -> bool:
+    """Whether anything failed in a partition."""
+    return isinstance(found, Failure) or found.failed > 0
+
+
+def partitions_of(batch: Batch | None) -> list[int]:
+    """Return the partitions in a batch."""
+    assert batch is not None
+    return [r.partition for r in batch.receipts] + [f.partition for f in batch.lost]
+
+
+TestProgress = Progress.TestCase

@@ -1,0 +1,190 @@
+"""Segments: what is written comes back, in row order, whatever the order it was put together in."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import google_crc32c
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dasklake._format import layout
+from dasklake._format.segment import (
+    chunk_key_at,
+    failures_bytes,
+    join,
+    manifest_of,
+    read_failures,
+    read_segment,
+    segment_bytes,
+    table_ref,
+)
+from dasklake._model.commit import SegmentRef
+from dasklake._model.manifest import Manifest
+from dasklake._model.receipt import ChunkRef, Failure, Receipt
+from dasklake._store.runs import _merge
+from dasklake.exceptions import CorruptionError
+
+large = st.integers(0, 2**63 - 1)
+names = st.text("abcdefXYZ019._-", min_size=1, max_size=20).map("r".__add__)
+attempts = st.integers(0, 2**64 - 1).map("{:016x}".format)
+chunk_refs = st.builds(
+    ChunkRef, chunk=st.just(0), rows=large, size=large, head=large, crc=st.integers(0, 2**32 - 1)
+)
+
+
+@st.composite
+def receipts(draw: st.DrawFn, run: str) -> list[Receipt]:
+    """Draw the receipts of some partitions of a run, in any order."""
+    found = []
+    for partition in draw(st.lists(st.integers(0, 10**6), unique=True, max_size=5)):
+        chunks = draw(st.lists(chunk_refs, min_size=1, max_size=3))
+        numbered = tuple(
+            ChunkRef(number, c.rows, c.size, c.head, c.crc) for number, c in enumerate(chunks)
+        )
+        epoch, attempt = draw(st.integers(1, 2**31 - 1)), draw(attempts)
+        found.append(Receipt(run, epoch, partition, attempt, numbered, inputs=0))
+    return found
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[tuple[str, int, list[Receipt]]]:
+    """Draw runs: home, order, receipts."""
+    found = draw(st.lists(names, unique=True, max_size=4))
+    orders = draw(st.permutations(range(len(found))))
+    return [
+        (layout.home_of("main", run), order, draw(receipts(run)))
+        for run, order in zip(found, orders, strict=True)
+    ]
+
+
+def rows(manifest: Manifest) -> list[tuple[object, ...]]:
+    """Return the rows of a manifest as plain values, the home by its name."""
+    arrays = [getattr(manifest, f.name).tolist() for f in fields(Manifest)[1:]]
+    return [(manifest.home[run], *rest) for run, *rest in zip(*arrays, strict=True)]
+
+
+def ref_of(data: bytes, count: int) -> SegmentRef:
+    """Return a reference to a table."""
+    return table_ref("ab" * 8, data, rows=count, samples=0, level=0)
+
+
+@given(runs(), st.randoms())
+def test_segments_come_back_in_row_order(
+    found: list[tuple[str, int, list[Receipt]]], random: object
+) -> None:
+    """However chunks are spread over segments, their rows come back sorted and complete."""
+    manifests = [manifest_of(home, order, each) for home, order, each in found]
+    again = []
+    for manifest in manifests:
+        data = segment_bytes(manifest)
+        again.append(read_segment(data, ref_of(data, len(manifest))))
+    getattr(random, "shuffle")(again)  # noqa: B009 # Hypothesis's own random has no type
+    whole = join(again)
+    expected = sorted(
+        (
+            order,
+            r.partition,
+            c.chunk,
+            home,
+            r.epoch,
+            int(r.attempt, 16),
+            c.rows,
+            c.size,
+            c.head,
+            c.crc,
+        )
+        for home, order, each in found
+        for r in each
+        for c in r.chunks
+    )
+    assert [(r[1], r[2], r[5], r[0], r[3], r[4], *r[6:]) for r in rows(whole)] == expected
+    assert rows(join([whole])) == rows(whole)
+    keys = [chunk_key_at(whole, i) for i in range(len(whole))]
+    assert [layout.parse_chunk_key(key) for key in keys] == [
+        (*home.split("/"), partition, epoch, f"{attempt:016x}", chunk)
+        for _, partition, chunk, home, epoch, attempt, *_ in expected
+    ]
+
+
+@given(runs())
+def test_merged_segments_hold_the_same(found: list[tuple[str, int, list[Receipt]]]) -> None:
+    """A segment that replaces several holds exactly their rows."""
+    manifests = [manifest_of(home, order, each) for home, order, each in found]
+    data = segment_bytes(join(manifests))
+    merged = read_segment(data, ref_of(data, sum(map(len, manifests))))
+    assert rows(merged) == rows(join(manifests))
+
+
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+failures = st.lists(
+    st.builds(
+        Failure,
+        run=text,
+        partition=large,
+        position=st.none() | large,
+        index=st.none() | large,
+        item=st.none() | text,
+        tensor=st.none() | text,
+        exception=text,
+        message=text,
+        traceback=text,
+    ),
+    max_size=5,
+)
+
+
+@given(failures)
+def test_failures_come_back(found: list[Failure]) -> None:
+    """A table of failures gives back what was put in, places that are unknown included."""
+    data = failures_bytes(found)
+    assert read_failures(data, ref_of(data, len(found)), "key") == found
+    assert read_failures(data, None, "key") == found
+
+
+def test_tables_stay_few() -> None:
+    """However many commits were made, a commit names at most 15 tables of each level."""
+    sizes = [1 + number % 3 for number in range(5_000)]
+    refs: tuple[SegmentRef, ...] = ()
+    written = 0
+    for number, size in enumerate(sizes):
+        kept, merged, level = _merge(refs)
+        assert kept + merged == refs
+        assert all(ref.level < level for ref in merged)
+        count = size + sum(ref.rows for ref in merged)
+        written += count
+        refs = (*kept, SegmentRef(f"{number:016x}", count, 0, 0, 0, level))
+        levels = [ref.level for ref in refs]
+        assert levels == sorted(levels, reverse=True)
+        assert max(levels.count(each) for each in levels) < 16
+        assert sum(ref.rows for ref in refs) == sum(sizes[: number + 1])
+    assert refs[0].level == 3
+    assert written <= sum(sizes) * 4
+
+
+def test_every_flipped_byte_is_found() -> None:
+    """A segment with any byte changed is never read."""
+    receipt = Receipt("run", 1, 3, "cd" * 8, (ChunkRef(0, 10, 1000, 100, 7),), inputs=10)
+    data = segment_bytes(manifest_of("main/run", 0, [receipt]))
+    ref = ref_of(data, 1)
+    for place in range(len(data)):
+        bad = bytearray(data)
+        bad[place] ^= 0x40
+        with pytest.raises(CorruptionError, match="ab" * 8):
+            read_segment(bytes(bad), ref)
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_foreign_bytes_are_an_error(junk: bytes, cut: int) -> None:
+    """Bytes that are no segment, even with the right checksum, raise nothing but corruption."""
+    whole = segment_bytes(manifest_of("main/run", 0, []))
+    for data in (junk, whole[:cut] + junk, whole[cut:]):
+        ref = SegmentRef("ab" * 8, 0, 0, len(data), google_crc32c.value(data))
+        try:
+            found = read_segment(data, ref)
+        except CorruptionError:
+            continue
+        assert len(found) == 0
+        assert isinstance(found.rows, np.ndarray)

@@ -1,0 +1,152 @@
+"""Lakes on a storage that can be told to fail, their histories, and coordinators of their runs."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dasklake._format import layout
+from dasklake._model.commit import Commit, Kind, Plan
+from dasklake._store.log import Draft, Log
+from dasklake._store.runs import _next
+from dasklake._write.checkpoint import Every, MaxFailures
+from dasklake._write.coordinator import Assignment, Coordinator, Status
+from dasklake._write.partition import Outcome
+from tests.support.flaky import FlakyStore
+from tests.support.lakes import SCHEMA, SmallLake, failure
+
+#: Where the commits of the main branch are.
+LOG = "_lake/log/main"
+
+
+@pytest.fixture
+def flaky_store() -> Iterator[FlakyStore]:
+    """Make an empty storage in memory."""
+    store = FlakyStore()
+    yield store
+    store.clear()
+
+
+@pytest.fixture
+def flaky_lake(flaky_store: FlakyStore) -> SmallLake:
+    """Make an empty lake on it."""
+    return SmallLake(flaky_store)
+
+
+def plan(partitions: int, inputs: int | None = None, *, overwrite: bool = False) -> Plan:
+    """Make a plan."""
+    return Plan(partitions, inputs, "0" * 32, None, overwrite=overwrite)
+
+
+def add_entry(lake: SmallLake, kind: Kind) -> Commit:
+    """Commit an entry of some kind, as other releases do."""
+    log = Log(lake.store)
+
+    def build(known: Commit | None, _: object, commit_id: str) -> Draft:
+        assert known is not None
+        return Draft(_next(known, commit_id, kind, "note"))
+
+    made = log.publish(log.head(), build)
+    assert made is not None
+    return made
+
+
+def committed(lake: SmallLake, run: str = "run") -> list[int]:
+    """Return the partitions of a run in the newest version, as often as they are there."""
+    manifest = Log(lake.store).manifest(lake.head)
+    homes = [manifest.home[number] for number in manifest.run]
+    found = zip(homes, manifest.partition.tolist(), strict=True)
+    return [partition for home, partition in found if home == layout.home_of("main", run)]
+
+
+#: Longer than anything here takes; who waits that long has found a mistake.
+PATIENCE = 20.0
+
+
+class Lead:
+    """A coordinator of a run, and the worker that feeds it.
+
+    Parameters
+    ----------
+    lake : SmallLake
+        The lake.
+    partitions : int
+        Partitions of the run.
+    **changes : object
+        Fields of the assignment.
+    """
+
+    def __init__(self, lake: SmallLake, partitions: int, **changes: Any) -> None:
+        self.lake = lake
+        self.writer = lake.begin("run", partitions)
+        self.changes = queue.SimpleQueue[None]()
+        plain = Assignment(
+            store=lake.store,
+            branch="main",
+            run="run",
+            epoch=1,
+            version=self.writer.known.version,
+            schema=SCHEMA,
+            label="run",
+            message=None,
+            missing=tuple(range(partitions)),
+            adopted=(),
+            every=Every(),
+            skip=False,
+            max_failures=MaxFailures(share=None),
+        )
+        self.assignment = replace(plain, **changes)
+        self.coordinator = Coordinator(self.assignment, lambda: self.changes.put(None))
+
+    def start(self) -> Lead:
+        """Start it."""
+        self.coordinator.start()
+        return self
+
+    def write(self, *partitions: int, failures: int = 0) -> None:
+        """Write partitions and deliver their receipts."""
+        for partition in partitions:
+            receipt = self.lake.write(self.writer, partition, failures=failures)
+            self.coordinator.deliver(Outcome(receipt))
+
+    def fail(self, partition: int, error: Exception) -> None:
+        """Deliver the outcome of a write task that failed."""
+        self.coordinator.deliver(Outcome(None, failure("run", partition, 3), error))
+
+    def until(self, reached: Callable[[Status], bool]) -> Status:
+        """Wait until the status is as it should be; never by the clock."""
+        while not reached(status := self.coordinator.status()):
+            self.changes.get(timeout=PATIENCE)
+        return status
+
+    def end(self) -> Status:
+        """Wait for the end."""
+        status = self.coordinator.wait(PATIENCE)
+        assert not status.running, "it never ended"
+        self.coordinator.join()
+        return status
+
+
+MakeLead = Callable[..., Lead]
+
+
+@pytest.fixture
+def lead(flaky_lake: SmallLake) -> Iterator[MakeLead]:
+    """Make coordinators, and see to it that none outlives the test."""
+    made: list[Lead] = []
+
+    def make(partitions: int, **changes: Any) -> Lead:
+        made.append(Lead(flaky_lake, partitions, **changes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        if each.coordinator._threads:
+            each.coordinator.stop("cancelled")
+            each.coordinator.drain()
+            each.coordinator._writer.log.stop.set()
+            each.end()
