@@ -84,7 +84,9 @@ def _unpacked(packed: tuple[bytes, bytes]) -> Outcome:
 def _error_of(exception: Any) -> BaseException | None:
     """Return the exception of a task that erred; None where it cannot be loaded here."""
     try:
-        found = deserialize(exception.header, exception.frames)
+        found = exception
+        if not isinstance(found, bytes):  # as the scheduler's own errors are, such as KilledWorker
+            found = deserialize(found.header, found.frames)
         # A worker sends what it has pickled itself.
         found = loads(found) if isinstance(found, bytes) else found
     except Exception:  # noqa: BLE001 # the class may not exist on the scheduler
@@ -264,6 +266,7 @@ class CheckpointPlugin(SchedulerPlugin):
         """Commit what is complete before the scheduler goes."""
         for active in self.runs.values():
             if active.coordinator.status().running:
+                active.taken_back = True  # the tasks that run will not be heard any more
                 active.coordinator.stop("lost")
                 active.coordinator.drain()
                 await asyncio.to_thread(active.coordinator.join)

@@ -42,9 +42,11 @@ _NEVER_SKIPPED_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 def never_skipped(error: BaseException | None) -> bool:
     """Whether an error says something of the storage or the machine, not of a sample."""
-    return isinstance(error, _NEVER_SKIPPED) or (
-        isinstance(error, OSError) and error.errno in _NEVER_SKIPPED_ERRNO
-    )
+    if isinstance(error, OSError) and error.errno in _NEVER_SKIPPED_ERRNO:
+        return True
+    # Workers that die one after the other; the class is distributed's, unknown on this floor.
+    died = type(error).__name__ == "KilledWorker"
+    return died or isinstance(error, _NEVER_SKIPPED)
 
 
 def failure_of_sample(

@@ -146,6 +146,7 @@ def test_reset_of_a_living_run(client: Client, stage: Stage) -> None:
     stage.let_go(*HELD)
     assert isinstance(calling.end(), RunAbortedError)
     check_content(dasklake.open(stage.url), kept)
+    wait_until(lambda: not any(client.processing().values()), "the old tasks are over")
     resumes(stage, lambda: Calling(stage, client).end(), kept)
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
 
+import dask
+import dask.bag as db
 import distributed.scheduler
 import pytest
 from distributed import Client, LocalCluster
 
 import dasklake
-from tests.support._work import PATIENCE
+from dasklake.exceptions import TransformError
+from tests.support._work import PATIENCE, SCHEMA, content
 from tests.support.clusters import (
     Stage,
     StartCluster,
@@ -29,14 +34,22 @@ ITEMS = range(60)
 
 
 def test_run_survives_the_death_of_a_worker(start_cluster: StartCluster, stage: Stage) -> None:
-    """A run whose worker is killed ends by itself, and repeats only what was in flight."""
+    """A run whose worker is killed ends by itself, and repeats only what was in flight.
+
+    Even while its client is frozen, from the moment that the scheduler has the run.
+    """
     cluster = start_cluster()
     with Client(cluster.address, timeout="60s") as client:
         client.wait_for_workers(2, timeout=60)
-    job = cluster.job(stage, pauses=[31])
+    job = cluster.job(stage, pauses=[0, 31])
+    stage.reached(0)
+    job.send_signal(signal.SIGSTOP)
+    stage.let_go(0)
     victim = cluster.worker(stage.reached(31))
     kill(victim)
     stage.let_go(31)
+    wait_until(lambda: dasklake.open(stage.url).is_complete, "the run ends")
+    job.send_signal(signal.SIGCONT)
     report = report_of(job)
     assert (report["samples"], report["partitions"]) == (60, 20)
     check_content(dasklake.open(stage.url), ITEMS)
@@ -84,3 +97,39 @@ def test_run_survives_a_client_that_dies_at_once(
     job.communicate()
     check_content(dasklake.open(stage.url), ITEMS)
     assert stage.executions() == dict.fromkeys(ITEMS, 1)
+
+
+def deadly(x: int) -> dict[str, Any]:
+    """Make a sample; the worker does not survive item 31."""
+    if x == 31:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return content(x)
+
+
+@pytest.mark.parametrize("coordinator", ["scheduler", "client"])
+def test_sample_that_kills_every_worker(tmp_path: Path, coordinator: Any) -> None:
+    """A sample that no worker survives ends the run, is not skipped, and its partition is named."""
+    with (
+        dask.config.set(
+            {"distributed.scheduler.allowed-failures": 1, "temporary-directory": str(tmp_path)}
+        ),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        options = dasklake.WriteOptions(scheduler=client, coordinator=coordinator)
+        with pytest.raises(TransformError, match=r"KilledWorker.*workers died") as caught:
+            dasklake.to_lake(
+                db.from_sequence(ITEMS, npartitions=20),
+                tmp_path / "lake",
+                schema=SCHEMA,
+                transform=deadly,
+                on_error="skip",
+                max_failures=None,
+                options=options,
+            )
+    assert (caught.value.partition, caught.value.position) == (10, None)
+    assert "never skipped" in str(caught.value)
+    kept = [row["x"] for row in dasklake.open(tmp_path / "lake")]
+    assert len(kept) == caught.value.samples_processed
+    assert set(range(27)) <= set(kept)
+    check_content(dasklake.open(tmp_path / "lake"), sorted(set(kept) - {30, 31, 32}))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,20 @@ def test_sample_that_does_not_fit(front: Front, tmp_path: Path) -> None:
         front.write(hundred(), tmp_path, schema=SCHEMA, transform=misfit)
     assert (caught.value.index, caught.value.position) == (45, 5)
     assert isinstance(caught.value.__cause__, SampleError)
+
+
+def hopeless(x: int) -> dict[str, Any]:
+    """Make no sample at all."""
+    raise ValueError(f"bad item {x}")
+
+
+@pytest.mark.parametrize("front", ["scheduler", "client"], indirect=True)
+def test_all_that_runs_fails_too(front: Front, tmp_path: Path) -> None:
+    """A run that ends waits for what runs, but not for partitions that have failed meanwhile."""
+    began = time.monotonic()
+    with pytest.raises(TransformError, match="bad item"):
+        front.write(hundred(), tmp_path, schema=SCHEMA, transform=hopeless)
+    assert time.monotonic() - began < 30
 
 
 def failing_upstream(x: int) -> dict[str, Any]:
@@ -305,9 +321,14 @@ def every_tenth_fails(x: int) -> dict[str, Any]:
 @pytest.mark.parametrize(("most", "ends"), [(9, True), (10, False), (None, False)])
 def test_count_of_failures(tmp_path: Path, most: int | None, *, ends: bool) -> None:
     """``max_failures`` as a count: one more ends the run; None is no limit."""
-    arguments: dict[str, Any] = {"schema": SCHEMA, "on_error": "skip", "max_failures": most}
-    write = lambda: Front("sync").write(  # noqa: E731 # called in two ways
-        hundred(), tmp_path, transform=every_tenth_fails, **arguments
+    write = partial(
+        Front("sync").write,
+        hundred(),
+        tmp_path,
+        schema=SCHEMA,
+        transform=every_tenth_fails,
+        on_error="skip",
+        max_failures=most,
     )
     if ends:
         with pytest.raises(TooManyFailuresError, match="10 of 100 samples failed"):

@@ -174,10 +174,10 @@ class FlakyStore(ObjectStore):
         for order in self._orders:
             if order.meant(operation, key):
                 self._orders.remove(order)
-                if order.action is not None:
-                    order.action()
-                    return self.meet(operation, key)
-                return order.fault
+                if order.action is None:
+                    return order.fault
+                order.action()
+                break
         return self.turns.wait(operation, key) if self.turns else Fault.NONE
 
     def arrive(self, number: int = 0) -> None:

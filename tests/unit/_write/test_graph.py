@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dask.bag as db
 import pytest
+from dask.delayed import delayed
+from dask.local import get_sync
 
 import dasklake
+from dasklake._model.schema import Schema, TensorSpec
+from dasklake._store.objects import ObjectStore
+from dasklake._write.chunks import Place
+from dasklake._write.graph import Delivery, WriteGraph, write_graph
+from dasklake._write.partition import Job
+from dasklake._write.source import source_of
 from dasklake.exceptions import InvalidInputError
 
 
@@ -24,3 +33,83 @@ def test_arguments_of_several_partitions_are_refused(tmp_path: Path, nested: boo
             transform_kwargs={"more": {"bag": [bag]} if nested else bag},
             options=dasklake.WriteOptions(scheduler="sync"),
         )
+
+
+SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})
+
+
+def graph_of(
+    collection: Any, *, local: bool = False, kwargs: dict[str, Any] | None = None
+) -> WriteGraph:
+    """Build the graph of a write."""
+    source = source_of(collection, SCHEMA)
+    place = Place(ObjectStore("memory://nowhere"), "main/run", "run", 1)
+    job = Job(place, (1, "ab" * 8), SCHEMA, source.kind)
+    partitions = range(len(source.parts))
+    return write_graph(source, job, kwargs or {}, partitions, Delivery("write", local=local))
+
+
+def numbers(partitions: int) -> Any:
+    """Return a bag of one number in each partition."""
+    return db.from_sequence(range(partitions), npartitions=partitions)
+
+
+def test_one_task_for_each_partition() -> None:
+    """What only one partition needs is inside its write task: nothing else is in the graph."""
+    bag = numbers(5).map(str).filter(bool).map_partitions(list)
+    graph = graph_of(bag)
+    assert graph.keys == {("write", i): i for i in range(5)}
+    assert set(graph.tasks) == {*graph.keys, "write-job"}
+    assert all(graph.tasks[key].dependencies == {"write-job"} for key in graph.keys)
+
+
+def test_local_tasks_need_nothing() -> None:
+    """A local scheduler gets the job inside each task, and keys that sort against the input."""
+    graph = graph_of(numbers(12), local=True)
+    assert set(graph.tasks) == set(graph.keys)
+    assert sorted(graph.keys, reverse=True) == list(graph.keys)
+    assert not any(node.dependencies for node in graph.tasks.values())
+
+
+def test_shared_tasks_stay_outside() -> None:
+    """A task that several partitions need stays a task of its own, and is there once."""
+    shared = numbers(1).map(str)
+    both = db.concat([shared.map(len), shared.map(repr)])
+    graph = graph_of(both)
+    others = set(graph.tasks) - set(graph.keys) - {"write-job"}
+    assert len(others) >= 1
+    needed = [graph.tasks[key].dependencies - {"write-job"} for key in graph.keys]
+    assert needed[0] == needed[1]
+    assert len(needed[0]) == 1
+
+
+def test_only_what_is_asked_for() -> None:
+    """Partitions that are not to be written leave nothing in the graph."""
+    source = source_of(numbers(6).map(str), SCHEMA)
+    place = Place(ObjectStore("memory://nowhere"), "main/run", "run", 1)
+    job = Job(place, (1, "ab" * 8), SCHEMA, "bag")
+    graph = write_graph(source, job, {}, [4, 1], Delivery("write"))
+    assert graph.keys == {("write", 4): 4, ("write", 1): 1}
+    assert set(graph.tasks) == {*graph.keys, "write-job"}
+
+
+def test_priorities_follow_the_input() -> None:
+    """Earlier partitions come first, and what several need comes with the first of them."""
+    shared = numbers(1).map(str)
+    graph = graph_of(db.concat([numbers(2), shared.map(len), shared.map(repr)]))
+    priorities = graph.priorities()
+    assert [priorities[key] for key in graph.keys] == [0, -1, -2, -3]
+    others = set(graph.tasks) - set(graph.keys) - {"write-job"}
+    assert {priorities[key] for key in others} == {-2}
+    assert priorities["write-job"] == 0
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_computed_arguments_are_one_node(*, local: bool) -> None:
+    """A Delayed among the arguments is computed once, and reaches all tasks with the job."""
+    index = delayed(dict)(a=1)
+    graph = graph_of(numbers(3), local=local, kwargs={"index": index, "plain": 7})
+    assert all(graph.tasks[key].dependencies == {"write-job"} for key in graph.keys)
+    assert index.key in graph.tasks["write-job"].dependencies
+    (job,) = get_sync(graph.tasks, ["write-job"])
+    assert dict(job.kwargs) == {"index": {"a": 1}, "plain": 7}

@@ -89,14 +89,14 @@ class TestNew:
     ) -> None:
         """Create on an unfinished run says how to continue or discard it."""
         flaky_lake.begin("broken", 2)
-        with pytest.raises(LakeExistsError, match="mode='resume', run='broken'.*reset"):
+        with pytest.raises(LakeExistsError, match=r"mode='resume', run='broken'.*reset"):
             start(flaky_store, "create")
 
     def test_create_refuses_a_lake(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
         """Create on a lake says what is there, and which modes there are."""
         write(flaky_lake, start(flaky_store, "create", "first"), 0, 1, 2)
         before = flaky_lake.head
-        with pytest.raises(LakeExistsError, match="9 samples.*append"):
+        with pytest.raises(LakeExistsError, match=r"9 samples.*append"):
             start(flaky_store, "create")
         assert flaky_lake.head == before
 
@@ -123,7 +123,7 @@ class TestNew:
     def test_name_is_taken(self, flaky_store: FlakyStore, mode: str) -> None:
         """A name that the lake has already begins no other run."""
         start(flaky_store, "create")
-        with pytest.raises(LakeExistsError, match="'run' already.*resume"):
+        with pytest.raises(LakeExistsError, match=r"'run' already.*resume"):
             start(flaky_store, mode)
 
     @pytest.mark.parametrize("mode", ["append", "resume"])
@@ -213,7 +213,7 @@ class TestResume:
         again = start(flaky_store, "resume", None)
         assert (again.run, again.missing) == ("mine", (0, 2))
         start(flaky_store, "append", "second")
-        with pytest.raises(InvalidInputError, match="'mine', 'second'.*run="):
+        with pytest.raises(InvalidInputError, match=r"'mine', 'second'.*run="):
             start(flaky_store, "resume", None)
 
     @pytest.mark.parametrize(
