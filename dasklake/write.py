@@ -56,15 +56,8 @@ class WriteOptions:
 
     Parameters
     ----------
-    input_id : str, optional
-        Name of the input, compared by a resume; left out, a digest of the items or sources.
-    coordinator : {"auto", "scheduler", "client"}, default "auto"
-        Who commits on a cluster. ``"client"`` is for schedulers without this package or without
-        write access to the storage; the client then has to live until the end.
     scheduler : str or callable, optional
         A Dask scheduler to use instead of the current one, as in ``compute(scheduler=...)``.
-    progress : bool or "auto", default "auto"
-        Whether to show a bar; ``"auto"`` shows one in terminals and notebooks.
     retries : int, default 3
         How often Dask tries a task again that the storage or a worker failed.
     chunk_size : str or int, default "64 MiB"
@@ -74,10 +67,7 @@ class WriteOptions:
         writers ever commit at the same time.
     """
 
-    input_id: str | None = None
-    coordinator: Literal["auto", "scheduler", "client"] = "auto"
     scheduler: Any = None
-    progress: bool | Literal["auto"] = "auto"
     retries: int = 3
     chunk_size: str | int = "64 MiB"
     single_writer: bool = False
@@ -127,12 +117,15 @@ class _Write:
     store: ObjectStore
     mode: str
     run: str | None
+    input_id: str | None
     every: Every
     skip: bool
     max_failures: MaxFailures
     transform: Callable[..., Any] | None
     kwargs: Mapping[str, Any]
     message: str | None
+    coordinator: str
+    progress: bool | Literal["auto"]
     chunk_size: int
     options: WriteOptions
     began: float = field(default_factory=time.monotonic)
@@ -148,11 +141,14 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
     checkpoint_every: int | str | timedelta | None = "5min",
     mode: Literal["create", "append", "overwrite", "resume"] = "create",
     run: str | None = None,
+    input_id: str | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     max_failures: float | None = 0.01,
     message: str | None = None,
     storage_options: StorageOptions = None,
+    coordinator: Literal["auto", "scheduler", "client"] = "auto",
     compute: bool = True,
+    progress: bool | Literal["auto"] = "auto",
     options: WriteOptions = _DEFAULTS,
 ) -> Any:
     """Write a Dask collection as a lake, with commits while it is written.
@@ -180,6 +176,8 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         run of that name, and does nothing where it is finished.
     run : str, optional
         Name of the run, needed where a lake has several.
+    input_id : str, optional
+        Name of the input, compared by a resume; left out, a digest of the items or sources.
     on_error : {"raise", "skip"}, default "raise"
         What to do when a sample fails in the user's code or does not fit the schema.
     max_failures : int or float, default 0.01
@@ -189,8 +187,14 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         First line of the commit messages.
     storage_options : mapping, callable or str, optional
         For fsspec; a callable or the name of a credentials key is resolved in each process.
+    coordinator : {"auto", "scheduler", "client"}, default "auto"
+        Who commits on a cluster. ``"client"`` is for schedulers without this package or without
+        write access to the storage; the client then has to live until the end. ``"auto"`` is the
+        scheduler, or the client with a warning.
     compute : bool, default True
         False returns a Delayed that writes everything with one commit at the end.
+    progress : bool or "auto", default "auto"
+        Whether to show a bar; ``"auto"`` shows one in terminals and notebooks.
     options : WriteOptions, optional
         The rarer choices.
 
@@ -230,7 +234,7 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
     _check_types(run, transform, transform_kwargs, options)
     _check_choice("mode", mode, MODES)
     _check_choice("on_error", on_error, ("raise", "skip"))
-    _check_choice("coordinator", options.coordinator, ("auto", "scheduler", "client"))
+    _check_choice("coordinator", coordinator, ("auto", "scheduler", "client"))
     store = ObjectStore(absolute_url(url), storage_options, single_writer=options.single_writer)
     chunk_size = parse_size(options.chunk_size)
     wanted = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
@@ -248,12 +252,15 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         store=store,
         mode=mode,
         run=run,
+        input_id=input_id,
         every=parse_every(checkpoint_every),
         skip=on_error == "skip",
         max_failures=parse_max_failures(max_failures),
         transform=transform,
         kwargs=dict(transform_kwargs or {}),
         message=message,
+        coordinator=coordinator,
+        progress=progress,
         chunk_size=chunk_size,
         options=options,
     )
@@ -324,7 +331,7 @@ def _request(write: _Write) -> Request:
         schema=write.schema,
         partitions=len(source.parts),
         inputs=source.inputs,
-        input_id=write.options.input_id or source.input_id,
+        input_id=write.input_id or source.input_id,
     )
 
 
@@ -374,7 +381,7 @@ def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteRep
     if not start.missing:
         return _report_status(write, start.run, commit_adopted(assignment))
     options = write.options
-    on_scheduler = client is not None and options.coordinator != "client"
+    on_scheduler = client is not None and write.coordinator != "client"
     get = get or dask.threaded.get
     local = local_deliver(get) if client is None else None
 
@@ -388,11 +395,11 @@ def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteRep
 
     tasks = graph()
     if on_scheduler:
-        required = options.coordinator == "scheduler"
+        required = write.coordinator == "scheduler"
         on_scheduler = open_on_scheduler(client, assignment, name, required=required)
         tasks = tasks if on_scheduler else graph()
     retries = options.retries
-    with make_bar(options.progress, start.run) as watch:
+    with make_bar(write.progress, start.run) as watch:
         if client is None:
             status = run_locally(get, assignment, tasks, deliver=local, watch=watch)
         elif on_scheduler:
@@ -411,7 +418,7 @@ def _attach(write: _Write, log: Log, request: Request, client: Any) -> WriteRepo
         return None
     name, run = found
     check_plan(run, log.require_head().runs[run].plan, request)
-    with make_bar(write.options.progress, run) as watch:
+    with make_bar(write.progress, run) as watch:
         status = follow_on_scheduler(client, run, name, watch=watch)
     return _report_status(write, run, status)
 

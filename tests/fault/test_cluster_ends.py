@@ -54,7 +54,8 @@ class Calling:
                     checkpoint_every=9,
                     mode="resume",
                     run="job",
-                    options=dasklake.WriteOptions(scheduler=client, **more),
+                    options=dasklake.WriteOptions(scheduler=client),
+                    **more,
                 )
                 self.outcome.append(report)
             except BaseException as error:  # noqa: BLE001 # the test looks at it

@@ -19,9 +19,11 @@ BAG = db.from_sequence(range(40), npartitions=8).map(content)
 
 def test_memory_is_not_shared_by_processes(client: Client) -> None:
     """A lake in one process's memory is refused by the others, as not shared."""
-    options = dasklake.WriteOptions(scheduler=client, coordinator="client")
+    options = dasklake.WriteOptions(scheduler=client)
     with pytest.raises(LakeNotSharedError, match=r"memory://not-shared.*every worker reaches"):
-        dasklake.to_lake(BAG, "memory://not-shared", schema=SCHEMA, options=options)
+        dasklake.to_lake(
+            BAG, "memory://not-shared", schema=SCHEMA, coordinator="client", options=options
+        )
 
 
 @pytest.mark.parametrize(
@@ -50,9 +52,9 @@ def test_worker_with_another_disk(
         stranger = cluster.add_worker(there)
         with Client(cluster.address, timeout="60s") as client:
             client.wait_for_workers(2, timeout=60)
-            options = dasklake.WriteOptions(scheduler=client, coordinator=coordinator)
+            options = dasklake.WriteOptions(scheduler=client)
             with pytest.raises(LakeNotSharedError, match=f"process {stranger.pid}"):
-                dasklake.to_lake(BAG, url, schema=SCHEMA, options=options)
+                dasklake.to_lake(BAG, url, schema=SCHEMA, coordinator=coordinator, options=options)
     finally:
         cluster.close()
     assert sorted(there.rglob("*")) == before

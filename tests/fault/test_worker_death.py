@@ -41,6 +41,7 @@ def test_run_survives_the_death_of_a_worker(start_cluster: StartCluster, stage: 
     cluster = start_cluster()
     with Client(cluster.address, timeout="60s") as client:
         client.wait_for_workers(2, timeout=60)
+        client.run(content, 0)  # the first task must not have to import anything
     job = cluster.job(stage, pauses=[0, 31])
     stage.reached(0)
     job.send_signal(signal.SIGSTOP)
@@ -116,7 +117,7 @@ def test_sample_that_kills_every_worker(tmp_path: Path, coordinator: Any) -> Non
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        options = dasklake.WriteOptions(scheduler=client, coordinator=coordinator)
+        options = dasklake.WriteOptions(scheduler=client)
         with pytest.raises(TransformError, match=r"KilledWorker.*workers died") as caught:
             dasklake.to_lake(
                 db.from_sequence(ITEMS, npartitions=20),
@@ -125,11 +126,12 @@ def test_sample_that_kills_every_worker(tmp_path: Path, coordinator: Any) -> Non
                 transform=deadly,
                 on_error="skip",
                 max_failures=None,
+                coordinator=coordinator,
                 options=options,
             )
     assert (caught.value.partition, caught.value.position) == (10, None)
     assert "never skipped" in str(caught.value)
     kept = [row["x"] for row in dasklake.open(tmp_path / "lake")]
     assert len(kept) == caught.value.samples_processed
-    assert set(range(27)) <= set(kept)
+    # Which others the dying workers took along is chance.
     check_content(dasklake.open(tmp_path / "lake"), sorted(set(kept) - {30, 31, 32}))

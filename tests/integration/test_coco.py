@@ -186,9 +186,9 @@ def test_schedulers(
     """Every scheduler and both coordinators give the same content."""
     if how == "client":
         request.getfixturevalue("client")
-        options = WriteOptions(coordinator="client")
+        more: dict[str, Any] = {"coordinator": "client"}
     else:
-        options = WriteOptions(scheduler=how)
+        more = {"options": WriteOptions(scheduler=how)}
     (tmp_path / "instances.json").write_text(json.dumps(shapes.document))
     url = str(tmp_path / "lake")
     report = coco.ingest(
@@ -197,7 +197,7 @@ def test_schedulers(
         url,
         npartitions=20,
         checkpoint_every=8,
-        options=options,
+        **more,
     )
     assert report.commits >= 2
     lake = dasklake.open(url)

@@ -83,12 +83,15 @@ def test_a_cluster_writes_the_same(
     tmp_path: Path, expected: list[Any], cluster: LocalCluster, coordinator: Any
 ) -> None:
     """A cluster writes it too, whether its scheduler commits or the client."""
-    options = dasklake.WriteOptions(coordinator=coordinator)
     with Client(cluster) as client:
         pids = client.run(__import__("os").getpid)
         assert len(set(pids.values())) == 2
         report = bag().to_lake(
-            tmp_path / "lake", schema=SCHEMA, transform=sample, checkpoint_every=10, options=options
+            tmp_path / "lake",
+            schema=SCHEMA,
+            transform=sample,
+            checkpoint_every=10,
+            coordinator=coordinator,
         )
     assert content(tmp_path / "lake") == expected
     assert report.commits > 1

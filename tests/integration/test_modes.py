@@ -172,12 +172,10 @@ def test_resume_with_another_plan(
 
 def test_resume_compares_what_it_is_told(tmp_path: Path) -> None:
     """``input_id`` stands for the input: equal, other items are taken; unequal, they are not."""
-    first = dasklake.WriteOptions(scheduler="sync", input_id="v1")
-    second = dasklake.WriteOptions(scheduler="sync", input_id="v2")
-    interrupt(tmp_path, range(10), 7, run="job", options=first)
+    interrupt(tmp_path, range(10), 7, run="job", input_id="v1")
     with pytest.raises(PlanMismatchError, match="v2"):
-        write(tmp_path, range(10), mode="resume", run="job", options=second)
-    write(tmp_path, range(10, 20), mode="resume", run="job", options=first)
+        write(tmp_path, range(10), mode="resume", run="job", input_id="v2")
+    write(tmp_path, range(10, 20), mode="resume", run="job", input_id="v1")
     assert values(tmp_path) == [*range(5), *range(15, 20)]
 
 

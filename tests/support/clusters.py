@@ -326,12 +326,13 @@ class Front:
         """Return the options that choose it."""
         if self.client is None:
             return dasklake.WriteOptions(scheduler=self.name, **more)
-        more = {"coordinator": self.name, **more}
         return dasklake.WriteOptions(scheduler=self.client, **more)
 
     def write(self, collection: Any, url: object, **arguments: Any) -> dasklake.WriteReport:
         """Call ``to_lake``."""
         options = self.options(**arguments.pop("options", {}))
+        if self.client is not None:
+            arguments.setdefault("coordinator", self.name)
         report = dasklake.to_lake(collection, str(url), options=options, **arguments)
         assert isinstance(report, dasklake.WriteReport)
         return report

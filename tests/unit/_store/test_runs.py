@@ -55,6 +55,12 @@ class TestCreateLake:
         flaky_store.at("create", win, LOG)
         assert create_lake(Log(flaky_store), schema) == (other[0], False)
 
+    def test_loser_made_nothing(self, flaky_store: FlakyStore) -> None:
+        """The loser's lake is not its own, even where the winner made the very same."""
+        flaky_store.at("create", lambda: create_lake(Log(flaky_store), SCHEMA), LOG)
+        made, ours = create_lake(Log(flaky_store), SCHEMA)
+        assert (made.version, ours) == (0, False)
+
     def test_answer_lost(self, flaky_store: FlakyStore) -> None:
         """A lake whose creation was not answered is ours all the same."""
         flaky_store.fail("create", Fault.AFTER, LOG)
@@ -139,15 +145,21 @@ class TestBegin:
         assert seen == [0, 1]
         assert set(flaky_lake.head.runs) == {"fast"}
 
-    @pytest.mark.parametrize("late", [False, True])
+    @pytest.mark.parametrize("later", [0, 1, 2])
     def test_closed_branch(
-        self, flaky_lake: SmallLake, flaky_store: FlakyStore, *, late: bool
+        self, flaky_lake: SmallLake, flaky_store: FlakyStore, later: int
     ) -> None:
         """Nothing begins or resumes on a branch that was deleted, before or meanwhile."""
         flaky_lake.begin("old", 1)
         head = flaky_lake.head
-        if late:
-            flaky_store.at("create", lambda: add_entry(flaky_lake, Kind.CLOSED), LOG)
+
+        def close() -> None:
+            add_entry(flaky_lake, Kind.CLOSED)
+            for _ in range(later - 1):
+                add_entry(flaky_lake, Kind.FENCE)
+
+        if later:
+            flaky_store.at("create", close, LOG)
         else:
             head = add_entry(flaky_lake, Kind.CLOSED)
         with pytest.raises(ConflictError, match="deleted"):

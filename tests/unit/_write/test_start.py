@@ -192,7 +192,7 @@ class TestResume:
         begun = start(flaky_store, "resume")
         flaky_store.at("create", lambda: write(flaky_lake, begun, 1), LOG)
         again = start(flaky_store, "resume")
-        assert again.missing == (0, 2)
+        assert (again.missing, again.adopted) == ((0, 2), ())
         write(flaky_lake, again, 0, 2)
         assert committed(flaky_lake) == [0, 1, 2]
 
