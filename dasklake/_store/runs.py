@@ -19,6 +19,7 @@ from dasklake._format.segment import (
     join,
     manifest_of,
     read_failures,
+    read_segment,
     segment_bytes,
     table_ref,
 )
@@ -463,7 +464,10 @@ def _add_segment(
     if not len(new):
         return base.segments, []
     kept, merged, level = _merge(base.segments)
-    manifest = join([*(log.segment(ref) for ref in merged), new]) if merged else new
+    # Read once and let go: a run that lasts keeps nothing of what it merged.
+    keys = [layout.segment_key(ref.name) for ref in merged]
+    found = [read_segment(log.store.get(key), ref) for key, ref in zip(keys, merged, strict=True)]
+    manifest = join([*found, new]) if merged else new
     data = segment_bytes(manifest)
     samples = int(manifest.rows.sum())
     ref = table_ref(commit_id, data, rows=len(manifest), samples=samples, level=level)

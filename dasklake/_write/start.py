@@ -159,7 +159,9 @@ def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
     mine = [i for i, name in enumerate(manifest.home) if name == home]
     done = np.unique(manifest.partition[np.isin(manifest.run, mine)])
     missing = np.setdiff1d(np.arange(state.plan.partitions), done).tolist()
-    adopted = adoptable(log.store, home, missing, closed=entry.runs[run].closed)
+    found = adoptable(log.store, home, missing, closed=entry.runs[run].closed)
+    # Those of a newer epoch are somebody's who has taken over already.
+    adopted = [receipt for receipt in found if receipt.epoch <= entry.runs[run].epoch]
     kept = {receipt.partition for receipt in adopted}
     return Start(run, entry, tuple(p for p in missing if p not in kept), tuple(adopted))
 

@@ -174,6 +174,7 @@ def test_killed_scheduler(start_cluster: StartCluster, stage: Stage, coordinator
     with Client(cluster.address, set_as_default=False, timeout="10s") as client:
         calling = Calling(stage, client, coordinator=coordinator)
         stage.held(HELD, 2)
+        wait_until(lambda: len(dasklake.open(stage.url)) >= 18, "two checkpoints are made")
         kill(cluster.scheduler)
         lost = calling.end()
     assert isinstance(lost, RunLostError)

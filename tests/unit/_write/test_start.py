@@ -207,6 +207,20 @@ class TestResume:
         assert (third.state.epoch, third.missing) == (3, (0, 1))
         assert third.adopted == (receipt,)
 
+    def test_adopts_nothing_of_a_newer_epoch(
+        self, flaky_lake: SmallLake, flaky_store: FlakyStore
+    ) -> None:
+        """What another resume that took over has written meanwhile is not one's own to commit."""
+        start(flaky_store, "resume")
+
+        def take_over() -> None:
+            other = writer_of(flaky_lake, start(flaky_store, "resume"))
+            flaky_lake.write(other, 0)
+
+        flaky_store.at("walk", take_over, "data/")
+        mine = start(flaky_store, "resume")
+        assert (mine.state.epoch, mine.missing, mine.adopted) == (2, (0, 1, 2), ())
+
     def test_the_only_run(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
         """Without a name the lake's only run is meant; of several one has to be named."""
         write(flaky_lake, start(flaky_store, "create", "mine"), 1)
