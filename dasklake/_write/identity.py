@@ -207,6 +207,15 @@ class _Digest:
         for each in values:
             self.add(each)
 
+    def _plain(self, value: Any) -> bool:
+        """Take a container of plain values at once: item by item, an index would take minutes."""
+        try:
+            text = json.dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            return False
+        self.put("json", text.encode())
+        return True
+
     @singledispatchmethod
     def _add(self, value: Any) -> None:
         kind = type(value)
@@ -262,11 +271,13 @@ class _Digest:
     @_add.register(list)
     @_add.register(tuple)
     def _(self, value: Any) -> None:
-        self._all("sequence", value)
+        if not self._plain(value):
+            self._all("sequence", value)
 
     @_add.register
     def _(self, value: dict) -> None:  # type: ignore[type-arg] # the dispatch takes the class
-        self._all("dict", [each for pair in value.items() for each in pair])
+        if not self._plain(value):
+            self._all("dict", [each for pair in value.items() for each in pair])
 
     @_add.register(set)
     @_add.register(frozenset)
