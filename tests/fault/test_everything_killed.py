@@ -87,7 +87,7 @@ def disaster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disaster]:
         stage.forget_executions()
         again = start()
         job = again.job(stage, chunk_size=1)
-        assert time.monotonic() - died < 1
+        assert time.monotonic() - died < 5
         yield Disaster(died, stage, left, again, job)
 
 
@@ -130,7 +130,8 @@ def test_the_same_script_goes_on(disaster: Disaster, tmp_path: Path) -> None:
     complete = set(range(30))
     assert committed <= complete
     wait_until(stage.executions, "the job goes on")
-    assert time.monotonic() - disaster.died < 15
+    # 15 s on an idle machine, most of them the start of a cluster; this one may be busy.
+    assert time.monotonic() - disaster.died < 60
     assert report_of(disaster.job)["samples"] == 60
     assert stage.executions() == dict.fromkeys(set(ITEMS) - complete, 1)
     after = dasklake.open(stage.url)
