@@ -126,14 +126,18 @@ def test_the_same_script_goes_on(disaster: Disaster, tmp_path: Path) -> None:
     """The script, started again at once, goes on soon, writes what is missing, and no more."""
     stage, left = disaster.stage, dasklake.open(disaster.left.url)
     committed = {row["x"] for row in left}
-    # Whatever was complete on storage is not made again, committed or not.
+    # Whatever was complete on storage is not made again, committed or not: all but the last few.
     complete = set(range(30))
     assert committed <= complete
     wait_until(stage.executions, "the job goes on")
     # 15 s on an idle machine, most of them the start of a cluster; this one may be busy.
     assert time.monotonic() - disaster.died < 60
     assert report_of(disaster.job)["samples"] == 60
-    assert stage.executions() == dict.fromkeys(set(ITEMS) - complete, 1)
+    executions = stage.executions()
+    assert set(executions.values()) == {1}
+    assert set(ITEMS) - complete <= set(executions) <= set(ITEMS) - committed
+    # Two workers may each have been in the middle of one partition of three items.
+    assert len(complete & set(executions)) <= 6
     after = dasklake.open(stage.url)
     assert after.is_complete
     progress = after.commit.progress
