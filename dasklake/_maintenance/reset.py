@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from dasklake._format import layout
 from dasklake._maintenance.history import REQUESTS, Heads
 from dasklake._model.commit import RunState
+from dasklake._store.entries import abort
 from dasklake._store.heartbeat import is_alive
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore, temporary_target
-from dasklake._store.runs import abort
 from dasklake.exceptions import RunActiveError, UnsupportedStoreError
 
 __all__ = ["ResetReport", "reset"]

@@ -3,7 +3,7 @@
 Pickles and Dask's tokens are not: they follow the order of hashes, and keep caches and the number of
 the process. So values are walked here: numbers and arrays by their bytes, other objects by what
 they are rebuilt from, classes and functions by their name. What people change to mend a job is no
-part of it: functions, and the names of tasks.
+part of it: functions, what all partitions hand to them, and the names of tasks.
 """
 
 from __future__ import annotations
@@ -78,11 +78,14 @@ def graph_roots(
     found: list[Any] = []
     entered: dict[Key, int] = {}
     roots = 0
+    arguments = _arguments_of_all(graph, keys)
     for partition, first in enumerate(keys):
         found.append(["partition", partition])
         stack = [first]
         while stack:
             key = stack.pop()
+            if key in arguments:
+                continue
             if key in entered:
                 # By the number of a root, which a task that is put in between does not change.
                 found.append(["again", entered[key]])
@@ -100,6 +103,28 @@ def graph_roots(
             elif isinstance(node, Task) and (constants or not needs):
                 found.append(_Plain(node))
     return found
+
+
+def _arguments_of_all(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> set[Key]:
+    """Return what several partitions share beside something of their own.
+
+    It goes with the functions that use it, and may be mended like them; and it may be an index of
+    gigabytes.
+    """
+    owner: dict[Key, int] = {}
+    shared: set[Key] = set()
+    for partition, first in enumerate(keys):
+        stack = [first]
+        while stack:
+            key = stack.pop()
+            if owner.get(key) == partition or key in shared:
+                continue
+            if owner.setdefault(key, partition) != partition:
+                shared.add(key)
+            stack += graph[key].dependencies - {key}
+    leaves = [key for key in owner if not graph[key].dependencies]
+    own = {owner[key] for key in leaves if key not in shared}
+    return shared.intersection(leaves) if len(own) == len(keys) else set()
 
 
 def expression_roots(expr: Any) -> list[Any]:

@@ -11,9 +11,9 @@ from dasklake._format.documents import schema_digest
 from dasklake._model.commit import Commit, Plan, RunState
 from dasklake._model.receipt import Receipt
 from dasklake._model.schema import Schema
+from dasklake._store.entries import begin, create_lake, resume
 from dasklake._store.heartbeat import is_alive
 from dasklake._store.log import Log
-from dasklake._store.runs import begin, create_lake, resume
 from dasklake._write.adopt import adoptable
 from dasklake.exceptions import (
     InvalidInputError,

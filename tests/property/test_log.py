@@ -24,8 +24,9 @@ from dasklake._format import layout
 from dasklake._format.segment import join
 from dasklake._model.commit import Commit, Kind, Plan
 from dasklake._model.receipt import ChunkRef, Receipt
+from dasklake._store.entries import abort, begin, create_lake, resume
 from dasklake._store.log import Log
-from dasklake._store.runs import RunWriter, abort, begin, create_lake, resume
+from dasklake._store.runs import RunWriter
 from dasklake.exceptions import ConflictError, StoreError
 from tests.support.flaky import Decide, Fault, FlakyStore, Step, Turns, every_schedule, quick_log
 from tests.support.lakes import SCHEMA, failure

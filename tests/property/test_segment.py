@@ -24,7 +24,7 @@ from dasklake._format.segment import (
 from dasklake._model.commit import SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
-from dasklake._store.runs import _merge
+from dasklake._store.tables import _merge
 from dasklake.exceptions import CorruptionError
 
 large = st.integers(0, 2**63 - 1)

@@ -15,9 +15,10 @@ from dasklake._format.segment import failures_bytes
 from dasklake._model.commit import Commit, Plan
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
 from dasklake._model.schema import Schema, TensorSpec
+from dasklake._store.entries import begin, create_lake, resume
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
-from dasklake._store.runs import RunWriter, begin, create_lake, resume
+from dasklake._store.runs import RunWriter
 
 SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})
 

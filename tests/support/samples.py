@@ -14,9 +14,10 @@ from dasklake._format.columns import ColumnBuilder
 from dasklake._model.commit import Plan
 from dasklake._model.receipt import ChunkRef, Receipt
 from dasklake._model.schema import Schema
+from dasklake._store.entries import begin, create_lake
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
-from dasklake._store.runs import RunWriter, begin, create_lake
+from dasklake._store.runs import RunWriter
 from dasklake.codecs.base import codec_for
 
 Sample = Mapping[str, Any]

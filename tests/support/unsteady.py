@@ -11,8 +11,8 @@ import pytest
 
 from dasklake._format import layout
 from dasklake._model.commit import Commit, Kind, Plan
+from dasklake._store.entries import next_commit
 from dasklake._store.log import Draft, Log
-from dasklake._store.runs import _next
 from dasklake._write.checkpoint import Every, MaxFailures
 from dasklake._write.coordinator import Assignment, Coordinator, Status
 from dasklake._write.partition import Outcome
@@ -48,7 +48,7 @@ def add_entry(lake: SmallLake, kind: Kind) -> Commit:
 
     def build(known: Commit | None, _: object, commit_id: str) -> Draft:
         assert known is not None
-        return Draft(_next(known, commit_id, kind, "note"))
+        return Draft(next_commit(known, commit_id, kind, "note"))
 
     made = log.publish(log.head(), build)
     assert made is not None

@@ -15,9 +15,9 @@ from dasklake._format.documents import commit_bytes, schema_digest
 from dasklake._model.commit import Commit, Kind, SegmentRef
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._store import log as log_module
+from dasklake._store.entries import create_lake, next_commit
 from dasklake._store.log import Build, Draft, Log
 from dasklake._store.objects import ObjectStore
-from dasklake._store.runs import _next, create_lake
 from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,
@@ -54,7 +54,7 @@ class Notes:
         assert known is not None
         self.ids.append(commit_id)
         self.since.append([commit.version for commit in since])
-        commit = _next(known, commit_id, Kind.FENCE, "note", **self.changes)
+        commit = next_commit(known, commit_id, Kind.FENCE, "note", **self.changes)
         return Draft(commit, [(layout.segment_key(commit_id), b"new")])
 
 

@@ -13,9 +13,10 @@ from dasklake._format import layout
 from dasklake._model.commit import Commit, Kind, RunState
 from dasklake._model.receipt import Receipt
 from dasklake._model.schema import Schema, TensorSpec
+from dasklake._store.entries import abort, author, begin, create_lake, resume
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
-from dasklake._store.runs import RunWriter, abort, author, begin, create_lake, resume
+from dasklake._store.runs import RunWriter
 from dasklake.exceptions import (
     ConflictError,
     CorruptionError,

@@ -13,8 +13,9 @@ from dasklake._maintenance.reset import reset
 from dasklake._model.commit import Kind
 from dasklake._model.receipt import Receipt
 from dasklake._model.schema import Schema, TensorSpec
+from dasklake._store.entries import abort, begin, resume
 from dasklake._store.log import Log
-from dasklake._store.runs import RunWriter, abort, begin, resume
+from dasklake._store.runs import RunWriter
 from dasklake.exceptions import (
     ConflictError,
     RunAbortedError,

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from dasklake._model.commit import Kind
+from dasklake._store.entries import abort
 from dasklake._store.heartbeat import last_beat
 from dasklake._store.log import Log
-from dasklake._store.runs import RunWriter, abort
+from dasklake._store.runs import RunWriter
 from dasklake._write import coordinator as module
 from dasklake._write.checkpoint import Every, MaxFailures
 from dasklake._write.coordinator import (

@@ -11,9 +11,10 @@ import pytest
 
 import dasklake
 from dasklake._model.commit import Kind, Plan
+from dasklake._store.entries import begin
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
-from dasklake._store.runs import RunWriter, begin
+from dasklake._store.runs import RunWriter
 from dasklake.exceptions import (
     LakeExistsError,
     StoreError,

@@ -132,6 +132,24 @@ def test_an_input_has_one_id_in_every_process_and_another_has_another(tmp_path: 
     assert len(set(ids.values())) == len(ids)
 
 
+def test_what_all_partitions_hand_to_a_function_is_no_part_of_an_input() -> None:
+    """A function and its arguments may be mended; an input that all partitions read may not."""
+
+    def read(place: int, index: dict[int, str]) -> str:
+        return index[place]
+
+    def input_id(items: list[int], index: dict[int, str]) -> str | None:
+        bag = db.from_sequence(items, npartitions=2).map(read, index=delayed(index))
+        return source_of(bag, None).input_id
+
+    first = input_id([1, 2], {1: "a", 2: "b"})
+    assert first is not None
+    assert input_id([1, 2], {1: "A", 2: "b"}) == first
+    assert input_id([2, 1], {1: "a", 2: "b"}) != first
+    arrays = [da.from_array(np.full(6, number), chunks=3) for number in (1, 2)]
+    assert len({source_of(each, None).input_id for each in arrays}) == 2
+
+
 def test_an_input_without_identity_says_so() -> None:
     """What lies only in memory has no id, with the cure named."""
     source = source_of(db.from_sequence([object()], npartitions=1), None)

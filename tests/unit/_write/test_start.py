@@ -13,8 +13,9 @@ from dasklake._format.documents import Heartbeat, heartbeat_bytes
 from dasklake._model.commit import Kind
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._store import heartbeat
+from dasklake._store.entries import abort
 from dasklake._store.log import Log
-from dasklake._store.runs import RunWriter, abort
+from dasklake._store.runs import RunWriter
 from dasklake._write.start import Request, Start, start_run
 from dasklake.exceptions import (
     ConflictError,

@@ -1,0 +1,263 @@
+"""The entries of a log that hold no data: a lake's first commit, a run's beginning and epochs, aborts.
+
+Each function makes a ``build`` for :meth:`Log.publish`. A build sees the head and every commit that
+came in between, checks each of them for what concerns its run, and computes everything else from
+the head alone, so that nothing that was decided before a lost race survives it.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dasklake._format import layout
+from dasklake._format.documents import now
+from dasklake._model.commit import Commit, Kind, Plan, RunState
+from dasklake._model.schema import Schema
+from dasklake._store.log import Draft, Log
+from dasklake.exceptions import ConflictError, LakeExistsError, RunSupersededError
+
+__all__ = [
+    "abort",
+    "author",
+    "begin",
+    "create_lake",
+    "next_commit",
+    "published",
+    "resume",
+    "with_run",
+]
+
+
+def author() -> str:
+    """Return the name of the user, as commits carry it."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"
+
+
+def create_lake(log: Log, schema: Schema, *, single_writer: bool = False) -> tuple[Commit, bool]:
+    """Make the first version of a lake, or open the one that is there.
+
+    The storage is probed first: it must refuse to create an object twice.
+
+    Returns
+    -------
+    head : Commit
+        The newest version.
+    ours : bool
+        Whether the lake was made by this call.
+    """
+    head = log.head()
+    if head is not None:
+        return head, False
+    log.store.probe()
+    drafted: set[str] = set()
+
+    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
+        if known is not None:
+            return None
+        drafted.add(commit_id)
+        return Draft(
+            Commit(
+                version=0,
+                id=commit_id,
+                parent=None,
+                branch=log.branch,
+                kind=Kind.INIT,
+                time=now(),
+                author=author(),
+                message="Create the lake",
+                schema=schema,
+                single_writer=single_writer,
+            )
+        )
+
+    made = log.publish(None, build)
+    if made is None:
+        raise ConflictError("The lake vanished while it was made. Try again.")
+    return made, made.id in drafted
+
+
+def next_commit(head: Commit, commit_id: str, kind: Kind, message: str, **changes: Any) -> Commit:
+    """Return the commit after ``head`` that carries everything over but ``changes``."""
+    return replace(
+        head,
+        version=head.version + 1,
+        id=commit_id,
+        parent=head.id,
+        kind=kind,
+        time=now(),
+        author=author(),
+        message=message,
+        **{"entry": {}, "progress": None, **changes},
+    )
+
+
+def with_run(head: Commit, run: str, state: RunState) -> Mapping[str, RunState]:
+    """Return the run table of a version with another state of one run."""
+    return {**head.runs, run: state}
+
+
+def begin(
+    log: Log,
+    head: Commit,
+    run: str,
+    plan: Plan,
+    *,
+    check: Callable[[Commit], None] = lambda _: None,
+) -> Commit:
+    """Commit the beginning of a run: its plan and epoch 1.
+
+    Parameters
+    ----------
+    log : Log
+        The run's home branch.
+    head : Commit
+        The newest commit the caller knows.
+    run : str
+        Its name.
+    plan : Plan
+        What it sets out to write.
+    check : callable, optional
+        Raises where the run must not begin on a version; called for each that it is tried on.
+
+    Raises
+    ------
+    LakeExistsError
+        The branch has a run of that name already.
+    ConflictError
+        The branch was closed.
+    """
+    layout.valid_name("run", run)
+
+    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
+        known = known or head
+        _refuse_closed(known, since)
+        check(known)
+        if run in known.runs:
+            raise LakeExistsError(
+                f"The lake has a run {run!r} already. Continue it with mode='resume', or give "
+                "the new run another name."
+            )
+        order = 1 + max((state.order for state in known.runs.values()), default=-1)
+        state = RunState(plan=plan, order=order)
+        entry = {"run": run, "epoch": 1}
+        runs = with_run(known, run, state)
+        message = f"Begin run {run}"
+        return Draft(next_commit(known, commit_id, Kind.BEGIN, message, entry=entry, runs=runs))
+
+    return published(log, head, build)
+
+
+def resume(log: Log, head: Commit, run: str, *, take_over: bool = False) -> Commit:
+    """Commit the next epoch of a run.
+
+    Parameters
+    ----------
+    log : Log
+        The run's home branch.
+    head : Commit
+        A version that has the run.
+    run : str
+        Its name.
+    take_over : bool, default False
+        Whether to go on when another epoch of the run was committed meanwhile.
+
+    Returns
+    -------
+    Commit
+        The entry, from whose version what is missing has to be computed; or the head, where the
+        run is finished.
+
+    Raises
+    ------
+    ConflictError
+        Another writer replaced the run's rows, or the branch was closed.
+    RunSupersededError
+        Another resume of the run was faster.
+    """
+
+    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
+        known = known or head
+        _refuse_closed(known, since)
+        state = known.runs[run]
+        if state.finished:
+            return None
+        if state.replaced:
+            raise ConflictError(
+                f"Run {run!r} was overwritten by another writer. Write with a new run name."
+            )
+        for commit in since:
+            if commit.kind is Kind.EPOCH and commit.entry["run"] == run and not take_over:
+                raise RunSupersededError(
+                    f"Another writer has just resumed run {run!r} (version {commit.version}). "
+                    "Wait for it, or try again when it has ended."
+                )
+        epoch = 1 + max(1, state.epoch, state.closed)
+        entry = {"run": run, "epoch": epoch}
+        runs = with_run(known, run, replace(state, epoch=epoch))
+        message = f"Resume run {run} as epoch {epoch}"
+        return Draft(next_commit(known, commit_id, Kind.EPOCH, message, entry=entry, runs=runs))
+
+    return published(log, head, build)
+
+
+def abort(log: Log, head: Commit, runs: Iterable[str]) -> Commit | None:
+    """Commit an abort that closes all epochs so far of the unfinished ones of some runs.
+
+    Returns
+    -------
+    Commit or None
+        The abort, whose entry maps each run to the epoch up to which it is closed; None where
+        every run is finished.
+    """
+    names = sorted(set(runs))
+
+    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
+        known = known or head
+        open_runs = {
+            name: known.runs[name]
+            for name in names
+            if name in known.runs and not known.runs[name].finished
+        }
+        if not open_runs:
+            return None
+        closed = {name: max(s.epoch, s.closed) for name, s in open_runs.items()}
+        states = {name: replace(s, closed=closed[name]) for name, s in open_runs.items()}
+        message = f"Close {', '.join(f'run {name} up to epoch {e}' for name, e in closed.items())}"
+        return Draft(
+            next_commit(
+                known,
+                commit_id,
+                Kind.ABORT,
+                message,
+                entry={"closed": closed},
+                runs={**known.runs, **states},
+            )
+        )
+
+    drafted: set[str] = set()
+
+    def noted(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
+        drafted.add(commit_id)
+        return build(known, since, commit_id)
+
+    made = log.publish(head, noted)
+    return made if made is not None and made.id in drafted else None
+
+
+def published(log: Log, head: Commit, build: Callable[..., Draft | None]) -> Commit:
+    """Publish a commit; return it, or the head where nothing is left to commit."""
+    made = log.publish(head, build)
+    return head if made is None else made
+
+
+def _refuse_closed(known: Commit, since: Sequence[Commit]) -> None:
+    if any(commit.kind is Kind.CLOSED for commit in (known, *since)):
+        raise ConflictError(
+            f"The branch {known.branch!r} was deleted. Write to another branch or make it again."
+        )
