@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
 from typing import Any, overload
 
 import dask.array as da
 import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
-import pandas as pd
 
-from dasklake._maintenance.reset import ResetReport
+from dasklake._lake.upkeep import Upkeep
 from dasklake._maintenance.reset import reset as reset_lake
-from dasklake._model.commit import Commit
-from dasklake._model.receipt import Failure
-from dasklake._model.schema import Schema
 from dasklake._read.graph import block_bytes, to_array, to_bag, to_dataframe
-from dasklake._read.reader import commit_of, reader_of, row_asked, rows_asked
-from dasklake._read.show import History, lake_html, lake_text
+from dasklake._read.reader import commit_of, row_asked, rows_asked
+from dasklake._read.show import lake_html, lake_text
 from dasklake._read.tensor import Tensor
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
@@ -112,7 +107,7 @@ def read_lake(
     return open(url, storage_options=storage_options).to_dask_dataframe(columns)
 
 
-class Lake:
+class Lake(Upkeep):
     """One version of a lake; made by :func:`open`.
 
     ``lake[i]`` is a sample, ``lake[i:j]`` a list of samples, ``lake[name]`` a :class:`Tensor`.
@@ -128,45 +123,8 @@ class Lake:
         The version.
     """
 
-    def __init__(self, store: ObjectStore, log: Log, commit: Commit) -> None:
-        self._store = store
-        self._log = log
-        self._pin(commit)
-
-    def _pin(self, commit: Commit) -> None:
-        self._commit = commit
-        self._reader = reader_of(self._log, commit)
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._store, self._log.branch, self.version)
-
-    @property
-    def url(self) -> str:
-        """The root, without anything secret."""
-        return self._store.url
-
-    @property
-    def version(self) -> int:
-        """Number of the version that is seen."""
-        return self._commit.version
-
-    @property
-    def commit(self) -> Commit:
-        """The commit of the version that is seen."""
-        return self._commit
-
-    @property
-    def schema(self) -> Schema:
-        """The tensors."""
-        return self._commit.schema
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether no run is unfinished: false while samples may still be inserted."""
-        return all(
-            run.finished or run.replaced or run.closed >= run.epoch
-            for run in self._commit.runs.values()
-        )
 
     @property
     def max_len(self) -> int:
@@ -181,24 +139,6 @@ class Lake:
 
     def _repr_html_(self) -> str:
         return lake_html(self.url, self._commit, complete=self.is_complete)
-
-    def refresh(self) -> Lake:
-        """Move on to the newest version.
-
-        Returns
-        -------
-        Lake
-            The same object.
-
-        Raises
-        ------
-        StoreError
-            The log cannot be read.
-        """
-        head = self._log.require_head()
-        if head.id != self._commit.id:
-            self._pin(head)
-        return self
 
     @overload
     def __getitem__(self, item: str) -> Tensor: ...
@@ -226,47 +166,6 @@ class Lake:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._reader.stream(list(self.schema))
-
-    def log(self, *, entries: bool = False) -> History:
-        """Return the commits up to this version, newest first.
-
-        Parameters
-        ----------
-        entries : bool, default False
-            Also those that change no samples: begun and closed runs, epochs, fences.
-
-        Returns
-        -------
-        History
-            A list of commits that prints like a log.
-
-        Raises
-        ------
-        CorruptionError
-            A commit is damaged.
-        """
-        commits = list(self._log.walk(0, self.version + 1))
-        return History(c for c in reversed(commits) if entries or c.kind.is_data)
-
-    def failures(self) -> pd.DataFrame:
-        """Return the samples and partitions that were skipped, and why.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row for each: run, partition, position, index, item, tensor, exception, message,
-            traceback.
-
-        Raises
-        ------
-        CorruptionError
-            The table is damaged.
-        """
-        names = [field.name for field in fields(Failure)]
-        found = [asdict(failure) for failure in self._log.failures(self._commit)]
-        frame = pd.DataFrame(found, columns=pd.Index(names))
-        whole = {"partition": "int64", "position": "Int64", "index": "Int64"}
-        return frame.astype({name: whole.get(name, "string") for name in names})
 
     def to_dask_bag(
         self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
@@ -353,31 +252,6 @@ class Lake:
         """
         self._reader.names([name])
         return to_array(self._reader.origin, self._reader.groups(block_bytes(blocksize)), name)
-
-    def reset(self, *, force: bool = False, dry_run: bool = False) -> ResetReport:
-        """Close unfinished runs and delete what they left uncommitted, then :meth:`refresh`.
-
-        Parameters
-        ----------
-        force : bool, default False
-            Also close runs that are being written: their coordinators stop.
-        dry_run : bool, default False
-            Change nothing; report what would be done.
-
-        Returns
-        -------
-        ResetReport
-            What was closed and deleted.
-
-        Raises
-        ------
-        RunActiveError
-            A run is being written, and ``force`` is not given.
-        """
-        report = reset_lake(self._store, self._log, force=force, dry_run=dry_run)
-        if not dry_run:
-            self.refresh()
-        return report
 
 
 def _again(store: ObjectStore, branch: str, version: int) -> Lake:

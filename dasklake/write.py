@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
-import dask.threaded
 from dask.base import get_scheduler
 
-from dasklake._format import layout
 from dasklake._format.documents import schema_digest
-from dasklake._model.commit import RunState
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore, absolute_url
 from dasklake._write.arguments import parse_every, parse_max_failures, parse_size
-from dasklake._write.bar import make_bar
-from dasklake._write.checkpoint import Every, MaxFailures
-from dasklake._write.chunks import Place
-from dasklake._write.coordinator import Assignment, Status, commit_adopted
-from dasklake._write.graph import Delivery, WriteGraph, check_arguments, write_graph
-from dasklake._write.lazy import LazyWrite, lazy_write
-from dasklake._write.local import local_deliver, run_locally
-from dasklake._write.partition import Job
-from dasklake._write.source import Source, source_of
-from dasklake._write.start import MODES, Request, Start, check_plan, start_run
+from dasklake._write.graph import check_arguments
+from dasklake._write.source import source_of
+from dasklake._write.start import MODES
+from dasklake.call import Call, WriteOptions, WriteReport, lazy_call, run_call
 from dasklake.cluster import (
     asynchronous_client,
     client_of,
-    find_on_scheduler,
-    follow_on_scheduler,
     inside_task,
     on_own_client,
-    open_on_scheduler,
-    run_on_client,
-    run_on_scheduler,
 )
 from dasklake.creds import StorageOptions
-from dasklake.exceptions import InvalidInputError, LakeExistsError, NestedRunError, SchemaError
-from dasklake.plugin import TaskDeliver
+from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
 
 __all__ = ["WriteOptions", "WriteReport", "to_lake"]
 
@@ -50,85 +33,7 @@ __all__ = ["WriteOptions", "WriteReport", "to_lake"]
 SchemaLike = Schema | Mapping[str, TensorSpec | str | Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class WriteOptions:
-    """The rarer choices of :func:`to_lake`.
-
-    Parameters
-    ----------
-    scheduler : str or callable, optional
-        A Dask scheduler to use instead of the current one, as in ``compute(scheduler=...)``.
-    retries : int, default 3
-        How often Dask tries a task again that the storage or a worker failed.
-    chunk_size : str or int, default "64 MiB"
-        Bytes after which a chunk is full.
-    single_writer : bool, default False
-        Make the lake on a storage that cannot create exclusively; you promise that no two
-        writers ever commit at the same time.
-    """
-
-    scheduler: Any = None
-    retries: int = 3
-    chunk_size: str | int = "64 MiB"
-    single_writer: bool = False
-
-
 _DEFAULTS = WriteOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class WriteReport:
-    """What a write has done.
-
-    Attributes
-    ----------
-    run : str
-        The run.
-    version : int
-        The version that holds all of it.
-    samples, failures : int
-        Samples written and samples skipped since the run began.
-    partitions : int
-        Partitions of the run.
-    commits : int
-        Data commits made by this call.
-    bytes : int
-        Length of the run's chunks.
-    seconds : float
-        Duration of this call.
-    """
-
-    run: str
-    version: int
-    samples: int
-    failures: int
-    partitions: int
-    commits: int
-    bytes: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """A call of ``to_lake``, checked."""
-
-    source: Source
-    schema: Schema
-    store: ObjectStore
-    mode: str
-    run: str | None
-    input_id: str | None
-    every: Every
-    skip: bool
-    max_failures: MaxFailures
-    transform: Callable[..., Any] | None
-    kwargs: Mapping[str, Any]
-    message: str | None
-    coordinator: str
-    progress: bool | Literal["auto"]
-    chunk_size: int
-    options: WriteOptions
-    began: float = field(default_factory=time.monotonic)
 
 
 def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in WriteOptions
@@ -246,7 +151,7 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
             "schema={'image': dasklake.TensorSpec('image', compression='jpeg'), "
             "'label': dasklake.TensorSpec('class_label', class_names=[...])}."
         )
-    write = _Write(
+    call = Call(
         source=source,
         schema=final,
         store=store,
@@ -264,14 +169,14 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         chunk_size=chunk_size,
         options=options,
     )
-    check_arguments(write.kwargs)
+    check_arguments(call.kwargs)
     if not compute:
-        return lazy_write(_lazy(write), _report)
+        return lazy_call(call)
     client = asynchronous_client(options.scheduler)
     if client is not None:
-        return on_own_client(client, lambda own: _run(write, own.get, own))
+        return on_own_client(client, lambda own: run_call(call, own.get, own))
     get = _get_of(options.scheduler, collection)
-    return _run(write, get, client_of(get))
+    return run_call(call, get, client_of(get))
 
 
 def _get_of(scheduler: Any, collection: Any) -> Callable[..., Any] | None:
@@ -321,151 +226,3 @@ def _schema(
         # The run overwrites, and its schema is not the lake's yet.
         return inferred
     return head.schema
-
-
-def _request(write: _Write) -> Request:
-    source = write.source
-    return Request(
-        mode=write.mode,
-        run=write.run,
-        schema=write.schema,
-        partitions=len(source.parts),
-        inputs=source.inputs,
-        input_id=write.input_id or source.input_id,
-    )
-
-
-def _job(write: _Write, place: Place, entry: tuple[int, str], retries: int | None = None) -> Job:
-    return Job(
-        place=place,
-        entry=entry,
-        schema=write.schema,
-        kind=write.source.kind,
-        names=write.source.names,
-        transform=write.transform,
-        skip=write.skip,
-        chunk_size=write.chunk_size,
-        retries=retries,
-    )
-
-
-def _lazy(write: _Write) -> LazyWrite:
-    request = _request(write)
-    head = Log(write.store).head()
-    if write.mode != "resume":
-        if head is not None and write.run in head.runs:
-            raise LakeExistsError(
-                f"The lake has a run {write.run!r} already. Give the new run another name, or "
-                "continue it with mode='resume'."
-            )
-        # Named now: computed twice, the Delayed is the same run.
-        request = replace(request, run=write.run or f"run-{layout.new_id()[:8]}")
-    job = _job(write, Place(write.store, "", "", 0), (0, ""))
-    return LazyWrite(write.source, request, job, write.kwargs, write.message, write.max_failures)
-
-
-def _run(write: _Write, get: Callable[..., Any] | None, client: Any) -> WriteReport:
-    log = Log(write.store)
-    request = _request(write)
-    if client is not None and write.mode == "resume":
-        attached = _attach(write, log, request, client)
-        if attached is not None:
-            return attached
-    start = start_run(log, request)
-    if not start.missing and not start.adopted:
-        seconds = time.monotonic() - write.began
-        return _report(start.run, start.entry.version, start.state, seconds)
-    place = Place(write.store, layout.home_of(log.branch, start.run), start.run, start.state.epoch)
-    name = f"to_lake-{start.run}-{start.state.epoch}-{layout.new_id()[:8]}"
-    assignment = _assignment(write, start, log)
-    if not start.missing:
-        return _report_status(write, start.run, commit_adopted(assignment))
-    options = write.options
-    on_scheduler = client is not None and write.coordinator != "client"
-    get = get or dask.threaded.get
-    local = local_deliver(get) if client is None else None
-
-    def graph() -> WriteGraph:
-        # Local schedulers do not try again; and only they are in the coordinator's process.
-        retries = options.retries if client is None else None
-        deliver = TaskDeliver() if on_scheduler else local
-        job = _job(write, place, (start.entry.version, start.entry.id), retries)
-        delivery = Delivery(name, deliver, local=client is None)
-        return write_graph(write.source, job, write.kwargs, start.missing, delivery)
-
-    tasks = graph()
-    if on_scheduler:
-        required = write.coordinator == "scheduler"
-        on_scheduler = open_on_scheduler(client, assignment, name, required=required)
-        tasks = tasks if on_scheduler else graph()
-    retries = options.retries
-    with make_bar(write.progress, start.run) as watch:
-        if client is None:
-            status = run_locally(get, assignment, tasks, deliver=local, watch=watch)
-        elif on_scheduler:
-            status = run_on_scheduler(
-                client, assignment, tasks, name=name, retries=retries, watch=watch
-            )
-        else:
-            status = run_on_client(client, assignment, tasks, retries=retries, watch=watch)
-    return _report_status(write, start.run, status)
-
-
-def _attach(write: _Write, log: Log, request: Request, client: Any) -> WriteReport | None:
-    """Wait for the run where this very cluster is writing it, perhaps for a client that died."""
-    found = find_on_scheduler(client, write.store.url, write.run)
-    if found is None:
-        return None
-    name, run = found
-    check_plan(run, log.require_head().runs[run].plan, request)
-    with make_bar(write.progress, run) as watch:
-        status = follow_on_scheduler(client, run, name, watch=watch)
-    return _report_status(write, run, status)
-
-
-def _report_status(write: _Write, run: str, status: Status) -> WriteReport:
-    """Report how a run that was coordinated has ended, or raise what ended it."""
-    if status.problem is not None:
-        raise status.problem from status.cause
-    return WriteReport(
-        run=run,
-        version=status.version,
-        samples=status.samples,
-        failures=status.failures,
-        partitions=status.partitions,
-        commits=status.commits,
-        bytes=status.size,
-        seconds=time.monotonic() - write.began,
-    )
-
-
-def _assignment(write: _Write, start: Start, log: Log) -> Assignment:
-    return Assignment(
-        store=write.store,
-        branch=log.branch,
-        run=start.run,
-        epoch=start.state.epoch,
-        version=start.entry.version,
-        schema=write.schema,
-        label=start.run,
-        message=write.message,
-        missing=start.missing,
-        adopted=start.adopted,
-        every=write.every,
-        skip=write.skip,
-        max_failures=write.max_failures,
-    )
-
-
-def _report(run: str, version: int, state: RunState, seconds: float) -> WriteReport:
-    """Report a run that needed no commit of ours but one at most."""
-    return WriteReport(
-        run=run,
-        version=version,
-        samples=state.samples,
-        failures=state.failures,
-        partitions=state.partitions,
-        commits=0,
-        bytes=state.size,
-        seconds=seconds,
-    )

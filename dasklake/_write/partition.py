@@ -266,6 +266,8 @@ class _Attempt:
             if failed is not None:
                 return failed
             inputs += item.count
+            # Gone before the next one is made: large arrays then take turns in the same memory.
+            del item
 
     def _write(self, item: Item, position: int) -> Outcome | None:
         """Write an item, or a block of them; an outcome where that ends the partition."""

@@ -56,14 +56,18 @@ def items_of(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Itera
         The partition of each collection.
     """
     if kind == "bag":
-        for value in parts[0]:
-            yield Item(1, lambda value=value: (value,))  # type: ignore[misc] # bound early
+        # Not a loop, whose variable would keep each item alive while the next one is made.
+        yield from map(_item, parts[0])
     elif kind == "dataframe":
         frame = _with_index(parts[0])
         columns = {str(name): frame[name] for name in frame.columns}
         yield Item(len(frame), lambda: _rows(columns), columns)
     else:
         yield from _array_items(kind, names, parts)
+
+
+def _item(value: Any) -> Item:
+    return Item(1, lambda: (value,))
 
 
 def _array_items(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iterator[Item]:

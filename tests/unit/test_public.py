@@ -41,7 +41,10 @@ def public() -> Iterator[str]:
     for name in dasklake.__all__:
         value = getattr(dasklake, name)
         yield f"dasklake.{name}"
-        for member in vars(value) if inspect.isclass(value) else ():
+        ours = inspect.isclass(value) and [
+            each for each in value.__mro__ if each.__module__.startswith("dasklake")
+        ]
+        for member in sorted({name for each in ours or () for name in vars(each)}):
             routine = inspect.isroutine(getattr(value, member))
             if routine and not member.startswith("_") and member not in INNER:
                 yield f"dasklake.{name}.{member}"

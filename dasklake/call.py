@@ -1,0 +1,276 @@
+"""One call of ``to_lake``, checked: it begins the run, has it written, and reports how it went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import dask.threaded
+
+from dasklake._format import layout
+from dasklake._model.commit import RunState
+from dasklake._model.schema import Schema
+from dasklake._store.log import Log
+from dasklake._store.objects import ObjectStore
+from dasklake._write.bar import make_bar
+from dasklake._write.checkpoint import Every, MaxFailures
+from dasklake._write.chunks import Place
+from dasklake._write.coordinator import Assignment, Status, commit_adopted
+from dasklake._write.graph import Delivery, WriteGraph, write_graph
+from dasklake._write.lazy import LazyWrite, lazy_write
+from dasklake._write.local import local_deliver, run_locally
+from dasklake._write.partition import Job
+from dasklake._write.source import Source
+from dasklake._write.start import Request, Start, check_plan, start_run
+from dasklake.cluster import (
+    find_on_scheduler,
+    follow_on_scheduler,
+    open_on_scheduler,
+    run_on_client,
+    run_on_scheduler,
+)
+from dasklake.exceptions import LakeExistsError
+from dasklake.plugin import TaskDeliver
+
+__all__ = ["Call", "WriteOptions", "WriteReport", "lazy_call", "run_call"]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """The rarer choices of :func:`to_lake`.
+
+    Parameters
+    ----------
+    scheduler : str or callable, optional
+        A Dask scheduler to use instead of the current one, as in ``compute(scheduler=...)``.
+    retries : int, default 3
+        How often Dask tries a task again that the storage or a worker failed.
+    chunk_size : str or int, default "64 MiB"
+        Bytes after which a chunk is full.
+    single_writer : bool, default False
+        Make the lake on a storage that cannot create exclusively; you promise that no two
+        writers ever commit at the same time.
+    """
+
+    scheduler: Any = None
+    retries: int = 3
+    chunk_size: str | int = "64 MiB"
+    single_writer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What a write has done.
+
+    Attributes
+    ----------
+    run : str
+        The run.
+    version : int
+        The version that holds all of it.
+    samples, failures : int
+        Samples written and samples skipped since the run began.
+    partitions : int
+        Partitions of the run.
+    commits : int
+        Data commits made by this call.
+    bytes : int
+        Length of the run's chunks.
+    seconds : float
+        Duration of this call.
+    """
+
+    run: str
+    version: int
+    samples: int
+    failures: int
+    partitions: int
+    commits: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of ``to_lake``, checked."""
+
+    source: Source
+    schema: Schema
+    store: ObjectStore
+    mode: str
+    run: str | None
+    input_id: str | None
+    every: Every
+    skip: bool
+    max_failures: MaxFailures
+    transform: Callable[..., Any] | None
+    kwargs: Mapping[str, Any]
+    message: str | None
+    coordinator: str
+    progress: bool | Literal["auto"]
+    chunk_size: int
+    options: WriteOptions
+    began: float = field(default_factory=time.monotonic)
+
+
+def _request(call: Call) -> Request:
+    source = call.source
+    return Request(
+        mode=call.mode,
+        run=call.run,
+        schema=call.schema,
+        partitions=len(source.parts),
+        inputs=source.inputs,
+        input_id=call.input_id or source.input_id,
+    )
+
+
+def _job(call: Call, place: Place, entry: tuple[int, str], retries: int | None = None) -> Job:
+    return Job(
+        place=place,
+        entry=entry,
+        schema=call.schema,
+        kind=call.source.kind,
+        names=call.source.names,
+        transform=call.transform,
+        skip=call.skip,
+        chunk_size=call.chunk_size,
+        retries=retries,
+    )
+
+
+def lazy_call(call: Call) -> Any:
+    """Return a Delayed that writes everything with one commit at the end."""
+    request = _request(call)
+    head = Log(call.store).head()
+    if call.mode != "resume":
+        if head is not None and call.run in head.runs:
+            raise LakeExistsError(
+                f"The lake has a run {call.run!r} already. Give the new run another name, or "
+                "continue it with mode='resume'."
+            )
+        # Named now: computed twice, the Delayed is the same run.
+        request = replace(request, run=call.run or f"run-{layout.new_id()[:8]}")
+    job = _job(call, Place(call.store, "", "", 0), (0, ""))
+    lazy = LazyWrite(call.source, request, job, call.kwargs, call.message, call.max_failures)
+    return lazy_write(lazy, _report)
+
+
+def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteReport:
+    """Write what was asked for and wait for the end.
+
+    Parameters
+    ----------
+    call : Call
+        What was asked for.
+    get : callable or None
+        Dask's scheduler function; None for its default.
+    client : distributed.Client or None
+        The cluster that ``get`` computes on.
+    """
+    log = Log(call.store)
+    request = _request(call)
+    if client is not None and call.mode == "resume":
+        attached = _attach(call, log, request, client)
+        if attached is not None:
+            return attached
+    start = start_run(log, request)
+    if not start.missing and not start.adopted:
+        seconds = time.monotonic() - call.began
+        return _report(start.run, start.entry.version, start.state, seconds)
+    place = Place(call.store, layout.home_of(log.branch, start.run), start.run, start.state.epoch)
+    name = f"to_lake-{start.run}-{start.state.epoch}-{layout.new_id()[:8]}"
+    assignment = _assignment(call, start, log)
+    if not start.missing:
+        return _report_status(call, start.run, commit_adopted(assignment))
+    options = call.options
+    on_scheduler = client is not None and call.coordinator != "client"
+    get = get or dask.threaded.get
+    local = local_deliver(get) if client is None else None
+
+    def graph() -> WriteGraph:
+        # Local schedulers do not try again; and only they are in the coordinator's process.
+        retries = options.retries if client is None else None
+        deliver = TaskDeliver() if on_scheduler else local
+        job = _job(call, place, (start.entry.version, start.entry.id), retries)
+        delivery = Delivery(name, deliver, local=client is None)
+        return write_graph(call.source, job, call.kwargs, start.missing, delivery)
+
+    tasks = graph()
+    if on_scheduler:
+        required = call.coordinator == "scheduler"
+        on_scheduler = open_on_scheduler(client, assignment, name, required=required)
+        tasks = tasks if on_scheduler else graph()
+    retries = options.retries
+    with make_bar(call.progress, start.run) as watch:
+        if client is None:
+            status = run_locally(get, assignment, tasks, deliver=local, watch=watch)
+        elif on_scheduler:
+            status = run_on_scheduler(
+                client, assignment, tasks, name=name, retries=retries, watch=watch
+            )
+        else:
+            status = run_on_client(client, assignment, tasks, retries=retries, watch=watch)
+    return _report_status(call, start.run, status)
+
+
+def _attach(call: Call, log: Log, request: Request, client: Any) -> WriteReport | None:
+    """Wait for the run where this very cluster is writing it, perhaps for a client that died."""
+    found = find_on_scheduler(client, call.store.url, call.run)
+    if found is None:
+        return None
+    name, run = found
+    check_plan(run, log.require_head().runs[run].plan, request)
+    with make_bar(call.progress, run) as watch:
+        status = follow_on_scheduler(client, run, name, watch=watch)
+    return _report_status(call, run, status)
+
+
+def _report_status(call: Call, run: str, status: Status) -> WriteReport:
+    """Report how a run that was coordinated has ended, or raise what ended it."""
+    if status.problem is not None:
+        raise status.problem from status.cause
+    return WriteReport(
+        run=run,
+        version=status.version,
+        samples=status.samples,
+        failures=status.failures,
+        partitions=status.partitions,
+        commits=status.commits,
+        bytes=status.size,
+        seconds=time.monotonic() - call.began,
+    )
+
+
+def _assignment(call: Call, start: Start, log: Log) -> Assignment:
+    return Assignment(
+        store=call.store,
+        branch=log.branch,
+        run=start.run,
+        epoch=start.state.epoch,
+        version=start.entry.version,
+        schema=call.schema,
+        label=start.run,
+        message=call.message,
+        missing=start.missing,
+        adopted=start.adopted,
+        every=call.every,
+        skip=call.skip,
+        max_failures=call.max_failures,
+    )
+
+
+def _report(run: str, version: int, state: RunState, seconds: float) -> WriteReport:
+    """Report a run that needed no commit of ours but one at most."""
+    return WriteReport(
+        run=run,
+        version=version,
+        samples=state.samples,
+        failures=state.failures,
+        partitions=state.partitions,
+        commits=0,
+        bytes=state.size,
+        seconds=seconds,
+    )
