@@ -235,6 +235,17 @@ def test_rows_and_failures_account_for_every_input(front: Front, tmp_path: Path,
     assert pd.isna(row["position"]) == (lost > 1)
 
 
+def test_failure_in_what_partitions_are_joined_from(front: Front, tmp_path: Path) -> None:
+    """Skipped: the partition that was joined from the one that failed, and nothing else."""
+    joined = hundred().map(failing_upstream).repartition(5)
+    report = front.write(joined, tmp_path, schema=SCHEMA, on_error="skip")
+    assert (report.samples, report.failures, report.partitions) == (80, 1, 5)
+    lake = dasklake.open(tmp_path)
+    assert lake.is_complete
+    assert values(lake) == [x for x in range(100) if not 40 <= x < 60]
+    assert lake.failures()["partition"].tolist() == [2]
+
+
 @pytest.mark.parametrize("case", TABLE)
 def test_upstream_failure_ends_the_run(tmp_path: Path, case: str) -> None:
     """Not skipped: the same failures end the run and name the partition, and the item if known."""
