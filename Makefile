@@ -7,7 +7,7 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check
 STAMPS := $(VENV)/stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs deep clean
+.PHONY: help demo test check bench docs deep chaos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -33,6 +33,10 @@ docs: $(STAMPS)/docs ## build docs/_build/html, warnings as errors
 
 deep: $(STAMPS)/test ## a long search for counterexamples
 	@HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/property tests/fault $(ARGS)
+	@$(PY) -m tests.mutants
+
+chaos: $(STAMPS)/test ## random kills of a running job: SEED=1 BUDGET=20min
+	@$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) docs/_build docs/reference/generated .mypy_cache .ruff_cache .pytest_cache

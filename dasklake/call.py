@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Literal
 
+import dask.local
 import dask.threaded
+from dask.system import CPU_COUNT
 
 from dasklake._format import layout
 from dasklake._model.commit import RunState
@@ -22,8 +27,9 @@ from dasklake._write.graph import Delivery, WriteGraph, write_graph
 from dasklake._write.lazy import LazyWrite, lazy_write
 from dasklake._write.local import local_deliver, run_locally
 from dasklake._write.partition import Job
+from dasklake._write.preview import Preview, preview_write
 from dasklake._write.source import Source
-from dasklake._write.start import Request, Start, check_plan, start_run
+from dasklake._write.start import Request, Start, check_plan, check_schema, start_run
 from dasklake.cluster import (
     find_on_scheduler,
     follow_on_scheduler,
@@ -34,7 +40,7 @@ from dasklake.cluster import (
 from dasklake.exceptions import LakeExistsError
 from dasklake.plugin import TaskDeliver
 
-__all__ = ["Call", "WriteOptions", "WriteReport", "lazy_call", "run_call"]
+__all__ = ["Call", "WriteOptions", "WriteReport", "lazy_call", "preview_call", "run_call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,23 @@ class WriteOptions:
     single_writer : bool, default False
         Make the lake on a storage that cannot create exclusively; you promise that no two
         writers ever commit at the same time.
+    partition_timeout : float, str or timedelta, optional
+        Longest time that an attempt at a partition may take, such as ``"10min"`` or seconds; then
+        its worker is restarted, with all that it was doing, and the partition is tried again. After
+        ``retries`` further attempts it has failed. Only on a cluster whose workers have nannies
+        and whose scheduler commits.
+    validate : {"strict", "basic"}, default "strict"
+        How closely values are looked at. Both check dtype, shape, class names and ``same_length``;
+        ``"strict"`` checks the constraints of each htype as well: numbers that are not finite,
+        negative sizes, fractions beyond 1, and so on.
     """
 
     scheduler: Any = None
     retries: int = 3
     chunk_size: str | int = "64 MiB"
     single_writer: bool = False
+    partition_timeout: float | str | timedelta | None = None
+    validate: Literal["strict", "basic"] = "strict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +128,9 @@ class Call:
     coordinator: str
     progress: bool | Literal["auto"]
     chunk_size: int
+    partition_timeout: float | None
     options: WriteOptions
+    on_checkpoint: Callable[[int], object] | None = None
     began: float = field(default_factory=time.monotonic)
 
 
@@ -138,6 +157,7 @@ def _job(call: Call, place: Place, entry: tuple[int, str], retries: int | None =
         skip=call.skip,
         chunk_size=call.chunk_size,
         retries=retries,
+        strict=call.options.validate == "strict",
     )
 
 
@@ -156,6 +176,65 @@ def lazy_call(call: Call) -> Any:
     job = _job(call, Place(call.store, "", "", 0), (0, ""))
     lazy = LazyWrite(call.source, request, job, call.kwargs, call.message, call.max_failures)
     return lazy_write(lazy, _report)
+
+
+def preview_call(call: Call, get: Callable[..., Any] | None, client: Any, items: int) -> Preview:
+    """Try some items without writing anything; print and return what that tells of the whole."""
+    log = Log(call.store)
+    head = log.head()
+    if head is not None and call.mode != "overwrite":
+        check_schema(head.schema, call.schema)
+    get = get or dask.threaded.get
+    job = _job(call, Place(call.store, "", "", 0), (0, ""))
+    with warnings.catch_warnings():
+        # As for the write itself: the arguments are meant to travel with the graph.
+        warnings.filterwarnings("ignore", message="Sending large graph")
+        trials = preview_write(call.source, job, call.kwargs, items, get)
+    sizes: Counter[str] = Counter()
+    for trial in trials:
+        sizes.update(trial.sizes)
+    preview = Preview(
+        schema=call.schema,
+        inputs=sum(trial.inputs for trial in trials),
+        samples=sum(trial.samples for trial in trials),
+        sizes=dict(sizes),
+        overhead=max((trial.overhead for trial in trials), default=0),
+        seconds=sum(trial.seconds for trial in trials),
+        failures=tuple(failure for trial in trials for failure in trial.failures),
+        total=call.source.inputs,
+        partitions=len(call.source.parts),
+        workers=_places(get, client),
+        chunk_size=call.chunk_size,
+        every=call.every,
+    )
+    print(preview)  # noqa: T201 # what it is called for
+    return preview
+
+
+def _places(get: Callable[..., Any], client: Any) -> int:
+    """Return how many tasks run at the same time."""
+    if client is not None:
+        return int(sum(client.nthreads().values())) or 1
+    return 1 if get is dask.local.get_sync else int(CPU_COUNT)
+
+
+def _noting(call: Call, watch: Callable[[Status], None]) -> Callable[[Status], None]:
+    """Return what is told the status: the bar, and whoever wants to know of each commit."""
+    if call.on_checkpoint is None:
+        return watch
+    on_checkpoint, seen = call.on_checkpoint, 0
+
+    def note(status: Status) -> None:
+        nonlocal seen
+        watch(status)
+        if status.commits > seen:
+            seen = status.commits
+            try:
+                on_checkpoint(status.version)
+            except Exception as error:  # noqa: BLE001 # the user's, and no reason to end the run
+                warnings.warn(f"on_checkpoint failed: {error!r}. The run goes on.", stacklevel=2)
+
+    return note
 
 
 def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteReport:
@@ -200,11 +279,12 @@ def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteRe
 
     tasks = graph()
     if on_scheduler:
-        required = call.coordinator == "scheduler"
+        required = call.coordinator == "scheduler" or call.partition_timeout is not None
         on_scheduler = open_on_scheduler(client, assignment, name, required=required)
         tasks = tasks if on_scheduler else graph()
     retries = options.retries
-    with make_bar(call.progress, start.run) as watch:
+    with make_bar(call.progress, start.run) as bar:
+        watch = _noting(call, bar)
         if client is None:
             status = run_locally(get, assignment, tasks, deliver=local, watch=watch)
         elif on_scheduler:
@@ -223,8 +303,8 @@ def _attach(call: Call, log: Log, request: Request, client: Any) -> WriteReport 
         return None
     name, run = found
     check_plan(run, log.require_head().runs[run].plan, request)
-    with make_bar(call.progress, run) as watch:
-        status = follow_on_scheduler(client, run, name, watch=watch)
+    with make_bar(call.progress, run) as bar:
+        status = follow_on_scheduler(client, run, name, watch=_noting(call, bar))
     return _report_status(call, run, status)
 
 
@@ -259,6 +339,8 @@ def _assignment(call: Call, start: Start, log: Log) -> Assignment:
         every=call.every,
         skip=call.skip,
         max_failures=call.max_failures,
+        partition_timeout=call.partition_timeout,
+        retries=call.options.retries,
     )
 
 

@@ -11,12 +11,14 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
 
+from dasklake._maintenance import compact as compacting
 from dasklake._maintenance import reset as resetting
+from dasklake._maintenance import vacuum as vacuuming
 from dasklake._maintenance import verify as verifying
 from dasklake._model.commit import Commit, RunState
 from dasklake._model.values import Link
@@ -24,6 +26,8 @@ from dasklake._read.show import History, size_text
 from dasklake._store.heartbeat import INTERVAL, last_beat
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
+from dasklake._write.arguments import parse_age, parse_size
+from dasklake._write.bar import make_count_bar
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import LakeError, VersionNotFoundError
 from dasklake.lake import open as open_lake
@@ -49,6 +53,11 @@ class _Target:
     @property
     def store(self) -> ObjectStore:
         return ObjectStore(self.url, self.storage_options)
+
+    @property
+    def progress(self) -> bool | Literal["auto"]:
+        """Whether to show a bar."""
+        return False if self.as_json else "auto"
 
     def print(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
         """Print the one for programs or the other for people."""
@@ -151,7 +160,7 @@ def _command(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], cl
 def info(target: _Target) -> None:
     """Show what a lake holds."""
     lake = open_lake(target.url, storage_options=target.storage_options)
-    runs = [_run(lake.commit, name) for name in lake.commit.runs]
+    runs = [_run(lake.commit, name) for name in _written(lake.commit)]
     document = {
         "url": lake.url,
         "version": lake.version,
@@ -162,6 +171,11 @@ def info(target: _Target) -> None:
         "runs": runs,
     }
     target.print(document, [repr(lake), *map(_run_line, runs)])
+
+
+def _written(head: Commit) -> list[str]:
+    """Return the runs that write something new."""
+    return [name for name, state in head.runs.items() if not state.plan.compaction]
 
 
 def _run(head: Commit, name: str) -> dict[str, Any]:
@@ -314,8 +328,8 @@ def _followed(head: Commit, name: str | None) -> list[str]:
             known = ", ".join(map(repr, head.runs)) or "none"
             raise VersionNotFoundError(f"The lake has no run {name!r}. Its runs: {known}.")
         return [name]
-    going = [run for run, state in head.runs.items() if _state(state) == "unfinished"]
-    return going or list(head.runs)[-1:]
+    runs = _written(head)
+    return [run for run in runs if _state(head.runs[run]) == "unfinished"] or runs[-1:]
 
 
 def _look(log: Log, head: Commit, name: str) -> dict[str, Any]:
@@ -331,16 +345,18 @@ def _look(log: Log, head: Commit, name: str) -> dict[str, Any]:
     found["version"] = head.version
     found["written"] = max(state.inputs, beat.inputs if beat else 0)
     found["failures"] = max(state.failures, beat.failures if beat else 0)
+    found["trouble"] = beat.trouble if beat else ""
     found["beat"] = beat
     return found
 
 
 def _watch_line(run: Mapping[str, Any]) -> str:
     of = f" of {run['planned']:,}" if run["planned"] else ""
+    late = f"; commits are late: {run['trouble']}" if run["trouble"] else ""
     return (
         f"run {run['run']}: {run['state']}, {run['written']:,}{of} samples written, "
         f"{run['inputs']:,} committed ({run['percent']:g} %), {run['failures']:,} failed, "
-        f"version {run['version']}"
+        f"version {run['version']}{late}"
     )
 
 
@@ -354,18 +370,70 @@ def reset(target: _Target, *, force: bool, dry_run: bool) -> None:
     Everything committed stays, and each run can be resumed afterwards.
     """
     store = target.store
-    report = resetting.reset(store, Log(store), force=force, dry_run=dry_run)
-    verb = "Would delete" if dry_run else "Deleted"
+    with make_count_bar(target.progress, "reset", "objects") as watch:
+        report = resetting.reset(store, Log(store), force=force, dry_run=dry_run, watch=watch)
     lines = [
         f"{'Would close' if dry_run else 'Closed'} run {home.partition('/')[2]} up to epoch {epoch}"
         for home, epoch in report.closed.items()
     ]
-    shown = report.objects if dry_run else report.objects[:_SHOWN]
-    lines += [f"  {key}" for key in shown]
+    target.print(asdict(report), [*lines, *_deleted(report)])
+
+
+def _deleted(report: resetting.ResetReport | vacuuming.VacuumReport) -> list[str]:
+    """Return what people read of the objects that were deleted."""
+    shown = report.objects if report.dry_run else report.objects[:_SHOWN]
+    lines = [f"  {key}" for key in shown]
     if len(shown) < len(report.objects):
         lines.append(f"  … and {len(report.objects) - len(shown):,} more")
-    lines.append(f"{verb} {len(report.objects):,} objects, {size_text(report.bytes)}")
-    target.print(asdict(report), lines)
+    uploads = f" and {report.uploads:,} unfinished uploads" if report.uploads else ""
+    verb = "Would delete" if report.dry_run else "Deleted"
+    size = size_text(report.bytes)
+    return [*lines, f"{verb} {len(report.objects):,} objects, {size}{uploads}"]
+
+
+@_command(
+    click.option(
+        "--older-than",
+        default="7d",
+        metavar="AGE",
+        help="Keep versions that were the newest less than this time ago, such as 30d or 12h; 0d "
+        "for none of them.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Only show what would be done."),
+)
+def vacuum(target: _Target, older_than: str, *, dry_run: bool) -> None:
+    """Give up old versions and delete what nothing else needs.
+
+    The newest version and those with a tag are always kept. Runs may go on meanwhile.
+    """
+    store, age = target.store, parse_age(older_than)
+    with make_count_bar(target.progress, "vacuum", "objects") as watch:
+        report = vacuuming.vacuum(store, Log(store), older_than=age, dry_run=dry_run, watch=watch)
+    lines = [
+        f"{'Would give up' if dry_run else 'Gave up'} {len(versions):,} versions of {branch}"
+        for branch, versions in report.expired.items()
+    ]
+    target.print(asdict(report), [*lines, *_deleted(report)])
+
+
+@_command(
+    click.option("--chunk-size", default="64 MiB", metavar="SIZE", help="Most bytes of a chunk."),
+)
+def compact(target: _Target, chunk_size: str) -> None:
+    """Join small chunks of finished runs into full ones.
+
+    Samples and their order stay. The small chunks are deleted by the next vacuum.
+    """
+    store, size = target.store, parse_size(chunk_size)
+    with make_count_bar(target.progress, "compact", "chunks") as watch:
+        report = compacting.compact(store, Log(store), chunk_size=size, watch=watch)
+    line = "Nothing to join"
+    if report.version is not None:
+        line = (
+            f"Joined {report.joined:,} chunks into {report.into:,}, {size_text(report.bytes)}, "
+            f"as version {report.version}"
+        )
+    target.print(asdict(report), [line])
 
 
 @_command(

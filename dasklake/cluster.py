@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import operator
 import pickle
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,12 +21,12 @@ import dask
 from dask._task_spec import Dict  # the public alias lacks it
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.task_spec import GraphNode, Task, TaskRef
-from distributed import Client, as_completed, get_worker
+from distributed import Client, LocalCluster, as_completed, get_worker
 from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
 from dasklake._write.coordinator import Assignment, Coordinator, Status
-from dasklake._write.ending import interruption
+from dasklake._write.ending import impatience, interruption
 from dasklake._write.failure import failure_of_task
 from dasklake._write.graph import WriteGraph
 from dasklake.exceptions import InvalidInputError, LakeError, RunFailedError, RunLostError
@@ -37,6 +38,7 @@ __all__ = [
     "find_on_scheduler",
     "follow_on_scheduler",
     "inside_task",
+    "local_client",
     "on_own_client",
     "open_on_scheduler",
     "run_on_client",
@@ -45,6 +47,9 @@ __all__ = [
 
 #: Calls the status back to the user: a bar, a log.
 Watch = Callable[[Status], None]
+
+#: Seconds without a connection after which the scheduler is taken for dead; and between two looks.
+_SILENCE, _LOOK = 5.0, 0.5
 
 
 def client_of(scheduler: object) -> Client | None:
@@ -65,6 +70,23 @@ def asynchronous_client(scheduler: object) -> Client | None:
         with contextlib.suppress(ValueError):
             scheduler = Client.current()
     return scheduler if isinstance(scheduler, Client) and scheduler.asynchronous else None
+
+
+@contextlib.contextmanager
+def local_client(workers: int) -> Iterator[Client]:
+    """Start worker processes on this machine, for the time of the block.
+
+    Parameters
+    ----------
+    workers : int
+        Processes, of one thread each.
+    """
+    where: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, **where) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
 
 
 async def on_own_client(client: Client, action: Callable[[Client], Any]) -> Any:
@@ -173,18 +195,22 @@ def run_on_scheduler(
         Called with the status from time to time.
     """
     run = assignment.run
+    futures: list[Any] = []
     with _cluster_errors(run):
         try:
-            futures = _submit(client, graph, retries)
-        except BaseException:
-            # Nobody else would end it.
-            _call(client, "stop", name=name, kind="cancelled")
-            raise
-        try:
+            try:
+                futures = _submit(client, graph, retries)
+            except Exception:
+                # Nobody else would end it.
+                _call(client, "stop", name=name, kind="cancelled")
+                raise
             return _follow(client, run, name, futures, watch)
         except KeyboardInterrupt:
-            _call(client, "stop", name=name, kind="cancelled")
-            status = _follow(client, run, name, futures, watch)
+            try:
+                _call(client, "stop", name=name, kind="cancelled")
+                status = _follow(client, run, name, futures, watch)
+            except KeyboardInterrupt:
+                raise impatience(run, goes_on=True) from None
             raise interruption(run, status.problem) from None
 
 
@@ -198,7 +224,8 @@ def find_on_scheduler(client: Client, url: str, run: str | None) -> tuple[str, s
     """
     if _register(client) is not None:
         return None
-    found = _call(client, "find", url=url, run=run)
+    with _cluster_errors(run):
+        found = _call(client, "find", url=url, run=run)
     return (found["name"], found["run"]) if found else None
 
 
@@ -210,7 +237,27 @@ def follow_on_scheduler(client: Client, run: str, name: str, *, watch: Watch) ->
 
 def _call(client: Client, operation: str, **arguments: Any) -> Any:
     """Call one of the plugin's handlers."""
-    return client.sync(getattr(client.scheduler, f"dasklake_{operation}"), **arguments)
+    return client.sync(_ask, client, operation, **arguments)
+
+
+async def _ask(client: Client, operation: str, **arguments: Any) -> Any:
+    """Call a handler, for no longer than the client is connected.
+
+    A call to a scheduler that died would only end with Dask's time-out for connections.
+    """
+    if client.scheduler is None:
+        raise ConnectionError("the client was closed, or has given the scheduler up")
+    call = asyncio.ensure_future(getattr(client.scheduler, f"dasklake_{operation}")(**arguments))
+    try:
+        heard = time.monotonic()
+        while not (await asyncio.wait({call}, timeout=_LOOK))[0]:
+            if client.status == "running":
+                heard = time.monotonic()
+            elif time.monotonic() - heard > _SILENCE:
+                raise ConnectionError("the scheduler does not answer any more")
+        return call.result()
+    finally:
+        call.cancel()
 
 
 def _follow(client: Client, run: str, name: str, futures: list[Any], watch: Watch) -> Status:
@@ -259,15 +306,16 @@ def _submit(client: Client, graph: WriteGraph, retries: int) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _cluster_errors(run: str) -> Iterator[None]:
+def _cluster_errors(run: str | None) -> Iterator[None]:
     try:
         yield
     except (OSError, asyncio.CancelledError) as error:
         if isinstance(error, LakeError):
             raise
+        named = f", run={run!r}" if run else ""
         raise RunLostError(
             f"The cluster is gone ({error}). What was committed is kept: run again with "
-            f"mode='resume', run={run!r}."
+            f"mode='resume'{named}."
         ) from error
 
 
@@ -290,9 +338,13 @@ def run_on_client(
                 front.settle_all(watch)
             except KeyboardInterrupt:
                 coordinator.stop("cancelled")
-                front.drain()
-                raise interruption(run, coordinator.wait().problem) from None
-            return coordinator.wait()
+                try:
+                    front.drain()
+                    problem = coordinator.wait().problem
+                except KeyboardInterrupt:
+                    raise impatience(run, goes_on=False) from None
+                raise interruption(run, problem) from None
+            return coordinator.follow(watch)
     finally:
         # However this ends, nobody must take the run for alive afterwards.
         coordinator.stop("lost")

@@ -6,6 +6,7 @@
     ├── InvalidInputError (ValueError)        mend the call or the data, then call again
     │   ├── SchemaError                       the schema is wrong, or cannot be inferred
     │   ├── SampleError                       a value does not fit its tensor
+    │   │   └── LinkError                     what a link points to is not there, or not whole
     │   ├── PlanMismatchError                 the run of that name had another input or schema
     │   └── NestedRunError                    ``to_lake`` was called inside a Dask task
     ├── NotFoundError (LookupError)           look elsewhere
@@ -21,12 +22,14 @@
     │   ├── ObjectNotFoundError               an object is not there
     │   ├── ObjectExistsError                 an exclusive create lost
     │   ├── PermissionDeniedError             credentials are missing, expired or too weak
+    │   ├── StorageFullError                  the disk or the quota is full
     │   ├── UnsupportedStoreError             the storage cannot create exclusively
     │   └── LakeNotSharedError                a worker does not see the lake's storage
     ├── CorruptionError                       bytes are not what was written: restore them
     ├── UnsupportedFormatError                written by a newer dasklake: upgrade
     ├── RunFailedError                        the run ended early; what is committed is kept
     │   ├── TransformError                    the user's code failed on a sample or partition
+    │   │   └── PartitionTimeoutError         a partition took longer than ``partition_timeout``
     │   ├── TooManyFailuresError              more samples failed than ``max_failures`` allows
     │   └── RunLostError                      the cluster forgot the run
     └── MissingExtraError (ImportError)       ``pip install "dasklake[<extra>]"``
@@ -44,11 +47,13 @@ __all__ = [
     "LakeExistsError",
     "LakeNotFoundError",
     "LakeNotSharedError",
+    "LinkError",
     "MissingExtraError",
     "NestedRunError",
     "NotFoundError",
     "ObjectExistsError",
     "ObjectNotFoundError",
+    "PartitionTimeoutError",
     "PermissionDeniedError",
     "PlanMismatchError",
     "RunAbortedError",
@@ -58,6 +63,7 @@ __all__ = [
     "RunSupersededError",
     "SampleError",
     "SchemaError",
+    "StorageFullError",
     "StoreError",
     "TooManyFailuresError",
     "TransformError",
@@ -139,6 +145,12 @@ class SampleError(InvalidInputError):
         self.message = message
         self.tensor = tensor
         self.sample = sample
+
+
+class LinkError(SampleError):
+    """What a link points to is not there, is not what it should be, or is not whole."""
+
+    code = "link"
 
 
 class PlanMismatchError(InvalidInputError):
@@ -231,6 +243,12 @@ class PermissionDeniedError(StoreError):
     code = "permission-denied"
 
 
+class StorageFullError(StoreError):
+    """The disk is full, or the quota is used up."""
+
+    code = "storage-full"
+
+
 class UnsupportedStoreError(StoreError):
     """The storage cannot create an object exclusively, or cannot be written at all."""
 
@@ -247,6 +265,10 @@ class CorruptionError(LakeError):
     """The bytes of an object are not those that were written."""
 
     code = "corruption"
+
+
+class CorruptionWarning(UserWarning):
+    """A chunk is damaged, and its samples were left out: ``on_corrupt="skip"`` asked for that."""
 
 
 class UnsupportedFormatError(LakeError):
@@ -299,6 +321,26 @@ class TransformError(RunFailedError):
         self.partition = partition
         self.position = position
         self.samples_processed = samples_processed
+
+
+class PartitionTimeoutError(TransformError):
+    """A partition took longer than ``partition_timeout`` in each of its attempts.
+
+    Parameters
+    ----------
+    message : str
+        The whole sentence.
+    seconds : float or None
+        The limit.
+    **place : object
+        As for :class:`TransformError`.
+    """
+
+    code = "partition-timeout"
+
+    def __init__(self, message: str, *, seconds: float | None = None, **place: Any) -> None:
+        super().__init__(message, **place)
+        self.seconds = seconds
 
 
 class TooManyFailuresError(RunFailedError):

@@ -11,17 +11,24 @@ import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
 
+from dasklake._lake.editing import Editing
+from dasklake._lake.linking import Linking
 from dasklake._lake.upkeep import Upkeep
 from dasklake._maintenance.reset import reset as reset_lake
+from dasklake._model.schema import Schema
+from dasklake._read.damage import OnCorrupt, on_corrupt_of
 from dasklake._read.graph import block_bytes, to_array, to_bag, to_dataframe
 from dasklake._read.reader import commit_of, row_asked, rows_asked
 from dasklake._read.show import lake_html, lake_text
 from dasklake._read.tensor import Tensor
+from dasklake._store.entries import create_lake
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
-from dasklake.creds import StorageOptions
+from dasklake._store.schemas import empty_lake
+from dasklake.creds import StorageOptions, either
+from dasklake.exceptions import LakeExistsError
 
-__all__ = ["Lake", "Tensor", "open", "read_lake"]
+__all__ = ["Lake", "Tensor", "empty", "load", "open", "read_lake"]
 
 
 def open(
@@ -29,7 +36,9 @@ def open(
     *,
     version: int | None = None,
     reset: bool = False,
+    on_corrupt: OnCorrupt = "raise",
     storage_options: StorageOptions = None,
+    creds: StorageOptions = None,
 ) -> Lake:
     """Open a lake.
 
@@ -43,9 +52,15 @@ def open(
         Which version; left out, the newest.
     reset : bool, default False
         First close unfinished runs and delete what they left, as :meth:`Lake.reset` does.
+    on_corrupt : "raise" or "skip", default "raise"
+        What happens at a damaged chunk: an error; or a warning that names it, and its samples are
+        left out of loops, slices and Dask collections. Lengths and places of samples stay as they
+        are, and ``lake[i]`` of such a sample is an error all the same.
     storage_options : mapping, callable or str, optional
         What fsspec takes for this kind of storage, a function that returns it, or a credentials
         key.
+    creds : mapping, callable or str, optional
+        Another word for ``storage_options``, as other libraries have it.
 
     Returns
     -------
@@ -68,12 +83,68 @@ def open(
     >>> lake = dasklake.open("s3://bucket/coco-train")  # doctest: +SKIP
     >>> len(lake), lake[7]["boxes"].shape, lake["boxes"][10:20]  # doctest: +SKIP
     """
-    store = ObjectStore(url, storage_options)
+    skipping = on_corrupt_of(on_corrupt)
+    store = ObjectStore(url, either(storage_options, creds))
     log = Log(store)
     if reset:
         log.require_head()
         reset_lake(store, log)
-    return Lake(store, log, commit_of(log, version))
+    return Lake(store, log, commit_of(log, version), skipping)
+
+
+#: What other libraries call it.
+load = open
+
+
+def empty(
+    url: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    storage_options: StorageOptions = None,
+    creds: StorageOptions = None,
+) -> Lake:
+    """Make a lake without tensors and samples.
+
+    Parameters
+    ----------
+    url : str or os.PathLike
+        Where the lake is to lie.
+    overwrite : bool, default False
+        Whether there may be a lake already; it then holds nothing from a new version on. Older
+        versions stay readable.
+    storage_options, creds : mapping, callable or str, optional
+        As for :func:`open`.
+
+    Returns
+    -------
+    Lake
+        The new version; :meth:`Lake.create_tensor` is the next step.
+
+    Raises
+    ------
+    LakeExistsError
+        There is a lake, and ``overwrite`` is not given.
+    RunActiveError
+        The lake is being written.
+
+    Examples
+    --------
+    >>> import dasklake
+    >>> lake = dasklake.empty("memory://empty")
+    >>> lake.create_tensor("x", dtype="float32", shape=(2,))
+    >>> lake.append({"x": [1, 2]})
+    >>> len(lake)
+    1
+    """
+    store = ObjectStore(url, either(storage_options, creds))
+    log = Log(store)
+    head, ours = create_lake(log, Schema({}))
+    if not ours and not overwrite:
+        raise LakeExistsError(
+            f"There is a lake under {store.url}. Open it with dasklake.open(url), or empty it with "
+            "overwrite=True."
+        )
+    return Lake(store, log, head if ours else empty_lake(log, head))
 
 
 def read_lake(
@@ -107,7 +178,7 @@ def read_lake(
     return open(url, storage_options=storage_options).to_dask_dataframe(columns)
 
 
-class Lake(Upkeep):
+class Lake(Linking, Editing, Upkeep):
     """One version of a lake; made by :func:`open`.
 
     ``lake[i]`` is a sample, ``lake[i:j]`` a list of samples, ``lake[name]`` a :class:`Tensor`.
@@ -121,10 +192,12 @@ class Lake(Upkeep):
         Its log.
     commit : Commit
         The version.
+    on_corrupt : "raise" or "skip", default "raise"
+        Whether a damaged chunk is an error, or a warning and its samples are left out.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self._store, self._log.branch, self.version)
+        return _again, (self._store, self._log.branch, self.version, self._on_corrupt)
 
     @property
     def max_len(self) -> int:
@@ -132,7 +205,7 @@ class Lake(Upkeep):
         return self._commit.totals.samples
 
     def __len__(self) -> int:
-        return self._commit.totals.samples
+        return self._reader.origin.length(self.schema)
 
     def __repr__(self) -> str:
         return lake_text(self.url, self._commit, complete=self.is_complete)
@@ -192,10 +265,11 @@ class Lake(Upkeep):
         InvalidInputError
             ``columns`` are no names, or ``blocksize`` is no size.
         """
+        names = self._reader.names(columns)
         return to_bag(
             self._reader.origin,
-            self._reader.groups(block_bytes(blocksize)),
-            self._reader.names(columns),
+            self._reader.groups(names, block_bytes(blocksize)),
+            names,
         )
 
     def to_dask_dataframe(
@@ -225,7 +299,8 @@ class Lake(Upkeep):
             ``columns`` are no names, or ``blocksize`` is no size.
         """
         names = self._reader.names(columns)
-        frame = to_dataframe(self._reader.origin, self._reader.groups(block_bytes(blocksize)))
+        groups = self._reader.groups(names, block_bytes(blocksize))
+        frame = to_dataframe(self._reader.origin, groups)
         return frame if columns is None else frame[names]
 
     def to_dask_array(self, name: str, *, blocksize: int | str | None = None) -> da.Array:
@@ -250,10 +325,10 @@ class Lake(Upkeep):
         InvalidInputError
             Its samples have not all the same shape, or ``blocksize`` is no size.
         """
-        self._reader.names([name])
-        return to_array(self._reader.origin, self._reader.groups(block_bytes(blocksize)), name)
+        groups = self._reader.groups(self._reader.names([name]), block_bytes(blocksize))
+        return to_array(self._reader.origin, groups, name)
 
 
-def _again(store: ObjectStore, branch: str, version: int) -> Lake:
+def _again(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Lake:
     log = Log(store, branch)
-    return Lake(store, log, commit_of(log, version))
+    return Lake(store, log, commit_of(log, version), on_corrupt)

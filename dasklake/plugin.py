@@ -15,19 +15,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin, get_worker
 from distributed.protocol.pickle import dumps, loads
 from distributed.protocol.serialize import deserialize
-from distributed.scheduler import KilledWorker
+from distributed.scheduler import KilledWorker, WorkerState
 from distributed.worker import Worker
 
 from dasklake._write.coordinator import Coordinator
 from dasklake._write.failure import failure_of_task
 from dasklake._write.partition import Outcome
-from dasklake.exceptions import LakeError, RunFailedError
+from dasklake.exceptions import LakeError, PartitionTimeoutError, RunFailedError
 
 __all__ = ["CheckpointPlugin", "TaskDeliver"]
 
@@ -43,6 +47,11 @@ _LONG_POLL = 0.5
 #: Runs that are remembered after their end.
 _REMEMBERED = 16
 
+_LOGGER = logging.getLogger("distributed.dasklake")
+
+#: Longest time, in seconds, between two looks for tasks that hang.
+_LOOK = 2.0
+
 
 class TaskDeliver:
     """Attaches an outcome to the task that is running, to arrive with its completion.
@@ -57,8 +66,10 @@ class TaskDeliver:
         task.metadata[_METADATA] = _packed(outcome)
 
     def stopped(self) -> bool:
-        """Return False: the scheduler takes tasks back by itself."""
-        return False
+        """Whether the scheduler has taken the task back while it runs."""
+        worker: Worker = get_worker()
+        task = worker.state.tasks.get(worker.get_current_task())
+        return task is None or task.state == "cancelled"
 
 
 def _packed(outcome: Outcome) -> tuple[bytes, bytes]:
@@ -103,6 +114,11 @@ class _Active:
     keys: dict[Any, int] = field(default_factory=dict)
     adopted: bool = False
     taken_back: bool = False
+    #: How often each task took too long.
+    slow: Counter[Any] = field(default_factory=Counter)
+    #: Workers that hang and that nobody restarts: what waits in their queues never runs.
+    stuck: set[WorkerState] = field(default_factory=set)
+    watching: asyncio.Task[None] | None = None
 
 
 class CheckpointPlugin(SchedulerPlugin):
@@ -148,7 +164,13 @@ class CheckpointPlugin(SchedulerPlugin):
                 await asyncio.to_thread(coordinator.start)
             except LakeError as error:
                 return {"error": dumps(error)}
-            self.runs[name] = _Active(coordinator, owner)
+            self.runs[name] = active = _Active(coordinator, owner)
+            if owner not in self.scheduler.clients:
+                # It died while the coordinator started, and nobody else will send the graph.
+                coordinator.stop("cancelled")
+                coordinator.drain()
+            if coordinator.assignment.partition_timeout is not None:
+                active.watching = asyncio.create_task(self._watch(active))
         return {}
 
     def _forget(self) -> None:
@@ -183,7 +205,10 @@ class CheckpointPlugin(SchedulerPlugin):
         for active in self.runs.values():
             if active.keys and not active.adopted:
                 keys = list(active.keys)
-                scheduler.client_desires_keys(keys, client=_ADOPTER)
+                if active.coordinator.stopping:
+                    active.keys.clear()  # its client was quicker to end it than its graph to arrive
+                else:
+                    scheduler.client_desires_keys(keys, client=_ADOPTER)
                 # At once: what a client held would be computed again when a worker dies.
                 scheduler.client_releases_keys(keys, client=client)
                 active.adopted = True
@@ -223,6 +248,73 @@ class CheckpointPlugin(SchedulerPlugin):
         fatal = error is None or isinstance(error, KilledWorker)
         coordinator.lose(failure, error, fatal=fatal)
 
+    async def _watch(self, active: _Active) -> None:
+        """End what hangs, until the run has ended."""
+        limit = active.coordinator.assignment.partition_timeout or 0.0
+        while active.coordinator.status().running:
+            await asyncio.sleep(min(limit / 4, _LOOK))
+            hanging = list(self._hanging(active, limit))
+            ends = (self._end_slow(active, *each, limit) for each in hanging)
+            for error in await asyncio.gather(*ends, return_exceptions=True):
+                if error is not None:
+                    # A worker that goes by itself at this very moment: looked at again next time.
+                    _LOGGER.warning("A worker that hangs could not be restarted: %r", error)
+
+    def _hanging(self, active: _Active, limit: float) -> Iterator[tuple[WorkerState, list[Any]]]:
+        """Yield the workers that have been busy with one of the run's tasks for too long."""
+        now = time.time()  # as Dask notes when it last heard of a worker
+        for worker in self.scheduler.workers.values():
+            silent = now - worker.last_seen
+            ages = {task.key: age + silent for task, age in worker.executing.items()}
+            # A worker may hang so thoroughly that it never said what it had begun.
+            first = [task.key for task in worker.processing][: worker.nthreads]
+            ages = {**dict.fromkeys(first, silent), **ages}
+            slow = [key for key, age in ages.items() if age > limit and key in active.keys]
+            if slow:
+                yield worker, slow
+
+    async def _end_slow(
+        self, active: _Active, worker: WorkerState, keys: list[Any], limit: float
+    ) -> None:
+        """Restart a worker whose tasks hang; they are tried again, or have failed."""
+        assignment = active.coordinator.assignment
+        active.slow.update(keys)
+        for key in keys:
+            tries = active.slow[key]
+            if tries > assignment.retries or not worker.nanny:
+                self._fail_slow(active, worker, key, limit)
+        if not worker.nanny:
+            return
+        # It is we who end the worker: no task shall be blamed for its death, nor sent there any more.
+        stimulus = f"dasklake-partition-timeout-{time.time()}"
+        self.scheduler.handle_worker_status_change("paused", worker, stimulus)
+        for task in worker.processing:
+            task.suspicious -= 1
+        await self.scheduler.restart_workers(
+            [worker.address], wait_for_workers=False, on_error="return", stimulus_id=stimulus
+        )
+
+    def _fail_slow(self, active: _Active, worker: WorkerState, key: Any, limit: float) -> None:
+        coordinator = active.coordinator
+        partition = active.keys.pop(key)
+        text = (
+            f"Partition {partition} took longer than partition_timeout ({limit:g} s) in "
+            f"{active.slow[key]} attempt(s), at last on worker {worker.address}"
+        )
+        if worker.nanny:
+            text += ". Look at its items, or allow more time."
+        else:
+            active.stuck.add(worker)
+            text += (
+                ", which has no nanny that could restart it. Start workers with nannies, and end "
+                "this one: it is still busy."
+            )
+        error = PartitionTimeoutError(text, seconds=limit, partition=partition)
+        failure = failure_of_task(coordinator.assignment.run, partition, error, "")
+        # Without a nanny each one that is skipped would cost a worker.
+        coordinator.lose(failure, error, fatal=not worker.nanny)
+        self.scheduler.client_releases_keys([key], client=_ADOPTER)
+
     def _changed(self, name: str) -> None:
         """Look at a run soon; called from the coordinator's threads and ours."""
         with contextlib.suppress(RuntimeError):  # the loop may be closed at shutdown
@@ -235,6 +327,11 @@ class CheckpointPlugin(SchedulerPlugin):
         status = active.coordinator.status()
         if active.coordinator.stopping:
             self._take_back(active)
+        if not status.running and active.keys:
+            # Nobody waits for what still runs: it is told so.
+            left = list(active.keys)
+            active.keys.clear()
+            self.scheduler.client_releases_keys(left, client=_ADOPTER)
         self.scheduler.log_event(
             "dasklake",
             {
@@ -244,6 +341,7 @@ class CheckpointPlugin(SchedulerPlugin):
                 "of": status.of,
                 "samples": status.committed,
                 "failures": status.failures,
+                "delayed": status.delayed,
                 "running": status.running,
             },
         )
@@ -254,7 +352,9 @@ class CheckpointPlugin(SchedulerPlugin):
             return
         active.taken_back = True
         tasks = [self.scheduler.tasks[key] for key in active.keys if key in self.scheduler.tasks]
-        running = {active.keys[task.key] for task in tasks if task.state == "processing"}
+        running = {
+            active.keys[t.key] for t in tasks if t.processing_on not in {None, *active.stuck}
+        }
         waiting = {task.key for task in tasks if task.state != "processing" and task.who_wants}
         for key in waiting:
             del active.keys[key]
@@ -265,6 +365,8 @@ class CheckpointPlugin(SchedulerPlugin):
     async def before_close(self) -> None:
         """Commit what is complete before the scheduler goes."""
         for active in self.runs.values():
+            if active.watching is not None:
+                active.watching.cancel()
             if active.coordinator.status().running:
                 active.taken_back = True  # the tasks that run will not be heard any more
                 active.coordinator.stop("lost")

@@ -13,11 +13,18 @@ from dasklake._format.documents import schema_digest
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore, absolute_url
-from dasklake._write.arguments import parse_every, parse_max_failures, parse_size
+from dasklake._write.arguments import (
+    check_validate,
+    parse_every,
+    parse_items,
+    parse_max_failures,
+    parse_size,
+    parse_timeout,
+)
 from dasklake._write.graph import check_arguments
 from dasklake._write.source import source_of
 from dasklake._write.start import MODES
-from dasklake.call import Call, WriteOptions, WriteReport, lazy_call, run_call
+from dasklake.call import Call, WriteOptions, WriteReport, lazy_call, preview_call, run_call
 from dasklake.cluster import (
     asynchronous_client,
     client_of,
@@ -38,7 +45,7 @@ _DEFAULTS = WriteOptions()
 
 def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in WriteOptions
     collection: Any,
-    url: str | os.PathLike[str],
+    url: str | os.PathLike[str] | ObjectStore,
     *,
     schema: SchemaLike | None = None,
     transform: Callable[..., Any] | None = None,
@@ -54,6 +61,8 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
     coordinator: Literal["auto", "scheduler", "client"] = "auto",
     compute: bool = True,
     progress: bool | Literal["auto"] = "auto",
+    preview: int | None = None,
+    on_checkpoint: Callable[[int], object] | None = None,
     options: WriteOptions = _DEFAULTS,
 ) -> Any:
     """Write a Dask collection as a lake, with commits while it is written.
@@ -100,6 +109,12 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         False returns a Delayed that writes everything with one commit at the end.
     progress : bool or "auto", default "auto"
         Whether to show a bar; ``"auto"`` shows one in terminals and notebooks.
+    preview : int, optional
+        Only try so many items: they go through everything into memory, and what the whole would
+        take is printed. Nothing is written, and no lake is made.
+    on_checkpoint : callable, optional
+        ``on_checkpoint(version)`` is called here soon after a commit; after several in quick
+        succession once, with the last of them. What it raises becomes a warning.
     options : WriteOptions, optional
         The rarer choices.
 
@@ -107,7 +122,7 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
     -------
     WriteReport
         What was written; an awaitable of it on an asynchronous client; a Delayed of it with
-        ``compute=False``.
+        ``compute=False``; a Preview with ``preview=``.
 
     Raises
     ------
@@ -140,9 +155,12 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
     _check_choice("mode", mode, MODES)
     _check_choice("on_error", on_error, ("raise", "skip"))
     _check_choice("coordinator", coordinator, ("auto", "scheduler", "client"))
-    store = ObjectStore(absolute_url(url), storage_options, single_writer=options.single_writer)
+    store = _store(url, storage_options, options)
     chunk_size = parse_size(options.chunk_size)
+    check_validate(options.validate)
     wanted = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
+    if wanted is not None and not wanted:
+        raise SchemaError("The schema has no tensor. Name at least one and its spec.")
     source = source_of(collection, wanted)
     final = wanted or _schema(store, mode, run, source.schema)
     if final is None:
@@ -151,6 +169,8 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
             "schema={'image': dasklake.TensorSpec('image', compression='jpeg'), "
             "'label': dasklake.TensorSpec('class_label', class_names=[...])}."
         )
+    if not final:
+        raise SchemaError("The lake has no tensor yet. Add some with lake.create_tensor(...).")
     call = Call(
         source=source,
         schema=final,
@@ -167,16 +187,38 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         coordinator=coordinator,
         progress=progress,
         chunk_size=chunk_size,
+        partition_timeout=parse_timeout(options.partition_timeout),
         options=options,
+        on_checkpoint=on_checkpoint,
     )
     check_arguments(call.kwargs)
+    if preview is not None:
+        return _preview(call, collection, parse_items(preview))
     if not compute:
+        _check_timeout(call, cluster=False)
         return lazy_call(call)
     client = asynchronous_client(options.scheduler)
     if client is not None:
+        _check_timeout(call, cluster=True)
         return on_own_client(client, lambda own: run_call(call, own.get, own))
     get = _get_of(options.scheduler, collection)
+    _check_timeout(call, cluster=client_of(get) is not None)
     return run_call(call, get, client_of(get))
+
+
+def _preview(call: Call, collection: Any, items: int) -> Any:
+    client = asynchronous_client(call.options.scheduler)
+    if client is not None:
+        return on_own_client(client, lambda own: preview_call(call, own.get, own, items))
+    get = _get_of(call.options.scheduler, collection)
+    return preview_call(call, get, client_of(get), items)
+
+
+def _store(url: Any, storage_options: StorageOptions, options: WriteOptions) -> ObjectStore:
+    """Return where the lake lies; the methods of a lake's handle pass its own store as the URL."""
+    if isinstance(url, ObjectStore):
+        return url
+    return ObjectStore(absolute_url(url), storage_options, single_writer=options.single_writer)
 
 
 def _get_of(scheduler: Any, collection: Any) -> Callable[..., Any] | None:
@@ -205,6 +247,16 @@ def _check_types(run: Any, transform: Any, kwargs: Any, options: Any) -> None:
         raise InvalidInputError(
             "transform_kwargs are the further arguments of transform: give a function as "
             "transform, and a mapping of names to values."
+        )
+
+
+def _check_timeout(call: Call, *, cluster: bool) -> None:
+    """Refuse a limit that nobody could enforce."""
+    if call.partition_timeout is not None and not (cluster and call.coordinator != "client"):
+        raise InvalidInputError(
+            "partition_timeout needs a cluster whose scheduler commits: it restarts the worker that "
+            "hangs, while a thread or a process of a local scheduler cannot be ended alone. Leave "
+            "it out, or write with a distributed Client whose workers have nannies."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A deadline measures the machine, not the code; shared machines have slow moments.
@@ -17,6 +18,9 @@ settings.register_profile("deep", _COMMON, max_examples=2_000, stateful_step_cou
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )
+
+# They import each other, in any order: said before the first of them is loaded.
+pytest.register_assert_rewrite("tests.support")
 
 # Each module of tests/support that defines fixtures is a plugin: none has to be named here.
 pytest_plugins = [

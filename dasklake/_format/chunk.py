@@ -28,11 +28,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dasklake._format.message import BATCH, SCHEMA, Message, read_message
+from dasklake._format.plain import plain
 from dasklake._model.receipt import ChunkRef, Failure
 from dasklake._model.values import shape_column
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
-__all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "write_chunk"]
+__all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "most_rows", "write_chunk"]
 
 FORMAT_VERSION = 1
 
@@ -46,7 +48,16 @@ _HEADER = b"dasklake"
 _SUMS = b"dasklake:crc32c"
 _NO_SUM = "00000000"
 _CONTINUES = b"\xff\xff\xff\xff"
-_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, StopIteration)
+_DAMAGE = (
+    *(pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(IndexError, StopIteration, OverflowError, RecursionError),
+)
+
+#: Readers take no larger pages: one of them is the least that is read.
+_MOST_PAGE = 2**20
+
+#: Rows of columns that hold nothing take no bytes; there is no end to them but this one.
+_EMPTY_ROWS = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +128,24 @@ def write_chunk(columns: Sequence[tuple[pa.Field, pa.Array]], header: ChunkHeade
     batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=schema)
     counter = pa.MockOutputStream()
     _serialise(counter, batch, "")
-    blank = " " * len(_sums_text(np.zeros(counter.size() // PAGE + 1, "<u4"), _NO_SUM))
+    blank = " " * len(_sums_text(np.zeros(counter.size() // PAGE + 1, "<u4"), _NO_SUM, PAGE))
     data = np.empty(counter.size() + len(blank) + 64, np.uint8)
     sink = pa.FixedSizeBufferWriter(pa.py_buffer(data))
     _serialise(sink, batch, blank)
     data = data[: sink.tell()]
-    head = _walk(data)
+    head, _ = _walk(data)
     place = data[:head].tobytes().rindex(blank.encode())
     sums = _page_sums(data[head:])
-    _put(data, place, _sums_text(sums, _NO_SUM).ljust(len(blank)))
+    _put(data, place, _sums_text(sums, _NO_SUM, PAGE).ljust(len(blank)))
     own = google_crc32c.value(data[:head])
-    _put(data, place, _sums_text(sums, f"{own:08x}").ljust(len(blank)))
+    _put(data, place, _sums_text(sums, f"{own:08x}", PAGE).ljust(len(blank)))
     crc = google_crc32c.value(data[:head])
     return EncodedChunk(data.data.toreadonly(), head, crc, batch.num_rows)
+
+
+def most_rows(size: Any) -> Any:
+    """Return how many rows a chunk of ``size`` bytes, or each of several, may say it has."""
+    return _EMPTY_ROWS + 8 * size
 
 
 def head_length(prefix: Any) -> int | None:
@@ -146,7 +162,7 @@ def head_length(prefix: Any) -> int | None:
         The object is no chunk.
     """
     try:
-        return _walk(np.frombuffer(prefix, np.uint8))
+        return _walk(np.frombuffer(prefix, np.uint8))[0]
     except IndexError:
         return None
     except ValueError as error:
@@ -211,7 +227,7 @@ class ChunkHead:
         """
         found = np.frombuffer(data, np.uint8)
         try:
-            length = _walk(found)
+            length, messages = _walk(found)
         except (IndexError, ValueError) as error:
             raise _damaged(key, f"its head is cut off ({error})") from error
         if length > size:
@@ -221,41 +237,58 @@ class ChunkHead:
         self.crc = google_crc32c.value(found[:length])
         if crc not in (None, self.crc):
             raise _damaged(key, "the checksum of its head differs")
-        # A whole object is its own memory.
-        self.memory = found if len(found) == size else np.empty(size, np.uint8)
-        if self.memory is not found:
-            self.memory[:length] = found[:length]
         try:
+            # Nobody sets memory aside, nor does Arrow look at anything, before the head is sound.
+            self._check_head(found[:length].tobytes(), messages)
+            # A whole object is its own memory.
+            self.memory = found if len(found) == size else np.empty(size, np.uint8)
+            if self.memory is not found:
+                self.memory[:length] = found[:length]
             self._read()
         except _DAMAGE as error:
             raise _damaged(key, f"its head cannot be read ({error})") from error
         return self
 
-    def _read(self) -> None:
-        reader = pa.ipc.open_stream(pa.py_buffer(self.memory[len(_MAGIC) :]))
-        document = json.loads(reader.schema.metadata[_HEADER])
-        if document.pop("format") > FORMAT_VERSION:
+    def _check_head(self, head: bytes, messages: list[tuple[int, int]]) -> None:
+        about, batch = (read_message(head[start:stop]) for start, stop in messages)
+        if (about.kind, batch.kind) != (SCHEMA, BATCH):
+            raise ValueError("it is not one record batch")
+        self._read_header(about)
+        if self.length + batch.body > self.size:
+            raise ValueError("its columns reach beyond it")
+        if batch.rows > most_rows(self.size):
+            raise ValueError(f"{self.size} bytes cannot hold {batch.rows} samples")
+        self._read_sums(batch, head)
+
+    def _read_sums(self, batch: Message, head: bytes) -> None:
+        text = batch.custom[_SUMS].decode()
+        sums = json.loads(text)
+        self.page = sums["page"]
+        self._sums = np.frombuffer(base64.b64decode(sums["crc32c"], validate=True), "<u4")
+        if type(self.page) is not int or not 0 < self.page <= _MOST_PAGE:
+            raise ValueError(f"its pages have {self.page!r} bytes")
+        if len(self._sums) != -(-(self.size - self.length) // self.page):
+            raise ValueError("its checksums are not those of its pages")
+        blank = _sums_text(self._sums, _NO_SUM, self.page).ljust(len(text)).encode()
+        at = head.rindex(text.encode())
+        whole = head[:at] + blank + head[at + len(blank) :]
+        if google_crc32c.value(whole) != int(sums["head"], 16):
+            raise ValueError("its checksum differs")
+
+    def _read_header(self, schema: Message) -> None:
+        document = json.loads(schema.custom[_HEADER])
+        if document["format"] > FORMAT_VERSION:
             raise UnsupportedFormatError(
                 f"Chunk {self.key} was written by a newer release. Upgrade dasklake."
             )
-        failures = tuple(Failure(**failure) for failure in document.pop("failures"))
-        self.header = ChunkHeader(**document, failures=failures)
-        self.batch, metadata = reader.read_next_batch_with_custom_metadata()
+        failures = tuple(plain(Failure, failure) for failure in document["failures"])
+        self.header = plain(ChunkHeader, {**document, "failures": failures})
+
+    def _read(self) -> None:
+        reader = pa.ipc.open_stream(pa.py_buffer(self.memory[len(_MAGIC) :]))
+        self.batch = reader.read_next_batch()
         self.rows = self.batch.num_rows
         self._places = {name: place for place, name in enumerate(self.batch.schema.names)}
-        text = metadata[_SUMS].decode()
-        sums = json.loads(text)
-        self.page = int(sums["page"])
-        self._sums = np.frombuffer(base64.b64decode(sums["crc32c"], validate=True), "<u4")
-        if self.page <= 0 or len(self._sums) != -(-(self.size - self.length) // self.page):
-            raise ValueError("its checksums are not those of its pages")
-        blank = _sums_text(self._sums, _NO_SUM, self.page).ljust(len(text)).encode()
-        whole = self.memory[: self.length].tobytes()
-        at = whole.rindex(text.encode())
-        if google_crc32c.value(whole[:at] + blank + whole[at + len(blank) :]) != int(
-            sums["head"], 16
-        ):
-            raise ValueError("its checksum differs")
         for start, stop in self._spans(self._places):
             if not self.length <= start <= stop <= self.size:
                 raise ValueError("a column lies outside of it")
@@ -318,7 +351,7 @@ def _serialise(sink: Any, batch: pa.RecordBatch, sums: str) -> None:
         writer.write_batch(batch, custom_metadata={_SUMS: sums})
 
 
-def _sums_text(sums: npt.NDArray[Any], head: str, page: int = PAGE) -> str:
+def _sums_text(sums: npt.NDArray[Any], head: str, page: int) -> str:
     encoded = base64.b64encode(sums.astype("<u4").tobytes()).decode()
     document = {"head": head, "page": page, "crc32c": encoded}
     return json.dumps(document, separators=(",", ":"))
@@ -334,19 +367,25 @@ def _put(data: npt.NDArray[np.uint8], place: int, text: str) -> None:
     data[place : place + len(text)] = np.frombuffer(text.encode(), np.uint8)
 
 
-def _walk(data: npt.NDArray[np.uint8]) -> int:
-    """Return where the second message's metadata ends; IndexError where the data end before."""
+def _walk(data: npt.NDArray[np.uint8]) -> tuple[int, list[tuple[int, int]]]:
+    """Return where the head ends and where the metadata of its two messages lie.
+
+    IndexError where the data end before.
+    """
     if data[: len(_MAGIC)].tobytes() != _MAGIC[: len(data)]:
         raise ValueError("it does not begin like one")
     place = len(_MAGIC)
+    found = []
     for _ in range(2):
         prefix = data[place : place + 8].tobytes()
         if len(prefix) == 8 and prefix[:4] != _CONTINUES:
             raise ValueError("its messages are torn")
-        place += 8 + int.from_bytes(prefix[4:], "little")
+        start = place + 8
+        place = start + int.from_bytes(prefix[4:], "little")
         if len(prefix) < 8 or place > len(data):
             raise IndexError(f"{len(data)} bytes are too few")
-    return place
+        found.append((start, place))
+    return place, found
 
 
 def _damaged(key: str, why: str) -> CorruptionError:

@@ -16,10 +16,13 @@ import pyarrow as pa
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Blob, Layout, shape_column, storage_of
 
-__all__ = ["ColumnBuilder", "fixed_numbers", "rows_of"]
+__all__ = ["ColumnBuilder", "fixed_numbers", "missing_column", "rows_of"]
 
 #: Memory of the user from this size on is borrowed instead of copied, in bytes.
 _BORROW = 64 * 2**20
+
+#: From this size on, memory is filled for the first time faster where numpy allocates it, in bytes.
+_LARGE = 4 * 2**20
 
 #: What one row of a column weighs besides its bytes: an offset and a shape, in bytes.
 _ROW = 16
@@ -127,12 +130,21 @@ class ColumnBuilder:
 
     def _field(self) -> pa.Field:
         about: dict[str, str] = {"layout": str(self._storage.layout)}
-        if not self._spec.linked:
+        if not self._spec.linked and self._spec.dtype is not None:
             about["dtype"] = str(self._spec.dtype)
         if self._spec.compression is not None:
             about["compression"] = self._spec.compression
         metadata = {"dasklake": json.dumps(about, separators=(",", ":"))}
         return pa.field(self.name, self._storage.type, metadata=metadata)
+
+
+def missing_column(spec: TensorSpec, rows: int) -> tuple[pa.Array, pa.Array | None]:
+    """Return the columns of a tensor that has no value in any of some samples."""
+    builder = ColumnBuilder("", spec)
+    for _ in range(rows):
+        builder.append(None)
+    columns = [array for _, array in builder.finish()]
+    return columns[0], columns[1] if len(columns) > 1 else None
 
 
 def rows_of(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) -> Iterator[Any]:
@@ -245,7 +257,16 @@ def _binary(values: list[Any]) -> pa.Array:
 
 def _joined(pieces: list[Any]) -> pa.Buffer:
     """Return the bytes of all pieces; a lone piece is not copied."""
-    return pa.py_buffer(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+    size = sum(map(len, pieces))
+    if len(pieces) == 1 or size < _LARGE:
+        return pa.py_buffer(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+    # Large arrays of numpy lie in large pages: twice as fast to fill for the first time.
+    found = np.empty(size, np.uint8)
+    view, at = found.data, 0
+    for piece in pieces:
+        view[at : at + len(piece)] = piece
+        at += len(piece)
+    return pa.py_buffer(found)
 
 
 def _shapes_of(shapes: list[tuple[int, ...] | None], shape_type: Any) -> pa.Array:

@@ -7,19 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import google_crc32c
 
+from dasklake._format import layout
+from dasklake._format.plain import MOST, natural, plain
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
+from dasklake._model.keys import CredsKey
+from dasklake._model.past import Past
 from dasklake._model.schema import Schema
-from dasklake.exceptions import CorruptionError, LakeError, UnsupportedFormatError
+from dasklake._model.versions import Versions
+from dasklake.exceptions import (
+    CorruptionError,
+    InvalidInputError,
+    LakeError,
+    SchemaError,
+    UnsupportedFormatError,
+)
 
 __all__ = [
     "FORMAT_VERSION",
+    "MOST_BYTES",
     "Heartbeat",
     "commit_bytes",
     "heartbeat_bytes",
@@ -33,10 +46,32 @@ __all__ = [
 FORMAT_VERSION = 1
 
 #: What a reader has to understand before it may read; unknown ones make it refuse.
-READER_FEATURES: frozenset[str] = frozenset()
+READER_FEATURES: frozenset[str] = frozenset({"past"})
+
+#: What a writer has to understand before it may build on a commit.
+WRITER_FEATURES: frozenset[str] = frozenset({"past"})
 
 #: Schemas up to this many bytes are repeated in every commit; larger ones lie beside it.
 _INLINE_SCHEMA = 32_768
+
+#: No document is longer, in bytes: a commit of 10,000 runs takes 4 MB.
+MOST_BYTES = 64 * 2**20
+
+#: No version names more tables of one kind: there are at most 15 of each level.
+_MOST_TABLES = 1024
+
+#: What reading a document may meet, that is not what its writer was told to write.
+_MISFITS = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
+#: What entries of a kind say, which others rely on.
+_ENTRIES = {
+    **dict.fromkeys((Kind.BEGIN, Kind.EPOCH, Kind.DATA), ("run", "epoch")),
+    Kind.ABORT: ("closed",),
+}
+
+#: Axes of a sample, which numpy bounds, and elements, so that they can be counted in bytes.
+_MOST_AXES = 32
+_MOST_ELEMENTS = 2**56
 
 _HEAD = b'{"crc32c":"'
 _JSON_HEAD = len(_HEAD) + 8 + len(b'",')
@@ -69,16 +104,26 @@ def schema_object(schema: Schema) -> tuple[str, bytes] | None:
 def read_schema(data: bytes, digest: str) -> Schema:
     """Read what :func:`schema_object` wrote."""
     if hashlib.sha256(data).hexdigest()[:32] != digest:
-        raise CorruptionError(f"Schema {digest} is damaged. Restore it from a copy.")
-    return Schema.from_json(json.loads(data))
+        raise CorruptionError(
+            f"Object {layout.schema_key(digest)} is damaged: its checksum differs. Restore it from "
+            "a copy."
+        )
+    try:
+        return _schema(json.loads(data), layout.schema_key(digest))
+    except _MISFITS as error:
+        raise CorruptionError(
+            f"Object {layout.schema_key(digest)} is damaged: {error}. Restore it from a copy."
+        ) from error
 
 
 def commit_bytes(commit: Commit) -> bytes:
     """Return the object of a commit."""
     large = schema_object(commit.schema)
+    # Who does not know of it would look for columns that are not there, and lose it in writing.
+    needed = ["past"] if commit.past else []
     document = {
         "format": FORMAT_VERSION,
-        "features": {"reader": [], "writer": []},
+        "features": {"reader": needed, "writer": needed},
         "version": commit.version,
         "id": commit.id,
         "parent": commit.parent,
@@ -96,9 +141,15 @@ def commit_bytes(commit: Commit) -> bytes:
         "progress": asdict(commit.progress) if commit.progress else None,
         "tags": dict(commit.tags),
         "branches": dict(commit.branches),
-        "expired": dict(commit.expired),
+        "expired": {name: each.spans for name, each in commit.expired.items()},
         "single_writer": commit.single_writer,
     }
+    if commit.first_order:
+        document["first_order"] = commit.first_order
+    if commit.creds:
+        document["creds"] = {name: key.to_json() for name, key in commit.creds.items()}
+    if commit.past:
+        document["past"] = {name: past.to_json() for name, past in commit.past.items()}
     rest = _dumps(document)[1:]
     return _head_of(rest) + rest
 
@@ -134,15 +185,25 @@ def read_commit(data: bytes, key: str, schema_of: Callable[[str], Schema]) -> Co
     if data[:_JSON_HEAD] != _head_of(rest):
         raise CorruptionError(f"Commit {key} is damaged. Restore it from a copy.")
     try:
-        document = json.loads(b"{" + rest)
+        document = json.loads(b"{" + rest, parse_constant=_no_number)
         _check_features(document, key)
-        return _commit(document, schema_of)
-    except LakeError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CorruptionError(
-            f"Commit {key} cannot be read: {error}. Restore it from a copy."
-        ) from error
+        commit = _commit(document, key, schema_of)
+        _check(commit)
+    except LakeError as error:
+        if not isinstance(error, InvalidInputError):
+            raise
+        raise _unreadable(key, error) from error
+    except _MISFITS as error:
+        raise _unreadable(key, error) from error
+    return commit
+
+
+def _unreadable(key: str, error: Exception) -> CorruptionError:
+    return CorruptionError(f"Commit {key} cannot be read: {error}. Restore it from a copy.")
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def _check_features(document: Mapping[str, Any], key: str) -> None:
@@ -154,7 +215,26 @@ def _check_features(document: Mapping[str, Any], key: str) -> None:
         )
 
 
-def _commit(document: Mapping[str, Any], schema_of: Callable[[str], Schema]) -> Commit:
+def _schema(tensors: Any, key: str) -> Schema:
+    try:
+        found = Schema.from_json(tensors)
+    except SchemaError as error:
+        # Writers check what they write: what is unknown here is known to a later release.
+        raise UnsupportedFormatError(
+            f"Object {key} has a schema that this release cannot read: {error} Upgrade dasklake."
+        ) from error
+    for name, spec in found.items():
+        # Read now, so that nobody meets it later.
+        arrow = spec.arrow_type
+        if not isinstance(spec.dtype, str) and (spec.dtype is not None or not spec.kind.files):
+            raise TypeError(f"the dtype of tensor {name!r} is {spec.dtype!r:.60}, not a name")
+        shape = [axis or 1 for axis in spec.shape or ()]
+        if len(shape) > _MOST_AXES or math.prod(shape) > _MOST_ELEMENTS:
+            raise ValueError(f"tensor {name!r} of type {arrow or spec.dtype} has no such shape")
+    return found
+
+
+def _commit(document: Mapping[str, Any], key: str, schema_of: Callable[[str], Schema]) -> Commit:
     schema = document["schema"]
     tensors = schema.get("tensors")
     progress = document["progress"]
@@ -167,22 +247,77 @@ def _commit(document: Mapping[str, Any], schema_of: Callable[[str], Schema]) -> 
         time=datetime.fromisoformat(document["time"]),
         author=document["author"],
         message=document["message"],
-        schema=schema_of(schema["digest"]) if tensors is None else Schema.from_json(tensors),
+        schema=schema_of(schema["digest"]) if tensors is None else _schema(tensors, key),
         entry=document["entry"],
-        runs={name: _run(state) for name, state in document["runs"].items()},
-        segments=tuple(SegmentRef(**ref) for ref in document["segments"]),
-        failures=tuple(SegmentRef(**ref) for ref in document["failures"]),
-        totals=Totals(**document["totals"]),
-        progress=Progress(**progress) if progress else None,
+        runs={name: _run(name, state) for name, state in document["runs"].items()},
+        segments=_tables(document["segments"]),
+        failures=_tables(document["failures"]),
+        totals=plain(Totals, document["totals"]),
+        progress=plain(Progress, progress) if progress else None,
         tags=document["tags"],
         branches=document["branches"],
-        expired=document["expired"],
+        expired={name: Versions.of(spans) for name, spans in document["expired"].items()},
+        first_order=document.get("first_order", 0),
+        past={name: Past.from_json(past) for name, past in document.get("past", {}).items()},
+        creds={name: CredsKey.from_json(key) for name, key in document.get("creds", {}).items()},
         single_writer=document["single_writer"],
+        unknown=tuple(sorted(set(document["features"]["writer"]) - WRITER_FEATURES)),
     )
 
 
-def _run(document: Mapping[str, Any]) -> RunState:
-    return RunState(**{**document, "plan": Plan(**document["plan"])})
+def _run(name: str, document: Mapping[str, Any]) -> RunState:
+    layout.valid_name("run", name)
+    return plain(RunState, {**document, "plan": plain(Plan, document["plan"])})
+
+
+def _tables(documents: Sequence[Any]) -> tuple[SegmentRef, ...]:
+    if len(documents) > _MOST_TABLES:
+        raise ValueError(f"it names {len(documents)} tables")
+    found = tuple(plain(SegmentRef, document) for document in documents)
+    for ref in found:
+        layout.segment_key(ref.name)
+    if len({ref.name for ref in found}) < len(found):
+        raise ValueError("it names a table twice")
+    return found
+
+
+def _check(commit: Commit) -> None:
+    """Refuse a commit whose parts do not fit each other, or are not what others rely on."""
+    plain(Commit, {f.name: getattr(commit, f.name) for f in fields(commit)})
+    layout.valid_name("branch", commit.branch)
+    layout.segment_key(commit.id)
+    totals = commit.totals
+    if commit.time.tzinfo is None or not isinstance(commit.single_writer, bool):
+        raise ValueError("its time has no zone")
+    for total, refs in ((totals.chunks, commit.segments), (totals.failures, commit.failures)):
+        if total != sum(ref.rows for ref in refs):
+            raise ValueError(f"its tables do not have the {total} rows that it counts")
+    if totals.samples != sum(ref.samples for ref in commit.segments) or totals.samples > MOST:
+        raise ValueError(f"its segments do not lead to {totals.samples} samples")
+    for name in ("entry", "tags", "branches"):
+        if not isinstance(getattr(commit, name), dict):
+            raise TypeError(f"its {name} are no object")
+    for name in _ENTRIES.get(commit.kind, ()):
+        if name not in commit.entry:
+            raise ValueError(f"a commit of the kind {commit.kind} names no {name}")
+    if commit.kind is Kind.ABORT:
+        for run, epoch in commit.entry["closed"].items():
+            natural(layout.valid_name("run", run), epoch)
+    _check_marks(commit)
+
+
+def _check_marks(commit: Commit) -> None:
+    """Refuse tags, branches and expired versions that no writer writes."""
+    for branch in (*commit.branches, *commit.expired):
+        layout.valid_name("branch", branch)
+    for about in commit.branches.values():
+        natural("first", about["first"])
+        natural("entry", about["entry"])
+    for branch, version in (
+        *commit.tags.values(),
+        *(b["source"] for b in commit.branches.values()),
+    ):
+        natural(layout.valid_name("branch", branch), version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +338,8 @@ class Heartbeat:
         Input samples whose partitions are written, committed or not.
     failures : int
         Samples that failed.
+    trouble : str
+        Why commits are late, while the storage fails; else empty.
     """
 
     epoch: int
@@ -211,6 +348,7 @@ class Heartbeat:
     state: str = "running"
     inputs: int = 0
     failures: int = 0
+    trouble: str = ""
 
 
 def heartbeat_bytes(heartbeat: Heartbeat) -> bytes:

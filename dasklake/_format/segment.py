@@ -1,6 +1,8 @@
 """Segments and failures tables: Arrow IPC files of one record batch each.
 
-A segment has one row for each chunk. Its crc32c is kept by the commit that names it.
+A segment has one row for each chunk. Its crc32c is kept by the commit that names it. A checksum
+says that bytes are those that were written, not that whoever wrote them meant well: what a table
+says is looked at before it is used.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from dasklake._format import layout
+from dasklake._format.chunk import most_rows
+from dasklake._format.message import BATCH, DICTIONARY, SCHEMA, walk_messages
+from dasklake._format.plain import MOST, plain
 from dasklake._model.commit import SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure, Receipt
@@ -42,6 +47,10 @@ _NUMBERS: dict[str, Any] = {
     "crc": np.uint32,
 }
 _INTEGERS = {"partition": pa.int64(), "position": pa.int64(), "index": pa.int64()}
+_HOME = pa.dictionary(pa.int32(), pa.string())
+
+#: Where the messages of an Arrow file begin.
+_MESSAGES = 8
 
 
 def manifest_of(home: str, order: int, receipts: Iterable[Receipt]) -> Manifest:
@@ -116,23 +125,44 @@ def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
     """
     key = layout.segment_key(ref.name)
     batch = _checked(data, ref, key)
-    if any(column.null_count for column in batch.columns):
-        raise _damaged(key, "it has gaps")
     try:
-        home = batch.column("home")
+        home = _column(batch, "home", _HOME)
         arrays = {
-            name: batch.column(name).to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+            name: _column(batch, name, pa.from_numpy_dtype(dtype)).to_numpy()
             for name, dtype in _NUMBERS.items()
         }
         homes = tuple(home.dictionary.to_pylist())
-        run = home.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+        run = home.indices.to_numpy()
         for each in homes:
             branch, _, name = each.partition("/")
             layout.valid_name("branch", branch)
             layout.valid_name("run", name)
+        found = Manifest(homes, run, **arrays)
+        _check_numbers(found, ref)
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         raise _damaged(key, str(error)) from error
-    return Manifest(homes, run, **arrays)
+    return found
+
+
+def _column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
+    column = batch.column(name)
+    if column.type != kind or column.null_count:
+        raise ValueError(f"its column {name!r} is of type {column.type}, not {kind}, or has gaps")
+    return column
+
+
+def _check_numbers(manifest: Manifest, ref: SegmentRef) -> None:
+    """Refuse numbers that no writer writes."""
+    for name in _NUMBERS:
+        numbers = getattr(manifest, name)
+        if name != "attempt" and len(numbers) and not 0 <= int(numbers.min()) <= MOST:
+            raise ValueError(f"its column {name!r} has negative numbers")
+    if (manifest.head > manifest.size).any() or (manifest.size > MOST // 16).any():
+        raise ValueError("a chunk is smaller than its head, or larger than anything")
+    if (manifest.rows > most_rows(manifest.size)).any():
+        raise ValueError("a chunk is said to hold more samples than it can")
+    if sum(manifest.rows.tolist()) != ref.samples:
+        raise ValueError(f"its chunks do not hold the {ref.samples} samples that it stands for")
 
 
 def failures_bytes(failures: Sequence[Failure]) -> bytes:
@@ -158,10 +188,19 @@ def read_failures(data: bytes, ref: SegmentRef | None, key: str) -> list[Failure
         The bytes are not those that the commit names.
     """
     batch = _checked(data, ref, key)
+    names = [f.name for f in fields(Failure) if f.name in batch.schema.names]
     try:
-        return [Failure(**row) for row in batch.to_pylist()]
-    except TypeError as error:
+        _check_types(batch.select(names))
+        return [plain(Failure, row) for row in batch.select(names).to_pylist()]
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise _damaged(key, str(error)) from error
+
+
+def _check_types(batch: pa.RecordBatch) -> None:
+    for field in batch.schema:
+        kind = _INTEGERS.get(field.name, pa.string())
+        if field.type != kind:
+            raise ValueError(f"its column {field.name!r} is of type {field.type}, not {kind}")
 
 
 def table_ref(name: str, data: bytes, *, rows: int, samples: int, level: int) -> SegmentRef:
@@ -180,12 +219,13 @@ def _checked(data: bytes, ref: SegmentRef | None, key: str) -> pa.RecordBatch:
     if ref is not None and (len(data) != ref.size or google_crc32c.value(data) != ref.crc):
         raise _damaged(key, "its checksum differs")
     try:
-        with pa.ipc.open_file(pa.py_buffer(data)) as reader:
-            if reader.num_record_batches != 1:
-                raise _damaged(key, "it is not one record batch")
-            batch = reader.get_batch(0)
+        kinds = [message.kind for message in walk_messages(data)]
+        if kinds[:1] + kinds[-1:] != [SCHEMA, BATCH] or {*kinds[1:-1]} - {DICTIONARY}:
+            raise _damaged(key, "it is not one record batch")
+        # As a stream: nothing of it lies elsewhere than its messages were just seen to lie.
+        batch = pa.ipc.open_stream(pa.py_buffer(data)[_MESSAGES:]).read_next_batch()
         batch.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, StopIteration, RecursionError) as error:
         raise _damaged(key, str(error)) from error
     if ref is not None and batch.num_rows != ref.rows:
         raise _damaged(key, f"it has {batch.num_rows} rows, not {ref.rows}")

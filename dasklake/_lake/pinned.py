@@ -10,6 +10,7 @@ import pandas as pd
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure
 from dasklake._model.schema import Schema
+from dasklake._read.damage import OnCorrupt
 from dasklake._read.reader import reader_of
 from dasklake._read.show import History
 from dasklake._store.log import Log
@@ -29,16 +30,21 @@ class Pinned:
         Its log.
     commit : Commit
         The version.
+    on_corrupt : "raise" or "skip", default "raise"
+        Whether a damaged chunk is an error, or a warning and its samples are left out.
     """
 
-    def __init__(self, store: ObjectStore, log: Log, commit: Commit) -> None:
+    def __init__(
+        self, store: ObjectStore, log: Log, commit: Commit, on_corrupt: OnCorrupt = "raise"
+    ) -> None:
         self._store = store
         self._log = log
+        self._on_corrupt: OnCorrupt = on_corrupt
         self._pin(commit)
 
     def _pin(self, commit: Commit) -> None:
         self._commit = commit
-        self._reader = reader_of(self._log, commit)
+        self._reader = reader_of(self._log, commit, self._on_corrupt)
 
     @property
     def url(self) -> str:
@@ -64,7 +70,7 @@ class Pinned:
     def is_complete(self) -> bool:
         """Whether no run is unfinished: false while samples may still be inserted."""
         return all(
-            run.finished or run.replaced or run.closed >= run.epoch
+            run.finished or run.replaced or run.closed >= run.epoch or run.plan.compaction
             for run in self._commit.runs.values()
         )
 
@@ -114,7 +120,7 @@ class Pinned:
         -------
         pandas.DataFrame
             One row for each: run, partition, position, index, item, tensor, exception, message,
-            traceback.
+            traceback, and as JSON the item itself where that is small and plain.
 
         Raises
         ------

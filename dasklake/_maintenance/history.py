@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from dasklake._format import layout
-from dasklake._model.commit import Commit, RunState, SegmentRef
+from dasklake._model.commit import Commit, Kind, RunState, SegmentRef
 from dasklake._model.manifest import Manifest
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
-from dasklake.exceptions import InvalidInputError, ObjectNotFoundError, VersionExpiredError
+from dasklake._model.versions import Versions
+from dasklake._store.entries import branch_names
+from dasklake._store.log import MAIN, Log
+from dasklake._store.objects import ObjectStore, temporary_target
+from dasklake.exceptions import ObjectNotFoundError, VersionExpiredError
 
-__all__ = ["MAIN", "REQUESTS", "Heads", "Table", "branches"]
-
-MAIN = "main"
+__all__ = ["REQUESTS", "Heads", "Named", "Table", "Watch", "delete_watched", "parse_object"]
 
 #: Requests at the same time.
 REQUESTS = 16
 
-_LOGS = "_lake/log"
+#: Objects deleted between two reports of progress.
+_STEP = 256
+
+#: Objects of an attempt: its chunks, and the table of its failures where they are many.
+_OBJECT = re.compile(
+    r"data/(?P<home>[^/]+/[^/]+)/"
+    r"\d+-(?P<epoch>\d+)-(?P<attempt>[0-9a-f]{16})-(?:(?P<chunk>\d+)|failures)\.arrow"
+)
+
+#: Make one number of an attempt and a chunk.
+_ODD, _MASK = 0x9E3779B97F4A7C15, 2**64 - 1
+
+#: Is told how many of how many objects are deleted.
+Watch = Callable[[int, int], object]
 
 
 class Table(NamedTuple):
@@ -31,6 +46,69 @@ class Table(NamedTuple):
     log: Log
     ref: SegmentRef
     version: int
+
+
+class ObjectName(NamedTuple):
+    """What the key of an object of a run says; ``chunk`` is None for a table of failures."""
+
+    home: str
+    epoch: int
+    attempt: int
+    chunk: int | None
+
+
+def parse_object(key: str) -> ObjectName | None:
+    """Return what the key of an object of a run says, also of a half-written one; else None."""
+    match = _OBJECT.fullmatch(temporary_target(key) or key)
+    if match is None:
+        return None
+    chunk = match["chunk"]
+    return ObjectName(
+        match["home"],
+        int(match["epoch"]),
+        int(match["attempt"], 16),
+        None if chunk is None else int(chunk),
+    )
+
+
+@dataclass
+class Named:
+    """What some versions name.
+
+    Attributes
+    ----------
+    segments, failures : set of str
+        Names of tables.
+    attempts : mapping of str to set of int
+        Attempts with a chunk that is named, by run.
+    chunks : mapping of str to set of int
+        One number for each chunk that is named, by run. Should two chunks have the same, both are
+        taken for named, which keeps too much and never too little.
+    """
+
+    segments: set[str] = field(default_factory=set)
+    failures: set[str] = field(default_factory=set)
+    attempts: dict[str, set[int]] = field(default_factory=dict)
+    chunks: dict[str, set[int]] = field(default_factory=dict)
+
+    def has(self, name: ObjectName) -> bool:
+        """Whether an object of a run is needed."""
+        if name.chunk is None:
+            return name.attempt in self.attempts.get(name.home, ())
+        number = name.attempt ^ ((name.chunk + 1) * _ODD & _MASK)
+        return number in self.chunks.get(name.home, ())
+
+    def add(self, manifest: Manifest, homes: set[str]) -> None:
+        """Take in the chunks that a segment names of some runs."""
+        for number, home in enumerate(manifest.home):
+            if home not in homes:
+                continue
+            mine = manifest.run == number
+            attempts = manifest.attempt[mine]
+            chunks = manifest.chunk[mine].astype(np.uint64) + np.uint64(1)
+            mixed = attempts ^ (chunks * np.uint64(_ODD))  # overflow is meant
+            self.attempts.setdefault(home, set()).update(np.unique(attempts).tolist())
+            self.chunks.setdefault(home, set()).update(mixed.tolist())
 
 
 class Heads:
@@ -51,60 +129,85 @@ class Heads:
     """
 
     def __init__(self, store: ObjectStore, logs: dict[str, Log]) -> None:
-        for name in branches(store):
+        for name in branch_names(store):
             if name not in logs:
                 logs[name] = Log(store, name)
         self.logs = logs
         main = logs[MAIN].head() if MAIN in logs else None
         # Read before the branches: what is expired after that is still kept.
-        self._expired: Mapping[str, Any] = main.expired if main else {}
+        self._expired: Mapping[str, Versions] = main.expired if main else {}
         found = {name: log.head() for name, log in logs.items()}
         self.heads: dict[str, Commit] = {name: head for name, head in found.items() if head}
 
+    @property
+    def single_writer(self) -> bool:
+        """Whether the lake was made on a storage without exclusive create."""
+        return any(head.single_writer for head in self.heads.values())
+
     def unfinished(self) -> dict[str, RunState]:
-        """Return the runs that are not finished, by branch and name."""
+        """Return the runs that can go on, or could be made to, by branch and name."""
         return {
             layout.home_of(branch, run): state
             for branch, head in self.heads.items()
             for run, state in head.runs.items()
-            if not state.finished
+            if not state.finished and head.kind is not Kind.CLOSED
         }
 
-    def commits(self, branch: str) -> Iterator[Commit]:
-        """Yield the versions of a branch that are not expired, newest first."""
-        gone = set(self._expired.get(branch, ()))
-        versions = [v for v in range(self.heads[branch].version, -1, -1) if v not in gone]
+    def commits(self, branch: str, without: Iterable[int] = ()) -> Iterator[Commit]:
+        """Yield the versions of a branch that are not expired, newest first.
+
+        Parameters
+        ----------
+        branch : str
+            The branch.
+        without : iterable of int
+            Versions to leave out as well.
+        """
+        gone = self._expired.get(branch, ())
+        out = set(without)
+        newest = self.heads[branch].version
+        versions = [v for v in range(newest, -1, -1) if v not in gone and v not in out]
         with ThreadPoolExecutor(REQUESTS) as pool:
             yield from pool.map(self.logs[branch].read, versions)
 
-    def attempts(self, homes: set[str]) -> dict[str, set[int]]:
-        """Return the attempts that any version names, by run."""
-        found: dict[str, set[int]] = {}
-        if not homes:
-            return found
+    def named(self, homes: set[str], without: Mapping[str, Sequence[int]] | None = None) -> Named:
+        """Return what all versions name that are not expired.
+
+        Parameters
+        ----------
+        homes : set of str
+            The runs whose chunks are asked for, as ``<branch>/<run>``.
+        without : mapping of str to sequence of int, optional
+            Versions to leave out as well, by branch.
+
+        Raises
+        ------
+        CorruptionError
+            A segment is damaged or lost: nobody knows what is needed.
+        """
+        found = Named()
         tables: dict[str, Table] = {}
         for branch in self.heads:
-            for commit in self.commits(branch):
+            for commit in self.commits(branch, (without or {}).get(branch, ())):
+                found.failures.update(ref.name for ref in commit.failures)
                 for ref in commit.segments:
                     tables.setdefault(ref.name, Table(self.logs[branch], ref, commit.version))
+        found.segments.update(tables)
+        if not homes:
+            return found
         with ThreadPoolExecutor(REQUESTS) as pool:
             for manifest in pool.map(_segment, tables.values()):
-                for number, home in enumerate(manifest.home if manifest else ()):
-                    if manifest and home in homes:
-                        names = np.unique(manifest.attempt[manifest.run == number])
-                        found.setdefault(home, set()).update(names.tolist())
+                if manifest is not None:
+                    found.add(manifest, homes)
         return found
 
 
-def branches(store: ObjectStore) -> list[str]:
-    """Return the names of all branches that have a log."""
-    found = []
-    for name in store.names(_LOGS):
-        try:
-            found.append(layout.valid_name("branch", name))
-        except InvalidInputError:
-            continue  # a foreign file is no branch
-    return found
+def delete_watched(store: ObjectStore, keys: Sequence[str], watch: Watch | None) -> None:
+    """Delete objects, many at the same time, and tell how far that has come."""
+    for start in range(0, len(keys), _STEP):
+        store.delete(keys[start : start + _STEP])
+        if watch is not None:
+            watch(min(start + _STEP, len(keys)), len(keys))
 
 
 def _segment(table: Table) -> Manifest | None:

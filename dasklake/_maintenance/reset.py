@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dasklake._format import layout
-from dasklake._maintenance.history import REQUESTS, Heads
+from dasklake._maintenance.history import (
+    REQUESTS,
+    Heads,
+    Named,
+    Watch,
+    delete_watched,
+    parse_object,
+)
 from dasklake._model.commit import RunState
 from dasklake._store.entries import abort
 from dasklake._store.heartbeat import is_alive
 from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore, temporary_target
+from dasklake._store.objects import ObjectStore
 from dasklake.exceptions import RunActiveError, UnsupportedStoreError
 
 __all__ = ["ResetReport", "reset"]
-
-#: Objects of an attempt: its chunks, and the table of its failures where they are many.
-_OBJECT = re.compile(r"\d+-(?P<epoch>\d+)-(?P<attempt>[0-9a-f]{16})-(?:\d+|failures)\.arrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,24 @@ class ResetReport:
         Their length.
     dry_run : bool
         True if nothing was changed.
+    uploads : int
+        Unfinished uploads of such objects whose parts were removed.
     """
 
     closed: Mapping[str, int]
     objects: tuple[str, ...]
     bytes: int
     dry_run: bool
+    uploads: int = 0
 
 
 def reset(
-    store: ObjectStore, log: Log, *, force: bool = False, dry_run: bool = False
+    store: ObjectStore,
+    log: Log,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    watch: Watch | None = None,
 ) -> ResetReport:
     """Close the unfinished runs and delete what they left uncommitted.
 
@@ -64,6 +75,8 @@ def reset(
         Also close runs that a living coordinator is writing: it stops.
     dry_run : bool, default False
         Change nothing; report what would be done.
+    watch : callable, optional
+        ``watch(done, total)`` is told how many of the objects are deleted.
 
     Returns
     -------
@@ -85,7 +98,7 @@ def reset(
     states = now.unfinished()
     found = _leftovers(store, logs, {home: _closing(state) for home, state in states.items()})
     wanted = [home for home, s in states.items() if found[home] or s.closed < s.epoch]
-    if force and (store.single_writer or any(h.single_writer for h in now.heads.values())):
+    if force and (store.single_writer or now.single_writer):
         raise UnsupportedStoreError(
             f"{store.url} is on storage without exclusive create, where a living writer cannot be "
             "stopped. Stop it yourself, then reset without force."
@@ -100,10 +113,13 @@ def reset(
         # and nothing of a closed epoch can be committed after it.
         found = _leftovers(store, logs, closed)
     objects = sorted(entry for home in closed for entry in found[home])
+    keys = [key for key, _ in objects]
+    uploads = _uploads(store, closed)
     if not dry_run:
-        store.delete(key for key, _ in objects)
+        delete_watched(store, keys, watch)
+        store.abandon(uploads)
     size = sum(size for _, size in objects)
-    return ResetReport(closed, tuple(key for key, _ in objects), size, dry_run)
+    return ResetReport(closed, tuple(keys), size, dry_run, len(uploads))
 
 
 def _closing(state: RunState) -> int:
@@ -145,19 +161,21 @@ def _leftovers(
     """Return the objects of closed epochs that no version names, by run."""
     listed = {home: store.walk(layout.data_prefix(home), temporary=True) for home in closing}
     # After the listing: what is listed and committed in between is then seen as committed.
-    named = Heads(store, logs).attempts(set(closing))
+    named = Heads(store, logs).named(set(closing)) if closing else Named()
     return {
-        home: [
-            (key, size)
-            for key, size in listed[home]
-            if _is_leftover(temporary_target(key) or key, closing[home], named.get(home, set()))
-        ]
+        home: [(key, size) for key, size in listed[home] if _is_leftover(key, closing, named)]
         for home in closing
     }
 
 
-def _is_leftover(key: str, closed: int, named: set[int]) -> bool:
-    match = _OBJECT.fullmatch(key.rpartition("/")[2])
-    if match is None:
+def _is_leftover(key: str, closing: Mapping[str, int], named: Named) -> bool:
+    name = parse_object(key)
+    if name is None or name.epoch > closing.get(name.home, 0):
         return False
-    return int(match["epoch"]) <= closed and int(match["attempt"], 16) not in named
+    return not named.has(name)
+
+
+def _uploads(store: ObjectStore, closed: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return the unfinished uploads of closed epochs."""
+    nothing = Named()
+    return [each for each in store.uploads("data") if _is_leftover(each[0], closed, nothing)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -11,18 +12,27 @@ import numpy as np
 from dasklake._format import layout
 from dasklake._format.chunk import ChunkHead
 from dasklake._format.segment import chunk_key_at, read_failures
-from dasklake._maintenance.history import MAIN, REQUESTS, Table, branches
+from dasklake._maintenance.history import REQUESTS, Table
 from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
-from dasklake._store.log import Log
+from dasklake._store.entries import branch_names
+from dasklake._store.log import MAIN, Log
 from dasklake._store.objects import ObjectStore
-from dasklake.exceptions import CorruptionError, ObjectNotFoundError, VersionNotFoundError
+from dasklake.exceptions import (
+    CorruptionError,
+    LakeError,
+    ObjectNotFoundError,
+    VersionNotFoundError,
+)
 
 __all__ = ["Damage", "VerifyReport", "verify"]
 
 #: Bytes of a chunk that are read at a time, and how many chunks at the same time.
 _WINDOW = 8 * 2**20
 _READERS = 4
+
+#: The object of a large schema, as messages name it.
+_SCHEMA = re.compile(r"_lake/schemas/[0-9a-f]{32}\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +141,9 @@ class _Verification:
 
     def run(self) -> VerifyReport:
         """Check commits, then the tables they name, then the chunks these name."""
-        names = {*branches(self.store), self.log.branch}
+        names = {*branch_names(self.store), self.log.branch}
         logs = {name: Log(self.store, name) for name in sorted(names)}
-        commits = {name: self._commits(each) for name, each in logs.items()}
+        commits = self._commits(logs)
         tables: dict[str, Table] = {}
         chunks: dict[str, _Chunk] = {}
         for branch, found in commits.items():
@@ -158,38 +168,65 @@ class _Verification:
             damaged=tuple(self.damaged),
         )
 
-    def _commits(self, log: Log) -> list[Commit]:
-        """Read the versions of a branch that are not expired, newest first."""
-        newest = log.head_version()
-        versions = range(-1 if newest is None else newest, -1, -1)
-        found: list[Commit] = []
-        later: Commit | None = None
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            for version, commit in zip(
-                versions, pool.map(lambda v: self._commit(log, v), versions), strict=True
-            ):
-                if commit and later and later.parent != commit.id:
-                    key = layout.commit_key(log.branch, later.version)
-                    problem = f"it was not built on version {version}"
-                    self.damaged.append(Damage(key, problem, log.branch, later.version))
-                later = commit
-                found += [commit] if commit else []
-        main = found[0] if log.branch == MAIN and found else None
-        if log.branch != MAIN:
-            main = Log(self.store).head()
-        gone = set(main.expired.get(log.branch, ())) if main else set()
-        return [commit for commit in found if commit.version not in gone]
+    def _commits(self, logs: Mapping[str, Log]) -> dict[str, list[Commit]]:
+        """Read the versions of all branches that are not expired, newest first."""
+        found: dict[str, list[Commit]] = {}
+        expired: Mapping[str, Container[int]] = {}
+        # What is expired is said on the main branch.
+        for branch in sorted(logs, key=lambda name: name != MAIN):
+            read = self._history(logs[branch])
+            commits = [commit for commit in read.values() if isinstance(commit, Commit)]
+            if branch == MAIN and commits:
+                expired = commits[0].expired
+            gone = expired.get(branch, ())
+            self._check_history(branch, read, gone)
+            found[branch] = [commit for commit in commits if commit.version not in gone]
+        return found
 
-    def _commit(self, log: Log, version: int) -> Commit | None:
+    def _history(self, log: Log) -> dict[int, Commit | LakeError]:
+        """Read all commits of a branch, newest first; errors in the place of those that are bad."""
+        newest = log.head_version()
+        if newest is None:
+            return {}
+
+        def read(version: int) -> Commit | LakeError:
+            try:
+                return log.read(version)
+            except (VersionNotFoundError, ObjectNotFoundError, CorruptionError) as error:
+                return error
+
         try:
-            return log.read(version)
-        except (VersionNotFoundError, ObjectNotFoundError, CorruptionError) as error:
-            key = layout.commit_key(log.branch, version)
-            problem = _problem(error, key)
-            if isinstance(error, ObjectNotFoundError):
-                problem = "the object that holds its schema is missing"
-            self.damaged.append(Damage(key, problem, log.branch, version))
-            return None
+            versions = log.versions(newest)[::-1]
+        except CorruptionError as error:
+            return {newest: error}
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            return dict(zip(versions, pool.map(read, versions), strict=True))
+
+    def _check_history(
+        self, branch: str, read: Mapping[int, Commit | LakeError], gone: Container[int]
+    ) -> None:
+        """Report bad commits, large schemas that are bad, and commits out of their order."""
+        later: Commit | None = None
+        for version, commit in read.items():
+            key = layout.commit_key(branch, version)
+            if isinstance(commit, Commit):
+                if later and later.parent != commit.id:
+                    problem = f"it was not built on version {version}"
+                    self._report(
+                        layout.commit_key(branch, later.version), problem, branch, later.version
+                    )
+                later = commit
+                continue
+            later = None
+            if isinstance(commit, ObjectNotFoundError) and version in gone:
+                continue  # the schema of a version that was given up
+            schema = _SCHEMA.search(str(commit))
+            key = schema.group() if schema else key
+            self._report(key, _problem(commit, key), branch, version)
+
+    def _report(self, key: str, problem: str, branch: str, version: int) -> None:
+        if all(found.key != key for found in self.damaged):
+            self.damaged.append(Damage(key, problem, branch, version))
 
     def _table(self, key: str, table: Table) -> tuple[Manifest | None, str]:
         """Read a segment or a table of failures."""
@@ -197,7 +234,7 @@ class _Verification:
         try:
             if key == layout.segment_key(table.ref.name):
                 return table.log.segment(table.ref), branch
-            read_failures(self.store.get(key), table.ref, key)
+            read_failures(self.store.get(key, table.ref.size), table.ref, key)
         except (ObjectNotFoundError, CorruptionError) as error:
             problem = _problem(error, key)
             if table.ref.samples:

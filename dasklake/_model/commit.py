@@ -8,7 +8,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from dasklake._model.keys import CredsKey
+from dasklake._model.past import Past
 from dasklake._model.schema import Schema
+from dasklake._model.versions import Versions
 
 __all__ = ["Commit", "Kind", "Plan", "Progress", "RunState", "SegmentRef", "Totals"]
 
@@ -25,11 +28,13 @@ class Kind(StrEnum):
     ABORT = "abort"
     EXPIRE = "expire"
     FENCE = "fence"
+    COMPACT = "compact"
     RESTORE = "restore"
     TAG = "tag"
     BRANCH = "branch"
     UNBRANCH = "unbranch"
     CLOSED = "closed"
+    CREDS = "creds"
 
     @property
     def is_data(self) -> bool:
@@ -53,6 +58,8 @@ class Plan:
         Digest of the input; None where only counts can be compared.
     overwrite : bool
         Whether the run's first data commit replaces what the lake held.
+    compaction : bool
+        Whether the run writes nothing new: it joins chunks of others.
     """
 
     partitions: int
@@ -60,6 +67,7 @@ class Plan:
     schema: str
     input_id: str | None
     overwrite: bool = False
+    compaction: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,8 @@ class RunState:
     finished : bool
         Whether every partition is committed.
     replaced : bool
-        Whether another writer's overwrite or restore removed its rows.
+        Whether it cannot go on: another writer's overwrite or restore removed its rows, or the
+        schema was changed after it was closed.
     overwrote : bool
         Whether its own overwrite is done.
     partitions, inputs, samples, failures, size : int
@@ -197,12 +206,22 @@ class Commit:
         What the version holds.
     progress : Progress or None
         Of the run, for its data commits.
-    tags, branches : mapping of str to list
-        Of the lake, kept on ``main``.
-    expired : mapping of str to list
-        Versions given up, by branch, kept on ``main``.
+    tags : mapping of str to list
+        Branch and version that each tag stands for; kept on ``main``.
+    branches : mapping of str to mapping
+        Where each branch but ``main`` comes from; kept on ``main``.
+    expired : mapping of str to Versions
+        Versions given up, by branch; kept on ``main``.
+    first_order : int
+        Smaller order numbers are those of rows that the branch began with.
+    past : mapping of str to Past
+        Of tensors that were added or renamed when the version held samples already.
+    creds : mapping of str to CredsKey
+        The credentials keys that links may name.
     single_writer : bool
         Whether the lake was made on a storage without exclusive create.
+    unknown : tuple of str
+        What a writer has to understand and this release does not: it may only be read.
     """
 
     version: int
@@ -222,5 +241,9 @@ class Commit:
     progress: Progress | None = None
     tags: Mapping[str, Any] = field(default_factory=dict)
     branches: Mapping[str, Any] = field(default_factory=dict)
-    expired: Mapping[str, Any] = field(default_factory=dict)
+    expired: Mapping[str, Versions] = field(default_factory=dict)
+    first_order: int = 0
+    past: Mapping[str, Past] = field(default_factory=dict)
+    creds: Mapping[str, CredsKey] = field(default_factory=dict)
     single_writer: bool = False
+    unknown: tuple[str, ...] = ()

@@ -58,6 +58,8 @@ class Failure:
         Its message, shortened.
     traceback : str
         Its traceback, shortened.
+    value : str or None
+        The input item as JSON, where it is small and comes back from that exactly.
     """
 
     run: str
@@ -69,6 +71,7 @@ class Failure:
     exception: str
     message: str
     traceback: str
+    value: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,11 @@ __all__ = ["Blob", "Layout", "Link", "Storage", "link", "shape_column", "storage
 #: Arrow counts the elements of a child array in 32 bits.
 _MOST_ELEMENTS = 2**31 - 1
 
-_LINK_TYPE = pa.struct([("url", pa.large_string()), ("creds_key", pa.string())])
+#: Fields of a link: what it says.
+_LINK = (("url", pa.large_string()), ("creds_key", pa.string()))
+
+#: What was found out about its target.
+_LINK_INFO = (("size", pa.int64()), ("etag", pa.large_string()), ("format", pa.large_string()))
 
 
 class Layout(StrEnum):
@@ -81,7 +85,9 @@ def storage_of(spec: TensorSpec) -> Storage:
     <Layout.BLOB: 'blob'>
     """
     if spec.linked:
-        return Storage(Layout.ARROW, _LINK_TYPE)
+        return Storage(Layout.ARROW, _link_type(spec))
+    if spec.sequence or spec.encoded or spec.kind.codec == "json":
+        return Storage(Layout.BLOB, pa.large_binary(), shape_type=_shape_type(spec))
     dtype = spec.numpy_dtype
     if dtype is None:
         return Storage(Layout.ARROW, spec.arrow_type)
@@ -94,9 +100,20 @@ def storage_of(spec: TensorSpec) -> Storage:
         if 0 < math.prod(shape) <= _MOST_ELEMENTS:
             column = pa.fixed_shape_tensor(pa.from_numpy_dtype(element), shape)
             return Storage(Layout.TENSOR, column, element, shape)
-    rank = None if spec.shape is None else len(spec.shape)
-    shapes = pa.list_(pa.int64()) if not rank else pa.list_(pa.int64(), rank)
-    return Storage(Layout.BLOB, pa.large_binary(), element, shape_type=shapes)
+    return Storage(Layout.BLOB, pa.large_binary(), element, shape_type=_shape_type(spec))
+
+
+def _shape_type(spec: TensorSpec) -> pa.DataType:
+    rank = None if spec.shape is None or spec.sequence else len(spec.shape)
+    return pa.list_(pa.int64(), rank) if rank else pa.list_(pa.int64())
+
+
+def _link_type(spec: TensorSpec) -> pa.DataType:
+    fields = list(_LINK)
+    if spec.create_shape_tensor:
+        axes = pa.list_(pa.int64(), len(spec.shape)) if spec.shape else pa.list_(pa.int64())
+        fields.append(("shape", axes))
+    return pa.struct([*fields, *(_LINK_INFO if spec.create_sample_info_tensor else ())])
 
 
 def _stored(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -11,16 +11,20 @@ number or time, ``shape=()``           its numpy dtype; the nullable one where `
 column of a table                      the dtype it had
 fixed shape                            ``arrow.fixed_shape_tensor``
 ragged, known rank                     nested lists
-``binary_mask``, or rank unknown       struct of the flat ``data`` and the ``shape``
-``image``                              the encoded bytes
+masks, pixels, or rank unknown         struct of the flat ``data`` and the ``shape``
+``image``, ``audio``, … as files       the bytes of the file
+``json``, ``list``                     the text of the JSON
+``tag``                                a list of strings
+``sequence[...]``, ``polygon``         a list of what the column of one item holds
 link                                   the URL
 =====================================  ==========================================================
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +32,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dasklake._format.columns import fixed_numbers, rows_of
+from dasklake._format.columns import ColumnBuilder, fixed_numbers, rows_of
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Layout, storage_of
 from dasklake.codecs.base import codec_for
+from dasklake.codecs.sequence import SequenceCodec
 
 __all__ = ["dtype_of", "series_of"]
 
@@ -46,16 +51,19 @@ _NULLABLE = {
 }
 _UNITS = ("s", "ms", "us", "ns")
 
+_TAGS = pd.ArrowDtype(pa.large_list(pa.large_string()))
+
+#: Htypes of pixels, of which nested lists would be many times as large.
+_MAPS = ("instance_label", "segment_mask")
+
 
 def dtype_of(spec: TensorSpec) -> Any:
     """Return the pandas dtype that a tensor's column has in a frame."""
     dtype = spec.numpy_dtype
-    if spec.linked:
-        return pd.StringDtype("pyarrow")
+    if spec.linked or spec.sequence or spec.encoded or spec.kind.codec == "json":
+        return _value_dtype(spec)
     if dtype is None:
         return _table_dtype(spec)
-    if spec.kind.codec == "image":
-        return pd.ArrowDtype(pa.large_binary())
     storage = storage_of(spec)
     if storage.layout is Layout.TENSOR and spec.shape != ():
         return pd.ArrowDtype(storage.type)
@@ -66,6 +74,15 @@ def dtype_of(spec: TensorSpec) -> Any:
     if spec.optional and dtype.name in _NULLABLE:
         return pd.api.types.pandas_dtype(_NULLABLE[dtype.name])
     return _unit(dtype)
+
+
+def _value_dtype(spec: TensorSpec) -> Any:
+    """Return the dtype of values that are neither numbers nor cells of a table."""
+    if spec.sequence:
+        return pd.ArrowDtype(pa.large_list(_items([], spec).type))
+    if spec.encoded:
+        return pd.ArrowDtype(pa.large_binary())
+    return _TAGS if spec.kind.name == "tag" else pd.StringDtype("pyarrow")
 
 
 def series_of(parts: Sequence[Part], spec: TensorSpec) -> pd.Series:
@@ -84,11 +101,14 @@ def series_of(parts: Sequence[Part], spec: TensorSpec) -> pd.Series:
         Of the dtype of :func:`dtype_of`, or its nullable kin where values are missing.
     """
     wanted = dtype_of(spec)
-    if isinstance(wanted, pd.ArrowDtype) and storage_of(spec).layout is Layout.BLOB:
-        whole = spec.kind.codec == "image"
-        arrays = [column if whole else _nested(column, shapes, spec) for column, shapes in parts]
-        return _arrow_series(arrays, wanted)
     columns = [column for column, _ in parts]
+    if spec.encoded:
+        return _arrow_series(columns, wanted)
+    if spec.kind.codec == "json" and not spec.sequence:
+        return _documents(columns, wanted)
+    if isinstance(wanted, pd.ArrowDtype) and storage_of(spec).layout is Layout.BLOB:
+        make = _sequences if spec.sequence else _nested
+        return _arrow_series([make(*part, spec) for part in parts], wanted)
     if spec.linked:
         columns = [pc.struct_field(column, "url") for column in columns]
     if spec.numpy_dtype is None or spec.linked:
@@ -137,6 +157,43 @@ def _arrow_series(columns: list[pa.Array], wanted: pd.ArrowDtype) -> pd.Series:
     return pd.Series(pd.arrays.ArrowExtensionArray(chunked))
 
 
+def _documents(columns: list[pa.Array], wanted: Any) -> pd.Series:
+    """Return texts of JSON as they are, and tags as lists."""
+    texts = [column.cast(pa.large_string()) for column in columns]
+    if not isinstance(wanted, pd.ArrowDtype):
+        return _table_series(texts, wanted)
+    kind = wanted.pyarrow_dtype
+    return _arrow_series(
+        [pa.array([v and json.loads(v) for v in text.to_pylist()], kind) for text in texts], wanted
+    )
+
+
+def _items(stored: list[Any], spec: TensorSpec) -> pa.Array:
+    """Return the items of lists as the column of their own spec has them."""
+    builder = ColumnBuilder("item", spec.item)
+    for each in stored:
+        builder.append(each)
+    columns = [column for _, column in builder.finish()]
+    part = (columns[0], columns[1] if len(columns) > 1 else None)
+    found = pa.array(series_of([part], spec.item), from_pandas=True)
+    found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    if isinstance(found, pa.ExtensionArray):
+        # Lists of tensors are more than most functions of Arrow know.
+        found = found.storage
+    return found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
+
+
+def _sequences(column: pa.Array, shapes: Any, spec: TensorSpec) -> pa.Array:
+    """Return lists of any values, as lists of what the column of one item holds."""
+    codec = cast("SequenceCodec", codec_for(spec))
+    rows = [
+        None if each is None else list(codec.items(each)) for each in rows_of(column, shapes, spec)
+    ]
+    values = _items([item for row in rows if row is not None for item in row], spec)
+    sizes = np.array([0 if row is None else len(row) for row in rows], np.int64)
+    return _lists(values, sizes, np.array([row is None for row in rows], bool))
+
+
 def _scalars(parts: Sequence[Part], spec: TensorSpec, wanted: Any) -> pd.Series:
     missing = np.concatenate([c.is_null().to_numpy(zero_copy_only=False) for c, _ in parts])
     numbers = np.concatenate([_numbers(column, shapes, spec) for column, shapes in parts])
@@ -162,7 +219,7 @@ def _numbers(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) -> npt
         stored = rows_of(column, shapes, spec)
         return np.array([0 if each is None else codec.decode(each) for each in stored], dtype)
     numbers = fixed_numbers(column, spec)
-    return numbers.reshape(len(column), -1).view(dtype).reshape(len(column)).copy()
+    return numbers.view(dtype).reshape(len(column)).copy()
 
 
 def _element(spec: TensorSpec) -> tuple[pa.DataType, np.dtype[Any]]:
@@ -177,10 +234,10 @@ def _element(spec: TensorSpec) -> tuple[pa.DataType, np.dtype[Any]]:
 def _axes(spec: TensorSpec) -> tuple[int | None, ...] | None:
     """Return the axes of the nested lists; None where there is only flat data and a shape.
 
-    Lists of lists have to have a known depth, and of a mask's pixels they would be larger than the
-    mask. A class label of any rank is a list of labels.
+    Lists of lists have to have a known depth, and of pixels they would be many times as large. A
+    class label of any rank is a list of labels.
     """
-    if spec.kind.codec == "mask":
+    if spec.kind.codec in ("mask", "image") or spec.kind.name in _MAPS:
         return None
     return (None,) if spec.shape is None and spec.kind.name == "class_label" else spec.shape
 

@@ -10,9 +10,11 @@ import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
 from dask.base import tokenize
+from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.utils import parse_bytes
 
+from dasklake._read.links import Problem, check_rows
 from dasklake._read.partition import (
     Origin,
     array_blocks,
@@ -25,7 +27,7 @@ from dasklake._read.partition import (
 from dasklake._read.plan import ChunkPlace
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["block_bytes", "to_array", "to_bag", "to_dataframe"]
+__all__ = ["block_bytes", "to_array", "to_bag", "to_dataframe", "to_problems"]
 
 _Groups = Sequence[tuple[ChunkPlace, ...]]
 
@@ -126,3 +128,18 @@ def _frame(part: _Places, *, origin: Origin, columns: Sequence[str]) -> Any:
 
 def _array(part: _Places, origin: Origin, names: _Names) -> Any:
     return read_array(part.places, origin, names.names[0])
+
+
+def to_problems(origin: Origin, groups: _Groups, names: Sequence[str], *, decode: bool) -> Delayed:
+    """Return what is wrong with the links of some tensors: a list for each partition."""
+
+    def check(places: _Places) -> list[Problem]:
+        specs = {name: origin.schema[name] for name in names}
+        first = places.places[0].first
+        samples = read_rows(origin, places.places, names)
+        return check_rows(samples, first, specs, decode=decode)
+
+    # The results are small, the partitions many: they come back as one value.
+    tasks = [delayed(check, pure=False)(_Places(group)) for group in groups]
+    together: Delayed = delayed(list, pure=False)(tasks)
+    return together

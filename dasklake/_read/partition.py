@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dasklake._format.columns import fixed_numbers, rows_of
+from dasklake._format.columns import fixed_numbers, missing_column, rows_of
 from dasklake._model.commit import Commit
+from dasklake._model.keys import renamed_keys
+from dasklake._model.past import Past
 from dasklake._model.schema import Schema, TensorSpec
-from dasklake._model.values import Layout, Link, shape_column, storage_of
+from dasklake._model.values import Layout, Link, storage_of
+from dasklake._read.damage import OnCorrupt, warn_once
 from dasklake._read.frames import Part, dtype_of, series_of
-from dasklake._read.links import LinkedImage
+from dasklake._read.links import linked
+from dasklake._read.parts import checked_part
 from dasklake._read.plan import ChunkPlace
-from dasklake._read.source import OpenChunk
+from dasklake._read.source import MISFITS, OpenChunk
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
 from dasklake.codecs.base import Codec, codec_for
-from dasklake.exceptions import InvalidInputError, LakeError, ObjectNotFoundError, SampleError
+from dasklake.codecs.packing import most_decoded
+from dasklake.exceptions import (
+    CorruptionError,
+    InvalidInputError,
+    LakeError,
+    ObjectNotFoundError,
+    SampleError,
+)
 
 __all__ = [
     "Decoder",
@@ -33,6 +46,10 @@ __all__ = [
     "read_frame",
     "read_rows",
 ]
+
+
+#: Kinds of dtypes that have something to stand for no value.
+_WITH_NONE = "fcmM"
 
 
 class Origin:
@@ -47,31 +64,68 @@ class Origin:
         The lake's objects.
     commit : Commit
         The version.
+    on_corrupt : "raise" or "skip", default "raise"
+        Whether a damaged chunk is an error, or a warning and its rows are left out.
     """
 
-    def __init__(self, store: ObjectStore, commit: Commit) -> None:
+    def __init__(self, store: ObjectStore, commit: Commit, on_corrupt: OnCorrupt = "raise") -> None:
         self.store = store
         self.branch = commit.branch
         self.version = commit.version
         self.id = commit.id
-        _schemas.put(self.id, commit.schema)
+        self.samples = commit.totals.samples
+        self.on_corrupt = on_corrupt
+        _schemas.put(self.id, _description(commit))
 
     def __dask_tokenize__(self) -> Any:
         # What a version holds never changes; where it lies tells copies apart.
-        return ("dasklake-version", self.store.url, self.branch, self.version, self.id)
+        place = (self.store.url, self.branch, self.version, self.id)
+        return ("dasklake-version", *place, self.on_corrupt)
 
     @property
     def schema(self) -> Schema:
         """The tensors of the version."""
+        return self._described[0]
+
+    @property
+    def _described(self) -> _Described:
         found = _schemas.get(self.id)
         if found is None:
-            found = Log(self.store, self.branch).read(self.version).schema
+            commit = Log(self.store, self.branch).read(self.version)
+            found = _description(commit)
             _schemas.put(self.id, found)
         return found
+
+    def length(self, names: Iterable[str]) -> int:
+        """Return the number of samples of the shortest of some tensors.
+
+        A tensor that was added later begins to count when samples that have it are written.
+        """
+        past = self._described[1]
+        new = past and any(name in past and past[name].since >= self.samples for name in names)
+        return 0 if new else self.samples
+
+    def stored_name(self, name: str, place: ChunkPlace) -> str | None:
+        """Return what a chunk calls a tensor of the version; None where it does not have it."""
+        past = self._described[1].get(name)
+        return name if past is None else past.name_at(name, place.first)
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Credentials keys that were renamed."""
+        return self._described[2]
 
     def missing(self, key: str) -> LakeError:
         """Say why an object of the version is not there: expired, or lost."""
         return Log(self.store, self.branch).missing(self.version, key)
+
+
+#: The tensors of a version, what they were before, and the new names of credentials keys.
+_Described = tuple[Schema, Mapping[str, Past], Mapping[str, str]]
+
+
+def _description(commit: Commit) -> _Described:
+    return commit.schema, commit.past, renamed_keys(commit.creds)
 
 
 class _Schemas:
@@ -80,13 +134,13 @@ class _Schemas:
     def __init__(self, most: int = 32) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._found: dict[str, Schema] = {}
+        self._found: dict[str, _Described] = {}
 
-    def get(self, commit: str) -> Schema | None:
+    def get(self, commit: str) -> _Described | None:
         """Return a schema; None where it is not here."""
         return self._found.get(commit)
 
-    def put(self, commit: str, schema: Schema) -> None:
+    def put(self, commit: str, schema: _Described) -> None:
         """Keep a schema, in the place of the oldest where there are too many."""
         with self._lock:
             self._found.pop(commit, None)
@@ -105,9 +159,13 @@ class Decoder:
     ----------
     schema : mapping of str to TensorSpec
         The tensors.
+    keys : mapping of str to str
+        Credentials keys that were renamed.
     """
 
-    def __init__(self, schema: Mapping[str, TensorSpec]) -> None:
+    def __init__(self, schema: Mapping[str, TensorSpec], keys: Mapping[str, str]) -> None:
+        self._specs = schema
+        self._keys = keys
         self._codecs: dict[str, Codec] = {name: codec_for(spec) for name, spec in schema.items()}
 
     def decode(self, name: str, stored: Any, sample: int) -> Any:
@@ -124,7 +182,18 @@ class Decoder:
             value = self._codecs[name].decode(stored)
         except SampleError as error:
             raise SampleError(error.message, tensor=name, sample=str(sample)) from error
-        return LinkedImage.of(value) if isinstance(value, Link) else value
+        except LakeError:
+            raise
+        except MISFITS as error:
+            raise CorruptionError(
+                f"Tensor {name!r} of sample {sample} is not what the schema says ({error}). Restore "
+                "its chunk from a copy; `dasklake verify` names it where it was changed."
+            ) from error
+        if isinstance(value, Link):
+            return linked(self._specs[name], stored, self._keys)
+        if isinstance(value, list) and value and isinstance(value[0], Link):
+            return [linked(self._specs[name], asdict(each), self._keys) for each in value]
+        return value
 
 
 def open_chunk(origin: Origin, place: ChunkPlace, *, whole: bool = False) -> OpenChunk:
@@ -143,20 +212,42 @@ def open_chunk(origin: Origin, place: ChunkPlace, *, whole: bool = False) -> Ope
         raise origin.missing(place.key) from error
 
 
-def _columns(origin: Origin, place: ChunkPlace, names: Sequence[str]) -> dict[str, Part]:
-    """Fetch all that a chunk holds of some tensors."""
+def _columns(origin: Origin, place: ChunkPlace, names: Sequence[str]) -> dict[str, Part | None]:
+    """Fetch all that a chunk holds of some tensors; None for those that were added later."""
+    called = {name: origin.stored_name(name, place) for name in names}
+    held = [name for name in called.values() if name is not None]
+    if not held:
+        return dict.fromkeys(names)
     chunk = open_chunk(origin, place, whole=len(names) == len(origin.schema))
     try:
-        chunk.load_tensors(names)
+        chunk.load_tensors(held)
     except ObjectNotFoundError as error:
         raise origin.missing(place.key) from error
-    batch = chunk.head.batch
-    known = set(batch.schema.names)
-    found = {}
-    for name in names:
-        shapes = shape_column(name)
-        found[name] = (batch.column(name), batch.column(shapes) if shapes in known else None)
-    return found
+    schema = origin.schema
+    return {
+        name: None if column is None else checked_part(chunk, column, schema[name])
+        for name, column in called.items()
+    }
+
+
+def _kept(
+    origin: Origin, places: Sequence[ChunkPlace], names: Sequence[str]
+) -> Iterator[tuple[ChunkPlace, dict[str, Part | None]]]:
+    """Yield what chunks hold of some tensors, without those that are damaged if they may be."""
+    for place in places:
+        try:
+            columns = _columns(origin, place, names)
+        except CorruptionError as error:
+            if origin.on_corrupt == "raise":
+                raise
+            warn_once(origin.store.url, place, error)
+            continue
+        yield place, columns
+
+
+def _values(part: Part | None, spec: TensorSpec, rows: int) -> Iterable[Any]:
+    """Return what each sample of a chunk stores of a tensor; None for no value."""
+    return repeat(None, rows) if part is None else rows_of(*part, spec)
 
 
 def read_rows(
@@ -165,10 +256,9 @@ def read_rows(
     """Yield the samples of some chunks, in order."""
     schema = origin.schema
     names = list(schema) if names is None else names
-    decoder = Decoder({name: schema[name] for name in names})
-    for place in places:
-        columns = _columns(origin, place, names)
-        stored = [rows_of(*columns[name], schema[name]) for name in names]
+    decoder = Decoder({name: schema[name] for name in names}, origin.keys)
+    for place, columns in _kept(origin, places, names):
+        stored = [_values(columns[name], schema[name], place.rows) for name in names]
         for sample, row in enumerate(zip(*stored, strict=True), place.first):
             yield {
                 name: decoder.decode(name, value, sample)
@@ -182,15 +272,38 @@ def read_frame(
     """Return one partition of a frame, indexed by the place in the version."""
     schema = origin.schema
     names = list(schema) if columns is None else list(columns)
-    if not places:
+    read = list(_kept(origin, places, names))
+    if not read:
         return empty_frame(schema, names)
-    read = [_columns(origin, place, names) for place in places]
-    first = places[0].first
-    index = pd.RangeIndex(first, first + sum(place.rows for place in places))
-    series = {name: series_of([part[name] for part in read], schema[name]) for name in names}
+    series = {}
+    for name in names:
+        spec = schema[name]
+        parts = [columns[name] or missing_column(spec, place.rows) for place, columns in read]
+        try:
+            series[name] = series_of(parts, spec)
+        except LakeError:
+            raise
+        except MISFITS as error:
+            raise _misfit(error, name, [place for place, _ in read]) from error
     frame = pd.DataFrame(series, columns=pd.Index(names), copy=False)
-    frame.index = index
+    frame.index = _index([place for place, _ in read])
     return frame
+
+
+def _index(places: Sequence[ChunkPlace]) -> pd.Index:
+    """Return the places of the samples of some chunks in the version."""
+    spans = [(place.first, place.first + place.rows) for place in places]
+    if all(a[1] == b[0] for a, b in pairwise(spans)):
+        return pd.RangeIndex(spans[0][0], spans[-1][1])
+    return pd.Index(np.concatenate([np.arange(*span, dtype=np.int64) for span in spans]))
+
+
+def _misfit(error: Exception, name: str, places: Sequence[ChunkPlace]) -> CorruptionError:
+    """Say that chunks do not hold what the schema says."""
+    return CorruptionError(
+        f"Tensor {name!r} of samples {places[0].first} to {places[-1].first + places[-1].rows - 1} "
+        f"is not what the schema says ({error}). Restore {places[0].key} and those after it."
+    )
 
 
 def empty_frame(schema: Schema, names: Sequence[str]) -> pd.DataFrame:
@@ -210,11 +323,25 @@ def read_array(places: Sequence[ChunkPlace], origin: Origin, name: str) -> npt.N
     spec = origin.schema[name]
     shape = array_shape(name, spec)
     dtype = np.dtype(str(spec.dtype))
-    found = np.empty((sum(place.rows for place in places), *shape), dtype)
+    rows = sum(place.rows for place in places)
+    wanted = rows * math.prod(shape) * dtype.itemsize
+    if wanted > most_decoded(sum(place.size for place in places)):
+        raise _misfit(ValueError(f"{wanted} bytes"), name, places)
+    found = np.empty((rows, *shape), dtype)
     at = 0
     for place in places:
-        column, shapes = _columns(origin, place, [name])[name]
         block = found[at : at + place.rows]
+        at += place.rows
+        try:
+            part = _columns(origin, place, [name])[name]
+        except CorruptionError as error:
+            # The shape was promised: only what can stand for no value can be left out.
+            if origin.on_corrupt == "raise" or dtype.kind not in _WITH_NONE:
+                raise
+            warn_once(origin.store.url, place, error)
+            block[...] = _none(dtype)
+            continue
+        column, shapes = missing_column(spec, place.rows) if part is None else part
         if storage_of(spec).layout is Layout.BLOB:
             codec = codec_for(spec)
             for i, stored in enumerate(rows_of(column, shapes, spec)):
@@ -224,7 +351,6 @@ def read_array(places: Sequence[ChunkPlace], origin: Origin, name: str) -> npt.N
             flat = np.ascontiguousarray(fixed_numbers(column, spec)).reshape(place.rows, -1)
             block[...] = flat.view(dtype).reshape(block.shape)
         _blank(block, column, place, name)
-        at += place.rows
     return found
 
 
@@ -254,10 +380,15 @@ def _blank(block: npt.NDArray[Any], column: Any, place: ChunkPlace, name: str) -
     if not column.null_count:
         return
     missing = column.is_null().to_numpy(zero_copy_only=False)
-    if block.dtype.kind not in "fcmM":
+    if block.dtype.kind not in _WITH_NONE:
         row = place.first + int(np.flatnonzero(missing)[0])
         raise InvalidInputError(
             f"Tensor {name!r} has no value in sample {row}, and {block.dtype} has nothing to stand "
             "for that. Use to_dask_bag() or to_dask_dataframe()."
         )
-    block[missing] = "NaT" if block.dtype.kind in "mM" else math.nan
+    block[missing] = _none(block.dtype)
+
+
+def _none(dtype: np.dtype[Any]) -> Any:
+    """Return what stands for no value."""
+    return "NaT" if dtype.kind in "mM" else math.nan

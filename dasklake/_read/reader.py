@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
+from dasklake._read.damage import OnCorrupt, warn_once
 from dasklake._read.partition import Decoder, Origin, open_chunk, read_rows
 from dasklake._read.plan import ChunkPlace, ReadPlan
-from dasklake._read.rows import RowReader
+from dasklake._read.rows import RowReader, Shape
 from dasklake._read.source import ChunkCache
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
 from dasklake.exceptions import (
+    CorruptionError,
     InvalidInputError,
     ObjectNotFoundError,
     VersionExpiredError,
@@ -47,11 +49,12 @@ class Reader:
         self._manifest = manifest
         self._plan: ReadPlan | None = None
         self.schema = origin.schema
-        self._decoder = Decoder(self.schema)
+        self._decoder = Decoder(self.schema, origin.keys)
         self._cache = ChunkCache(self._open)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.origin.store, self.origin.branch, self.origin.version)
+        origin = self.origin
+        return _again, (origin.store, origin.branch, origin.version, origin.on_corrupt)
 
     @property
     def plan(self) -> ReadPlan:
@@ -60,9 +63,11 @@ class Reader:
             self._plan = ReadPlan(self._manifest())
         return self._plan
 
-    def groups(self, blocksize: int | None = None) -> list[tuple[ChunkPlace, ...]]:
-        """Return the chunks, joined up to ``blocksize`` bytes."""
-        return self.plan.groups(blocksize)
+    def groups(
+        self, names: Iterable[str], blocksize: int | None = None
+    ) -> list[tuple[ChunkPlace, ...]]:
+        """Return the chunks of some tensors, joined up to ``blocksize`` bytes."""
+        return self.plan.groups(blocksize) if self.origin.length(names) else []
 
     def names(self, columns: Any = None) -> list[str]:
         """Return the names of the tensors that were asked for; all for None.
@@ -89,9 +94,13 @@ class Reader:
         return names
 
     def stream(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield all samples, chunk by chunk."""
-        for group in self.groups():
-            yield from read_rows(self.origin, group, names)
+        """Return all samples, chunk by chunk.
+
+        The segments are read at once: before a list makes room for as many samples as the commit
+        says there are.
+        """
+        groups = self.groups(names)
+        return (sample for group in groups for sample in read_rows(self.origin, group, names))
 
     def one(self, row: int, names: Sequence[str]) -> list[Any]:
         """Return the values of one sample."""
@@ -106,7 +115,10 @@ class Reader:
         return self._using(number, lambda reader: reader.read(place, names))
 
     def many(self, rows: Sequence[int], names: Sequence[str]) -> Iterator[list[Any]]:
-        """Yield the values of some samples; neighbours of one chunk are fetched together."""
+        """Yield the values of some samples; neighbours of one chunk are fetched together.
+
+        Those of damaged chunks are left out if they may be.
+        """
         located = [self.plan.locate(row) for row in rows]
         begin = 0
         while begin < len(rows):
@@ -115,8 +127,8 @@ class Reader:
             while end < len(rows) and located[end][0] == number:
                 end += 1
             places = [place for _, place in located[begin:end]]
-            found = self._using(number, partial(RowReader.read_many, rows=places, names=names))
-            for row, stored in zip(rows[begin:end], found, strict=True):
+            found = self._kept(number, partial(RowReader.read_many, rows=places, names=names))
+            for row, stored in zip(rows[begin:end], found or (), strict=found is not None):
                 pairs = zip(names, stored, strict=True)
                 yield [self._decoder.decode(name, each, row) for name, each in pairs]
             begin = end
@@ -134,8 +146,8 @@ class Reader:
         Returns
         -------
         numpy.ndarray or None
-            Axis 0 = samples; None where they are not stored as numbers of one shape, or one has
-            no value.
+            Axis 0 = samples; None where they are not stored as numbers of one shape, one has no
+            value, or some have to be left out.
         """
         parts = []
         row = rows.start
@@ -143,12 +155,28 @@ class Reader:
             number, begin = self.plan.locate(row)
             end = min(begin + rows.stop - row, self.plan.place(number).rows)
             read = partial(RowReader.block, begin=begin, end=end, name=name)
-            part = self._using(number, read)
+            part = self._kept(number, read)
             if part is None:
                 return None
             parts.append(part)
             row += end - begin
         return np.concatenate(parts)
+
+    def _kept(self, number: int, read: Callable[[RowReader], _T]) -> _T | None:
+        """Read from a chunk; None where it is damaged, if it may be."""
+        try:
+            return self._using(number, read)
+        except CorruptionError as error:
+            if self.origin.on_corrupt == "raise":
+                raise
+            warn_once(self.origin.store.url, self.plan.place(number), error)
+            return None
+
+    def shapes(self, name: str) -> Iterator[Shape | None]:
+        """Yield the shape of each value of a tensor; None for no value."""
+        for group in self.groups([name]):
+            for place in group:
+                yield from self._rows(place).shapes(name)
 
     def _using(self, number: int, read: Callable[[RowReader], _T]) -> _T:
         """Read from a chunk, and say why where it is not there."""
@@ -161,17 +189,21 @@ class Reader:
         return found
 
     def _open(self, number: int) -> RowReader:
-        return RowReader(open_chunk(self.origin, self.plan.place(number)), self.schema)
+        return self._rows(self.plan.place(number))
+
+    def _rows(self, place: ChunkPlace) -> RowReader:
+        stored = partial(self.origin.stored_name, place=place)
+        return RowReader(open_chunk(self.origin, place), self.schema, stored)
 
 
-def reader_of(log: Log, commit: Commit) -> Reader:
+def reader_of(log: Log, commit: Commit, on_corrupt: OnCorrupt = "raise") -> Reader:
     """Return a reader of a version."""
-    return Reader(Origin(log.store, commit), partial(log.manifest, commit))
+    return Reader(Origin(log.store, commit, on_corrupt), partial(log.manifest, commit))
 
 
-def _again(store: ObjectStore, branch: str, version: int) -> Reader:
+def _again(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Reader:
     log = Log(store, branch)
-    return reader_of(log, commit_of(log, version))
+    return reader_of(log, commit_of(log, version), on_corrupt)
 
 
 def row_asked(item: Any, length: int) -> int:

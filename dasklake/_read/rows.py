@@ -7,7 +7,8 @@ point to. Both steps ask the chunk to fetch pages; pages that are there cost not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,11 +17,14 @@ import pyarrow as pa
 
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Blob, Layout, shape_column, storage_of
-from dasklake._read.source import OpenChunk
+from dasklake._read.source import MISFITS, OpenChunk, typed_column
+from dasklake.exceptions import InvalidInputError
 
 __all__ = ["RowReader"]
 
 _Range = tuple[int, int]
+
+Shape = tuple[int, ...]
 
 
 class _Column(Protocol):
@@ -29,7 +33,7 @@ class _Column(Protocol):
     def known(self, row: int) -> list[_Range]:
         """Return the parts whose places follow from the row's number."""
 
-    def pointed(self, row: int) -> _Range | None:
+    def pointed(self, row: int) -> Sequence[_Range]:
         """Return the bytes that the known parts point to."""
 
     def value(self, row: int) -> Any:
@@ -45,11 +49,19 @@ class RowReader:
         The chunk.
     specs : mapping of str to TensorSpec
         The tensors.
+    stored : callable
+        Returns what the chunk calls a tensor; None where it does not have it.
     """
 
-    def __init__(self, chunk: OpenChunk, specs: Mapping[str, TensorSpec]) -> None:
+    def __init__(
+        self,
+        chunk: OpenChunk,
+        specs: Mapping[str, TensorSpec],
+        stored: Callable[[str], str | None] = lambda name: name,
+    ) -> None:
         self.chunk = chunk
         self._specs = specs
+        self._stored = stored
         self._columns: dict[str, _Column] = {}
 
     def read(self, row: int, names: Sequence[str]) -> list[Any]:
@@ -57,18 +69,23 @@ class RowReader:
         columns = [self._columns.get(name) or self._open(name) for name in names]
         load = self.chunk.load
         load([part for column in columns for part in column.known(row)])
-        pointed = [part for column in columns if (part := column.pointed(row)) is not None]
-        if pointed:
-            load(pointed)
-        return [column.value(row) for column in columns]
+        try:
+            pointed = [part for column in columns for part in column.pointed(row)]
+            if pointed:
+                load(pointed)
+            return [column.value(row) for column in columns]
+        except MISFITS as error:
+            raise self.chunk.misfit(error) from error
 
     def read_many(self, rows: Sequence[int], names: Sequence[str]) -> list[list[Any]]:
         """Return what each tensor stores for some rows, fetched together."""
         columns = [self._columns.get(name) or self._open(name) for name in names]
         self.chunk.load([part for c in columns for row in rows for part in c.known(row)])
-        pointed = [part for c in columns for row in rows if (part := c.pointed(row)) is not None]
-        self.chunk.load(pointed)
-        return [[column.value(row) for column in columns] for row in rows]
+        try:
+            self.chunk.load([part for c in columns for row in rows for part in c.pointed(row)])
+            return [[column.value(row) for column in columns] for row in rows]
+        except MISFITS as error:
+            raise self.chunk.misfit(error) from error
 
     def block(self, begin: int, end: int, name: str) -> npt.NDArray[Any] | None:
         """Return the numbers of consecutive rows, still those of the chunk.
@@ -81,17 +98,46 @@ class RowReader:
         self.chunk.load(column.span(begin, end))
         return column.view[begin:end] if column.validity.all(begin, end) else None
 
+    def shapes(self, name: str) -> list[Shape | None]:
+        """Return the shape of each row's value, whose bytes are not fetched; None for no value.
+
+        Raises
+        ------
+        InvalidInputError
+            Shapes are not stored.
+        """
+        column = self._columns.get(name) or self._open(name)
+        rows = range(self.chunk.place.rows)
+        if isinstance(column, _Nothing):
+            return [None] * len(rows)
+        if isinstance(column, _Blobs | _Links | _Numbers) and column.shaped:
+            first, last = column.shape_parts(rows[0]), column.shape_parts(rows[-1])
+            self.chunk.load([(a[0], b[1]) for a, b in zip(first, last, strict=True)])
+            has = column.validity.has
+            return [column.shape(row) if has(row) else None for row in rows]
+        raise InvalidInputError(
+            f"The shapes of tensor {name!r} are not stored. Those of links are where they were "
+            "written with verify=True."
+        )
+
     def _open(self, name: str) -> _Column:
-        column = self._columns[name] = self._column(name)
+        try:
+            column = self._columns[name] = self._column(name)
+        except MISFITS as error:
+            raise self.chunk.misfit(error) from error
         return column
 
     def _column(self, name: str) -> _Column:
         memory = self.chunk.head.memory
         batch = self.chunk.head.batch
         storage = storage_of(self._specs[name])
-        column = batch.column(name)
+        stored = self._stored(name)
+        if stored is None:
+            return _Nothing()
+        column = typed_column(batch, stored, storage.type)
         if storage.layout is Layout.BLOB:
-            return _Blobs(memory, column, batch.column(shape_column(name)))
+            shapes = typed_column(batch, shape_column(stored), storage.shape_type)
+            return _Blobs(memory, column, shapes)
         if storage.layout is Layout.TENSOR:
             flat = column.storage.values
             return _Numbers(memory, column.storage, flat, storage.element, storage.shape)
@@ -103,7 +149,22 @@ class RowReader:
             return _Strings(memory, column)
         if self._specs[name].linked:
             return _Links(memory, column)
-        return _Whole(column, self.chunk.head.spans(name))
+        return _Whole(column, self.chunk.head.spans(stored))
+
+
+class _Nothing:
+    """A tensor that the chunk does not have, because it was added later."""
+
+    def known(self, row: int) -> list[_Range]:  # noqa: ARG002 # nothing lies anywhere
+        """Nothing."""
+        return []
+
+    def pointed(self, row: int) -> Sequence[_Range]:  # noqa: ARG002 # the same for every row
+        """Nothing."""
+        return ()
+
+    def value(self, row: int) -> Any:
+        """No value."""
 
 
 class _Validity:
@@ -111,7 +172,7 @@ class _Validity:
 
     def __init__(self, memory: npt.NDArray[np.uint8], column: Any) -> None:
         self.memory = memory
-        self.start = _start(memory, column.buffers()[0])
+        self.start = _start(memory, column.buffers()[0], -(-len(column) // 8))
 
     def part(self, row: int) -> list[_Range]:
         """Return where the row's bit lies."""
@@ -141,13 +202,23 @@ class _Numbers:
         shape: tuple[int, ...],
     ) -> None:
         self.validity = _Validity(memory, column)
-        self.start = _start(memory, flat.buffers()[1]) or 0
-        self.width = int(np.prod(shape)) * element.itemsize
+        self.width = math.prod(shape) * element.itemsize
         self.scalar = not shape
         count = len(column)
+        self.start = _start(memory, flat.buffers()[1], count * self.width) or 0
         self.view = memory[self.start : self.start + count * self.width].view(element)
         if shape:
             self.view = self.view.reshape(count, *shape)
+        self._shape = shape
+        self.shaped = True
+
+    def shape_parts(self, row: int) -> list[_Range]:
+        """Return where validity lies."""
+        return self.validity.part(row)
+
+    def shape(self, row: int) -> Shape:  # noqa: ARG002 # the same for every row
+        """Return the shape of a value."""
+        return self._shape
 
     def known(self, row: int) -> list[_Range]:
         """Return where validity and numbers lie."""
@@ -159,8 +230,9 @@ class _Numbers:
         pairs = zip(self.known(begin), self.known(end - 1), strict=True)
         return [(first[0], last[1]) for first, last in pairs]
 
-    def pointed(self, row: int) -> _Range | None:
+    def pointed(self, row: int) -> Sequence[_Range]:  # noqa: ARG002 # the same for every row
         """Nothing."""
+        return ()
 
     def value(self, row: int) -> Any:
         """Return a scalar, or an array of its own."""
@@ -175,15 +247,16 @@ class _Bits:
     def __init__(self, memory: npt.NDArray[np.uint8], column: Any) -> None:
         self.memory = memory
         self.validity = _Validity(memory, column)
-        self.start = _start(memory, column.buffers()[1]) or 0
+        self.start = _start(memory, column.buffers()[1], -(-len(column) // 8)) or 0
 
     def known(self, row: int) -> list[_Range]:
         """Return where validity and the bit lie."""
         place = self.start + (row >> 3)
         return [*self.validity.part(row), (place, place + 1)]
 
-    def pointed(self, row: int) -> _Range | None:
+    def pointed(self, row: int) -> Sequence[_Range]:  # noqa: ARG002 # the same for every row
         """Nothing."""
+        return ()
 
     def value(self, row: int) -> Any:
         """Return a bool."""
@@ -203,20 +276,23 @@ class _Bytes:
         kind = column.type
         long = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
         self.width = 8 if long else 4
-        self.at = _start(memory, offsets) or 0
-        end = self.at + (len(column) + 1) * self.width
-        self.offsets = memory[self.at : end].view(np.int64 if long else np.int32)
-        self.start = _start(memory, data) or 0
+        size = (len(column) + 1) * self.width if len(column) else 0
+        self.at = _start(memory, offsets, size) or 0
+        self.offsets = memory[self.at : self.at + size].view(np.int64 if long else np.int32)
+        self.start = _start(memory, data, 0) or 0
+        self.size = 0 if data is None else data.size
 
     def known(self, row: int) -> list[_Range]:
         """Return where validity and two offsets lie."""
         begin = self.at + row * self.width
         return [*self.validity.part(row), (begin, begin + 2 * self.width)]
 
-    def pointed(self, row: int) -> _Range | None:
+    def pointed(self, row: int) -> Sequence[_Range]:
         """Return where the bytes lie."""
         begin, end = self.offsets[row : row + 2].tolist()
-        return (self.start + begin, self.start + end)
+        if not 0 <= begin <= end <= self.size:
+            raise ValueError("a value lies outside of its column")
+        return ((self.start + begin, self.start + end),)
 
     def piece(self, row: int) -> memoryview:
         """Return the bytes, still those of the chunk."""
@@ -243,6 +319,16 @@ class _Blobs(_Bytes):
             else _FreeShapes(memory, shapes)
         )
 
+        self.shaped = True
+
+    def shape_parts(self, row: int) -> list[_Range]:
+        """Return where validity and shape lie."""
+        return [*self.validity.part(row), *self.shapes.known(row)]
+
+    def shape(self, row: int) -> Shape:
+        """Return the shape of a value."""
+        return self.shapes.value(row)
+
     def known(self, row: int) -> list[_Range]:
         """Return where validity, offsets and shape lie."""
         return [*super().known(row), *self.shapes.known(row)]
@@ -260,7 +346,8 @@ class _FixedShapes:
     def __init__(self, memory: npt.NDArray[np.uint8], column: Any) -> None:
         rank = column.type.list_size
         self.width = 8 * rank
-        self.start = _start(memory, column.values.buffers()[1]) or 0
+        size = len(column) * self.width
+        self.start = _start(memory, column.values.buffers()[1], size) or 0
         axes = memory[self.start : self.start + len(column) * self.width].view(np.int64)
         self.view = axes.reshape(len(column), rank)
 
@@ -281,6 +368,7 @@ class _FreeShapes:
         buffers = [each for each in column.buffers() if each is not None and each.size]
         self.column = column
         self.parts = [_range(memory, each) for each in buffers]
+        self.sound = False
 
     def known(self, row: int) -> list[_Range]:  # noqa: ARG002 # the same for every row
         """Return where all shapes lie."""
@@ -288,31 +376,76 @@ class _FreeShapes:
 
     def value(self, row: int) -> tuple[int, ...]:
         """Return the shape."""
+        if not self.sound:
+            self.column.validate(full=True)
+            self.sound = True
         return tuple(self.column[row].as_py())
 
 
 class _Links:
-    """A URL and the name of its credentials."""
+    """What links say, and what is known of their targets."""
 
     def __init__(self, memory: npt.NDArray[np.uint8], column: Any) -> None:
         self.validity = _Validity(memory, column)
-        self.url = _Strings(memory, column.field(0))
-        self.key = _Strings(memory, column.field(1))
+        self.fields = {
+            field.name: _field(memory, column.field(i)) for i, field in enumerate(column.type)
+        }
+        self.shaped = "shape" in self.fields
+
+    def shape_parts(self, row: int) -> list[_Range]:
+        """Return where validity and shape lie."""
+        return [*self.validity.part(row), *self.fields["shape"].known(row)]
+
+    def shape(self, row: int) -> Shape | None:
+        """Return the shape of a target; None where nobody knows it."""
+        found = self.fields["shape"].value(row)
+        return None if found is None else tuple(found)
 
     def known(self, row: int) -> list[_Range]:
-        """Return where validity and offsets lie."""
-        return [*self.validity.part(row), *self.url.known(row), *self.key.known(row)]
+        """Return where validity, offsets, numbers and shapes lie."""
+        parts = (part for each in self.fields.values() for part in each.known(row))
+        return [*self.validity.part(row), *parts]
 
-    def pointed(self, row: int) -> _Range | None:
-        """Return where the bytes of both lie, and what is between them in the column."""
-        parts = [p for p in (self.url.pointed(row), self.key.pointed(row)) if p and p[0] < p[1]]
-        return (min(p[0] for p in parts), max(p[1] for p in parts)) if parts else None
+    def pointed(self, row: int) -> Sequence[_Range]:
+        """Return where the strings lie."""
+        return [part for each in self.fields.values() for part in each.pointed(row)]
 
     def value(self, row: int) -> Any:
-        """Return both."""
+        """Return all of it by name."""
         if not self.validity.has(row):
             return None
-        return {"url": self.url.value(row), "creds_key": self.key.value(row)}
+        return {name: each.value(row) for name, each in self.fields.items()}
+
+
+def _field(memory: npt.NDArray[np.uint8], column: Any) -> _Column:
+    """Return the rows of one field of a link."""
+    if pa.types.is_fixed_size_list(column.type):
+        return _Axes(memory, column)
+    if pa.types.is_list(column.type):
+        return _Whole(column, [_range(memory, each) for each in column.buffers() if each])
+    if pa.types.is_integer(column.type):
+        return _Numbers(memory, column, column, np.dtype("int64"), ())
+    return _Strings(memory, column)
+
+
+class _Axes:
+    """Shapes of one rank, where not every target has one."""
+
+    def __init__(self, memory: npt.NDArray[np.uint8], column: Any) -> None:
+        self.validity = _Validity(memory, column)
+        self.shapes = _FixedShapes(memory, column)
+
+    def known(self, row: int) -> list[_Range]:
+        """Return where validity and axes lie."""
+        return [*self.validity.part(row), *self.shapes.known(row)]
+
+    def pointed(self, row: int) -> Sequence[_Range]:  # noqa: ARG002 # the same for every row
+        """Nothing."""
+        return ()
+
+    def value(self, row: int) -> Any:
+        """Return the shape; None where it is not known."""
+        return self.shapes.value(row) if self.validity.has(row) else None
 
 
 class _Whole:
@@ -321,21 +454,32 @@ class _Whole:
     def __init__(self, column: Any, spans: list[_Range]) -> None:
         self.column = column
         self.spans = spans
+        self.sound = False
 
     def known(self, row: int) -> list[_Range]:  # noqa: ARG002 # the same for every row
         """Return where the whole column lies."""
         return self.spans
 
-    def pointed(self, row: int) -> _Range | None:
+    def pointed(self, row: int) -> Sequence[_Range]:  # noqa: ARG002 # the same for every row
         """Nothing."""
+        return ()
 
     def value(self, row: int) -> Any:
         """Return the value as Python knows it."""
+        if not self.sound:
+            # Before Arrow follows what the bytes say, it looks whether they can be followed.
+            self.column.validate(full=True)
+            self.sound = True
         return self.column[row].as_py()
 
 
-def _start(memory: npt.NDArray[np.uint8], buffer: Any) -> int | None:
-    return None if buffer is None or not buffer.size else buffer.address - memory.ctypes.data
+def _start(memory: npt.NDArray[np.uint8], buffer: Any, size: int) -> int | None:
+    """Return where a buffer of at least ``size`` bytes begins; None where it is left out."""
+    if buffer is None:
+        return None
+    if buffer.size < size:
+        raise ValueError(f"a column has {buffer.size} bytes, not {size}")
+    return buffer.address - memory.ctypes.data if buffer.size else None
 
 
 def _range(memory: npt.NDArray[np.uint8], buffer: Any) -> _Range:

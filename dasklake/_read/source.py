@@ -8,13 +8,21 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from dasklake._format.chunk import ChunkHead
 from dasklake._read.plan import ChunkPlace
 from dasklake._store.objects import ObjectStore
 from dasklake.exceptions import CorruptionError
 
-__all__ = ["ChunkCache", "OpenChunk"]
+__all__ = ["MISFITS", "ChunkCache", "OpenChunk", "typed_column"]
+
+#: What reading a column raises that is sound by its checksums and is not what the schema says.
+#: Only somebody who writes checksums of his own can make one.
+MISFITS = (
+    *(pa.ArrowException, KeyError, ValueError, TypeError, AttributeError),
+    *(IndexError, OverflowError, RecursionError),
+)
 
 #: Objects up to this size are fetched whole: one request instead of two or three, in bytes.
 _SMALL = 128 * 2**10
@@ -26,6 +34,11 @@ _GAP = 64 * 2**10
 #: a sample of gigabytes is fetched without holding it twice.
 _PIECE = 8 * 2**20
 _PIECES = 8
+
+#: Largest head beyond its checksums, and size from which on an object is asked for its own, in
+#: bytes: 5,000 tensors have a head of 3 MB, and chunks are about 64 MB.
+_MOST_HEAD = 64 * 2**20
+_LARGE = 2**30
 
 #: Share of a chunk from which on the whole object is fetched.
 _MOST = 0.7
@@ -55,11 +68,22 @@ class OpenChunk:
         self.place = place
         self._store = store
         if whole or place.size <= _SMALL:
-            self._adopt(store.get(place.key))
+            self._adopt(self._get())
             return
+        if place.head > _MOST_HEAD + place.size // 1000:
+            raise self._damaged(f"its head is said to have {place.head} bytes")
+        if place.size > _LARGE and store.size(place.key) != place.size:
+            # Memory for it is not set aside on the word of a table alone.
+            raise self._damaged(f"it does not have {place.size} bytes")
         self._attend(store.get_range(place.key, 0, place.head))
         self._present = bytearray(-(-(place.size - self.head.length) // self.head.page))
         self.resident = place.head
+
+    def _get(self) -> bytes:
+        try:
+            return self._store.get(self.place.key, self.place.size)
+        except CorruptionError as error:
+            raise self._damaged(f"it has more than {self.place.size} bytes") from error
 
     def _adopt(self, data: bytes) -> None:
         """Take the whole object."""
@@ -84,7 +108,7 @@ class OpenChunk:
         spans = [span for name in names for span in self.head.spans(name)]
         if sum(stop - start for start, stop in spans) >= _MOST * self.place.size:
             if not all(self._present):
-                self._adopt(self._store.get(self.place.key))
+                self._adopt(self._get())
         else:
             self.load(spans)
 
@@ -140,6 +164,10 @@ class OpenChunk:
         except CorruptionError as error:
             raise self._with_rows(error) from error
 
+    def misfit(self, error: Exception) -> CorruptionError:
+        """Say that a column is not what the schema says."""
+        return self._damaged(f"it does not hold what the schema says ({error})")
+
     def _damaged(self, why: str) -> CorruptionError:
         key = self.place.key
         error = CorruptionError(f"Chunk {key} is damaged: {why}. Restore it from a copy.")
@@ -150,6 +178,20 @@ class OpenChunk:
         return CorruptionError(
             f"Samples {place.first} to {place.first + place.rows - 1} are concerned. {error}"
         )
+
+
+def typed_column(batch: Any, name: str, kind: Any) -> Any:
+    """Return a column of a chunk.
+
+    Raises
+    ------
+    KeyError, ValueError
+        There is none, or it is of another type: the bytes are not those of the tensor.
+    """
+    column = batch.column(name)
+    if column.type != kind:
+        raise ValueError(f"its column {name!r} is of type {column.type}, not {kind}")
+    return column
 
 
 class ChunkCache:

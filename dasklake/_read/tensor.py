@@ -40,13 +40,14 @@ class Tensor:
         return self._reader.schema[self.name]
 
     def __len__(self) -> int:
-        return len(self._reader.plan)
+        return self._reader.origin.length([self.name])
 
     def __repr__(self) -> str:
         return f"Tensor({self.name!r}, {len(self)} samples, {self.spec})"
 
     def __iter__(self) -> Iterator[Any]:
-        return (row[self.name] for row in self._reader.stream([self.name]))
+        samples = self._reader.stream([self.name])
+        return (row[self.name] for row in samples)
 
     def __getitem__(self, item: Any) -> Any:
         if isinstance(item, slice | list | tuple | np.ndarray):
@@ -73,8 +74,32 @@ class Tensor:
         found: npt.NDArray[Any] | list[Any] = self._stacked(list(self))
         return found
 
+    def shapes(self) -> npt.NDArray[np.int64] | list[tuple[int, ...] | None]:
+        """Return the shapes of all samples, without reading what is in them.
+
+        Returns
+        -------
+        numpy.ndarray or list
+            int64, samples x axes, where all samples have a value and the same number of axes; else
+            a list of tuples, with None for no value. A sequence has the number of its items.
+
+        Raises
+        ------
+        InvalidInputError
+            Shapes are not stored: those of links that were written with ``verify=False``, and of
+            values that have none.
+        """
+        found = list(self._reader.shapes(self.name))
+        if self.spec.sequence:
+            # What follows is the directory of the items.
+            found = [shape and shape[:1] for shape in found]
+        shapes = [shape for shape in found if shape is not None]
+        if len(shapes) < len(found) or len({len(shape) for shape in shapes}) > 1:
+            return found
+        return np.array(shapes, np.int64).reshape(len(shapes), -1)
+
     def bytes(self, sample: int) -> bytes | None:
-        """Return the encoded bytes of a picture, as they were written.
+        """Return the bytes of a file, such as a picture, as they were written.
 
         Parameters
         ----------
@@ -89,11 +114,11 @@ class Tensor:
         Raises
         ------
         InvalidInputError
-            The tensor holds no pictures.
+            The tensor holds no files.
         """
-        if self.spec.kind.codec != "image":
+        if not (self.spec.encoded or self.spec.linked):
             raise InvalidInputError(
-                f"Tensor {self.name!r} holds no encoded pictures. Use lake[{self.name!r}][i]."
+                f"Tensor {self.name!r} holds no files. Use lake[{self.name!r}][i]."
             )
         if self.spec.linked:
             linked = self[sample]

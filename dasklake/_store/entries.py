@@ -1,4 +1,4 @@
-"""The entries of a log that hold no data: a lake's first commit, a run's beginning and epochs, aborts.
+"""The entries of a log that hold no data: a lake's first commit, begun runs and epochs, fences.
 
 Each function makes a ``build`` for :meth:`Log.publish`. A build sees the head and every commit that
 came in between, checks each of them for what concerns its run, and computes everything else from
@@ -16,19 +16,37 @@ from dasklake._format import layout
 from dasklake._format.documents import now
 from dasklake._model.commit import Commit, Kind, Plan, RunState
 from dasklake._model.schema import Schema
-from dasklake._store.log import Draft, Log
-from dasklake.exceptions import ConflictError, LakeExistsError, RunSupersededError
+from dasklake._model.versions import Versions
+from dasklake._store.log import MAIN, Draft, Log
+from dasklake._store.objects import ObjectStore
+from dasklake.exceptions import (
+    ConflictError,
+    InvalidInputError,
+    LakeExistsError,
+    RunSupersededError,
+)
 
 __all__ = [
     "abort",
     "author",
     "begin",
+    "branch_names",
     "create_lake",
+    "expirable",
+    "expire",
+    "fence",
     "next_commit",
+    "next_order",
     "published",
+    "refuse_closed",
     "resume",
     "with_run",
 ]
+
+_LOGS = "_lake/log"
+
+#: Whether the policy keeps a version of a branch that nothing else keeps.
+Keep = Callable[[Log, int], bool]
 
 
 def author() -> str:
@@ -102,6 +120,11 @@ def with_run(head: Commit, run: str, state: RunState) -> Mapping[str, RunState]:
     return {**head.runs, run: state}
 
 
+def next_order(known: Commit) -> int:
+    """Return the place of the rows of a new run, after those of all others."""
+    return max((known.first_order, *(1 + state.order for state in known.runs.values())))
+
+
 def begin(
     log: Log,
     head: Commit,
@@ -136,15 +159,14 @@ def begin(
 
     def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
         known = known or head
-        _refuse_closed(known, since)
+        refuse_closed(known, since)
         check(known)
         if run in known.runs:
             raise LakeExistsError(
                 f"The lake has a run {run!r} already. Continue it with mode='resume', or give "
                 "the new run another name."
             )
-        order = 1 + max((state.order for state in known.runs.values()), default=-1)
-        state = RunState(plan=plan, order=order)
+        state = RunState(plan=plan, order=next_order(known))
         entry = {"run": run, "epoch": 1}
         runs = with_run(known, run, state)
         message = f"Begin run {run}"
@@ -183,13 +205,14 @@ def resume(log: Log, head: Commit, run: str, *, take_over: bool = False) -> Comm
 
     def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
         known = known or head
-        _refuse_closed(known, since)
+        refuse_closed(known, since)
         state = known.runs[run]
         if state.finished:
             return None
         if state.replaced:
             raise ConflictError(
-                f"Run {run!r} was overwritten by another writer. Write with a new run name."
+                f"Run {run!r} cannot go on: another writer replaced its rows, or the schema was "
+                "changed after it was closed. Write with a new run name."
             )
         for commit in since:
             if commit.kind is Kind.EPOCH and commit.entry["run"] == run and not take_over:
@@ -213,12 +236,14 @@ def abort(log: Log, head: Commit, runs: Iterable[str]) -> Commit | None:
     -------
     Commit or None
         The abort, whose entry maps each run to the epoch up to which it is closed; None where
-        every run is finished.
+        every run is finished, or the branch was deleted: nothing can be committed there.
     """
     names = sorted(set(runs))
 
     def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
         known = known or head
+        if known.kind is Kind.CLOSED:
+            return None
         open_runs = {
             name: known.runs[name]
             for name in names
@@ -250,13 +275,126 @@ def abort(log: Log, head: Commit, runs: Iterable[str]) -> Commit | None:
     return made if made is not None and made.id in drafted else None
 
 
+def branch_names(store: ObjectStore) -> list[str]:
+    """Return the names of all branches that have a log, deleted ones too."""
+    found = []
+    for name in store.names(_LOGS):
+        try:
+            found.append(layout.valid_name("branch", name))
+        except InvalidInputError:
+            continue  # a foreign file is no branch
+    return found
+
+
+def expirable(main: Commit, logs: dict[str, Log]) -> dict[str, list[int]]:
+    """Return the versions that may be given up after a version of ``main``, by branch.
+
+    These are all but the head of each branch, what a tag stands for, what a branch was made
+    from, and what was given up before; of a branch that was deleted, the head too.
+
+    Parameters
+    ----------
+    main : Commit
+        The newest version of the main branch.
+    logs : dict of str to Log
+        Logs of the branches, completed.
+    """
+    pinned = {(branch, version) for branch, version in main.tags.values()}
+    pinned |= {tuple(each["source"]) for each in main.branches.values()}
+    for name in branch_names(logs[MAIN].store):
+        if name not in logs:
+            logs[name] = Log(logs[MAIN].store, name)
+    found = {}
+    for name, log in logs.items():
+        head = main if name == MAIN else log.head()
+        if head is None:
+            continue
+        deleted = name not in main.branches and head.kind is Kind.CLOSED
+        gone = main.expired.get(name, Versions())
+        versions = range(head.version + 1 if deleted else head.version)
+        found[name] = [v for v in versions if v not in gone and (name, v) not in pinned]
+    return found
+
+
+def expire(log: Log, head: Commit, keep: Keep) -> Commit:
+    """Commit that old versions of all branches are given up; a fence for writers on ``main`` too.
+
+    What may be given up is found out again after each lost race, so that no tag, branch or head
+    that came in between is among it. Afterwards each other branch needs a :func:`fence`.
+
+    Parameters
+    ----------
+    log : Log
+        The main branch.
+    head : Commit
+        Its newest commit that the caller knows.
+    keep : callable
+        ``keep(log, version)`` says whether the policy keeps a version of a branch.
+
+    Returns
+    -------
+    Commit
+        The entry, which also carries what was given up before.
+    """
+    logs = {MAIN: log}
+
+    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft:
+        known = known or head
+        found = {
+            name: Versions.each(v for v in versions if not keep(logs[name], v))
+            for name, versions in expirable(known, logs).items()
+        }
+        new = {name: versions for name, versions in found.items() if versions}
+        expired = {name: known.expired.get(name, Versions()) | each for name, each in new.items()}
+        return Draft(
+            next_commit(
+                known,
+                commit_id,
+                Kind.EXPIRE,
+                f"Give up {sum(map(len, new.values()))} versions",
+                entry={"expired": {name: each.spans for name, each in new.items()}},
+                expired={**known.expired, **expired},
+            )
+        )
+
+    return published(log, head, build)
+
+
+def fence(log: Log, head: Commit) -> Commit:
+    """Commit an entry that whoever writes to a branch collides with, and has to look around.
+
+    A branch that was deleted needs none: every writer stops there already.
+
+    Parameters
+    ----------
+    log : Log
+        The branch.
+    head : Commit
+        Its newest commit that the caller knows.
+
+    Returns
+    -------
+    Commit
+        The entry; or the head, where the branch was deleted.
+    """
+
+    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
+        known = known or head
+        if known.kind is Kind.CLOSED:
+            return None
+        return Draft(next_commit(known, commit_id, Kind.FENCE, "Fence"))
+
+    return published(log, head, build)
+
+
 def published(log: Log, head: Commit, build: Callable[..., Draft | None]) -> Commit:
     """Publish a commit; return it, or the head where nothing is left to commit."""
     made = log.publish(head, build)
     return head if made is None else made
 
 
-def _refuse_closed(known: Commit, since: Sequence[Commit]) -> None:
+def refuse_closed(known: Commit, since: Sequence[Commit]) -> None:
+    """Raise where the branch was deleted: nobody who knew it before may write to it again."""
     if any(commit.kind is Kind.CLOSED for commit in (known, *since)):
         raise ConflictError(
             f"The branch {known.branch!r} was deleted. Write to another branch or make it again."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,11 +15,21 @@ from dasklake.exceptions import (
     ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
+    StorageFullError,
     StoreError,
     UnsupportedStoreError,
 )
 
-__all__ = ["MAPPED_TYPES", "is_conflict", "is_precondition", "mapped", "safe_text"]
+__all__ = [
+    "MAPPED_TYPES",
+    "is_beyond",
+    "is_conflict",
+    "is_dead",
+    "is_precondition",
+    "kind_of",
+    "mapped",
+    "safe_text",
+]
 
 _SECRET = re.compile(
     r"key|secret|token|pass|pw|sas|cred|connection|sign|auth|cookie", re.IGNORECASE
@@ -49,14 +60,25 @@ _STATUS: Mapping[int, type[StoreError]] = {
     412: ObjectExistsError,
 }
 
+#: Errors of libraries that cannot make anything of an address.
+_NO_ADDRESS = {"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"}
+_NO_ADDRESS |= {"NonHttpUrlRedirectClientError", "ParamValidationError"}
+
+#: Of the statuses that blame the client, those that say nothing of the object.
+_ASK_AGAIN = {401, 403, 407, 408, 409, 423, 425, 429}
+
 #: Codes of S3 that come with a status that does not say so.
 _CODES = {"InvalidToken", "TokenRefreshRequired", "ExpiredToken", "InvalidAccessKeyId"}
+
+#: Of the operating system: nothing more can be written, however often one asks.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _NEXT: Mapping[type[StoreError], str] = {
     ObjectExistsError: "another writer made it first: read it, then decide.",
     ObjectNotFoundError: "it is not there. Look whether the URL is right and the bucket exists.",
     PermissionDeniedError: "the storage refused access. Look at the credentials in "
     "storage_options, or in the environment of this process.",
+    StorageFullError: "the storage is full, or sets a limit. Make room, then go on.",
     UnsupportedStoreError: "this kind of storage cannot do that. Use another storage.",
     StoreError: "the storage failed. Try again; if it goes on, look at the cause.",
 }
@@ -92,7 +114,7 @@ def mapped(
         # The one door to other people's storage libraries. Their errors have no common base:
         # botocore, aiohttp and the cloud libraries raise types of their own, also bare
         # ValueError and RuntimeError, and none of them may come out of the public interface.
-        kind = _kind(error)
+        kind = kind_of(error)
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         text = safe_text(cause, options)
         where = safe_url(f"{url}/{key}" if key else url)
@@ -101,7 +123,7 @@ def mapped(
         raise kind(message) from (None if hidden else error)
 
 
-def _kind(error: BaseException) -> type[StoreError]:
+def kind_of(error: BaseException) -> type[StoreError]:
     """Decide what a foreign error means, by type, then by what it carries."""
     if isinstance(error, FileExistsError) or is_precondition(error):
         return ObjectExistsError
@@ -109,6 +131,8 @@ def _kind(error: BaseException) -> type[StoreError]:
         return ObjectNotFoundError
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         return PermissionDeniedError
+    if getattr(error, "errno", None) in _FULL:
+        return StorageFullError
     if isinstance(error, NotImplementedError):
         return UnsupportedStoreError
     for each in _chain(error):
@@ -129,6 +153,30 @@ def is_precondition(error: BaseException) -> bool:
 def is_conflict(error: BaseException) -> bool:
     """Tell whether the storage asks to try a conditional write again (HTTP 409)."""
     return any(_status(each) == 409 for each in _chain(error))
+
+
+def is_beyond(error: BaseException) -> bool:
+    """Tell whether the storage refused a range because the object has fewer bytes (HTTP 416)."""
+    return any(_status(each) == 416 for each in _chain(error))
+
+
+def is_dead(error: BaseException) -> bool:
+    """Tell whether it is useless to ask for an object again: it is not there, nor its host."""
+    kind = kind_of(error)
+    if kind in (ObjectNotFoundError, PermissionDeniedError):
+        return kind is ObjectNotFoundError
+    for each in _chain(error):
+        if type(each).__name__ in _NO_ADDRESS:
+            return True
+        status = _status(each)
+        # Web servers blame the URL with many numbers; storages blame much else with the same.
+        web = hasattr(each, "request_info") and status not in _ASK_AGAIN
+        if status == 410 or (web and status is not None and 400 <= status < 500):
+            return True
+        cause = getattr(each, "os_error", each)  # aiohttp keeps what its resolver raised here
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            return True
+    return False
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -10,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import fsspec
-from fsspec.asyn import AsyncFileSystem
+from fsspec.asyn import AsyncFileSystem, get_loop
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -20,12 +21,12 @@ from dasklake._store.local import LocalFiles, temporary_target
 from dasklake._store.urls import LOCAL, safe_url
 from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
 
-__all__ = ["Files", "files_of"]
+__all__ = ["Files", "file_system_of", "files_of", "io_loop"]
 
 #: File systems whose ``pipe_file(mode="create")`` is one conditional request of the storage.
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "azure"}
 
-_EXTRAS = {"s3": "s3", "s3a": "s3"}
+_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 
 #: Tries of a create that the storage answers with "conflict, try again" (HTTP 409).
 _CREATE_TRIES = 7
@@ -44,12 +45,14 @@ class Files(Protocol):
     def put(self, key: str, data: memoryview) -> None: ...
     def create(self, key: str, data: memoryview, *, single_writer: bool) -> None: ...
     def sync(self, key: str) -> None: ...
-    def get(self, key: str) -> bytes: ...
+    def get(self, key: str, most: int | None = None) -> bytes: ...
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]: ...
     def size(self, key: str) -> int: ...
     def names(self, prefix: str) -> list[str]: ...
     def walk(self, prefix: str) -> list[tuple[str, int]]: ...
     def delete(self, key: str) -> None: ...
+    def uploads(self, prefix: str) -> list[tuple[str, str]]: ...
+    def abandon(self, key: str, upload: str) -> None: ...
 
 
 class _RemoteFiles:
@@ -101,8 +104,10 @@ class _RemoteFiles:
     def sync(self, key: str) -> None:
         """Nothing: what an object storage acknowledged is durable."""
 
-    def get(self, key: str) -> bytes:
-        return bytes(self._fs.cat_file(self._path(key), **self._whole))
+    def get(self, key: str, most: int | None = None) -> bytes:
+        if most is None:
+            return bytes(self._fs.cat_file(self._path(key), **self._whole))
+        return bytes(self._fs.cat_file(self._path(key), start=0, end=most))
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         path = self._path(key)
@@ -148,6 +153,32 @@ class _RemoteFiles:
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._path(key))
 
+    def uploads(self, prefix: str) -> list[tuple[str, str]]:
+        """Return keys and ids of uploads in parts that nobody has completed, where there are any."""
+        if type(self._fs).__module__ != "s3fs.core" or not self.writable:
+            return []
+        bucket, folder, _ = self._fs.split_path(self._path(prefix))
+        found: list[tuple[str, str]] = []
+        after: dict[str, str] = {}
+        while True:
+            page = self._fs.call_s3(
+                "list_multipart_uploads", Bucket=bucket, Prefix=f"{folder}/", **after
+            )
+            found += [
+                (self._relative(f"{bucket}/{each['Key']}"), each["UploadId"])
+                for each in page.get("Uploads", ())
+            ]
+            if not page.get("IsTruncated"):
+                return found
+            after = {
+                "KeyMarker": page["NextKeyMarker"],
+                "UploadIdMarker": page["NextUploadIdMarker"],
+            }
+
+    def abandon(self, key: str, upload: str) -> None:
+        bucket, name, _ = self._fs.split_path(self._path(key))
+        self._fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload)
+
 
 class _MemoryFiles(_RemoteFiles):
     """Objects in this process alone, one operation at a time."""
@@ -182,15 +213,28 @@ class _MemoryFiles(_RemoteFiles):
             super().delete(key)
 
 
-def files_of(url: str, options: dict[str, Any]) -> Files:
-    """Choose the backend of a URL."""
+def files_of(url: str, options: dict[str, Any], *, confined: bool = True) -> Files:
+    """Choose the backend of a URL; ``confined`` is whether links of a disk may leave its root."""
     protocol = url.partition("://")[0]
     chained = "::" in url
     if protocol in LOCAL and not chained:
-        return LocalFiles(url.removeprefix("file://"))
+        return LocalFiles(url.removeprefix("file://"), confined=confined)
+    fs, root = file_system_of(url, options)
+    if chained or protocol in ("http", "https"):
+        return _RemoteFiles(fs, root, writable=False)
+    if isinstance(fs, LocalFileSystem):
+        return LocalFiles(root, confined=confined)
+    if isinstance(fs, MemoryFileSystem) and type(fs).pipe_file is MemoryFileSystem.pipe_file:
+        return _MemoryFiles(fs, root)
+    return _RemoteFiles(fs, root, writable=True)
+
+
+def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """Return fsspec's file system of a URL, and the path in it."""
+    protocol = url.partition("://")[0]
     # Listings must show what is there now; fsspec's kept ones are dropped before each as well,
     # for file systems that do not know this option or were told otherwise.
-    if protocol in _CONDITIONAL and not chained:
+    if protocol in _CONDITIONAL and "::" not in url:
         options = {"use_listings_cache": False, **options}
     try:
         for each in url.split("::"):
@@ -204,10 +248,10 @@ def files_of(url: str, options: dict[str, Any]) -> Files:
     fs, root = fsspec.url_to_fs(url, **options)
     while isinstance(fs, DirFileSystem):
         fs, root = fs.fs, fs._join(root)  # noqa: SLF001 # the only way to take it off
-    if chained or protocol in ("http", "https"):
-        return _RemoteFiles(fs, root, writable=False)
-    if isinstance(fs, LocalFileSystem):
-        return LocalFiles(root)
-    if isinstance(fs, MemoryFileSystem) and type(fs).pipe_file is MemoryFileSystem.pipe_file:
-        return _MemoryFiles(fs, root)
-    return _RemoteFiles(fs, root, writable=True)
+    return fs, root
+
+
+def io_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop, in a thread of its own, on which file systems do their requests."""
+    loop: asyncio.AbstractEventLoop = get_loop()
+    return loop

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
 
 from dasklake._format import layout
-from dasklake._format.documents import Heartbeat, read_heartbeat
+from dasklake._format.documents import Heartbeat, heartbeat_bytes, read_heartbeat
 from dasklake._store.objects import ObjectStore
-from dasklake.exceptions import ObjectNotFoundError
+from dasklake.exceptions import CorruptionError, ObjectNotFoundError, StoreError
 
-__all__ = ["BEAT", "INTERVAL", "is_alive", "last_beat"]
+__all__ = ["BEAT", "INTERVAL", "beating", "is_alive", "last_beat"]
 
 #: Seconds between two beats of a coordinator.
 BEAT = 2.0
 
 #: Seconds over which an observer watches; a living coordinator beats more often.
 INTERVAL = 5.0
+
+#: No heartbeat is longer, in bytes.
+_MOST_BYTES = 65_536
 
 #: Seconds between two looks of an observer.
 _LOOK = 0.25
@@ -24,9 +30,9 @@ _LOOK = 0.25
 def last_beat(store: ObjectStore, branch: str, run: str) -> Heartbeat | None:
     """Return the newest heartbeat of a run; None where there is none."""
     try:
-        return read_heartbeat(store.get(layout.heartbeat_key(branch, run)))
-    except ObjectNotFoundError:
-        return None
+        return read_heartbeat(store.get(layout.heartbeat_key(branch, run), _MOST_BYTES))
+    except (CorruptionError, ObjectNotFoundError):
+        return None  # it is advisory: what is no heartbeat is none
 
 
 def is_alive(store: ObjectStore, branch: str, run: str, epoch: int) -> bool:
@@ -51,3 +57,29 @@ def is_alive(store: ObjectStore, branch: str, run: str, epoch: int) -> bool:
         if time.monotonic() >= deadline:
             return False
         time.sleep(_LOOK)
+
+
+@contextlib.contextmanager
+def beating(store: ObjectStore, branch: str, run: str) -> Iterator[None]:
+    """Beat for a run of one epoch that this process leads, as long as the block lasts."""
+    key = layout.heartbeat_key(branch, run)
+    coordinator = layout.new_id()
+    ended = threading.Event()
+
+    def beat() -> None:
+        counter = 0
+        while not ended.wait(BEAT if counter else 0.0):
+            counter += 1
+            # Advisory: a beat that is late costs an observer some seconds, never data.
+            with contextlib.suppress(StoreError):
+                store.put(key, heartbeat_bytes(Heartbeat(1, coordinator, counter)))
+
+    thread = threading.Thread(target=beat, name=f"dasklake-beat-{run}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(StoreError):
+            store.delete([key])

@@ -7,10 +7,8 @@ again. A lost race rebuilds everything from the new head under a new random id.
 
 from __future__ import annotations
 
-import random
 import re
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +16,20 @@ from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 from dasklake._format import layout
-from dasklake._format.documents import commit_bytes, read_commit, read_schema, schema_object
+from dasklake._format.documents import (
+    MOST_BYTES,
+    commit_bytes,
+    read_commit,
+    read_schema,
+    schema_object,
+)
 from dasklake._format.segment import join, read_failures, read_segment
 from dasklake._model.commit import Commit, SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure
 from dasklake._model.schema import Schema
 from dasklake._store.objects import ObjectStore
+from dasklake._store.patience import retried
 from dasklake.exceptions import (
     CorruptionError,
     LakeNotFoundError,
@@ -32,20 +37,18 @@ from dasklake.exceptions import (
     ObjectNotFoundError,
     PermissionDeniedError,
     StoreError,
+    UnsupportedFormatError,
     UnsupportedStoreError,
     VersionExpiredError,
     VersionNotFoundError,
 )
 
-__all__ = ["Build", "Draft", "Log"]
+__all__ = ["MAIN", "Build", "Draft", "Log"]
 
 MAIN = "main"
 
 #: Segments fetched at the same time.
 _FETCHES = 16
-
-#: Longest pause between two tries of the same create, in seconds.
-_LONGEST_PAUSE = 15.0
 
 #: Bytes, as stored, of the commits, or large schemas, and of the segments that a log remembers.
 _COMMITS = 4 << 20
@@ -139,6 +142,24 @@ class Log:
                 return max(inside)
         return None
 
+    def versions(self, newest: int) -> range:
+        """Return the numbers of all commits up to one.
+
+        Raises
+        ------
+        CorruptionError
+            There are far fewer: whoever went through them would not come to an end.
+        """
+        buckets = [
+            n for n in self.store.names(layout.log_prefix(self.branch)) if _BUCKET.fullmatch(n)
+        ]
+        if newest // layout.BUCKET >= len(buckets):
+            raise CorruptionError(
+                f"The log of branch {self.branch!r} ends with version {newest}, and most of those "
+                "before are missing. Restore them from a copy."
+            )
+        return range(newest + 1)
+
     def require_head(self) -> Commit:
         """Return the newest commit.
 
@@ -168,7 +189,7 @@ class Log:
             return commit
         key = layout.commit_key(self.branch, version)
         try:
-            data = self.store.get(key)
+            data = self.store.get(key, MOST_BYTES)
         except ObjectNotFoundError as error:
             raise VersionNotFoundError(
                 f"{self.store.url} has no version {version}. `dasklake log` lists them."
@@ -214,7 +235,7 @@ class Log:
         for ref in commit.failures:
             key = layout.failures_key(ref.name)
             try:
-                found += read_failures(self.store.get(key), ref, key)
+                found += read_failures(self.store.get(key, ref.size), ref, key)
             except ObjectNotFoundError as error:
                 raise self.missing(commit.version, key) from error
         return found
@@ -256,9 +277,16 @@ class Log:
             What the commit builds on was expired, and nothing newer is there.
         CorruptionError
             An object that the commit builds on is lost.
+        UnsupportedFormatError
+            The newest commit needs a newer writer.
         """
         since: list[Commit] = []
         while True:
+            if known is not None and known.unknown:
+                raise UnsupportedFormatError(
+                    f"Version {known.version} of {self.store.url} may be read but not written by "
+                    f"this release: writing needs {', '.join(known.unknown)}. Upgrade dasklake."
+                )
             try:
                 draft = self._draft(build, known, since)
             except ObjectNotFoundError as error:
@@ -313,7 +341,7 @@ class Log:
         except StoreError as error:
             # The answer may be wrong either way: only the version itself tells.
             try:
-                found = self.store.get(key)
+                found = self.store.get(key, MOST_BYTES)
             except ObjectNotFoundError:
                 if isinstance(error, ObjectExistsError):
                     raise StoreError(
@@ -343,27 +371,22 @@ class Log:
         StoreError
             The storage failed for longer, refuses to be written, or it is one of ``final``.
         """
-        deadline = time.monotonic() + self.patience
-        pause = 0.05
-        while True:
-            try:
-                done = action()
-            except StoreError as error:
-                if isinstance(error, (PermissionDeniedError, UnsupportedStoreError, *final)):
-                    raise
-                self.trouble = str(error)
-                if time.monotonic() + pause > deadline or self.stop.wait(pause * random.random()):  # noqa: S311 # jitter
-                    raise
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            else:
-                self.trouble = None
-                return done
+        return retried(
+            action,
+            seconds=self.patience,
+            wait=self.stop.wait,
+            final=(PermissionDeniedError, UnsupportedStoreError, *final),
+            tell=self._tell,
+        )
+
+    def _tell(self, trouble: str | None) -> None:
+        self.trouble = trouble
 
     def segment(self, ref: SegmentRef) -> Manifest:
         """Return one segment; ``ObjectNotFoundError`` where it is gone."""
         found = self._segments.get(ref.name)
         if found is None:
-            data = self.store.get(layout.segment_key(ref.name))
+            data = self.store.get(layout.segment_key(ref.name), ref.size)
             found = read_segment(data, ref)
             self._segments.keep(ref.name, found, len(data))
         return found
@@ -371,7 +394,7 @@ class Log:
     def _schema(self, digest: str) -> Schema:
         found = self._schemas.get(digest)
         if found is None:
-            data = self.store.get(layout.schema_key(digest))
+            data = self.store.get(layout.schema_key(digest), MOST_BYTES)
             found = read_schema(data, digest)
             self._schemas.keep(digest, found, len(data))
         return found

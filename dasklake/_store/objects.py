@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from operator import methodcaller
 from typing import Any, TypeVar
 
 from dasklake import creds
@@ -17,6 +19,7 @@ from dasklake.exceptions import (
     CorruptionError,
     ObjectExistsError,
     ObjectNotFoundError,
+    PermissionDeniedError,
     StoreError,
     UnsupportedStoreError,
 )
@@ -44,6 +47,9 @@ class ObjectStore:
     single_writer : bool, default False
         Write to storage that cannot create exclusively, on the caller's word that nobody else
         writes.
+    confined : bool, default True
+        On a disk, refuse symbolic links that leave the root; only for the user's own files may it
+        be left out.
 
     Attributes
     ----------
@@ -67,10 +73,13 @@ class ObjectStore:
         storage_options: creds.StorageOptions = None,
         *,
         single_writer: bool = False,
+        confined: bool = True,
     ) -> None:
         self._address = absolute_url(url)
+        self._confined = confined
         self._storage_options = storage_options
         self._connected: tuple[int, Files, dict[str, Any]] | None = None
+        self._known = creds.Credentials({})
         self.url = safe_url(self._address)
         self.single_writer = single_writer
 
@@ -86,7 +95,12 @@ class ObjectStore:
         return hash((self._address, self.single_writer))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._address, self._storage_options, self.single_writer)
+        return _rebuild, (
+            self._address,
+            self._storage_options,
+            self.single_writer,
+            self._confined,
+        )
 
     @property
     def exclusive(self) -> bool:
@@ -154,13 +168,15 @@ class ObjectStore:
         """
         self._do("flush the directory of", key, lambda files: files.sync(key))
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most: int | None = None) -> bytes:
         """Read a whole object.
 
         Parameters
         ----------
         key : str
             The object.
+        most : int, optional
+            Its largest length, in bytes: no more than one byte beyond it is fetched.
 
         Returns
         -------
@@ -171,8 +187,24 @@ class ObjectStore:
         ------
         ObjectNotFoundError
             It is not there.
+        CorruptionError
+            It is longer than ``most``.
         """
-        return self._do("read", key, lambda files: files.get(key))
+        if most is None:
+            return self._do("read", key, lambda files: files.get(key))
+        try:
+            found = self._do("read", key, lambda files: files.get(key, most + 1))
+        except StoreError as error:
+            # Object storages refuse any range of an object without bytes.
+            if type(error) is not StoreError or self.size(key):
+                raise
+            return b""
+        if len(found) > most:
+            raise CorruptionError(
+                f"Object {key} has more than {most} bytes: it is not as it was written. Restore it "
+                "from a copy."
+            )
+        return found
 
     def get_many(self, keys: Sequence[str]) -> list[bytes]:
         """Read whole objects at the same time; see :meth:`get`.
@@ -332,6 +364,37 @@ class ObjectStore:
         self._check_writable()
         self._each(lambda key: self._do("delete", key, lambda f: f.delete(key)), list(keys))
 
+    def uploads(self, prefix: str) -> list[tuple[str, str]]:
+        """List uploads in parts that were begun and neither completed nor abandoned.
+
+        They take room, and no other listing shows them. Only object storages have them.
+
+        Parameters
+        ----------
+        prefix : str
+            The directory.
+
+        Returns
+        -------
+        list of (str, str)
+            The keys they are meant for, and their ids.
+        """
+        if self.read_only:
+            return []
+        return sorted(self._do("list", prefix, lambda files: files.uploads(prefix)))
+
+    def abandon(self, uploads: Iterable[tuple[str, str]]) -> None:
+        """Remove the parts of uploads that nobody will complete.
+
+        Parameters
+        ----------
+        uploads : iterable of (str, str)
+            Keys and ids, as :meth:`uploads` lists them; those that are gone are passed over.
+        """
+        for key, upload in uploads:
+            with suppress(ObjectNotFoundError):
+                self._do("abandon an upload of", key, methodcaller("abandon", key, upload))
+
     def probe(self) -> None:
         """Try whether the storage creates exclusively, and can be written at all.
 
@@ -360,17 +423,39 @@ class ObjectStore:
         return self._connect()[0]
 
     def _connect(self) -> tuple[Files, dict[str, Any]]:
-        """Connect once in each process: what a fork brought along does not work in a child."""
-        pid = os.getpid()
-        if self._connected is None or self._connected[0] != pid:
-            options = creds.resolve(self._storage_options)
-            with mapped("open", "", self._address, options):
-                self._connected = (pid, files_of(self._address, options), options)
-        return self._connected[1:]
+        """Connect once in each process: what a fork brought along does not work in a child.
+
+        And once more whenever the credentials are about to expire.
+        """
+        found = self._connected
+        if found is None or found[0] != os.getpid() or not self._known.fresh:
+            found = self._open(creds.current(self._storage_options))
+        return found[1:]
+
+    def _open(self, known: creds.Credentials) -> tuple[int, Files, dict[str, Any]]:
+        options = known.options
+        with mapped("open", "", self._address, options):
+            files = files_of(self._address, options, confined=self._confined)
+        self._known, self._connected = known, (os.getpid(), files, options)
+        return self._connected
+
+    def _renew(self) -> bool:
+        """Connect with other credentials than those that were refused, where there are any."""
+        found = creds.replaced(self._storage_options, self._known)
+        if found is not None:
+            self._open(found)
+        return found is not None
 
     def _do(self, operation: str, key: str, action: Callable[[Files], _T]) -> _T:
         if key.startswith("/") or ".." in key.split("/"):
             raise CorruptionError(f"{key!r} leaves the root of the lake. Restore what names it.")
+        files, options = self._connect()
+        try:
+            with mapped(operation, key, self._address, options):
+                return action(files)
+        except PermissionDeniedError:
+            if not self._renew():
+                raise
         files, options = self._connect()
         with mapped(operation, key, self._address, options):
             return action(files)
@@ -388,8 +473,13 @@ class ObjectStore:
             return list(pool.map(action, keys))
 
 
-def _rebuild(url: str, options: creds.StorageOptions, single_writer: bool) -> ObjectStore:  # noqa: FBT001 # pickle
-    return ObjectStore(url, options, single_writer=single_writer)
+def _rebuild(
+    url: str,
+    options: creds.StorageOptions,
+    single_writer: bool,  # noqa: FBT001 # pickle
+    confined: bool,  # noqa: FBT001 # pickle
+) -> ObjectStore:
+    return ObjectStore(url, options, single_writer=single_writer, confined=confined)
 
 
 def _view(data: Any) -> memoryview:

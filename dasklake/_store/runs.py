@@ -164,7 +164,7 @@ class RunWriter:
                 base.totals.size + sum(r.size for r in taken),
             ),
             progress=progress,
-            **({"schema": self.schema} if replaces else {}),
+            **({"schema": self.schema, "past": {}} if replaces else {}),
         )
         return Draft(commit, [*chunks, *table])
 

@@ -33,7 +33,10 @@ def add_segment(
     kept, merged, level = _merge(base.segments)
     # Read once and let go: a run that lasts keeps nothing of what it merged.
     keys = [layout.segment_key(ref.name) for ref in merged]
-    found = [read_segment(log.store.get(key), ref) for key, ref in zip(keys, merged, strict=True)]
+    found = [
+        read_segment(log.store.get(key, ref.size), ref)
+        for key, ref in zip(keys, merged, strict=True)
+    ]
     manifest = join([*found, new]) if merged else new
     data = segment_bytes(manifest)
     samples = int(manifest.rows.sum())
@@ -51,7 +54,7 @@ def add_failures(
     earlier: list[Failure] = []
     for ref in merged:
         key = layout.failures_key(ref.name)
-        earlier += read_failures(log.store.get(key), ref, key)
+        earlier += read_failures(log.store.get(key, ref.size), ref, key)
     rows = [*earlier, *failures]
     data = failures_bytes(rows)
     ref = table_ref(commit_id, data, rows=len(rows), samples=0, level=level)

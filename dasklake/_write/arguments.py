@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 
 from dasklake._write.checkpoint import Every, MaxFailures
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["parse_every", "parse_max_failures", "parse_size"]
+__all__ = [
+    "check_validate",
+    "parse_age",
+    "parse_every",
+    "parse_items",
+    "parse_max_failures",
+    "parse_size",
+    "parse_timeout",
+]
 
 
 def parse_every(every: Any) -> Every:
@@ -73,6 +82,57 @@ def parse_max_failures(most: Any) -> MaxFailures:
     )
 
 
+def parse_timeout(timeout: Any) -> float | None:
+    """Return a number of seconds; None for no limit.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no time, or not more than nothing.
+    """
+    if timeout is None:
+        return None
+    number = isinstance(timeout, int | float | np.number) and not isinstance(timeout, bool)
+    bare = isinstance(timeout, str) and timeout.strip().isdigit()
+    try:
+        found = pd.Timedelta(float(timeout), "s") if number or bare else pd.Timedelta(timeout)
+        seconds = found.total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        seconds = 0.0
+    if not seconds > 0:  # NaT is not either
+        raise InvalidInputError(
+            f"partition_timeout={timeout!r} is no time. Write '10min', a timedelta, or seconds."
+        )
+    return float(seconds)
+
+
+def parse_items(most: Any) -> int:
+    """Return how many items to try.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no number of items.
+    """
+    if not _is_whole(most) or most < 1:
+        raise InvalidInputError(
+            f"preview={most!r} is no number of items. Write 20, or leave it out."
+        )
+    return int(most)
+
+
+def check_validate(validate: Any) -> None:
+    """Refuse what is no way to validate.
+
+    Raises
+    ------
+    InvalidInputError
+        It is none.
+    """
+    if validate not in ("strict", "basic"):
+        raise InvalidInputError(f"validate={validate!r} is unknown. Use 'strict' or 'basic'.")
+
+
 def parse_size(size: Any) -> int:
     """Return a number of bytes.
 
@@ -88,3 +148,23 @@ def parse_size(size: Any) -> int:
     if found <= 0:
         raise InvalidInputError(f"chunk_size={size!r} is no size. Write '64 MiB', or bytes.")
     return int(found)
+
+
+def parse_age(age: Any) -> timedelta | None:
+    """Return an age; None for none.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no time, or less than nothing.
+    """
+    if age is None:
+        return None
+    found = age
+    if isinstance(age, str):
+        with contextlib.suppress(ValueError, KeyError, OverflowError):
+            # A number without a unit is refused: nobody knows what it counts.
+            found = timedelta(seconds=parse_timedelta(age, default=False))
+    if isinstance(found, timedelta) and found is not pd.NaT and found >= timedelta(0):
+        return found
+    raise InvalidInputError(f"{age!r} is no age. Write '30d', '12h', or give a timedelta.")

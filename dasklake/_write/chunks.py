@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,15 +44,29 @@ class Place:
     epoch: int
 
 
-class ChunkWriter:
-    """The chunks of one attempt at a partition."""
+#: Writes an object: a key, and its bytes.
+Put = Callable[[str, Any], None]
 
-    def __init__(self, place: Place, schema: Schema, partition: int, chunk_size: int) -> None:
+
+class ChunkWriter:
+    """The chunks of one attempt at a partition; ``put`` writes them, the store itself if None."""
+
+    def __init__(
+        self,
+        place: Place,
+        schema: Schema,
+        partition: int,
+        chunk_size: int,
+        put: Put | None = None,
+        *,
+        strict: bool = True,
+    ) -> None:
         self.place = place
+        self.put = put or place.store.put
         self.partition = partition
         self.chunk_size = chunk_size
         self.attempt = layout.new_id()
-        self.encoder = Encoder(schema)
+        self.encoder = Encoder(schema, strict=strict)
         self.builders: dict[str, ColumnBuilder] = self.encoder.builders()
         self.chunks: list[ChunkRef] = []
         self.failures: list[Failure] = []
@@ -90,7 +104,7 @@ class ChunkWriter:
             key = layout.partition_failures_key(
                 self.place.home, self.partition, self.place.epoch, self.attempt
             )
-            self.place.store.put(key, failures_bytes(self.failures))
+            self.put(key, failures_bytes(self.failures))
         self._flush(last=True, inputs=inputs, failures=few, failures_key=key)
         return Receipt(
             run=self.place.run,
@@ -132,14 +146,14 @@ class ChunkWriter:
         key = layout.chunk_key(
             self.place.home, self.partition, self.place.epoch, self.attempt, number
         )
-        self.place.store.put(key, chunk.data)
+        self.put(key, chunk.data)
         size = len(chunk.data)
         self.chunks.append(ChunkRef(number, chunk.rows, size, chunk.head, chunk.crc))
         self.builders = self.encoder.builders()
 
 
-def write_lost(place: Place, schema: Schema, failure: Failure) -> Receipt:
+def write_lost(place: Place, schema: Schema, failure: Failure, put: Put | None = None) -> Receipt:
     """Write the empty chunk of a partition that failed as a whole, and return its receipt."""
-    attempt = ChunkWriter(place, schema, failure.partition, 0)
+    attempt = ChunkWriter(place, schema, failure.partition, 0, put)
     attempt.failures.append(failure)
     return attempt.finish(0)

@@ -25,7 +25,7 @@ from dasklake._store.objects import ObjectStore
 from dasklake._store.runs import RunWriter
 from dasklake._write.checkpoint import Batch, Every, MaxFailures, RunProgress, Stop
 from dasklake._write.chunks import Place, write_lost
-from dasklake._write.ending import explain
+from dasklake._write.ending import explain, refused
 from dasklake._write.failure import never_skipped
 from dasklake._write.partition import Outcome
 from dasklake.exceptions import LakeError, RunFailedError, StoreError
@@ -37,6 +37,9 @@ _DRAIN = 60.0
 
 #: Seconds after that in which a failing storage is asked again.
 _INSIST = 60.0
+
+#: Seconds between two looks at the status.
+_LOOK = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,10 @@ class Assignment:
         Whether failures are skipped.
     max_failures : MaxFailures
         How many.
+    partition_timeout : float or None
+        Seconds after which whoever runs the tasks ends one and tries it again.
+    retries : int
+        How often.
     """
 
     store: ObjectStore
@@ -84,6 +91,8 @@ class Assignment:
     every: Every
     skip: bool
     max_failures: MaxFailures
+    partition_timeout: float | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +234,13 @@ class Coordinator:
             self._changed.wait_for(lambda: self._done, timeout)
         return self.status()
 
+    def follow(self, watch: Callable[[Status], object]) -> Status:
+        """Wait until the run has ended, and show its status meanwhile."""
+        while (status := self.wait(_LOOK)).running:
+            watch(status)
+        watch(status)
+        return status
+
     @property
     def stopping(self) -> bool:
         """Whether no further partition is worth computing."""
@@ -270,6 +286,9 @@ class Coordinator:
             self._progress.put_back()
             self._progress.end(Stop("conflict", None, error))
             self._progress.drain(())
+            if isinstance(error, StoreError):
+                inputs = self._writer.state.inputs
+                error, cause = refused(error, self.assignment.run, inputs), error
             self._problem, self._cause = error, cause
 
     def _commit_next(self) -> bool:
@@ -310,12 +329,15 @@ class Coordinator:
         return self._writer.commit(receipts, lambda: failures_of(a.store, receipts))
 
     def _beat_loop(self) -> None:
-        done = False
+        done, trouble = False, None
         while not done:
             with self._changed:
                 done = self._changed.wait_for(lambda: self._done, BEAT)
                 if self._give_up is not None and time.monotonic() >= self._give_up + _INSIST:
                     self._writer.log.stop.set()
+            if (self._writer.log.trouble is None) != (trouble is None):
+                trouble = self._writer.log.trouble
+                self.on_change()
             # Advisory: a beat that is late costs an observer some seconds, never data.
             with contextlib.suppress(StoreError):
                 self._put_beat()
@@ -333,6 +355,7 @@ class Coordinator:
             state="running" if status.running else "stopped",
             inputs=status.written,
             failures=status.failures,
+            trouble=status.delayed or "",
         )
         a.store.put(key, heartbeat_bytes(self._beat))
 

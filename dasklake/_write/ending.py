@@ -8,14 +8,24 @@ from dasklake._write.checkpoint import RunProgress, Stop
 from dasklake._write.failure import never_skipped
 from dasklake.exceptions import (
     LakeError,
+    PartitionTimeoutError,
     RunFailedError,
     RunLostError,
     SampleError,
+    StoreError,
     TooManyFailuresError,
     TransformError,
 )
 
-__all__ = ["explain", "interruption", "kept", "of_lake", "transform_error"]
+__all__ = [
+    "explain",
+    "impatience",
+    "interruption",
+    "kept",
+    "of_lake",
+    "refused",
+    "transform_error",
+]
 
 #: What to raise, and from what; nothing for success.
 Ending = tuple[BaseException | None, BaseException | None]
@@ -47,14 +57,26 @@ def explain(run: str, progress: RunProgress, state: RunState) -> Ending:
     if stop.kind == "cancelled":
         return RunFailedError(f"Run {run!r} was cancelled. {rest}"), None
     if stop.kind == "lost":
-        return RunLostError(f"The cluster was restarted during run {run!r}. {rest}"), stop.error
+        lost = f"The cluster was restarted or closed during run {run!r}. {rest}"
+        return RunLostError(lost), stop.error
     if stop.kind == "interrupted" and stop.error is not None:
         # A bare Ctrl-C says nothing; what somebody raised with a text is theirs.
         bare = isinstance(stop.error, KeyboardInterrupt) and not stop.error.args
         return (KeyboardInterrupt(rest), stop.error) if bare else (stop.error, None)
-    if stop.failure is not None and not of_lake(stop.error):
-        return transform_error(stop.failure, stop.error, state.inputs, rest), stop.error
-    return stop.error or RunFailedError(f"Run {run!r} ended early. {rest}"), None
+    return _failed(run, stop, state.inputs)
+
+
+def _failed(run: str, stop: Stop, inputs: int) -> Ending:
+    """Tell of a partition that failed."""
+    error, rest = stop.error, kept(run, inputs)
+    if isinstance(error, PartitionTimeoutError):
+        place = {"partition": error.partition, "samples_processed": inputs}
+        return PartitionTimeoutError(f"{error} {rest}", seconds=error.seconds, **place), error
+    if isinstance(error, StoreError):
+        return refused(error, run, inputs), error
+    if stop.failure is not None and not of_lake(error):
+        return transform_error(stop.failure, error, inputs, rest), error
+    return error or RunFailedError(f"Run {run!r} ended early. {rest}"), None
 
 
 def of_lake(error: BaseException | None) -> bool:
@@ -62,9 +84,33 @@ def of_lake(error: BaseException | None) -> bool:
     return isinstance(error, LakeError) and not isinstance(error, SampleError | RunFailedError)
 
 
+def refused(error: StoreError, run: str, inputs: int) -> StoreError:
+    """Return an error of the storage with what it leaves, and how to go on."""
+    told = type(error)(f"{error} {kept(run, inputs)}")
+    told.__dict__.update(error.__dict__)
+    return told
+
+
 def interruption(run: str, problem: BaseException | None) -> KeyboardInterrupt:
     """Return what Ctrl-C is told as: with the sentence that says how to go on."""
     return KeyboardInterrupt(str(problem or f"Run {run!r} is finished."))
+
+
+def impatience(run: str, *, goes_on: bool) -> KeyboardInterrupt:
+    """Return what a second Ctrl-C is told as: nobody has seen how the run ended.
+
+    Parameters
+    ----------
+    run : str
+        The run.
+    goes_on : bool
+        Whether a cluster commits what is complete all the same.
+    """
+    rest = "The cluster goes on to commit what is complete. " if goes_on else ""
+    return KeyboardInterrupt(
+        f"Run {run!r} was left before its end was known. {rest}What is committed is kept: run "
+        f"again with mode='resume', run={run!r} to continue."
+    )
 
 
 def kept(run: str, inputs: int) -> str:
@@ -89,6 +135,11 @@ def transform_error(
     tensor = f" (tensor {failure.tensor!r})" if failure.tensor is not None else ""
     if never_skipped(error):
         skip = "Errors of the machine and the storage are never skipped."
+        if failure.exception == "KilledWorker":
+            skip += (
+                " Workers that die at one partition, one after the other, have most often run out "
+                "of memory: give them more, or make chunk_size and the partitions smaller."
+            )
     elif failure.position is not None:
         skip = "If you wish to skip the samples that cause errors, please specify on_error='skip'."
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -18,11 +19,15 @@ __all__ = [
     "describe_item",
     "failure_of_sample",
     "failure_of_task",
+    "kept_value",
     "never_skipped",
 ]
 
 #: Characters kept of an item, a message and a traceback.
 _ITEM, _MESSAGE, _TRACEBACK = 120, 500, 4000
+
+#: Characters of JSON up to which an item is kept whole.
+_VALUE = 4096
 
 #: Attribute of an error that is raised to Dask.
 _PLACE = "_dasklake_failure"
@@ -79,6 +84,7 @@ def failure_of_sample(
         position=position,
         index=None if start is None or position is None else start + position,
         item=None if position is None else describe_item(item),
+        value=None if position is None else kept_value(item),
         tensor=error.tensor if isinstance(error, SampleError) else None,
         exception=type(error).__qualname__,
         message=_shorten(str(error), _MESSAGE),
@@ -91,9 +97,39 @@ def describe_item(item: Any) -> str:
     if isinstance(item, Mapping):
         inside = ", ".join(f"{key!r}: {describe_item(value)}" for key, value in item.items())
         return _shorten(f"{{{inside}}}", _ITEM)
-    if hasattr(item, "shape") and hasattr(item, "dtype") and bool(getattr(item, "ndim", 0)):
+    # In this order: the shape of a file is in its header, which may have to be read.
+    if hasattr(item, "dtype") and hasattr(item, "shape") and bool(getattr(item, "ndim", 0)):
         return f"array of shape {tuple(item.shape)} and dtype {item.dtype}"
     return _shorten(repr(item), _ITEM)
+
+
+def kept_value(item: Any) -> str | None:
+    """Return an item as JSON from which it comes back exactly; None where there is none.
+
+    Examples
+    --------
+    >>> kept_value({"id": 7, "tags": ["a"]}), kept_value((7,)), kept_value("https://me:pw@x/y")
+    ('{"id":7,"tags":["a"]}', None, None)
+    """
+    try:
+        if not _is_plain(item):
+            return None
+        text = json.dumps(item, allow_nan=False, separators=(",", ":"))
+    except (ValueError, RecursionError):  # no number, too long a number, or too deep
+        return None
+    # A failure is stored: what could be a password is not.
+    return text if len(text) <= _VALUE and safe_text(text) == text else None
+
+
+def _is_plain(item: Any) -> bool:
+    """Whether JSON has the type; looks no further than into what is small."""
+    if item is None or type(item) in (bool, int, float):
+        return True
+    if type(item) not in (str, list, dict) or len(item) > _VALUE:
+        return False
+    if type(item) is dict:
+        return all(type(key) is str and _is_plain(value) for key, value in item.items())
+    return type(item) is str or all(map(_is_plain, item))
 
 
 def _shorten(text: str, most: int) -> str:

@@ -13,7 +13,7 @@ import dask.threaded
 from dask.callbacks import Callback
 
 from dasklake._write.coordinator import Assignment, Coordinator, Status
-from dasklake._write.ending import interruption
+from dasklake._write.ending import impatience, interruption
 from dasklake._write.failure import failure_of_task
 from dasklake._write.graph import WriteGraph
 from dasklake._write.partition import Outcome
@@ -79,11 +79,17 @@ def run_locally(
     front = _Front(coordinator, graph, watch)
     try:
         front.compute(get)
+        if coordinator.stopping:
+            coordinator.drain()
+        status = coordinator.follow(watch)
     except KeyboardInterrupt:
         coordinator.stop("cancelled")
         coordinator.drain()
-        status = coordinator.wait()
-        coordinator.join()
+        try:
+            status = coordinator.wait()
+            coordinator.join()
+        except KeyboardInterrupt:
+            raise impatience(assignment.run, goes_on=False) from None
         raise interruption(assignment.run, status.problem) from None
     except BaseException:
         # Not ours to judge: what is complete is committed, and the error goes its way.
@@ -91,11 +97,7 @@ def run_locally(
         coordinator.drain()
         coordinator.join()
         raise
-    if coordinator.stopping:
-        coordinator.drain()
-    status = coordinator.wait()
     coordinator.join()
-    watch(status)
     return status
 
 

@@ -16,14 +16,25 @@ from typing import Any, NamedTuple, Protocol
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
 
+from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure, Receipt
 from dasklake._model.schema import Schema
+from dasklake._store.keys import check_keys
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
+from dasklake._write.asking import Asking
 from dasklake._write.chunks import ChunkWriter, Place, write_lost
 from dasklake._write.failure import attach, attached, failure_of_sample, never_skipped
+from dasklake._write.links import LinkLine, Waiting
 from dasklake._write.sample import Item, items_of
-from dasklake.exceptions import LakeNotSharedError, NotFoundError, RunFailedError, SampleError
+from dasklake.exceptions import (
+    LakeNotSharedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RunFailedError,
+    SampleError,
+    StoreError,
+)
 
 __all__ = ["Deliver", "Job", "Outcome", "PartMaker", "bind", "write_partition"]
 
@@ -59,6 +70,8 @@ class Job:
     retries : int or None
         How often an attempt that the storage or the machine failed is made again here; None
         where Dask does.
+    strict : bool
+        Whether the constraints of htypes are checked.
     """
 
     place: Place
@@ -73,6 +86,7 @@ class Job:
     only: frozenset[int] | None = None
     adopted: tuple[Receipt, ...] = ()
     retries: int | None = None
+    strict: bool = True
 
 
 class Deliver(Protocol):
@@ -82,7 +96,7 @@ class Deliver(Protocol):
         """Take one there."""
 
     def stopped(self) -> bool:
-        """Whether the run has ended, so that nothing has to be written any more."""
+        """Whether nothing has to be written any more: the run has ended, or the task is not wanted."""
 
 
 class Outcome(NamedTuple):
@@ -159,7 +173,8 @@ def write_partition(
         return None
     if deliver is not None and deliver.stopped():
         return None
-    outcome = _attempts(job, partition, start, makers, values)
+    task = _Task(job, partition, start, deliver.stopped if deliver is not None else _never)
+    outcome = _attempts(task, makers, values)
     if deliver is None:
         return _portable(outcome)
     deliver(outcome)
@@ -177,70 +192,94 @@ def _portable(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _attempts(
-    job: Job,
-    partition: int,
-    start: int | None,
-    makers: tuple[PartMaker, ...],
-    values: Mapping[Any, Any],
-) -> Outcome:
+class _Task(NamedTuple):
+    """A partition to write, and what tells that nobody waits for it any more."""
+
+    job: Job
+    partition: int
+    start: int | None
+    stopped: Callable[[], bool]
+
+
+def _never() -> bool:
+    """Tell that a task is waited for always."""
+    return False
+
+
+def _attempts(task: _Task, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Outcome:
     """Attempt a partition until the storage and the machine let it; Dask's local schedulers do not.
 
     What they are left with is an outcome: raised, it would take the other tasks down.
     """
-    left = job.retries
+    left = task.job.retries
     while True:
-        attempt = _Attempt(job, partition, start)
+        attempt = _Attempt(task)
         try:
             return attempt.run(makers, values)
         except Exception as error:
             if left is None:
                 raise
-            if not left:
+            if not left or task.stopped():
                 return attempt.failed(error)
             left -= 1
 
 
 def check_shared(job: Job) -> None:
-    """Look once in each process whether the storage here is the lake's."""
-    _check_shared(job.place.store, job.place.home, *job.entry)
+    """Look once in each process whether the storage here is the lake's, and links can be read."""
+    entry = _check_shared(job.place.store, job.place.home, *job.entry)
+    if any(spec.linked for spec in job.schema.values()):
+        check_keys(entry, managed=True)
 
 
 @lru_cache(maxsize=64)
-def _check_shared(store: ObjectStore, home: str, version: int, commit_id: str) -> None:
+def _check_shared(store: ObjectStore, home: str, version: int, commit_id: str) -> Commit:
     branch = home.partition("/")[0]
     try:
-        found: str | None = Log(store, branch).read(version).id
+        found: Commit | None = Log(store, branch).read(version)
     except NotFoundError:
         found = None
-    if found != commit_id:
+    if found is None or found.id != commit_id:
         raise LakeNotSharedError(
             f"Worker {socket.gethostname()} (process {os.getpid()}) does not see the lake under "
             f"{store.url}: version {version} is {'another' if found else 'not there'}. Use "
             "storage that every worker reaches under the same URL."
         )
+    return found
 
 
 class _Attempt:
     """One attempt at a partition: goes through its items and decides what a failure means."""
 
-    def __init__(self, job: Job, partition: int, start: int | None) -> None:
-        self.job = job
-        self.partition = partition
-        self.start = start
-        self.chunks = ChunkWriter(job.place, job.schema, partition, job.chunk_size)
+    def __init__(self, task: _Task) -> None:
+        self.job = job = task.job
+        self.partition = task.partition
+        self.start = task.start
+        self.storage = Asking(job.place.store, task.stopped)
+        self.chunks = ChunkWriter(
+            job.place,
+            job.schema,
+            task.partition,
+            job.chunk_size,
+            self.storage.put,
+            strict=job.strict,
+        )
+        self.links = LinkLine(job.schema)
 
     def run(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Outcome:
         """Write the partition and say how it ended."""
         try:
-            check_shared(self.job)
+            self.storage.ask(lambda: check_shared(self.job))
             return self._run(self._items(makers, values))
-        except LakeNotSharedError as error:
-            # Not raised: Dask would try again, and hide it where other workers see the lake.
+        except StoreError as error:
+            if error is not self.storage.refused:
+                raise
+            # Not raised: Dask would try again, and hide it where other workers fare better.
             return self.failed(error)
         except (KeyboardInterrupt, SystemExit) as error:
             # Uncaught they would take the worker down, four times, and the cause with it.
             return Outcome(None, self._failure(error, None, None), error, interrupt=True)
+        finally:
+            self.links.close()
 
     def failed(self, error: Exception) -> Outcome:
         """Return how an attempt ends that failed as a whole, and not by the user's code."""
@@ -261,7 +300,7 @@ class _Attempt:
                 # After an exception the iterator may hide the rest: it is not asked again.
                 return self._partition_failed(error)
             if item is None:
-                return Outcome(self.chunks.finish(inputs))
+                return self._settle(all_of_them=True) or Outcome(self.chunks.finish(inputs))
             failed = self._write(item, inputs)
             if failed is not None:
                 return failed
@@ -280,14 +319,32 @@ class _Attempt:
                 self.chunks.extend(columns)
                 return None
         for offset, value in enumerate(item.values()):
+            waiting = Waiting(position + offset, value)
             try:
-                sample = self._transform(value)
-                encoded = self.chunks.encoder.encode(
-                    sample, transformed=self.job.transform is not None
+                made = self._transform(value)
+                waiting.samples += self.chunks.encoder.encode_all(
+                    made, transformed=self.job.transform is not None
                 )
-                self.chunks.add(encoded)
+                self.links.put(waiting)
+            except Exception as error:  # noqa: BLE001 # judged in its turn
+                self.links.fail(waiting, error)
+            ends = waiting.error is not None and (not self.job.skip or never_skipped(waiting.error))
+            ended = self._settle(all_of_them=ends)
+            if ended is not None:
+                return ended
+        return None
+
+    def _settle(self, *, all_of_them: bool) -> Outcome | None:
+        """Add the samples whose turn it is; an outcome where one of them ends the partition."""
+        for waiting in self.links.settled(all_of_them=all_of_them):
+            try:
+                waiting.settle(self.job.schema)
+                for encoded in waiting.samples:
+                    self.chunks.add(encoded)
             except Exception as error:
-                failure = self._failure(error, position + offset, value)
+                failure = self._failure(error, waiting.position, waiting.item)
+                if isinstance(error, PermissionDeniedError):
+                    self.storage.refused = error
                 if never_skipped(error):
                     attach(error, failure)
                     raise
@@ -304,8 +361,8 @@ class _Attempt:
     def _partition_failed(self, error: Exception) -> Outcome:
         failure = self._failure(error, None, None)
         if not self.job.skip:
-            return Outcome(None, failure, error)
-        return Outcome(write_lost(self.job.place, self.job.schema, failure))
+            return self._settle(all_of_them=True) or Outcome(None, failure, error)
+        return Outcome(write_lost(self.job.place, self.job.schema, failure, self.storage.put))
 
     def _failure(self, error: BaseException, position: int | None, item: Any) -> Failure:
         return failure_of_sample(

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dasklake._format.columns import ColumnBuilder
+from dasklake._model.samples import Samples
 from dasklake._model.schema import Schema
 from dasklake._model.values import storage_of
 from dasklake.codecs.base import Codec, codec_for
+from dasklake.codecs.checks import LengthCheck
 from dasklake.exceptions import SampleError
 
 __all__ = ["Encoder", "Item", "items_of"]
@@ -123,17 +125,33 @@ class Encoder:
     ----------
     schema : Schema
         What a sample has to hold.
+    strict : bool, default True
+        Whether values are checked beyond dtype, shape, class names and ``same_length``.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, strict: bool = True) -> None:
         self.schema = schema
-        self.codecs: dict[str, Codec] = {name: codec_for(spec) for name, spec in schema.items()}
+        self.codecs: dict[str, Codec] = {
+            name: codec_for(spec, strict=strict) for name, spec in schema.items()
+        }
+        self.groups = [LengthCheck({n: schema[n] for n in group}) for group in schema.same_length]
         self.storages = {name: storage_of(spec) for name, spec in schema.items()}
         self.only = next(iter(schema)) if len(schema) == 1 else None
 
     def builders(self) -> dict[str, ColumnBuilder]:
         """Return empty columns for a chunk."""
         return {name: ColumnBuilder(name, self.schema[name]) for name in self.schema}
+
+    def encode_all(self, made: Any, *, transformed: bool = False) -> list[dict[str, Any]]:
+        """Encode what was made of one item: a sample, or :class:`Samples` of any number.
+
+        Raises
+        ------
+        SampleError
+            As :meth:`encode`; then none of them is to be written.
+        """
+        samples = made if isinstance(made, Samples) else (made,)
+        return [self.encode(sample, transformed=transformed) for sample in samples]
 
     def encode(self, sample: Any, *, transformed: bool = False) -> dict[str, Any]:
         """Encode one sample.
@@ -167,6 +185,8 @@ class Encoder:
                 encoded[name] = None if value is None else codec.encode(value)
             except SampleError as error:
                 raise SampleError(error.message, tensor=name) from error
+        for check_lengths in self.groups:
+            check_lengths(encoded)
         return encoded
 
     def _check_names(self, sample: Mapping[str, Any]) -> None:

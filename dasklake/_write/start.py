@@ -13,6 +13,7 @@ from dasklake._model.receipt import Receipt
 from dasklake._model.schema import Schema
 from dasklake._store.entries import begin, create_lake, resume
 from dasklake._store.heartbeat import is_alive
+from dasklake._store.keys import check_keys
 from dasklake._store.log import Log
 from dasklake._write.adopt import adoptable
 from dasklake.exceptions import (
@@ -23,7 +24,7 @@ from dasklake.exceptions import (
     SchemaError,
 )
 
-__all__ = ["MODES", "Request", "Start", "check_plan", "start_run"]
+__all__ = ["MODES", "Request", "Start", "check_plan", "check_schema", "start_run"]
 
 MODES = ("create", "append", "overwrite", "resume")
 
@@ -135,7 +136,9 @@ def _check(known: Commit, log: Log, request: Request) -> None:
     if request.mode == "resume" and request.run is None and known.runs:
         raise LakeExistsError("The lake has a run by now. Continue it with mode='resume'.")
     if request.mode != "overwrite":
-        _check_schema(known.schema, request.schema)
+        check_schema(known.schema, request.schema)
+    if any(spec.linked for spec in request.schema.values()):
+        check_keys(known, managed=False)
 
 
 def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
@@ -167,7 +170,11 @@ def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
 
 
 def _refuse_existing(log: Log, head: Commit) -> None:
-    unfinished = [n for n, state in head.runs.items() if not (state.finished or state.replaced)]
+    unfinished = [
+        name
+        for name, state in head.runs.items()
+        if not (state.finished or state.replaced or state.plan.compaction)
+    ]
     if unfinished:
         raise LakeExistsError(
             f"{log.store.url} has the unfinished run {unfinished[0]!r}. Continue it with "
@@ -181,7 +188,14 @@ def _refuse_existing(log: Log, head: Commit) -> None:
         )
 
 
-def _check_schema(have: Schema, want: Schema) -> None:
+def check_schema(have: Schema, want: Schema) -> None:
+    """Refuse to write other tensors than a lake has.
+
+    Raises
+    ------
+    SchemaError
+        The message says in what the schemas differ.
+    """
     found = have.differences(want)
     if found:
         raise SchemaError(
@@ -191,10 +205,11 @@ def _check_schema(have: Schema, want: Schema) -> None:
 
 
 def _only_run(head: Commit) -> str | None:
-    if len(head.runs) > 1:
-        names = ", ".join(map(repr, head.runs))
+    runs = [name for name, state in head.runs.items() if not state.plan.compaction]
+    if len(runs) > 1:
+        names = ", ".join(map(repr, runs))
         raise InvalidInputError(f"The lake has several runs: {names}. Say which with run='...'.")
-    return next(iter(head.runs), None)
+    return next(iter(runs), None)
 
 
 def check_plan(run: str, plan: Plan, request: Request) -> None:

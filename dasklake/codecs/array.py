@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Layout, storage_of
+from dasklake.codecs.checks import Check, check_labels
 from dasklake.codecs.convert import fits_safely, lossless, refuse_masked, to_array, to_shape
 from dasklake.codecs.packing import Encoded, as_blob, from_blob, shorten
 from dasklake.exceptions import SampleError
@@ -19,17 +20,20 @@ __all__ = ["ArrayCodec", "LabelCodec", "column_of"]
 
 
 class ArrayCodec:
-    """Codec of ``generic``, ``bbox`` and ``embedding`` with a numpy dtype.
+    """Codec of every htype of plain numbers and times.
 
     Parameters
     ----------
     spec : TensorSpec
         What the tensor holds.
+    check : callable, optional
+        Raises where a value, or a column of values, is not what it has to be.
     """
 
-    def __init__(self, spec: TensorSpec) -> None:
+    def __init__(self, spec: TensorSpec, check: Check | None = None) -> None:
         self.spec = spec
         self.storage = storage_of(spec)
+        self._check = check
         self._dtype = np.dtype(cast("str", spec.dtype))
         self._element = self.storage.element or self._dtype
         self._layout = self.storage.layout
@@ -55,10 +59,15 @@ class ArrayCodec:
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         if isinstance(values, pa.Array):
-            return values if values.type == self.storage.type else None
+            plain = values.type == self.storage.type and self._check is None
+            return values if plain else None
         array = values.to_numpy() if isinstance(values, pd.Series) else np.asarray(values)
         array = self._checked_column(array) if array.dtype.kind != "O" else None
-        return None if array is None else column_of(self._stored(array), self.spec)
+        if array is None:
+            return None
+        if self._check is not None:
+            self._check(array)
+        return column_of(self._stored(array), self.spec)
 
     def decode(self, stored: Encoded) -> object:
         """Return a numpy scalar or an array of the spec's dtype."""
@@ -71,7 +80,10 @@ class ArrayCodec:
         return stored.view(self._dtype).reshape(self.spec.shape)[()]
 
     def _checked(self, value: object) -> npt.NDArray[Any]:
-        return to_shape(to_array(value, self._dtype), self.spec.shape, self._ranks)
+        array = to_shape(to_array(value, self._dtype), self.spec.shape, self._ranks)
+        if self._check is not None:
+            self._check(array)
+        return array
 
     def _checked_column(self, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
         """Return a whole column as the spec's dtype; None where its shape does not fit."""
@@ -115,7 +127,7 @@ class LabelCodec(ArrayCodec):
     """
 
     def __init__(self, spec: TensorSpec) -> None:
-        super().__init__(spec)
+        super().__init__(spec)  # its labels are checked where columns may hold nulls
         names = spec.class_names
         self._names = names
         self._index = {name: index for index, name in enumerate(names or ())}
@@ -128,7 +140,8 @@ class LabelCodec(ArrayCodec):
         if array is None or self._names is None or self._layout is not Layout.ARROW:
             return array if self._names is None else None
         found = array.drop_null().to_numpy()
-        return None if found.size and found.max() >= len(self._names) else array
+        bad = found.size and (found.max() >= len(self._names) or found.min() < 0)
+        return None if bad else array
 
     def _checked(self, value: object) -> npt.NDArray[Any]:
         if _has_names(value):
@@ -137,13 +150,8 @@ class LabelCodec(ArrayCodec):
             # Indices are counted with whatever integers numpy makes by default: by value.
             value = lossless(value, self._dtype)
         array = super()._checked(value)
-        if self._names is not None and array.size:
-            high = int(array.max())
-            if high >= len(self._names):
-                raise SampleError(
-                    f"label {high} is out of range: there are {len(self._names)} class names, "
-                    f"so 0 to {len(self._names) - 1}. Mend the label, or add to class_names."
-                )
+        if self._names is not None:
+            check_labels(array, self._names)
         return array
 
     def _indices(self, value: Any) -> Any:

@@ -1,129 +1,71 @@
-"""What a codec is, and which one a tensor has.
-
-A codec knows one tensor. It checks a value against the tensor's spec and turns it into what the
-tensor's column stores, by the layout of its :class:`~dasklake._model.values.Storage`:
-
-=========  =======================================================================
-``ARROW``  one value that Arrow takes (times as ``int64``, links as a mapping)
-``TENSOR`` an array of ``storage.element`` and ``storage.shape``
-``BLOB``   a :class:`~dasklake._model.values.Blob`: bytes, and the shape they decode to
-=========  =======================================================================
-"""
+"""Which codec a tensor has."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Protocol
 
 import pyarrow as pa
 
 from dasklake._model.schema import TensorSpec
-from dasklake._model.values import Storage
 from dasklake.codecs.array import ArrayCodec, LabelCodec
+from dasklake.codecs.checks import check_of
+from dasklake.codecs.document import JsonCodec
+from dasklake.codecs.file import FileCodec
 from dasklake.codecs.link import LinkCodec
 from dasklake.codecs.mask import MaskCodec
 from dasklake.codecs.media import ImageCodec
-from dasklake.codecs.packing import Encoded
+from dasklake.codecs.protocol import Codec
+from dasklake.codecs.sequence import SequenceCodec
 from dasklake.codecs.text import ArrowCodec, TextCodec
 
 __all__ = ["CODECS", "Codec", "codec_for"]
 
 
-class Codec(Protocol):
-    """Turns the values of one tensor into what its column stores, and back.
-
-    Attributes
-    ----------
-    spec : TensorSpec
-        What the tensor holds.
-    storage : Storage
-        How it lies in a chunk.
-    """
-
-    spec: TensorSpec
-    storage: Storage
-
-    def encode(self, value: object) -> Encoded:
-        """Check one sample's value and return what its column stores.
-
-        Parameters
-        ----------
-        value : object
-            The value; never None.
-
-        Returns
-        -------
-        scalar, numpy.ndarray or Blob
-            By the layout of ``storage``. An array or blob may share the memory of ``value``.
-
-        Raises
-        ------
-        SampleError
-            The value does not fit the spec. The caller adds tensor and sample.
-        """
-
-    def encode_column(self, values: object) -> pa.Array | None:
-        """Check the values of many samples at once, where there is a fast way.
-
-        Parameters
-        ----------
-        values : numpy.ndarray, pandas.Series or pyarrow.Array
-            The values; axis 0 is samples.
-
-        Returns
-        -------
-        pyarrow.Array or None
-            An array of ``storage.type``; None where the values have to go one by one, which
-            is also how a value that does not fit gets its exact message.
-
-        Raises
-        ------
-        SampleError
-            The values as a whole do not fit the spec.
-        """
-
-    def decode(self, stored: Encoded) -> object:
-        """Return the value that :meth:`encode` was given, in its plainest form.
-
-        Parameters
-        ----------
-        stored : scalar, numpy.ndarray or Blob
-            What the column holds for one sample; never None.
-
-        Returns
-        -------
-        object
-            The value; arrays own their memory or share that of ``stored``.
-
-        Raises
-        ------
-        CorruptionError
-            The bytes cannot be decoded.
-        """
-
-
-def _array(spec: TensorSpec) -> Codec:
+def _array(spec: TensorSpec, *, strict: bool) -> Codec:
     arrow = spec.arrow_type
     if arrow is not None:
         strings = pa.types.is_large_string(arrow) or pa.types.is_string(arrow)
         return TextCodec(spec) if strings else ArrowCodec(spec)
-    return LabelCodec(spec) if spec.kind.name == "class_label" else ArrayCodec(spec)
+    if spec.kind.name == "class_label":
+        return LabelCodec(spec)
+    return ArrayCodec(spec, check_of(spec, strict=strict))
+
+
+def _polygon(spec: TensorSpec, *, strict: bool) -> Codec:
+    return SequenceCodec(spec, ArrayCodec(spec.item, check_of(spec, strict=strict)))
+
+
+def _plain(spec: TensorSpec, *, strict: bool, make: Callable[[TensorSpec], Codec]) -> Codec:
+    del strict  # it has no constraints that a basic write does not check
+    return make(spec)
 
 
 #: By the codec's name in the table of htypes, ``"link"`` for linked data.
-CODECS: Mapping[str, Callable[[TensorSpec], Codec]] = MappingProxyType(
-    {"array": _array, "mask": MaskCodec, "image": ImageCodec, "text": TextCodec, "link": LinkCodec}
+CODECS: Mapping[str, Callable[..., Codec]] = MappingProxyType(
+    {
+        "array": _array,
+        "mask": partial(_plain, make=MaskCodec),
+        "image": partial(_plain, make=ImageCodec),
+        "file": partial(_plain, make=FileCodec),
+        "text": partial(_plain, make=TextCodec),
+        "json": partial(_plain, make=JsonCodec),
+        "polygon": _polygon,
+        "link": partial(_plain, make=LinkCodec),
+    }
 )
 
 
-def codec_for(spec: TensorSpec) -> Codec:
+def codec_for(spec: TensorSpec, *, strict: bool = True) -> Codec:
     """Return the codec of a tensor.
 
     Parameters
     ----------
     spec : TensorSpec
         What the tensor holds.
+    strict : bool, default True
+        Whether encoding checks the constraints of the htype as well as dtype and shape.
 
     Returns
     -------
@@ -136,4 +78,9 @@ def codec_for(spec: TensorSpec) -> Codec:
     >>> codec_for(TensorSpec(dtype="uint8", shape=())).encode(7)
     np.uint8(7)
     """
-    return CODECS["link" if spec.linked else spec.kind.codec](spec)
+    if spec.sequence and spec.htype.startswith("sequence["):
+        return SequenceCodec(spec, codec_for(spec.item, strict=strict))
+    name = "link" if spec.linked else spec.kind.codec
+    if spec.encoded and name == "array":
+        name = "file"
+    return CODECS[name](spec, strict=strict)

@@ -57,7 +57,9 @@ class LinkCodec:
         }
 
     def encode_column(self, values: object) -> pa.Array | None:
-        """Check many URLs at once."""
+        """Check many URLs at once, where nobody looks at their targets."""
+        if self.spec.verify:
+            return None
         try:
             urls = string_column(values, pa.large_string())
         except (pa.ArrowException, TypeError, ValueError):

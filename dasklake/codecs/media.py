@@ -1,4 +1,4 @@
-"""Pictures: JPEG and PNG bytes pass through unchanged, everything else is encoded.
+"""Pictures: files of the tensor's format pass through unchanged, pixels are encoded.
 
 Only the header of a file is read for its shape; pixels are decoded when they are asked for.
 """
@@ -6,39 +6,52 @@ Only the header of a file is read for its shape; pixels are decoded when they ar
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Blob, storage_of
 from dasklake.codecs.convert import refuse_masked, to_shape
-from dasklake.codecs.headers import jpeg_shape, png_shape
-from dasklake.codecs.packing import Encoded, shorten
-from dasklake.exceptions import MissingExtraError, SampleError
+from dasklake.codecs.file import bytes_of
+from dasklake.codecs.formats import format_of
+from dasklake.codecs.packing import Encoded, as_blob, from_blob, shorten
+from dasklake.codecs.pixels import (
+    CHANNELS,
+    decode_image,
+    image_facts,
+    open_image,
+    pillow,
+    plain,
+    plain_mode,
+    quick_shape,
+)
+from dasklake.exceptions import SampleError
 
-__all__ = ["ImageCodec", "decode_image"]
+__all__ = ["ImageCodec", "decode_image", "image_facts"]
 
-_MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+#: Channels that a format keeps.
+_CHANNELS_OF = {
+    "jpeg": (1, 3),
+    "png": (1, 2, 3, 4),
+    "webp": (3, 4),
+    "tiff": (1, 2, 3, 4),
+    "bmp": (1, 3),
+    "gif": (3,),
+    "jpeg2000": (1, 2, 3, 4),
+    "ppm": (1, 3),
+    "tga": (1, 2, 3, 4),
+}
 
-#: What reads the shape from the first bytes.
-_QUICK = {"jpeg": jpeg_shape, "png": png_shape}
+#: Of JPEG and WebP made from pixels: differences are hard to see, and the file is a tenth of them.
+_QUALITY = {"jpeg": {"quality": 95}, "webp": {"quality": 95}}
 
-#: Colour modes whose pixels are bytes, and their channels.
-_CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "YCbCr": 3}
-
-#: Colour modes of fewer bits or with a palette, and the mode that shows the same.
-_PLAINER = {"1": "L", "P": "RGB", "PA": "RGBA"}
-
-#: Of JPEG made from arrays: differences are hard to see, and the file is a tenth of the pixels.
-_QUALITY = 95
+#: What the pictures of an htype are converted to.
+_MODES = {"image.rgb": "RGB", "image.gray": "L"}
 
 
 class ImageCodec:
-    """Codec of ``image``.
+    """Codec of ``image``, ``image.rgb`` and ``image.gray``.
 
     Parameters
     ----------
@@ -51,13 +64,13 @@ class ImageCodec:
         self.storage = storage_of(spec)
         self._compression = spec.compression or "jpeg"
         self._rank = len(spec.shape or (None, None, None))
+        self._mode = _MODES.get(spec.kind.name)
 
     def encode(self, value: object) -> Encoded:
         """Return the bytes of a picture and the shape of its pixels."""
-        if isinstance(value, os.PathLike):
-            value = _read(value)
-        if isinstance(value, bytes | bytearray | memoryview):
-            return self._from_bytes(bytes(value))
+        data = bytes_of(value)
+        if data is not None:
+            return self._from_bytes(data)
         if isinstance(value, str):
             raise SampleError(
                 f"{shorten(value)} is a string. Give pathlib.Path(...) for a file, or use the "
@@ -72,6 +85,8 @@ class ImageCodec:
 
     def decode(self, stored: Encoded) -> object:
         """Return the pixels, height x width x channels, as uint8."""
+        if not self.spec.encoded:
+            return from_blob(stored, np.dtype(np.uint8), self._compression)
         pixels = decode_image(stored.data)
         try:
             return pixels.reshape(stored.shape)
@@ -82,19 +97,35 @@ class ImageCodec:
             ) from error
 
     def _from_bytes(self, data: bytes) -> Blob:
-        if not data.startswith(_MAGIC[self._compression]):
-            return self._from_image(_open(data))
-        shape = _QUICK[self._compression](data)
-        return Blob(data, self._fitted(shape) if shape else self._shape(_open(data)))
+        form = format_of(data)
+        if form == self._compression:
+            shape = quick_shape(form, data)
+            image = None if shape else open_image(data)
+            shape = shape or _shape_of(image)
+            if self._mode is None or shape[2] == CHANNELS[self._mode]:
+                return Blob(data, self._fitted(shape))
+            return self._from_image(image or open_image(data))
+        image = open_image(data)
+        if self.spec.encoded and not self.spec.reencode:
+            raise SampleError(
+                f"the {len(data)} bytes are {form or str(image.format).lower()}, and the tensor "
+                f"holds {self._compression}. Convert the file, or set reencode=True in the "
+                "TensorSpec."
+            )
+        return self._from_image(image)
 
     def _from_image(self, image: Any) -> Blob:
-        shape = self._shape(image)
+        shape: tuple[int, ...] = _shape_of(image)
+        if self._mode is not None and shape[2] != CHANNELS[self._mode]:
+            image = plain(image).convert(self._mode)
+            shape = _shape_of(image)
         if self._compression == "jpeg" and image.mode in ("LA", "RGBA", "PA"):
             raise SampleError(
                 f"a picture of mode {image.mode} has transparency and JPEG has none. Convert it "
                 'with .convert("RGB"), or use compression="png".'
             )
-        return Blob(self._save(_plain(image)), shape)
+        shape = self._fitted(shape)
+        return self._saved(plain(image), shape)
 
     def _from_array(self, value: Any) -> Blob:
         refuse_masked(value)
@@ -106,113 +137,42 @@ class ImageCodec:
             )
         if array.ndim == 2 and self._rank == 3:
             array = array[:, :, np.newaxis]
-        array = to_shape(array, self.spec.shape, self.spec.kind.ranks)
+        if self._mode is None:
+            array = to_shape(array, self.spec.shape, self.spec.kind.ranks)
         channels = array.shape[2] if array.ndim == 3 else 1
-        allowed = (1, 3) if self._compression == "jpeg" else (1, 2, 3, 4)
-        if channels not in allowed or not array.size:
+        if array.ndim not in (2, 3) or channels not in (1, 2, 3, 4) or not array.size:
             raise SampleError(
-                f"shape {array.shape} cannot be a {self._compression}: height and width are at "
-                f"least 1, channels are one of {allowed}. Mend the array."
+                f"shape {array.shape} cannot be a picture: height and width are at least 1, "
+                "channels are 1 to 4. Mend the array."
             )
         pixels = array[:, :, 0] if array.ndim == 3 and channels == 1 else array
-        image = _pillow().Image.fromarray(np.ascontiguousarray(pixels))
-        return Blob(self._save(image), array.shape)
-
-    def _shape(self, image: Any) -> tuple[int, ...]:
-        """Return the shape of an image's pixels, checked against the spec."""
-        width, height = image.size
-        return self._fitted((height, width, _CHANNELS[_plain_mode(image)]))
+        image = pillow().Image.fromarray(np.ascontiguousarray(pixels))
+        if self._mode is not None:
+            return self._from_image(image)
+        return self._saved(image, array.shape)
 
     def _fitted(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of a picture's pixels, checked against the spec."""
         if self._rank == 2 and shape[2] == 1:
             shape = shape[:2]
         if self.spec.shape != (None, None, None):
             to_shape(np.broadcast_to(np.uint8(0), shape), self.spec.shape)
         return shape
 
-    def _save(self, image: Any) -> bytes:
+    def _saved(self, image: Any, shape: tuple[int, ...]) -> Blob:
+        if not self.spec.encoded:
+            return as_blob(np.array(image), shape, self._compression)
+        channels = shape[2] if len(shape) == 3 else 1
+        allowed = _CHANNELS_OF[self._compression]
+        if channels not in allowed:
+            raise SampleError(
+                f"shape {shape} cannot be a {self._compression}: its channels are one of "
+                f"{allowed}. Mend the picture, or change the tensor's compression."
+            )
         sink = io.BytesIO()
-        options = {"quality": _QUALITY} if self._compression == "jpeg" else {}
-        image.save(sink, format=self._compression, **options)
-        return sink.getvalue()
+        image.save(sink, format=self._compression, **_QUALITY.get(self._compression, {}))
+        return Blob(sink.getvalue(), shape)
 
 
-def decode_image(data: Any) -> npt.NDArray[np.uint8]:
-    """Decode the bytes of a picture.
-
-    Parameters
-    ----------
-    data : bytes-like
-        A whole file of any format that Pillow reads.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, height x width x channels, or height x width for one channel.
-
-    Raises
-    ------
-    SampleError
-        The bytes are not a picture of 8 bits a channel.
-    MissingExtraError
-        Pillow is not installed.
-    """
-    image = _plain(_open(data))
-    try:
-        return np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SampleError(
-            f"the picture cannot be decoded: {error}. Its bytes are returned by .bytes()."
-        ) from error
-
-
-def _open(data: Any) -> Any:
-    pillow = _pillow()
-    try:
-        return pillow.Image.open(io.BytesIO(data))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SampleError(
-            f"{len(data)} bytes that begin with {bytes(data[:8])!r} are not a picture that can be "
-            "read. Look at where they came from."
-        ) from error
-    except pillow.Image.DecompressionBombError as error:
-        raise SampleError(f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if it is meant.") from error
-
-
-def _plain_mode(image: Any) -> str:
-    mode = str(image.mode)
-    if mode == "P" and "transparency" in image.info:
-        mode = "RGBA"
-    mode = _PLAINER.get(mode, mode)
-    if mode not in _CHANNELS:
-        raise SampleError(
-            f"a picture of mode {image.mode} has not 8 bits a channel. Store it as a generic "
-            "tensor, or convert it."
-        )
-    return mode
-
-
-def _plain(image: Any) -> Any:
-    mode = _plain_mode(image)
-    try:
-        return image if image.mode == mode else image.convert(mode)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SampleError(
-            f"the picture cannot be decoded: {error}. Its bytes are returned by .bytes()."
-        ) from error
-
-
-def _read(path: os.PathLike[Any]) -> bytes:
-    try:
-        return Path(os.fsdecode(path)).read_bytes()
-    except OSError as error:
-        raise SampleError(f"the file cannot be read: {error}. Look at the path.") from error
-
-
-def _pillow() -> Any:
-    # An optional door: lakes without pictures do not need Pillow.
-    try:
-        import PIL.Image  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError("The htype 'image'", "images") from error
-    return PIL
+def _shape_of(image: Any) -> tuple[int, int, int]:
+    return image.height, image.width, CHANNELS[plain_mode(image)]

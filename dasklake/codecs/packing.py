@@ -12,13 +12,27 @@ import pyarrow as pa
 from dasklake._model.values import Blob
 from dasklake.exceptions import CorruptionError
 
-__all__ = ["Encoded", "as_blob", "compress", "decompress", "from_blob", "shorten"]
+__all__ = [
+    "Encoded",
+    "as_blob",
+    "check_size",
+    "compress",
+    "decompress",
+    "from_blob",
+    "most_decoded",
+    "shorten",
+]
 
 #: An Arrow-compatible scalar, an array or a blob, by the layout.
 Encoded = Any
 
 #: Fastest level: on masks higher ones cost several times more and save little.
 _ZSTD_LEVEL = 1
+
+#: A sample may become as large as this, or this many times as large as what is stored of it, in
+#: bytes. A few bytes can be made to unfold into any amount of memory; lakes may come from anybody.
+_ALWAYS = 4 * 2**30
+_TIMES = 1000
 
 
 def compress(data: npt.NDArray[Any], compression: str) -> bytes:
@@ -61,7 +75,7 @@ def from_blob(blob: Blob, dtype: np.dtype[Any], compression: str | None) -> npt.
     CorruptionError
         The bytes are fewer or more than the shape asks for.
     """
-    size = math.prod(blob.shape) * dtype.itemsize
+    size = check_size(blob, dtype.itemsize)
     data: Any = blob.data if compression is None else decompress(blob.data, compression, size)
     if len(data) != size:
         raise CorruptionError(
@@ -69,6 +83,28 @@ def from_blob(blob: Blob, dtype: np.dtype[Any], compression: str | None) -> npt.
             "Restore its chunk from a copy."
         )
     return np.frombuffer(data, dtype).reshape(blob.shape)
+
+
+def check_size(blob: Blob, width: int) -> int:
+    """Return the bytes of a sample of a blob's shape, with ``width`` bytes for each element.
+
+    Raises
+    ------
+    CorruptionError
+        It has a negative length, or is far larger than what is stored of it.
+    """
+    size = math.prod(blob.shape) * width
+    if any(axis < 0 for axis in blob.shape) or size > most_decoded(len(blob.data)):
+        raise CorruptionError(
+            f"A sample of {len(blob.data)} bytes is said to be of shape {blob.shape}. Restore its "
+            "chunk from a copy."
+        )
+    return size
+
+
+def most_decoded(stored: Any) -> Any:
+    """Return to how many bytes a sample of which so many are stored may decode."""
+    return np.maximum(_ALWAYS, np.multiply(stored, _TIMES, dtype=float))
 
 
 def shorten(value: object, most: int = 60) -> str:

@@ -7,7 +7,8 @@ once, as one node of the graph; a sample is made from an image id::
     image ids ──Bag──▶ sample(image_id, coco=index) ──to_lake──▶ lake
 
 Masks are those of pycocotools' ``annToMask``, byte for byte: all polygons of an annotation, run
-lengths of crowds, compressed run lengths.
+lengths of crowds, compressed run lengths. They are stored as run lengths and become pixels when
+they are read.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import dask.bag as db
-import numpy as np
 from dask.delayed import delayed
-from numpy.typing import NDArray
 
+from dasklake._model.rle import RunLengthMasks, run_lengths
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._model.values import link
 from dasklake._store.objects import ObjectStore, absolute_url
@@ -89,7 +89,7 @@ def read_index(
     <CocoIndex: 5000 images, 36781 annotations, 80 categories>
     """
     parent, _, name = absolute_url(url).rpartition("/")
-    data = ObjectStore(parent, storage_options).get(name)
+    data = ObjectStore(parent, storage_options, confined=False).get(name)
     try:
         document = json.loads(data)
     except ValueError as error:
@@ -99,7 +99,12 @@ def read_index(
     return CocoIndex.from_document(document, on_repeated=on_repeated, on_unsegmented=on_unsegmented)
 
 
-def schema(index: CocoIndex, images: Literal["link", "bytes"] = "link") -> Schema:
+def schema(
+    index: CocoIndex,
+    images: Literal["link", "bytes"] = "link",
+    *,
+    verify: bool | Literal["decode"] = True,
+) -> Schema:
     """Build the schema of a lake of COCO samples.
 
     Parameters
@@ -108,6 +113,8 @@ def schema(index: CocoIndex, images: Literal["link", "bytes"] = "link") -> Schem
         Its categories become the class names, in the order of the file.
     images : {"link", "bytes"}, default "link"
         Whether a sample links to its JPEG or holds the JPEG's bytes, unchanged.
+    verify : bool or "decode", default True
+        Whether links are looked at, as in :class:`dasklake.TensorSpec`.
 
     Returns
     -------
@@ -121,14 +128,19 @@ def schema(index: CocoIndex, images: Literal["link", "bytes"] = "link") -> Schem
     """
     if images not in ("link", "bytes"):
         raise InvalidInputError(f"images={images!r} is unknown. Use 'link' or 'bytes'.")
-    htype = "link[image]" if images == "link" else "image"
+    spec = (
+        TensorSpec("link[image]", compression="jpeg", verify=verify)
+        if images == "link"
+        else TensorSpec("image", compression="jpeg")
+    )
     return Schema(
         {
-            "images": TensorSpec(htype, compression="jpeg"),
+            "images": spec,
             "categories": TensorSpec("class_label", shape=(None,), class_names=index.class_names),
             "boxes": TensorSpec("bbox", coords="pixel-ltwh"),
-            "masks": TensorSpec("binary_mask"),
-        }
+            "masks": TensorSpec("binary_mask", compression="rle"),
+        },
+        same_length=("categories", "boxes", "masks"),
     )
 
 
@@ -149,7 +161,7 @@ def image_reader(url: str, storage_options: StorageOptions = None) -> Callable[[
         SampleError, so that ``on_error="skip"`` goes past it; every other failure of the storage
         ends the run.
     """
-    return _Images(ObjectStore(absolute_url(url), storage_options))
+    return _Images(ObjectStore(absolute_url(url), storage_options, confined=False))
 
 
 class _Images:
@@ -190,7 +202,7 @@ def sample(
     -------
     dict
         ``images``; ``categories`` uint32 of shape ``(n,)``; ``boxes`` float32 of shape
-        ``(n, 4)``, left, top, width, height in pixels; ``masks`` bool of shape
+        ``(n, 4)``, left, top, width, height in pixels; ``masks`` as run lengths, of shape
         ``(height, width, n)``; annotations in the order of the file. An image without
         annotations has ``n = 0``.
 
@@ -220,6 +232,7 @@ def ingest(
     lake_url: str,
     *,
     images: Literal["link", "bytes"] = "link",
+    verify: bool | Literal["decode"] = True,
     npartitions: int | None = None,
     source_options: StorageOptions = None,
     index_options: dict[str, Any] | None = None,
@@ -237,6 +250,8 @@ def ingest(
         The lake.
     images : {"link", "bytes"}, default "link"
         Whether a sample links to its JPEG or holds the JPEG's bytes, unchanged.
+    verify : bool or "decode", default True
+        Whether links are looked at, as in :class:`dasklake.TensorSpec`.
     npartitions : int, optional
         Number of partitions, at most; left out, one for each 250 images.
     source_options : mapping, callable or str, optional
@@ -283,7 +298,7 @@ def ingest(
     report: WriteReport = to_lake(
         bag,
         lake_url,
-        schema=schema(coco, images),
+        schema=schema(coco, images, verify=verify),
         transform=sample,
         transform_kwargs=kwargs,
         **options,
@@ -295,25 +310,21 @@ def _join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}"
 
 
-def _masks(coco: CocoIndex, row: int, annotations: slice) -> NDArray[np.bool_]:
+def _masks(coco: CocoIndex, row: int, annotations: slice) -> RunLengthMasks:
     height, width = coco.sizes[row].tolist()
-    count = annotations.stop - annotations.start
-    if not count:
-        return np.zeros((height, width, 0), bool)
-    # Planes are decoded down the columns: written first as they come, then turned pixel by pixel,
-    # both steps walk memory in order.
-    columns = np.empty((width, height, count), np.uint8)
-    for place, each in enumerate(range(annotations.start, annotations.stop)):
+    counts = []
+    for each in range(annotations.start, annotations.stop):
+        outline = coco.outline(each)
         try:
-            plane = rle.decode(_encode(coco.outline(each), height, width))
-        except ValueError as error:
+            counts.append(_encode(outline, height, width)["counts"])
+            if outline.counts is not None:
+                run_lengths(counts[-1], height * width)
+        except (SampleError, ValueError) as error:
             raise SampleError(
                 f"the run lengths of annotation {coco.annotation_ids[each]} of image "
                 f"{coco.image_ids[row]} do not fit its {height} x {width} pixels. Mend the file."
             ) from error
-        columns[:, :, place] = plane.T
-    pixels = columns.view(f"V{count}")[:, :, 0]
-    return np.ascontiguousarray(pixels.T).view(bool).reshape(height, width, count)
+    return RunLengthMasks(height, width, tuple(counts))
 
 
 def _encode(outline: Outline, height: int, width: int) -> dict[str, Any]:

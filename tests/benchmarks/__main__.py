@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import checkpoints, coco, latency, reading
+from tests.benchmarks import (
+    checkpoints,
+    coco,
+    jpegs,
+    latency,
+    links,
+    masks,
+    reading,
+    validation,
+)
 
 BENCHMARKS = {
     "coco": coco.main,
     "checkpoints": checkpoints.main,
+    "jpegs": jpegs.main,
     "latency": latency.main,
+    "links": links.main,
+    "masks": masks.main,
     "reading": reading.main,
+    "validation": validation.main,
 }
 
 

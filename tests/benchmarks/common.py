@@ -49,7 +49,7 @@ class Input(NamedTuple):
         """The schema of the page's job."""
         names = tuple(each["name"] for each in self.coco.dataset["categories"])
         return {
-            "images": dasklake.TensorSpec("link[image]", compression="jpeg"),
+            "images": dasklake.TensorSpec("link[image]", compression="jpeg", verify=False),
             "categories": dasklake.TensorSpec("class_label", class_names=names),
             "boxes": dasklake.TensorSpec("bbox", coords="pixel-ltwh"),
             "masks": dasklake.TensorSpec("binary_mask"),

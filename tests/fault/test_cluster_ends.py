@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from subprocess import DEVNULL
 from typing import Any
 
 import dask.bag as db
@@ -15,12 +17,15 @@ import dasklake
 from dasklake.exceptions import RunAbortedError, RunActiveError, RunLostError
 from tests.support._work import PATIENCE, SCHEMA, sample
 from tests.support.clusters import (
+    Cluster,
     Stage,
     StartCluster,
     check_content,
     kill,
     last_words,
     report_of,
+    residue,
+    start,
     wait_until,
 )
 
@@ -39,9 +44,11 @@ BEFORE = range(30)
 class Calling:
     """A call of ``to_lake`` in a thread of its own."""
 
-    def __init__(self, stage: Stage, client: Client, **more: Any) -> None:
+    def __init__(
+        self, stage: Stage, client: Client, *, pauses: Sequence[int] = HELD, **more: Any
+    ) -> None:
         self.outcome: list[Any] = []
-        arguments = {"folder": str(stage.folder), "pauses": HELD}
+        arguments = {"folder": str(stage.folder), "pauses": pauses}
 
         def call() -> None:
             try:
@@ -76,6 +83,12 @@ def is_stopping(dask_scheduler: Any) -> bool:
     return all(active.coordinator.stopping for active in runs)
 
 
+def has_ended(dask_scheduler: Any) -> bool:
+    """Whether no run of the scheduler is being written."""
+    runs = dask_scheduler.plugins["dasklake"].runs.values()
+    return not any(active.coordinator.status().running for active in runs)
+
+
 def resumes(stage: Stage, write: Callable[[], Any], kept: Iterable[int]) -> None:
     """Check that a resume writes what is missing, and nothing else."""
     stage.forget_executions()
@@ -106,6 +119,96 @@ def test_interrupted_client(start_cluster: StartCluster, stage: Stage) -> None:
     check_content(dasklake.open(stage.url), sorted(executions))
     assert set(executions.values()) == {1}
     resumes(stage, lambda: report_of(cluster.job(stage)), executions)
+
+
+def test_interrupted_twice(cluster: Cluster, client: Client, stage: Stage) -> None:
+    """A second Ctrl-C leaves at once and says how to go on; the cluster still commits what runs."""
+    job = cluster.job(stage, pauses=HELD)
+    stage.held(HELD, 2)
+    job.send_signal(signal.SIGINT)
+    wait_until(lambda: client.run_on_scheduler(is_stopping), "the scheduler has heard it")
+    job.send_signal(signal.SIGINT)
+    # Both workers are held still: nobody has waited for them.
+    code, words = last_words(job)
+    assert code == -signal.SIGINT
+    assert "Run 'job' was left before its end was known" in words
+    assert "mode='resume', run='job'" in words
+    stage.let_go(*HELD)
+    wait_until(lambda: client.run_on_scheduler(has_ended), "the cluster has committed it")
+    kept = stage.executions()
+    check_content(dasklake.open(stage.url), sorted(kept))
+    assert residue(stage.url) == set()
+    resumes(stage, lambda: report_of(cluster.job(stage)), kept)
+
+
+#: A client that is killed when it calls a function of its own: its name is the last argument.
+KILLED = """
+import json, os, signal, sys
+import dasklake.call, dasklake.cluster
+from tests.support import _job
+
+module, _, name = sys.argv[2].rpartition(".")
+die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+setattr(sys.modules[module], name, die)
+_job.main(**json.loads(sys.argv[1]))
+"""
+
+#: Moments of a call, by the function that comes next.
+MOMENTS = {
+    "nothing is begun": "dasklake.call.start_run",
+    "the run is begun": "dasklake.call.open_on_scheduler",
+    "the scheduler knows of it": "dasklake.call.run_on_scheduler",
+    "the graph is sent": "dasklake.cluster._follow",
+}
+
+
+def test_client_killed_at_any_moment(cluster: Cluster, client: Client, tmp_path: Any) -> None:
+    """Whenever the client is killed, the same script, started again, writes each sample once."""
+    stages = {name: Stage(tmp_path / name.replace(" ", "-")) for name in MOMENTS}
+    jobs = []
+    for name, stage in stages.items():
+        stage.folder.mkdir()
+        arguments = stage.arguments(cluster.file)
+        jobs.append(start(["-W", "ignore", "-c", KILLED, arguments, MOMENTS[name]], output=DEVNULL))
+    assert {job.wait(PATIENCE) for job in jobs} == {-signal.SIGKILL}
+    # Their hearts must not be taken for living ones, nor beaten by the dead.
+    again = {name: cluster.job(stage) for name, stage in stages.items()}
+    for name, job in again.items():
+        assert report_of(job)["samples"] == len(ITEMS), name
+        stage = stages[name]
+        check_content(dasklake.open(stage.url), ITEMS)
+        assert stage.executions() == dict.fromkeys(ITEMS, 1), name
+        assert residue(stage.url) == set(), name
+
+
+async def forget_worker(dask_scheduler: Any, address: str) -> None:
+    """Let a worker's time be over, as if nothing had been heard of it for long."""
+    dask_scheduler.workers[address].last_seen = 0.0
+    await dask_scheduler.check_worker_ttl()
+
+
+def test_frozen_worker(start_cluster: StartCluster, stage: Stage) -> None:
+    """A worker that freezes is given up; when it wakes, what it writes counts for nothing."""
+    cluster = start_cluster()
+    with Client(cluster.address, set_as_default=False, timeout="60s") as client:
+        client.wait_for_workers(2, timeout=60)
+        addresses = {pid: address for address, pid in client.run(os.getpid).items()}
+        calling = Calling(stage, client, pauses=[31])
+        frozen = cluster.worker(stage.reached(31))
+        frozen.send_signal(signal.SIGSTOP)
+        client.run_on_scheduler(forget_worker, address=addresses[frozen.pid])
+        stage.let_go(31)
+        report = calling.end()
+        version = dasklake.open(stage.url).version
+        assert (report.samples, report.version) == (60, version)
+        frozen.send_signal(signal.SIGCONT)
+        frozen.wait(PATIENCE)
+    lake = dasklake.open(stage.url)
+    assert (lake.version, lake.is_complete) == (version, True)
+    check_content(lake, ITEMS)
+    assert {x for x, times in stage.executions().items() if times > 1} <= {30, 31, 32}
+    # The attempt of the one that woke up, if it came so far, is named by nobody.
+    assert {key.rpartition("/")[2].partition("-")[0] for key in residue(stage.url)} <= {"10"}
 
 
 def test_restarted_cluster(stage: Stage, tmp_path: Any) -> None:
@@ -147,7 +250,9 @@ def test_reset_of_a_living_run(client: Client, stage: Stage) -> None:
     stage.let_go(*HELD)
     assert isinstance(calling.end(), RunAbortedError)
     check_content(dasklake.open(stage.url), kept)
-    wait_until(lambda: not any(client.processing().values()), "the old tasks are over")
+    # The scheduler has let go of them, their workers have not yet.
+    old = {x for item in stage.held(HELD, 2) for x in range(item // 3 * 3, item // 3 * 3 + 3)}
+    wait_until(lambda: old <= set(stage.executions()), "the old tasks are over")
     resumes(stage, lambda: Calling(stage, client).end(), kept)
 
 

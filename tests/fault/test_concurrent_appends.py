@@ -2,49 +2,80 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from click.testing import CliRunner
+import pytest
 
 import dasklake
-from dasklake.cli import cli
+from dasklake._maintenance.verify import verify
+from dasklake._store.log import Log
+from dasklake._store.objects import ObjectStore
 from tests.support._work import PATIENCE, content
 from tests.support.clusters import start, wait_until
+from tests.support.s3 import S3Bucket
 
-WRITERS, TIMES = 4, 50
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+
+#: Writers and the appends of each: on a local disk, how often that is tried, and on S3.
+LOCAL, TRIALS = (4, 50), 3 if DEEP else 1
+REMOTE = (8, 25) if DEEP else (3, 5)
 
 
-def test_no_append_is_lost(tmp_path: Path) -> None:
-    """Of 4 processes with 50 appends each, all 200 are visible, each whole and once."""
-    url = str(tmp_path / "lake")
+def append(folder: Path, url: str, writers: int, times: int) -> None:
+    """Let processes append, all from the same moment on."""
     command = ["-m", "tests.support._appends", url]
-    writers = [
-        start([*command, str(n), str(TIMES), str(tmp_path)], output=subprocess.PIPE)
-        for n in range(WRITERS)
+    started = [
+        start([*command, str(n), str(times), str(folder)], output=subprocess.PIPE)
+        for n in range(writers)
     ]
     try:
-        for n in range(WRITERS):
-            wait_until((tmp_path / f"{n}.ready").exists, f"writer {n} is ready")
-        (tmp_path / "go").touch()
-        for writer in writers:
-            said, _ = writer.communicate(timeout=PATIENCE)
+        for n in range(writers):
+            wait_until((folder / f"{n}.ready").exists, f"writer {n} is ready")
+        (folder / "go").touch()
+        for writer in started:
+            said, _ = writer.communicate(timeout=8 * PATIENCE)
             assert writer.returncode == 0, said
     finally:
-        for writer in writers:
+        for writer in started:
             writer.kill()
             writer.communicate()
-    lake = dasklake.open(url)
+
+
+def check(url: str, options: dict[str, Any] | None, writers: int, times: int) -> None:
+    """Check that every append is there, whole, once, and in its writer's order."""
+    lake = dasklake.open(url, storage_options=options)
     assert lake.is_complete
     data = [commit for commit in lake.log() if commit.progress is not None]
-    assert len(data) == WRITERS * TIMES
+    assert len(data) == writers * times
     assert len({commit.id for commit in data}) == len(data)
-    rows = {row["x"]: row for row in lake}
-    assert len(lake) == len(rows) == WRITERS * TIMES
-    assert all(rows[x]["name"] == content(x)["name"] for x in range(WRITERS * TIMES))
-    # Each writer's own appends are in its own order.
-    for n in range(WRITERS):
-        mine = [x for x in map(int, lake["x"].numpy()) if x // TIMES == n]
+    rows = list(lake)
+    assert len(rows) == writers * times
+    assert {row["x"] for row in rows} == set(range(writers * times))
+    assert all(row["name"] == content(row["x"])["name"] for row in rows)
+    for n in range(writers):
+        mine = [int(row["x"]) for row in rows if row["x"] // times == n]
         assert mine == sorted(mine)
-    result = CliRunner().invoke(cli, ["verify", url])
-    assert result.exit_code == 0, result.output
+    store = ObjectStore(url, options)
+    assert verify(store, Log(store)).ok
+
+
+@pytest.mark.parametrize("trial", range(TRIALS))
+def test_no_append_is_lost(tmp_path: Path, trial: int) -> None:
+    """Of 4 processes with 50 appends each, all 200 are visible, each whole and once."""
+    url = str(tmp_path / "lake")
+    append(tmp_path, url, *LOCAL)
+    check(url, None, *LOCAL)
+
+
+def test_no_append_is_lost_on_s3(
+    tmp_path: Path, s3_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a storage with conditional writes too, every append is visible, whole and once."""
+    monkeypatch.setenv("DASKLAKE_TEST_STORAGE", json.dumps(s3_bucket.options))
+    url = f"{s3_bucket.url}/lake"
+    append(tmp_path, url, *REMOTE)
+    check(url, s3_bucket.options, *REMOTE)

@@ -55,12 +55,13 @@ def test_all_examples_are_run() -> None:
     scripts = {path.name for path in (ROOT / "examples").glob("*.py")}
     tested = {"01_bag_to_lake.py", "02_dataframe_to_lake.py", "03_array_to_lake.py"}
     modules = {"picture.py", "shapes.py"}
-    assert scripts == tested | modules | {"coco_to_lake.py", "demo.py"}
+    assert scripts == tested | modules | {"coco_to_lake.py", "compute_coco.py", "demo.py"}
 
 
 def test_coco_from_bucket_to_bucket(shapes: ShapeSet, s3_bucket: S3Bucket) -> None:
     """The COCO script reads one bucket and writes another; started again, it has nothing to do."""
     files = s3fs.S3FileSystem(**s3_bucket.options)
+    files.pipe({f"{s3_bucket.url}/images/{name}": data for name, data in shapes.images.items()})
     target: Any = s3_bucket.server.bucket()
     files.pipe(f"{s3_bucket.url}/instances.json", json.dumps(shapes.document).encode())
     arguments = [

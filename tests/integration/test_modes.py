@@ -211,6 +211,16 @@ def test_resume_without_a_name(tmp_path: Path) -> None:
         ({"max_failures": 1.5}, "share between 0"),
         ({"run": "a/b"}, "letters"),
         ({"options": dasklake.WriteOptions(scheduler="best")}, "'threads'"),
+        ({"options": dasklake.WriteOptions(partition_timeout="soon")}, "'10min'"),
+        ({"options": dasklake.WriteOptions(partition_timeout=0)}, "'10min'"),
+        (
+            {"options": dasklake.WriteOptions(scheduler="threads", partition_timeout="1h")},
+            "workers have nannies",
+        ),
+        (
+            {"options": dasklake.WriteOptions(partition_timeout=60), "compute": False},
+            "workers have nannies",
+        ),
         ({"transform_kwargs": {"plus": db.range(9, npartitions=3)}}, "3 partitions"),
     ],
 )

@@ -60,6 +60,29 @@ def test_arrays_come_back_from_a_chunk(case: tuple[TensorSpec, list[Any]]) -> No
         assert same(None if each is None else codec.decode(each), value)
 
 
+@given(
+    st.lists(
+        st.one_of(
+            st.none(),
+            st.lists(hnp.arrays("int16", hnp.array_shapes(min_dims=0, max_dims=3, min_side=0))),
+        ),
+        max_size=6,
+    )
+)
+def test_lists_come_back_from_a_chunk(values: list[Any]) -> None:
+    """Lists of any length, of arrays of any shape, come back from a chunk."""
+    spec = TensorSpec("sequence[generic]", dtype="int16")
+    batch = opened(encode(Schema({"a": spec}), [{"a": value} for value in values])).batch
+    codec = codec_for(spec)
+    for stored, value in zip(
+        rows_of(batch.column("a"), batch.column("a:shape"), spec), values, strict=True
+    ):
+        found: Any = None if stored is None else codec.decode(stored)
+        assert (found is None) == (value is None)
+        assert value is None or len(found) == len(value)
+        assert value is None or all(map(same, found, value))
+
+
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, min_side=0, max_side=9)))
 def test_masks_come_back(mask: np.ndarray[Any, Any]) -> None:
     """Masks of any size come back from every compression."""

@@ -1,7 +1,12 @@
-"""One of several writers at once: ``python -m tests.support._appends URL WRITER COUNT FOLDER``."""
+"""One of several writers at once: ``python -m tests.support._appends URL WRITER COUNT FOLDER``.
+
+Storage options come by the environment, as JSON.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -30,6 +35,7 @@ def main(url: str, writer: str, count: str, folder: str) -> None:
             mode="append",
             run=f"writer-{number}-{i}",
             checkpoint_every=1,
+            storage_options=json.loads(os.environ.get("DASKLAKE_TEST_STORAGE", "null")),
             options=options,
         )
 

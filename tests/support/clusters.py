@@ -20,12 +20,18 @@ import pytest
 from distributed import Client
 
 import dasklake
+from dasklake._format import layout
 from dasklake._model.commit import Commit
+from dasklake._store.log import Log
+from dasklake._store.objects import ObjectStore
 from dasklake.exceptions import LakeNotFoundError
 from tests.support._work import PATIENCE
 from tests.support._work import content as content_of
 
 ROOT = Path(__file__).parents[2]
+
+#: Whether a long search is asked for: tests that need a while are defined then only.
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
 Process = subprocess.Popen[str]
 
@@ -103,7 +109,7 @@ class Stage:
         for phase in phases:
             (self.folder / f"{phase}.go").touch()
 
-    def job(
+    def arguments(
         self,
         scheduler_file: str,
         *,
@@ -113,8 +119,8 @@ class Stage:
         pauses: Sequence[int] = (),
         backwards: bool = False,
         **options: Any,
-    ) -> Process:
-        """Start a client that writes the lake on a cluster, and resumes it the next time."""
+    ) -> str:
+        """Return the arguments of a client that writes the lake on a cluster, as JSON."""
         arguments = {
             "scheduler_file": scheduler_file,
             "url": self.url,
@@ -126,7 +132,12 @@ class Stage:
             "backwards": backwards,
             "options": options,
         }
-        command = ["-W", "ignore", "-m", "tests.support._job", json.dumps(arguments)]
+        return json.dumps(arguments)
+
+    def job(self, scheduler_file: str, **arguments: Any) -> Process:
+        """Start a client that writes the lake on a cluster, and resumes it the next time."""
+        said = self.arguments(scheduler_file, **arguments)
+        command = ["-W", "ignore", "-m", "tests.support._job", said]
         return start(command, output=subprocess.PIPE)
 
     def executions(self) -> Counter[int]:
@@ -156,6 +167,34 @@ class Stage:
         root = self.folder / "lake"
         files = [path for path in root.rglob("*") if path.is_file()]
         return {str(path.relative_to(root)): path.stat().st_size for path in files}
+
+
+def residue(url: str, options: dict[str, Any] | None = None) -> set[str]:
+    """Return the keys of what lies under a lake and is named by no version; heartbeats are not told.
+
+    Parameters
+    ----------
+    url : str
+        The lake.
+    options : dict, optional
+        Storage options.
+    """
+    store = ObjectStore(url, options)
+    log = Log(store)
+    named: set[str] = set()
+    for commit in log.walk(0):
+        named.add(layout.commit_key("main", commit.version))
+        named |= {layout.segment_key(ref.name) for ref in commit.segments}
+        named |= {layout.failures_key(ref.name) for ref in commit.failures}
+        found = log.manifest(commit)
+        places = zip(
+            found.run, found.partition, found.epoch, found.attempt, found.chunk, strict=True
+        )
+        for run, partition, epoch, attempt, chunk in places:
+            place = (found.home[run], int(partition), int(epoch), f"{int(attempt):016x}")
+            named.add(layout.chunk_key(*place, int(chunk)))
+    lies = {key for key, _ in store.walk("", temporary=True)}
+    return {key for key in lies - named if not key.startswith("_lake/runs/")}
 
 
 def check_content(lake: dasklake.Lake, items: Sequence[int]) -> None:

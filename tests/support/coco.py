@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from examples.shapes import ShapeSet, make_shapes
+import dasklake
+from examples.shapes import ShapeSet, Truth, make_shapes
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +24,18 @@ def shapes() -> ShapeSet:
 def document(shapes: ShapeSet) -> dict[str, Any]:
     """Copy the annotation file, for tests that spoil it."""
     return copy.deepcopy(shapes.document)
+
+
+def check_shapes(lake: dasklake.Lake, expected: dict[int, Truth]) -> None:
+    """Compare every sample with what pycocotools says, in the order of the input."""
+    names = lake.schema["categories"].class_names
+    assert len(lake) == len(expected)
+    for row, want in enumerate(expected.values()):
+        found = lake[row]
+        assert [names[label] for label in found["categories"]] == want.names
+        assert np.array_equal(found["boxes"], want.boxes)
+        assert found["masks"].dtype == bool
+        assert np.array_equal(found["masks"], want.masks)
 
 
 @pytest.fixture(scope="session")

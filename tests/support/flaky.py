@@ -1,207 +1,30 @@
 """Writers that take turns, on a storage that loses requests and answers; all of it repeatable.
 
-A :class:`FlakyStore` is a real store over ``memory://`` with something in between. Alone it does as
-it is told, once: :meth:`FlakyStore.at` runs something in the middle of somebody's call,
-:meth:`FlakyStore.fail` loses one. Under :class:`Turns` each writer is a thread that waits before
-every operation until a decider says that it is its turn, and what becomes of the operation;
-:func:`every_schedule` yields the deciders that try all there is.
+Alone a :class:`FlakyStore` does as it is told, once. Under :class:`Turns` each writer is a thread
+that waits before every operation until somebody says that it is its turn, and what becomes of the
+operation; :func:`every_schedule` yields the deciders that try all there is.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
-from dasklake._store.files import Files
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
+from dasklake.testing.faults import Crash, Fault, FaultStore, Step
 
-#: Operations that change something.
-WRITES = ("put", "create", "delete")
+__all__ = ["Decide", "Fault", "FlakyStore", "Step", "Turns", "every_schedule", "quick_log"]
 
-
-class Fault(Enum):
-    """What becomes of an operation."""
-
-    NONE = "none"
-    #: The request is lost: nothing happens.
-    BEFORE = "before"
-    #: The answer is lost: it happened.
-    AFTER = "after"
-    #: The request is held up: it may arrive later, or never.
-    LATE = "late"
-
-
-class Step(NamedTuple):
-    """An operation that waits for its turn; ``writer`` is empty for a request that was held up."""
-
-    writer: str
-    operation: str
-    key: str
-
+#: The storage of tests that have one for all writers.
+FlakyStore = FaultStore
 
 #: Chooses one of the steps, and what becomes of it; None where requests held up shall never arrive.
 Decide = Callable[[Sequence[Step]], tuple[int, Fault] | None]
-
-
-class Lost(OSError):  # noqa: N818 # a connection that is lost, as storages raise it
-    """No answer came."""
-
-
-@dataclass
-class _Order:
-    """Something that happens at one operation to come."""
-
-    operation: str
-    key: str
-    skip: int
-    fault: Fault
-    action: Callable[[], object] | None = None
-
-    def meant(self, operation: str, key: str) -> bool:
-        if operation != self.operation or self.key not in key:
-            return False
-        self.skip -= 1
-        return self.skip < 0
-
-
-class _FlakyFiles:
-    """The backend, with something in between."""
-
-    def __init__(self, inner: Files, store: FlakyStore) -> None:
-        self.inner = inner
-        self.store = store
-        self.exclusive = inner.exclusive
-        self.writable = inner.writable
-        self.shared = inner.shared
-
-    def put(self, key: str, data: memoryview) -> None:
-        self._do("put", key, lambda: self.inner.put(key, data), bytes(data))
-
-    def create(self, key: str, data: memoryview, *, single_writer: bool) -> None:
-        def create() -> None:
-            self.inner.create(key, data, single_writer=single_writer)
-
-        self._do("create", key, create, bytes(data))
-
-    def delete(self, key: str) -> None:
-        self._do("delete", key, lambda: self.inner.delete(key))
-
-    def sync(self, key: str) -> None:
-        self._do("sync", key, lambda: self.inner.sync(key))
-
-    def get(self, key: str) -> bytes:
-        return bytes(self._do("get", key, lambda: self.inner.get(key)))
-
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        return list(self._do("get", key, lambda: self.inner.get_ranges(key, ranges)))
-
-    def size(self, key: str) -> int:
-        return int(self._do("size", key, lambda: self.inner.size(key)))
-
-    def names(self, prefix: str) -> list[str]:
-        return list(self._do("names", prefix, lambda: self.inner.names(prefix)))
-
-    def walk(self, prefix: str) -> list[tuple[str, int]]:
-        return list(self._do("walk", prefix, lambda: self.inner.walk(prefix)))
-
-    def _do(self, operation: str, key: str, action: Callable[[], Any], data: bytes = b"") -> Any:
-        fault = self.store.meet(operation, key)
-
-        def act() -> Any:
-            done = action()
-            if operation in WRITES:
-                self.store.landed.append((operation, key, data))
-            return done
-
-        self.store.sent.append((operation, key, data))
-        if fault is Fault.LATE:
-            self.store.held.append((Step("", operation, key), act))
-        elif fault is not Fault.BEFORE:
-            done = act()
-            if fault is Fault.NONE:
-                return done
-        raise Lost(f"no answer to {operation} {key}")
-
-
-class FlakyStore(ObjectStore):
-    """A store in memory whose requests and answers may be lost.
-
-    Attributes
-    ----------
-    sent, landed : list of (str, str, bytes)
-        Every operation that was asked for, and every change that was made: its name, the key and
-        what was written, in order.
-    held : list
-        Requests that are held up; :meth:`arrive` lets one through.
-    broken : str
-        While it is not empty, whatever is asked of a key with it in it is lost.
-    """
-
-    def __init__(self, url: str = "", **options: Any) -> None:
-        super().__init__(url or f"memory://{uuid.uuid4().hex}", **options)
-        self.sent: list[tuple[str, str, bytes]] = []
-        self.landed: list[tuple[str, str, bytes]] = []
-        self.held: list[tuple[Step, Callable[[], Any]]] = []
-        self.broken = ""
-        self.turns: Turns | None = None
-        self._orders: list[_Order] = []
-
-    def _connect(self) -> tuple[Files, dict[str, Any]]:
-        files, options = super()._connect()
-        return _FlakyFiles(files, self), options
-
-    def at(
-        self, operation: str, action: Callable[[], object], key: str = "", *, skip: int = 0
-    ) -> None:
-        """Run ``action`` before an operation to come on a key with ``key`` in it, once."""
-        self._orders.append(_Order(operation, key, skip, Fault.NONE, action))
-
-    def fail(self, operation: str, fault: Fault, key: str = "", *, skip: int = 0) -> None:
-        """Lose an operation to come on a key with ``key`` in it, once."""
-        self._orders.append(_Order(operation, key, skip, fault))
-
-    def meet(self, operation: str, key: str) -> Fault:
-        """Wait for the turn of an operation; return what becomes of it."""
-        if self.broken and self.broken in key:
-            return Fault.BEFORE
-        for order in self._orders:
-            if order.meant(operation, key):
-                self._orders.remove(order)
-                if order.action is None:
-                    return order.fault
-                order.action()
-                break
-        return self.turns.wait(operation, key) if self.turns else Fault.NONE
-
-    def arrive(self, number: int = 0) -> None:
-        """Let a request that was held up through; nobody hears what becomes of it."""
-        _, act = self.held.pop(number)
-        try:
-            act()
-        except OSError:
-            return
-
-    def arrive_all(self) -> None:
-        """Let everything that was held up through."""
-        while self.held:
-            self.arrive()
-
-    def count(self, operation: str, key: str = "") -> int:
-        """Count the operations that were asked for."""
-        return sum(op == operation and key in at for op, at, _ in self.sent)
-
-    def clear(self) -> None:
-        """Give the memory back, which all stores of the process share."""
-        files = super()._connect()[0]
-        for key, _ in files.walk(""):
-            files.delete(key)
 
 
 class NoPause(threading.Event):
@@ -232,25 +55,34 @@ class Turns:
 
     Parameters
     ----------
-    store : FlakyStore
-        The storage between them.
+    store : FaultStore
+        The storage between them, or that of one of them.
     decide : callable
-        Chooses whose turn it is.
+        Chooses whose turn it is, for :meth:`run`.
     gated : callable
         Whether a writer waits before an operation on a key; it goes on at once before the others.
+
+    Attributes
+    ----------
+    waiting : dict of str to Step
+        The writers that have not ended, and what each is about to do.
+    results : dict of str to object
+        What each of the others returned, or the exception it raised.
     """
 
     def __init__(
         self,
-        store: FlakyStore,
-        decide: Decide,
+        store: FaultStore,
+        decide: Decide = lambda _: None,
         gated: Callable[[str, str], bool] = lambda *_: True,
     ) -> None:
         self.store = store
         self.decide = decide
         self.gated = gated
+        self.waiting: dict[str, Step] = {}
+        self.results: dict[str, Any] = {}
         self._arrived = threading.Semaphore(0)
-        self._waiting: dict[str, tuple[Step, threading.Semaphore, list[Fault]]] = {}
+        self._gates: dict[str, tuple[threading.Semaphore, list[Fault]]] = {}
         self._names: dict[threading.Thread, str] = {}
 
     def run(self, writers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
@@ -261,51 +93,66 @@ class Turns:
         dict of str to object
             What each returned, or the exception it raised.
         """
-        results: dict[str, Any] = {}
+        self.store.gate = self.wait
+        try:
+            for name, action in writers.items():
+                self.start(name, action)
+            while self._turn():
+                pass
+        finally:
+            self.store.gate = None
+            self.abandon()
+        return self.results
 
-        def run(name: str, action: Callable[[], Any]) -> None:
+    def start(self, name: str, action: Callable[[], Any]) -> None:
+        """Start a writer, up to its first operation."""
+
+        def run() -> None:
             self._names[threading.current_thread()] = name
             try:
-                results[name] = action()
-            except (Exception, _AbandonedError) as error:  # noqa: BLE001 # its end is its result
-                results[name] = error
+                self.results[name] = action()
+            except (Exception, Crash, _AbandonedError) as error:  # noqa: BLE001 # it is its result
+                self.results[name] = error
             finally:
                 del self._names[threading.current_thread()]
                 self._arrived.release()
 
-        self.store.turns = self
-        try:
-            for name, action in writers.items():
-                _THREADS.submit(run, name, action)
-                self._meet()
-            while self._turn():
-                pass
-        finally:
-            self.store.turns = None
-            for _, go, _ in self._waiting.values():
-                go.release()
-        return results
+        _THREADS.submit(run)
+        self._meet()
+
+    def step(self, name: str, fault: Fault = Fault.NONE) -> None:
+        """Let a writer do what it is about to do, up to its next operation or its end."""
+        del self.waiting[name]
+        go, answer = self._gates.pop(name)
+        answer.append(fault)
+        go.release()
+        self._meet()
+
+    def abandon(self) -> None:
+        """End all writers that still wait."""
+        while self.waiting:
+            name = next(iter(self.waiting))
+            del self.waiting[name]
+            self._gates.pop(name)[0].release()
+            self._meet()
 
     def _turn(self) -> bool:
         late = [step for step, _ in self.store.held]
-        waiting = list(self._waiting)
-        steps = [self._waiting[name][0] for name in waiting] + late
+        waiting = list(self.waiting)
+        steps = [*self.waiting.values(), *late]
         chosen = self.decide(steps) if steps else None
         if chosen is None:
             return False
         index, fault = chosen
         if index >= len(waiting):
             self.store.arrive(index - len(waiting))
-            return True
-        _, go, answer = self._waiting.pop(waiting[index])
-        answer.append(fault)
-        go.release()
-        self._meet()
+        else:
+            self.step(waiting[index], fault)
         return True
 
     def _meet(self) -> None:
         """Wait until the writer whose turn it is waits again, or has ended."""
-        assert self._arrived.acquire(timeout=30), "a writer neither waits nor ends"
+        assert self._arrived.acquire(timeout=60), "a writer neither waits nor ends"
 
     def wait(self, operation: str, key: str) -> Fault:
         """Wait for the turn of an operation; return what becomes of it."""
@@ -313,7 +160,8 @@ class Turns:
         if name is None or not self.gated(operation, key):
             return Fault.NONE
         go, answer = threading.Semaphore(0), list[Fault]()
-        self._waiting[name] = (Step(name, operation, key), go, answer)
+        self.waiting[name] = Step(name, operation, key)
+        self._gates[name] = (go, answer)
         self._arrived.release()
         go.acquire()
         if not answer:

@@ -16,7 +16,7 @@ from dasklake._model.commit import Commit, Plan
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._store.entries import begin, create_lake, resume
-from dasklake._store.log import Log
+from dasklake._store.log import MAIN, Log
 from dasklake._store.objects import ObjectStore
 from dasklake._store.runs import RunWriter
 
@@ -31,32 +31,37 @@ class SmallLake:
     ----------
     store : ObjectStore
         Where it is.
+    branch : str
+        The branch that is written; made already, where it is not the main one.
     log : Log
-        Its main branch.
+        Its log.
     """
 
     store: ObjectStore
+    branch: str = MAIN
     log: Log = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = Log(self.store)
-        create_lake(self.log, SCHEMA, single_writer=self.store.single_writer)
+        self.log = Log(self.store, self.branch)
+        if self.branch == MAIN:
+            create_lake(self.log, SCHEMA, single_writer=self.store.single_writer)
 
     @property
     def head(self) -> Commit:
         """The newest version."""
-        return Log(self.store).require_head()
+        return Log(self.store, self.branch).require_head()
 
     def begin(self, run: str, partitions: int, *, overwrite: bool = False) -> RunWriter:
         """Begin a run."""
         plan = Plan(partitions, None, "0" * 32, None, overwrite=overwrite)
         entry = begin(self.log, self.head, run, plan)
-        return RunWriter(Log(self.store), run, 1, entry, SCHEMA, run)
+        return RunWriter(Log(self.store, self.branch), run, 1, entry, SCHEMA, run)
 
     def resume(self, run: str) -> RunWriter:
         """Begin the next epoch of a run."""
         entry = resume(self.log, self.head, run)
-        return RunWriter(Log(self.store), run, entry.runs[run].epoch, entry, SCHEMA, run)
+        log = Log(self.store, self.branch)
+        return RunWriter(log, run, entry.runs[run].epoch, entry, SCHEMA, run)
 
     def write(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import subprocess
 import sys
@@ -82,8 +83,8 @@ class S3Bucket:
     server: S3Server = field(repr=False)
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
+@contextlib.contextmanager
+def serving() -> Iterator[S3Server]:
     """Run moto's server in a process of its own; conditional writes are atomic."""
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "tests.support._s3_server"],
@@ -98,6 +99,13 @@ def s3_server() -> Iterator[S3Server]:
         yield S3Server(int(process.stdout.readline()))
         process.stdin.close()
         assert process.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Run one server for all tests."""
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from dasklake.exceptions import LakeNotFoundError
 from tests.support.lakes import SmallLake, failure
 from tests.support.s3 import SECRET, S3Bucket
 
-COMMANDS = ("head", "info", "log", "reset", "verify", "watch")
+COMMANDS = ("compact", "head", "info", "log", "reset", "vacuum", "verify", "watch")
 
 
 def call(*args: object, code: int = 0) -> Result:
@@ -150,7 +150,42 @@ def test_reset(lake: SmallLake, url: str) -> None:
     assert planned["objects"][0] in shown
     assert "Deleted 1 objects" in call("reset", url).stdout
     assert before - lake.objects() == set(planned["objects"])
-    assert documents("reset", url) == [{"closed": {}, "objects": [], "bytes": 0, "dry_run": False}]
+    [nothing] = documents("reset", url)
+    assert nothing == {"closed": {}, "objects": [], "bytes": 0, "dry_run": False, "uploads": 0}
+
+
+def test_vacuum(small_lake: SmallLake) -> None:
+    """A dry run tells what goes and changes nothing; then it goes; young versions stay."""
+    url = small_lake.store.url
+    for run, overwrite in (("old", False), ("new", True)):
+        writer = small_lake.begin(run, 1, overwrite=overwrite)
+        writer.commit([small_lake.write(writer, 0)], [])
+    before = small_lake.objects()
+    assert documents("vacuum", url)[0]["objects"] == []
+    [planned] = documents("vacuum", url, "--older-than", "0d", "--dry-run")
+    assert small_lake.objects() == before
+    assert planned["expired"] == {"main": [0, 1, 2, 3]}
+    assert len(planned["objects"]) == 2
+    shown = call("vacuum", url, "--older-than", "0d", "--dry-run").stdout
+    assert "Would give up 4 versions of main" in shown
+    assert planned["objects"][0] in shown
+    assert "Deleted 2 objects" in call("vacuum", url, "--older-than", "0d").stdout
+    assert before - small_lake.objects() == set(planned["objects"])
+    for age in ("nonsense", "30", "-1d", "NaT"):
+        assert "is no age" in call("vacuum", url, f"--older-than={age}", code=1).stderr
+
+
+def test_compact(small_lake: SmallLake) -> None:
+    """Small chunks are joined; the run that does it is none that anybody follows."""
+    url = small_lake.store.url
+    writer = small_lake.begin("run", 1)
+    writer.commit([small_lake.write(writer, 0, [[1], [2], [3]])], [])
+    assert "Joined 3 chunks into 1" in call("compact", url, "--chunk-size", "1 MiB").stdout
+    assert "Nothing to join" in call("compact", url).stdout
+    assert documents("compact", url)[0]["version"] is None
+    assert [run["run"] for run in documents("info", url)[0]["runs"]] == ["run"]
+    assert call("watch", url).stdout.startswith("run run: finished")
+    assert "finished" in call("watch", url, "--once").stdout
 
 
 def test_verify(lake: SmallLake, url: str) -> None:
@@ -173,7 +208,7 @@ def step_by_step(monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], object]) 
     monkeypatch.setattr("dasklake.cli.time.sleep", lambda _: next(left, lambda: None)())
 
 
-def beat(lake: SmallLake, counter: int, state: str = "running", **fields: int) -> None:
+def beat(lake: SmallLake, counter: int, state: str = "running", **fields: Any) -> None:
     """Write a heartbeat."""
     found = Heartbeat(1, "coordinator", counter, state, **fields)
     lake.store.put(layout.heartbeat_key("main", "run"), heartbeat_bytes(found))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
 import dask
 import pytest
 
-from dasklake.creds import ENTRY_POINTS, resolve
+from dasklake.creds import ENTRY_POINTS, current, populate, replaced, resolve
 from dasklake.exceptions import InvalidInputError, PermissionDeniedError
 
 
@@ -80,3 +83,105 @@ def test_no_mapping(options: Any) -> None:
     """Anything that is no mapping in the end is refused, without its content."""
     with pytest.raises(InvalidInputError, match="must be a mapping"):
         resolve(options)
+
+
+def test_names_of_aws() -> None:
+    """AWS's names become those of s3fs; all else stays."""
+    options = {
+        "aws_access_key_id": "id",
+        "aws_secret_access_key": "word",
+        "aws_session_token": "session",
+        "aws_region": "eu-west-1",
+        "endpoint_url": "http://127.0.0.1:1",
+        "client_kwargs": {"verify": False},
+    }
+    assert resolve(options) == {
+        "key": "id",
+        "secret": "word",
+        "token": "session",
+        "endpoint_url": "http://127.0.0.1:1",
+        "client_kwargs": {"region_name": "eu-west-1", "verify": False},
+    }
+    assert resolve({"aws_profile": "research"}) == {"profile": "research"}
+    with pytest.raises(InvalidInputError, match="twice"):
+        resolve({"aws_access_key_id": "a", "key": "b"})
+
+
+def test_the_key_of_the_environment() -> None:
+    """The key ENV means what the storage's own library finds, unless somebody says otherwise."""
+    assert resolve("ENV") == {}
+    with dask.config.set({"dasklake.creds.ENV": {"anon": True}}):
+        assert resolve("ENV") == {"anon": True}
+
+
+class Vault:
+    """A provider whose credentials are others each time, and are good for so many seconds."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.seconds = 3600.0
+
+    def __call__(self) -> dict[str, Any]:
+        """Give out credentials."""
+        self.asked += 1
+        return {"token": self.asked, "expiration": time.time() + self.seconds}
+
+
+@pytest.fixture
+def vault() -> Iterator[Vault]:
+    """Let a vault be asked for the key "vault"."""
+    found = Vault()
+    with dask.config.set({"dasklake.creds.vault": found}):
+        populate("vault", None)
+        yield found
+        populate("vault", None)
+
+
+def test_lookups_are_kept_until_shortly_before_they_expire(vault: Vault) -> None:
+    """Within their time the same credentials are used; then they are looked up again."""
+    first = current("vault")
+    assert first.until == pytest.approx(time.time() + 3540, abs=5)
+    assert current("vault") is first
+    vault.seconds = -1.0
+    populate("vault", None)
+    gone = current("vault")
+    assert not gone.fresh
+    assert current("vault").options != gone.options
+    assert vault.asked == 3
+
+
+def test_refused_credentials_are_looked_up_once_more(vault: Vault) -> None:
+    """Others than those that were refused are returned where there are any, else None."""
+    refused = current("vault")
+    found = replaced("vault", refused)
+    assert found is not None
+    assert found.options != refused.options
+    # Somebody else has renewed them by now: nobody is asked.
+    assert replaced("vault", refused) is found
+    assert vault.asked == 2
+    with dask.config.set({"dasklake.creds.same": {"anon": True}}):
+        assert replaced("same", current("same")) is None
+    assert replaced({"anon": True}, current({"anon": True})) is None
+
+
+@pytest.mark.parametrize(
+    "end", ["2100-01-01T00:00:00Z", datetime(2100, 1, 1, tzinfo=UTC), 4102444800, "2100-01-01"]
+)
+def test_times_of_expiration(end: Any) -> None:
+    """An expiration is text, a datetime or a number; it is no option of the storage."""
+    found = current(lambda: {"anon": True, "expiration": end})
+    assert found.options == {"anon": True}
+    assert found.until == pytest.approx(4102444800 - 60)
+
+
+@pytest.mark.parametrize("end", ["tomorrow", [1], True])
+def test_no_times_of_expiration(end: Any) -> None:
+    """What is no time is refused, without repeating it."""
+    with pytest.raises(InvalidInputError, match="the expiration is no time") as raised:
+        resolve({"expiration": end})
+    assert "tomorrow" not in str(raised.value)
+
+
+def test_credentials_do_not_show_their_values() -> None:
+    """The repr of what was looked up has names of options only."""
+    assert "hunter2" not in repr(current({"secret": "hunter2"}))

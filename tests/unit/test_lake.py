@@ -123,7 +123,7 @@ def test_tensors(lake: Lake) -> None:
     assert same(boxes[0], SAMPLES[2]["boxes"])
     assert lake["text"][1:3] == ["sample 1", "sample 2"]
     assert list(lake["id"]) == list(range(23))
-    with pytest.raises(InvalidInputError, match="pictures"):
+    with pytest.raises(InvalidInputError, match="files"):
         vectors.bytes(0)
     with pytest.raises(VersionNotFoundError, match="'vector'"):
         lake["vectors"]

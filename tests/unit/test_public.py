@@ -63,7 +63,8 @@ def test_nothing_else_is_public() -> None:
         for name, value in vars(dasklake).items()
         if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
     }
-    assert others == set(dasklake.__all__)
+    listed = {name for name in dasklake.__all__ if not inspect.ismodule(getattr(dasklake, name))}
+    assert others == listed
 
 
 @pytest.mark.parametrize("name", sorted(set(public())))

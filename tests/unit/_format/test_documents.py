@@ -23,6 +23,7 @@ from dasklake._format.documents import (
 )
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
 from dasklake._model.schema import Schema, TensorSpec
+from dasklake._model.versions import Versions
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
 SMALL = Schema({"x": TensorSpec(dtype="int64", shape=())})
@@ -47,8 +48,9 @@ FULL = Commit(
     totals=Totals(51, 6, 1, 12345),
     progress=Progress("r", 2, 3, 60, 60.0),
     tags={"v1": ["main", 3]},
-    branches={"b": ["main", 2]},
-    expired={"main": [0, 1]},
+    branches={"b": {"source": ["main", 2], "first": 0, "entry": 3}},
+    expired={"main": Versions.each([0, 1, 5])},
+    first_order=3,
     single_writer=True,
 )
 
@@ -207,3 +209,30 @@ def test_schemas_are_inline_up_to_a_size() -> None:
     for schema in (SMALL, LARGE):
         size = len(json.dumps(schema.to_json(), separators=(",", ":")))
         assert (schema_object(schema) is None) == (size <= documents._INLINE_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tags": {"t": 5}},
+        {"tags": {"t": ["main"]}},
+        {"tags": {"t": ["../x", 1]}},
+        {"tags": {"t": ["main", -1]}},
+        {"branches": {"b": []}},
+        {"branches": {"b": {"source": ["main", 1], "first": 0}}},
+        {"branches": {"b": {"source": "main", "first": 0, "entry": 1}}},
+        {"branches": {"b": {"source": ["main", 1], "first": True, "entry": 1}}},
+        {"branches": {"../b": {"source": ["main", 1], "first": 0, "entry": 1}}},
+        {"expired": [[0, 1]]},
+        {"expired": {"main": [0, 1]}},
+        {"expired": {"main": [[1, 1]]}},
+        {"expired": {"main": [[-1, 3]]}},
+        {"first_order": -1},
+        {"first_order": "1"},
+    ],
+    ids=str,
+)
+def test_marks_that_are_none(fields: dict[str, Any]) -> None:
+    """Tags, branches and expired versions that no writer writes are damage, by the commit's key."""
+    with pytest.raises(CorruptionError, match="the-key"):
+        read_commit(changed(FULL, **fields), "the-key", never)

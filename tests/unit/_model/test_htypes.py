@@ -12,8 +12,8 @@ from dasklake.exceptions import SchemaError
 @pytest.mark.parametrize("htype", HTYPES.values(), ids=lambda h: h.name)
 def test_rows_agree_with_themselves(htype: Htype) -> None:
     """A row's defaults are among what the row allows."""
-    assert parse_htype(htype.name) == (htype, False)
-    if htype.dtype not in (None, "string"):
+    assert parse_htype(htype.name) == (htype, False, False)
+    if htype.dtype not in (None, "str"):
         kinds = htype.dtypes or np.dtype(htype.dtype).kind
         assert np.dtype(htype.dtype).kind in kinds
     if htype.shape is not None and htype.ranks:
@@ -22,11 +22,15 @@ def test_rows_agree_with_themselves(htype: Htype) -> None:
 
 
 def test_links_name_what_they_point_to() -> None:
-    """``link[image]`` is a link to an image."""
-    assert parse_htype("link[image]") == (HTYPES["image"], True)
+    """``link[image]`` is a link to an image, ``sequence[...]`` a list of whatever is inside."""
+    assert parse_htype("link[image]") == (HTYPES["image"], True, False)
+    assert parse_htype("sequence[text]") == (HTYPES["text"], False, True)
+    assert parse_htype("sequence[link[image]]") == (HTYPES["image"], True, True)
 
 
-@pytest.mark.parametrize("name", ["picture", "link[text]", "link[]", "link[link[image]]", ""])
+@pytest.mark.parametrize(
+    "name", ["picture", "link[text]", "link[]", "link[link[image]]", "sequence[sequence[text]]", ""]
+)
 def test_unknown_names_list_the_known(name: str) -> None:
     """An unknown htype is an error that lists the known ones."""
     with pytest.raises(SchemaError, match="class_label"):

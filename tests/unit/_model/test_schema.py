@@ -27,7 +27,7 @@ def schema_of(**tensors: Any) -> Schema:
         ({"htype": "generic"}, "needs a dtype"),
         ({"htype": "picture"}, "Unknown htype"),
         ({"htype": "image"}, "needs a compression"),
-        ({"htype": "image", "compression": "bmp"}, "has no compression"),
+        ({"htype": "image", "compression": "mp4"}, "has no compression"),
         ({"htype": "bbox", "shape": (None, 5)}, "last axis"),
         ({"htype": "bbox", "shape": (None, None, 4)}, "cannot have shape"),
         ({"htype": "bbox", "dtype": "bool"}, "cannot have dtype"),
@@ -124,7 +124,7 @@ def test_schema_takes_shorthands() -> None:
 @pytest.mark.parametrize(
     "tensors",
     [
-        {},
+        [],
         {"": "text"},
         {"a:shape": "text"},
         {"a\n": "text"},

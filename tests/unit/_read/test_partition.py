@@ -38,5 +38,5 @@ def test_few_schemas_are_kept() -> None:
     """A process that reads many versions keeps the schemas of the last ones only."""
     schemas = partition._Schemas(2)
     for name in "abc":
-        schemas.put(name, SCHEMA)
+        schemas.put(name, (SCHEMA, {}, {}))
     assert [schemas.get(name) is None for name in "abc"] == [True, False, False]

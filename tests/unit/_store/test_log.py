@@ -12,8 +12,9 @@ import pytest
 
 from dasklake._format import layout
 from dasklake._format.documents import commit_bytes, schema_digest
-from dasklake._model.commit import Commit, Kind, SegmentRef
+from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
 from dasklake._model.schema import Schema, TensorSpec
+from dasklake._model.versions import Versions
 from dasklake._store import log as log_module
 from dasklake._store.entries import create_lake, next_commit
 from dasklake._store.log import Build, Draft, Log
@@ -220,7 +221,7 @@ class TestMissing:
     def test_lost(self, store: FlakyStore) -> None:
         """What a version that was not expired names and is gone is corruption."""
         ref = SegmentRef("ab" * 8, 1, 1, 1, 1)
-        commit = publish(store, Notes(segments=(ref,), failures=(ref,)))
+        commit = publish(store, Notes(segments=(ref,), failures=(ref,), totals=Totals(1, 1, 1)))
         for read in (Log(store).manifest, Log(store).failures):
             with pytest.raises(CorruptionError, match=f"version {commit.version}.*{ref.name}"):
                 read(commit)
@@ -228,8 +229,8 @@ class TestMissing:
     def test_expired(self, store: FlakyStore) -> None:
         """What an expired version names may be gone, which is told as such."""
         ref = SegmentRef("ab" * 8, 1, 1, 1, 1)
-        commit = publish(store, Notes(segments=(ref,), failures=(ref,)))
-        publish(store, Notes(expired={"main": [commit.version]}))
+        commit = publish(store, Notes(segments=(ref,), failures=(ref,), totals=Totals(1, 1, 1)))
+        publish(store, Notes(expired={"main": Versions.each([commit.version])}))
         for read in (Log(store).manifest, Log(store).failures):
             with pytest.raises(VersionExpiredError, match=f"Version {commit.version}.*refresh"):
                 read(commit)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import sys
 import types
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 
 from dasklake._write import bar
-from dasklake._write.bar import make_bar
+from dasklake._write.bar import make_bar, make_count_bar
 from dasklake._write.coordinator import Status
 from dasklake.exceptions import MissingExtraError
 
@@ -63,6 +64,12 @@ def test_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
         assert words in said
 
 
+def test_late_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the storage fails a bar says that commits are late."""
+    monkeypatch.setattr(sys.modules[__name__], "STATUS", replace(STATUS, delayed="no answer"))
+    assert "late, the storage fails" in shown(monkeypatch, progress=True, looking=True)
+
+
 @pytest.mark.parametrize(
     ("progress", "looking", "shows"),
     [("auto", True, True), ("auto", False, False), (False, True, False), (True, False, True)],
@@ -102,3 +109,18 @@ def test_unknown_total(monkeypatch: pytest.MonkeyPatch) -> None:
     with make_bar(True, "coco") as show:  # noqa: FBT003 # the option's own type
         show(Status(**values))
     assert "75 samples" in terminal.getvalue()
+
+
+def test_a_bar_of_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deletes and joins show how many of how many are done, where somebody is looking."""
+    told = []
+    for looking in (True, False):
+        terminal = Terminal(looking=looking)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr(bar, "_DELAY", 0)
+        with make_count_bar("auto", "vacuum", "objects") as watch:
+            watch(3, 12)
+        told.append(terminal.getvalue())
+    assert "vacuum" in told[0]
+    assert "3/12" in told[0]
+    assert told[1] == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -149,16 +150,31 @@ class TestStorage:
     """Storages that fail, and other writers."""
 
     def test_failing_for_a_while(
-        self, lead: MakeLead, flaky_lake: SmallLake, flaky_store: FlakyStore
+        self,
+        lead: MakeLead,
+        flaky_lake: SmallLake,
+        flaky_store: FlakyStore,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """While the storage fails the status says why commits are late; then they are made."""
+        """While the storage fails status and heartbeat say why commits are late; then they are made."""
         told: list[str | None] = []
+        monkeypatch.setattr(module, "BEAT", 0.01)
         run = lead(1).start()
+
+        def look() -> None:
+            told.append(run.coordinator.status().delayed)
+            # Before this commit goes on, everybody can see why it is late.
+            deadline = time.monotonic() + PATIENCE
+            while not (beat := last_beat(flaky_store, "main", "run")) or not beat.trouble:
+                assert time.monotonic() < deadline
+            told.append(beat.trouble)
+
         flaky_store.fail("create", Fault.BEFORE, LOG)
-        flaky_store.at("create", lambda: told.append(run.coordinator.status().delayed), LOG)
+        flaky_store.at("create", look, LOG)
         run.write(0)
         status = run.end()
         assert "no answer to create" in str(told[0])
+        assert told[1] == told[0]
         assert (status.problem, status.delayed) == (None, None)
         assert committed(flaky_lake) == [0]
 

@@ -9,12 +9,16 @@ import pytest
 from dasklake._model.commit import Plan, RunState
 from dasklake._model.receipt import Failure
 from dasklake._write.checkpoint import Every, MaxFailures, RunProgress, Stop
-from dasklake._write.ending import explain, interruption, kept, transform_error
+from dasklake._write.ending import explain, impatience, interruption, kept, transform_error
 from dasklake.exceptions import (
+    PartitionTimeoutError,
+    PermissionDeniedError,
+    RunAbortedError,
     RunFailedError,
     RunLostError,
     SampleError,
     SchemaError,
+    StorageFullError,
     StoreError,
     TooManyFailuresError,
     TransformError,
@@ -68,14 +72,46 @@ def test_failures_say_how_to_go_on(stop: Stop, kind: type[Exception], said: str)
     "stop",
     [
         Stop("interrupted", PLACE, SystemExit(3)),
-        Stop("failed", PLACE, StoreError("no. Look.")),
         Stop("failed", PLACE, SchemaError("no. Look.")),
-        Stop("conflict", None, StoreError("no. Look.")),
+        Stop("conflict", None, RunAbortedError("no. Look.")),
     ],
 )
 def test_errors_that_speak_for_themselves(stop: Stop) -> None:
     """What ends the process, and errors of the lake, come out as they are."""
     assert explain("run", ended(stop), STATE) == (stop.error, None)
+
+
+@pytest.mark.parametrize("kind", [StoreError, PermissionDeniedError, StorageFullError])
+def test_errors_of_the_storage(kind: type[StoreError]) -> None:
+    """An error of the storage keeps its type and says what is kept and how to go on."""
+    error = kind("no. Look.")
+    error.add_note("seen on a worker")
+    problem, cause = explain("run", ended(Stop("failed", PLACE, error)), STATE)
+    assert type(problem) is kind
+    assert str(problem).startswith("no. Look. Last checkpoint: 50 samples committed")
+    assert str(problem).endswith("mode='resume', run='run' to continue.")
+    assert vars(problem) == vars(error)
+    assert cause is error
+
+
+def test_partition_that_took_too_long() -> None:
+    """A partition that timed out is told as such, with the partition and the limit."""
+    error = PartitionTimeoutError("Too long.", seconds=7.5, partition=3)
+    place = replace(PLACE, position=None, index=None)
+    problem, cause = explain("run", ended(Stop("failed", place, error)), STATE)
+    assert isinstance(problem, PartitionTimeoutError)
+    assert (problem.partition, problem.seconds, problem.samples_processed) == (3, 7.5, 50)
+    assert "Too long. Last checkpoint: 50 samples" in str(problem)
+    assert cause is error
+
+
+def test_workers_that_died() -> None:
+    """A partition at which workers died says what that mostly is."""
+    killed = replace(PLACE, position=None, index=None, item=None, exception="KilledWorker")
+    kind = type("KilledWorker", (Exception,), {})
+    found = transform_error(killed, kind(), 50, kept("run", 50))
+    assert "never skipped" in str(found)
+    assert "out of memory" in str(found)
 
 
 def test_too_many_of_a_finished_run() -> None:
@@ -120,6 +156,14 @@ def test_interruption() -> None:
     problem, _ = explain("run", ended(Stop("cancelled")), STATE)
     assert "mode='resume'" in str(interruption("run", problem))
     assert "finished" in str(interruption("run", None))
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_second_interruption(*, goes_on: bool) -> None:
+    """A second Ctrl-C, which does not wait for the end, says how to go on all the same."""
+    told = str(impatience("run", goes_on=goes_on))
+    assert "mode='resume', run='run'" in told
+    assert ("cluster goes on" in told) == goes_on
 
 
 def test_last_failure_may_be_unknown() -> None:

@@ -16,9 +16,10 @@ import pytest
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
+from dasklake._store.runs import RunWriter
 from dasklake._write.checkpoint import Every, MaxFailures
 from dasklake._write.chunks import Place
-from dasklake._write.coordinator import Assignment, Status
+from dasklake._write.coordinator import Assignment, Coordinator, Status
 from dasklake._write.graph import Delivery, WriteGraph, write_graph
 from dasklake._write.local import LocalDeliver, local_deliver, run_locally
 from dasklake._write.partition import Job, Outcome
@@ -227,6 +228,34 @@ def test_ctrl_c(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt, match="mode='resume', run='run'"):
         write.run(get)
     assert len(write.committed()) == 2
+
+
+def test_ctrl_c_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second Ctrl-C does not wait for the storage, and says how to go on all the same."""
+    write = Write(tmp_path, numbers(4), dask.local.get_sync)
+    held, wait = threading.Event(), Coordinator.wait
+
+    def commit(writer: RunWriter, *_: Any) -> Any:
+        assert held.wait(20)
+        return writer.known
+
+    def impatient(coordinator: Coordinator, timeout: float | None = None) -> Status:
+        if not held.is_set():
+            raise KeyboardInterrupt
+        return wait(coordinator, timeout)
+
+    def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:
+        dask.local.get_sync(graph, keys[:2], **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunWriter, "commit", commit)
+    monkeypatch.setattr(Coordinator, "wait", impatient)
+    with pytest.raises(KeyboardInterrupt, match=r"left before its end.*mode='resume', run='run'"):
+        write.run(get)
+    held.set()
+    assert write.deliver is not None
+    assert write.deliver.coordinator is not None
+    write.deliver.coordinator.join()
 
 
 def test_ctrl_c_at_the_very_end(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""The credentials keys of a lake: names, never values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["CredsKey", "renamed_keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class CredsKey:
+    """What a lake knows of a credentials key.
+
+    Attributes
+    ----------
+    managed : bool
+        Whether every process finds its values by itself, so that none are ever given by hand.
+    former : tuple of str
+        Names it had, which links that were written then still have.
+    """
+
+    managed: bool = False
+    former: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a commit stores."""
+        return {"managed": self.managed, "former": list(self.former)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> CredsKey:
+        """Read what :meth:`to_json` wrote."""
+        managed, former = document["managed"], tuple(document["former"])
+        if not isinstance(managed, bool) or not all(isinstance(name, str) for name in former):
+            raise TypeError("a credentials key is described by a bool and names")
+        return cls(managed, former)
+
+
+def renamed_keys(keys: Mapping[str, CredsKey]) -> dict[str, str]:
+    """Return the present name of each former one."""
+    return {former: name for name, key in keys.items() for former in key.former}

@@ -1,0 +1,60 @@
+"""A damaged chunk: an error, or a warning, and its rows are left out."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import Literal
+
+from dasklake._read.plan import ChunkPlace
+from dasklake.exceptions import CorruptionError, CorruptionWarning, InvalidInputError
+
+__all__ = ["OnCorrupt", "on_corrupt_of", "warn_once"]
+
+OnCorrupt = Literal["raise", "skip"]
+
+#: Chunks whose damage this process has told of; forgotten together where there are very many.
+_MOST_TOLD = 100_000
+_told: set[tuple[str, str]] = set()
+_lock = threading.Lock()
+
+
+def on_corrupt_of(value: object) -> OnCorrupt:
+    """Check what was asked for.
+
+    Raises
+    ------
+    InvalidInputError
+        It is neither ``"raise"`` nor ``"skip"``.
+    """
+    if value == "raise":
+        return "raise"
+    if value == "skip":
+        return "skip"
+    raise InvalidInputError(f'on_corrupt is "raise" or "skip", not {value!r}.')
+
+
+def warn_once(url: str, place: ChunkPlace, error: CorruptionError) -> None:
+    """Warn of a damaged chunk, once in each process, with its name and its rows.
+
+    Parameters
+    ----------
+    url : str
+        The lake.
+    place : ChunkPlace
+        The chunk.
+    error : CorruptionError
+        What is wrong with it.
+    """
+    with _lock:
+        if (url, place.key) in _told:
+            return
+        if len(_told) >= _MOST_TOLD:
+            _told.clear()
+        _told.add((url, place.key))
+    warnings.warn(
+        f"Samples {place.first} to {place.first + place.rows - 1} of {url} are left out: chunk "
+        f"{place.key} is damaged. {error}",
+        CorruptionWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,119 @@
+"""Links that are looked at while they are written, over storage that takes 50 ms for each answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiohttp
+import dask.bag as db
+
+import dasklake
+from dasklake._store import links as engine
+from dasklake.codecs import whole
+from tests.benchmarks.common import scratch
+from tests.support.web import Web, web_server
+
+LINKS = 2_000
+DELAY = 0.05
+ROUNDS = 3
+
+#: Of a hundred links.
+WRONG = ("dead", "text", "cut")
+SHARE = 5
+
+SCHEMA = {"image": dasklake.TensorSpec("link[image]", compression="jpeg")}
+
+
+def kind_of(number: int) -> str:
+    """Return what a link leads to."""
+    place = number % 100 // SHARE
+    return WRONG[place] if place < len(WRONG) else "good"
+
+
+def sample(number: int, url: str) -> dict[str, Any]:
+    """Make the sample of a link."""
+    return {"image": dasklake.link(f"{url}/{kind_of(number)}/{number}.jpg")}
+
+
+async def bare(url: str, numbers: Sequence[int], at_once: int) -> None:
+    """Make the requests that looking at links needs, and nothing else."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def get(session: aiohttp.ClientSession, page: str, wanted: str | None) -> tuple[int, int]:
+        headers = {} if wanted is None else {"Range": f"bytes={wanted}"}
+        async with session.get(page, headers=headers) as answer:
+            await answer.read()
+            size = answer.headers.get("Content-Range", "/0").rpartition("/")[2]
+            return answer.status, int(size)
+
+    async def one(session: aiohttp.ClientSession, number: int) -> None:
+        kind = kind_of(number)
+        page = f"{url}/{kind}/{number}.jpg"
+        async with gate:
+            status, size = await get(session, page, f"0-{whole.HEAD - 1}")
+            if status == 206 and kind != "text" and size > whole.HEAD:
+                await get(session, page, f"{max(size - whole.TAIL, 0)}-{size - 1}")
+            if kind == "cut":
+                await get(session, page, None)
+
+    async with aiohttp.ClientSession() as session:
+        await asyncio.gather(*(one(session, number) for number in numbers))
+
+
+def written(web: Web, lake: str) -> dasklake.WriteReport:
+    """Write the links."""
+    report: dasklake.WriteReport = dasklake.to_lake(
+        db.from_sequence(range(LINKS), npartitions=4),
+        lake,
+        schema=SCHEMA,
+        transform=sample,
+        transform_kwargs={"url": web.url},
+        on_error="skip",
+        max_failures=None,
+        options=dasklake.WriteOptions(scheduler="threads"),
+        progress=False,
+    )
+    return report
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Return the seconds that an action takes."""
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Print how fast links are written, and against what."""
+    with web_server(DELAY) as web, scratch() as folder:
+        few = range(0, LINKS, 19)
+        one_by_one = timed(lambda: asyncio.run(bare(web.url, few, 1))) * LINKS / len(few)
+        print(
+            f"one request after the other, {len(few)} links scaled to {LINKS}: {one_by_one:.1f} s"
+        )
+        for number in range(ROUNDS):
+            lake = f"{folder}/{number}"
+            before = web.requests()
+            alone = timed(lambda: asyncio.run(bare(web.url, range(LINKS), engine.AT_ONCE)))
+            between = web.requests()
+            ours = timed(lambda lake=lake: written(web, lake))  # type: ignore[misc] # bound now
+            after = web.requests()
+            failures = dasklake.open(lake).failures()["message"]
+            reasons = {
+                word: int(failures.str.contains(word).sum())
+                for word in ("is dead", "is not a picture", "is truncated")
+            }
+            print(
+                f"{LINKS} links, {engine.AT_ONCE} at once: written in {ours:.2f} s "
+                f"({after - between} requests), bare client {alone:.2f} s "
+                f"({between - before} requests): {ours / alone:.2f} of it (goal 1.5), "
+                f"{one_by_one / ours:.0f} times as fast as one by one (goal 20); {reasons}, "
+                f"{len(dasklake.open(lake))} in the lake"
+            )
+
+
+if __name__ == "__main__":
+    main()

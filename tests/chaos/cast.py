@@ -1,0 +1,149 @@
+"""The processes of a job: a scheduler, two workers and a client, killed and replaced."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.nursery import Child, Nursery
+
+#: Workers, of one thread each.
+WORKERS = 2
+
+#: Whom a stroke may hit, from a single worker to everything. A frozen scheduler is not killed: it is
+#: taken for dead, another one takes its run over, and then it wakes up.
+VICTIMS = (
+    "worker",
+    "workers",
+    "client",
+    "scheduler",
+    "scheduler and client",
+    "frozen scheduler",
+    "everything",
+)
+
+#: Seconds in which a killed process has to be gone.
+_GONE = 30.0
+
+
+class Cast:
+    """The processes of one job, each real and known by its pid.
+
+    Parameters
+    ----------
+    nursery : Nursery
+        Starts them.
+    folder : Path
+        For their files.
+    arguments : dict
+        Of the client.
+    """
+
+    def __init__(self, nursery: Nursery, folder: Path, arguments: dict[str, Any]) -> None:
+        self._nursery = nursery
+        self._folder = folder
+        self._arguments = arguments
+        self._count = itertools.count()
+        self._file = folder
+        self.scheduler: Child | None = None
+        self.workers: list[Child] = []
+        self.client: Child | None = None
+        #: Those of clusters that are given up: they live on for a while, and nobody waits for them.
+        self.orphans: list[Child] = []
+
+    def complete(self) -> bool:
+        """Start whoever is missing; whether the client was."""
+        if self.scheduler is None:
+            self._file = self._folder / f"scheduler-{next(self._count)}.json"
+            where = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+            self.scheduler = self._start("scheduler", [*where, *self._at()])
+        while len(self.workers) < WORKERS:
+            options = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--death-timeout", "60"]
+            options += ["--host", "127.0.0.1", "--local-directory", str(self._folder)]
+            self.workers.append(self._start("worker", [*options, *self._at()]))
+        if self.client is not None:
+            return False
+        arguments = {**self._arguments, "scheduler_file": str(self._file)}
+        self.client = self._start("client", [json.dumps(arguments)])
+        return True
+
+    def _at(self) -> list[str]:
+        return ["--scheduler-file", str(self._file)]
+
+    def _start(self, what: str, arguments: list[str]) -> Child:
+        log = self._folder / f"{what}-{next(self._count)}.log"
+        return self._nursery.start(what, arguments, log, self._folder)
+
+    def strike(self, whom: str, which: int = 0) -> int:
+        """Kill some of the processes and make sure that they are dead.
+
+        Parameters
+        ----------
+        whom : str
+            One of ``VICTIMS``.
+        which : int, default 0
+            The worker, where it is only one.
+
+        Returns
+        -------
+        int
+            How many were killed; a client that had ended just before is not.
+        """
+        clients = [self.client] if self.client else []
+        schedulers = [self.scheduler] if self.scheduler else []
+        if whom == "frozen scheduler":
+            for each in schedulers:
+                os.kill(each.pid, signal.SIGSTOP)
+            self._abandon()
+            return 0
+        workers = [self.workers[which % WORKERS]] if whom == "worker" else self.workers
+        victims = {
+            "client": clients,
+            "scheduler": schedulers,
+            "scheduler and client": schedulers + clients,
+            "everything": schedulers + clients + workers,
+        }.get(whom, workers)
+        end(victims)
+        # Clients end when they are done; nobody else does.
+        assert all(each.code == -signal.SIGKILL for each in victims if each not in clients)
+        self.workers = [each for each in self.workers if each not in victims]
+        self.client = None if self.client in victims else self.client
+        if self.scheduler in victims:
+            self._abandon()
+        if whom == "everything":
+            end(self.orphans)
+        return sum(each.code == -signal.SIGKILL for each in victims)
+
+    def _abandon(self) -> None:
+        """Leave the cluster as it is; the job goes on with another one."""
+        left = [self.scheduler, self.client, *self.workers]
+        self.orphans += [each for each in left if each is not None]
+        self.scheduler, self.client, self.workers = None, None, []
+
+    def wake(self) -> None:
+        """Let frozen schedulers go on."""
+        for each in self.orphans:
+            if each.poll() is None:
+                os.kill(each.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kill what is left."""
+        end([*self.orphans, *self.workers])
+        end([each for each in (self.scheduler, self.client) if each is not None])
+
+
+def end(victims: Iterable[Child]) -> None:
+    """Kill processes that live, and wait until all of them are gone."""
+    living = [victim for victim in victims if victim.poll() is None]
+    for victim in living:
+        victim.kill()
+    deadline = time.monotonic() + _GONE
+    while any(victim.poll() is None for victim in living):
+        assert time.monotonic() < deadline, "a killed process lives on"
+        time.sleep(0.001)

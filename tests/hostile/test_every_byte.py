@@ -1,0 +1,223 @@
+"""Every byte of a small lake, changed in turn: it is reported or harmless, and no read is wrong."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any, Self
+
+import dask
+import dask.bag as db
+import fsspec
+import numpy as np
+import pytest
+
+import dasklake
+from dasklake import TensorSpec
+from dasklake._format import chunk, documents
+from dasklake._maintenance import verify as verifying
+from dasklake._maintenance.verify import verify
+from dasklake._read import source
+from dasklake._read.plan import ReadPlan
+from dasklake._store import log
+from dasklake._store.log import Log
+from dasklake._store.objects import ObjectStore
+from dasklake.exceptions import CorruptionError, CorruptionWarning, LakeError, TransformError
+from tests.support.samples import same
+
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+
+#: Of so many bytes one is changed, except under the deep profile.
+STEP = 1 if DEEP else 500
+
+#: What may change without anybody reading anything else, by the key of the object, and why.
+HARMLESS = {
+    r"_lake/runs/.*": "a heartbeat is advisory",
+    r"data/main/stopped/1-.*": "named by no version; whoever adopts it checks every byte",
+    r"data/.*-failures\.arrow": "its rows are in the version's own table",
+}
+
+SCHEMA: dict[str, Any] = {
+    "number": TensorSpec(dtype="int64", shape=()),
+    "boxes": TensorSpec("bbox", compression="lz4", optional=True),
+    "mask": "binary_mask",
+    "name": TensorSpec("text", optional=True),
+}
+
+
+def _sample(i: int) -> dict[str, Any]:
+    if i % 7 == 3:
+        raise ValueError(f"no sample {i}")
+    return {
+        "number": i,
+        "boxes": np.full((i % 3, 4), i, "float32") if i % 4 else None,
+        "mask": np.indices((4, 5, i % 3)).sum(0) % 2 == 0,
+        "name": f"sample {i}" if i % 5 else None,
+    }
+
+
+def _broken(i: int) -> dict[str, Any]:
+    if i > 2:
+        raise ValueError("stop")
+    return _sample(i)
+
+
+EXPECTED = [_sample(i) for i in (*range(3), 4, 5, *range(3), 2)]
+
+
+class _Inline:
+    """A pool without threads: starting them would take longer than all else."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: Callable[..., Any], *items: Iterable[Any]) -> Iterator[Any]:
+        """Call a function for each item, one after the other."""
+        return iter([function(*each) for each in zip(*items, strict=False)])
+
+
+@pytest.fixture
+def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """Write a lake in memory with an object of every kind, small pages and small samples."""
+    monkeypatch.setattr(documents, "_INLINE_SCHEMA", 200)
+    monkeypatch.setattr(chunk, "PAGE", 256)
+    monkeypatch.setattr(source, "_SMALL", 0)
+    for module in (log, verifying):
+        monkeypatch.setattr(module, "ThreadPoolExecutor", _Inline)
+    url = "memory://every-byte"
+    with dask.config.set(scheduler="sync"):
+        for run, first, count in (("one", 0, 6), ("two", 100, 3)):
+            dasklake.to_lake(
+                db.from_sequence(range(first, first + count), npartitions=2 if first else 1),
+                url,
+                schema=SCHEMA,
+                transform=lambda i: _sample(i % 100),
+                on_error="skip",
+                run=run,
+                mode="append",
+                checkpoint_every=6,
+                progress=False,
+            )
+        with pytest.raises(TransformError):
+            dasklake.to_lake(
+                db.from_sequence(range(2, 4), npartitions=2),
+                url,
+                schema=SCHEMA,
+                transform=_broken,
+                run="stopped",
+                mode="append",
+                progress=False,
+            )
+    store = ObjectStore(url)
+    some, _ = store.walk("data/main/one")[0]
+    attempt = "data/main/stopped/1-1-0123456789abcdef"
+    store.put(f"{attempt}-0.arrow", store.get(some))
+    failures, _ = store.walk("_lake/failures")[0]
+    store.put(f"{attempt}-failures.arrow", store.get(failures))
+    yield store
+    fsspec.filesystem("memory").rm("/every-byte", recursive=True)
+
+
+def _kind(key: str) -> str:
+    if key.startswith("data/"):
+        return "leftover" if any(re.fullmatch(each, key) for each in HARMLESS) else "chunk"
+    return key.split("/")[1]
+
+
+def _check_reads(store: ObjectStore, rows: range) -> None:
+    """Read what a changed object concerns, whole and by range: it is right, or a LakeError."""
+    try:
+        lake = dasklake.open(store.url)
+    except LakeError:
+        return
+    # Without its newest commit a lake ends earlier, which cannot be told from one that did.
+    wanted = EXPECTED[: len(lake)]
+    with suppress(LakeError):
+        Log(store).failures(lake.commit)
+        found = list(lake)
+        assert len(found) == len(wanted)
+        assert all(same(f[n], w[n]) for f, w in zip(found, wanted, strict=True) for n in w)
+    for place in rows:
+        for name, meant in EXPECTED[place].items():
+            with suppress(LakeError):
+                assert same(lake[name][place], meant), (place, name)
+
+
+def _rows(lake: ObjectStore, key: str) -> range:
+    """Return the samples that an object holds; a few of them, where it leads to all."""
+    main = Log(lake)
+    plan = ReadPlan(main.manifest(main.require_head()))
+    places = [place for group in plan.groups() for place in group if place.key == key]
+    return range(places[0].first, places[0].first + places[0].rows) if places else range(0, 9, 4)
+
+
+def test_every_changed_byte(lake: ObjectStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each changed byte of each object is reported with its name, or harmless; no read is wrong."""
+    chance = random.Random(20_26)  # noqa: S311 # no secret, but the same every time
+    with dask.config.set(scheduler="sync"):
+        wanted = list(dasklake.open(lake.url))
+        assert [s["number"] for s in wanted] == [s["number"] for s in EXPECTED]
+        assert all(same(f[n], w[n]) for f, w in zip(wanted, EXPECTED, strict=True) for n in w)
+    assert verify(lake, Log(lake)).ok
+    objects = lake.walk("")
+    assert sum(size for _, size in objects) <= 64 * 1024
+    counts: Counter[tuple[str, str]] = Counter()
+    for key, size in objects:
+        data = lake.get(key)
+        rows = _rows(lake, key)
+        harmless = any(re.fullmatch(pattern, key) for pattern in HARMLESS)
+        for place in range(chance.randrange(STEP), size, STEP):
+            for change in (0xFF, 1 << chance.randrange(8)):
+                bad = bytearray(data)
+                bad[place] ^= change
+                lake.put(key, bytes(bad))
+                counts[_kind(key), "tried"] += 1
+                reported = {damage.key for damage in verify(lake, Log(lake)).damaged}
+                assert reported == (set() if harmless else {key}), (key, place, change)
+                counts[_kind(key), "harmless" if harmless else "reported"] += 1
+                _check_reads(lake, rows)
+        lake.put(key, data)
+    assert verify(lake, Log(lake)).ok
+    kinds = {kind for kind, _ in counts}
+    assert kinds == {"chunk", "leftover", "failures", "log", "runs", "schemas", "segments"}
+    with capsys.disabled():
+        for kind in sorted(kinds):
+            found = {what: counts[kind, what] for what in ("tried", "reported", "harmless")}
+            sys.stdout.write(f"\n{kind}: {found}")
+
+
+def test_skipped_chunks_are_never_wrong(lake: ObjectStore) -> None:
+    """With on_corrupt="skip" what is left of a changed chunk is right, at its own place."""
+    chance = random.Random(7)  # noqa: S311 # no secret, but the same every time
+    chunks = [entry for entry in lake.walk("data") if _kind(entry[0]) == "chunk"]
+    for key, size in chunks:
+        data = lake.get(key)
+        for place in range(chance.randrange(STEP), size, STEP * 4):
+            bad = bytearray(data)
+            bad[place] ^= 0x10
+            lake.put(key, bytes(bad))
+            skipping = dasklake.open(lake.url, on_corrupt="skip")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CorruptionWarning)
+                found = skipping.to_dask_dataframe(["number"]).compute(scheduler="sync")
+            assert len(skipping) == len(EXPECTED)
+            assert len(found) <= len(EXPECTED)
+            for row, number in found["number"].items():
+                assert EXPECTED[row]["number"] == number
+            missing = set(range(len(EXPECTED))) - set(found.index)
+            for row in missing:
+                with pytest.raises(CorruptionError):
+                    skipping["number"][row]
+        lake.put(key, data)

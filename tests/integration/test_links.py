@@ -1,0 +1,403 @@
+"""Links that are looked at while they are written: over the web, S3 and a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.bag as db
+import numpy as np
+import pandas as pd
+import pytest
+import s3fs
+from PIL import Image
+
+import dasklake
+from dasklake._store import links as engine
+from dasklake.exceptions import (
+    InvalidInputError,
+    LinkError,
+    PermissionDeniedError,
+    RunFailedError,
+    StoreError,
+    TransformError,
+    VersionNotFoundError,
+)
+from tests.benchmarks import links as bench
+from tests.support.s3 import S3Bucket
+from tests.support.web import Web, web_server
+
+SPEC = dasklake.TensorSpec("link[image]", compression="jpeg")
+SCHEMA = {"image": SPEC, "n": dasklake.TensorSpec(dtype="int64", shape=())}
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    with dask.config.set(scheduler="threads"):
+        yield
+
+
+def sample(item: tuple[int, str]) -> dict[str, Any]:
+    """Make a sample of a number and a URL."""
+    return {"image": dasklake.link(item[1]), "n": item[0]}
+
+
+def write(lake: Path | str, urls: list[str], **more: Any) -> dasklake.WriteReport:
+    """Write links, two partitions of them."""
+    report: dasklake.WriteReport = dasklake.to_lake(
+        db.from_sequence(list(enumerate(urls)), npartitions=2),
+        str(lake),
+        **{"schema": SCHEMA, "transform": sample, "progress": False, **more},
+    )
+    return report
+
+
+def test_wrong_links_are_told_apart(web: Web, tmp_path: Path) -> None:
+    """Each link that is dead, not a picture, empty or cut off fails alone, with its reason."""
+    kinds = ["good", "dead", "small", "text", "plain", "cut", "busy", "empty", "gone", "good"]
+    report = write(
+        tmp_path / "lake",
+        [f"{web.url}/{kind}/{n}.jpg" for n, kind in enumerate(kinds)],
+        on_error="skip",
+        max_failures=None,
+    )
+    assert (report.samples, report.failures) == (5, 5)
+    lake = dasklake.open(tmp_path / "lake")
+    assert [int(each["n"]) for each in lake] == [0, 2, 4, 6, 9]
+    failures = lake.failures()
+    assert failures["index"].tolist() == [1, 3, 5, 7, 8]
+    assert set(failures["exception"]) == {"LinkError"}
+    assert set(failures["tensor"]) == {"image"}
+    words = ["is dead", "is not a picture", "is truncated", "is empty", "is dead"]
+    for word, message in zip(words, failures["message"], strict=True):
+        assert word in message
+    assert np.array(lake["image"].shapes()).tolist() == [
+        [240, 320, 3],
+        [20, 30, 3],
+        *[[240, 320, 3]] * 3,
+    ]
+
+
+def test_reading_needs_no_request(web: Web, tmp_path: Path) -> None:
+    """Shapes, sizes, etags and formats are stored; only bytes and pixels are fetched."""
+    write(tmp_path / "lake", [f"{web.url}/good/{n}" for n in range(4)])
+    before = web.requests()
+    lake = dasklake.open(tmp_path / "lake")
+    link = lake[1]["image"]
+    assert (link.url, link.shape) == (f"{web.url}/good/1", (240, 320, 3))
+    assert (link.format, link.etag) == ("jpeg", "good")
+    assert np.array(lake["image"].shapes()).shape == (4, 3)
+    assert lake.to_dask_dataframe().compute()["image"].tolist()[3].endswith("/good/3")
+    assert web.requests() == before
+    assert link.numpy().shape == (240, 320, 3)
+    assert len(link.bytes()) == link.size
+    assert web.requests() == before + 2
+
+
+def test_nothing_is_asked_unless_wanted(web: Web, tmp_path: Path) -> None:
+    """With verify=False no target is asked for, nothing is stored of it, and dead links pass."""
+    spec = dasklake.TensorSpec("link[image]", verify=False)
+    before = web.requests()
+    write(tmp_path / "lake", [f"{web.url}/dead/1"] * 3, schema={**SCHEMA, "image": spec})
+    assert web.requests() == before
+    lake = dasklake.open(tmp_path / "lake")
+    assert lake[0]["image"].shape is None
+    with pytest.raises(InvalidInputError, match="verify=True"):
+        lake["image"].shapes()
+    with pytest.raises(LinkError, match="is dead"):
+        lake[0]["image"].numpy()
+
+
+@pytest.mark.parametrize("shape", [True, False])
+@pytest.mark.parametrize("info", [True, False])
+def test_what_is_stored_is_chosen(web: Web, tmp_path: Path, *, shape: bool, info: bool) -> None:
+    """Links are looked at all the same when their shape, or their size and etag, is not stored."""
+    spec = dasklake.TensorSpec(
+        "link[image]", create_shape_tensor=shape, create_sample_info_tensor=info
+    )
+    schema = {**SCHEMA, "image": spec}
+    write(tmp_path / "lake", [f"{web.url}/good/{n}" for n in range(2)], schema=schema)
+    link = dasklake.open(tmp_path / "lake")[1]["image"]
+    assert (link.shape is not None, link.etag is not None) == (shape, info)
+    with pytest.raises(TransformError, match="is dead"):
+        write(tmp_path / "other", [f"{web.url}/dead/1"], schema=schema)
+
+
+def test_whole_files_are_decoded_when_asked(tmp_path: Path) -> None:
+    """A file whose ends are right and whose middle is not is found by verify="decode"."""
+    sink = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)).save(
+        sink, "png"
+    )
+    data = bytearray(sink.getvalue())
+    data[len(data) // 2] ^= 255
+    (tmp_path / "bad.png").write_bytes(data)
+    urls = [str(tmp_path / "bad.png")]
+    spec = dasklake.TensorSpec("link[image]", compression="png")
+    assert write(tmp_path / "quick", urls, schema={**SCHEMA, "image": spec}).samples == 1
+    spec = dasklake.TensorSpec("link[image]", compression="png", verify="decode")
+    with pytest.raises(TransformError, match="truncated or damaged"):
+        write(tmp_path / "whole", urls, schema={**SCHEMA, "image": spec})
+
+
+def test_pictures_of_another_shape(web: Web, tmp_path: Path) -> None:
+    """Where the tensor says a shape, a target of another one fails."""
+    spec = dasklake.TensorSpec("link[image]", shape=(240, 320, 3))
+    schema = {**SCHEMA, "image": spec}
+    write(tmp_path / "lake", [f"{web.url}/good/1"], schema=schema)
+    with pytest.raises(TransformError, match=r"has shape \(20, 30, 3\)"):
+        write(tmp_path / "other", [f"{web.url}/good/1", f"{web.url}/small/1"], schema=schema)
+
+
+def failing(item: tuple[int, str]) -> dict[str, Any]:
+    """Fail at every seventh number."""
+    if item[0] % 7 == 3:
+        raise ValueError(f"no {item[0]}")
+    return sample(item)
+
+
+def test_the_first_failure_ends_the_run(web: Web, tmp_path: Path) -> None:
+    """A dead link is named before an error of a later sample that was known sooner."""
+    urls = [f"{web.url}/{'dead' if n == 1 else 'good'}/{n}" for n in range(4)]
+    with dask.config.set(scheduler="sync"), pytest.raises(TransformError) as raised:
+        dasklake.to_lake(
+            db.from_sequence(list(enumerate(urls)), npartitions=1),
+            str(tmp_path / "lake"),
+            schema=SCHEMA,
+            transform=failing,
+            progress=False,
+        )
+    assert raised.value.position == 1
+    assert isinstance(raised.value.__cause__, LinkError)
+
+
+def test_order_and_places_of_failures(web: Web, tmp_path: Path) -> None:
+    """Beyond the look-ahead, rows are in input order and every failure has its place."""
+    count = 700
+    urls = [f"{web.url}/{'dead' if n % 10 == 5 else 'small'}/{n}" for n in range(count)]
+    report = write(tmp_path / "lake", urls, transform=failing, on_error="skip", max_failures=None)
+    lost = [n for n in range(count) if n % 10 == 5 or n % 7 == 3]
+    lake = dasklake.open(tmp_path / "lake")
+    failures = lake.failures()
+    for _, found in failures.groupby("partition"):
+        assert found["position"].is_monotonic_increasing
+    assert sorted(failures["index"]) == lost
+    assert [int(each["n"]) for each in lake] == [n for n in range(count) if n not in lost]
+    assert (report.samples, report.failures) == (count - len(lost), len(lost))
+
+
+def reused(item: tuple[int, str], *, buffer: list[np.ndarray[Any, Any]]) -> dict[str, Any]:
+    """Use the same array for every sample, as careful code does."""
+    buffer[0][...] = item[0]
+    return {"image": dasklake.link(item[1]), "n": item[0], "array": buffer[0]}
+
+
+@pytest.mark.parametrize("shape", [(3,), (None,)])
+def test_samples_that_wait_are_copied(
+    web: Web, tmp_path: Path, shape: tuple[int | None, ...]
+) -> None:
+    """What a transform does with its arrays afterwards does not change samples that wait."""
+    schema = {**SCHEMA, "array": dasklake.TensorSpec(dtype="int64", shape=shape)}
+    with dask.config.set(scheduler="sync"):
+        write(
+            tmp_path / "lake",
+            [f"{web.url}/small/{n}" for n in range(50)],
+            schema=schema,
+            transform=reused,
+            transform_kwargs={"buffer": [np.zeros(3, "int64")]},
+        )
+    found = [each["array"].tolist() for each in dasklake.open(tmp_path / "lake")]
+    assert found == [[n, n, n] for n in range(50)]
+
+
+def test_refusals_end_the_run(web: Web, tmp_path: Path) -> None:
+    """A link that may not be read is never skipped, nor tried again for long."""
+    urls = [f"{web.url}/good/1", f"{web.url}/denied/2"]
+    with pytest.raises((RunFailedError, StoreError)) as raised:
+        write(tmp_path / "lake", urls, on_error="skip", max_failures=None)
+    chain = [raised.value, raised.value.__cause__]
+    assert any(isinstance(each, PermissionDeniedError) for each in chain)
+    assert "creds_key" in "".join(map(str, chain))
+
+
+def test_storage_that_is_down_ends_the_run(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage that is busy is asked again; one that stays so ends the run, skipping or not."""
+    monkeypatch.setattr(engine, "_FIRST", 0.001)
+    write(tmp_path / "busy", [f"{web.url}/busy/a{n}" for n in range(3)])
+    with pytest.raises((RunFailedError, StoreError)) as raised:
+        write(
+            tmp_path / "lake",
+            [f"{web.url}/down/1"],
+            on_error="skip",
+            max_failures=None,
+            options=dasklake.WriteOptions(retries=0),
+        )
+    assert "503" in "".join(map(str, [raised.value, raised.value.__cause__]))
+
+
+def test_links_to_s3(s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Objects are looked at with the credentials of their key; etag and size are S3's."""
+    files = s3fs.S3FileSystem(**s3_bucket.options)
+    sink = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
+    Image.fromarray(noise).save(sink, "jpeg")
+    data = sink.getvalue()
+    files.pipe(f"{s3_bucket.url}/a.jpg", data)
+    files.pipe(f"{s3_bucket.url}/cut.jpg", data[: len(data) // 2])
+    files.pipe(f"{s3_bucket.url}/empty.jpg", b"")
+    links = [dasklake.link(f"{s3_bucket.url}/{n}.jpg", "mine") for n in ("a", "cut", "empty", "no")]
+    with dask.config.set({"dasklake.creds.mine": s3_bucket.options}):
+        dasklake.to_lake(
+            db.from_sequence([{"image": link} for link in links], npartitions=1),
+            tmp_path / "lake",
+            schema={"image": SPEC},
+            transform=dict,
+            on_error="skip",
+            max_failures=None,
+            progress=False,
+        )
+        lake = dasklake.open(tmp_path / "lake")
+        (found,) = [each["image"] for each in lake]
+        assert found.bytes() == data
+    assert (found.shape, found.size, found.creds_key) == ((200, 300, 3), len(data), "mine")
+    assert found.etag == files.info(f"{s3_bucket.url}/a.jpg")["ETag"].strip('"')
+    reasons = zip(("is truncated", "is empty", "is dead"), lake.failures()["message"], strict=True)
+    assert all(word in message for word, message in reasons)
+
+
+def test_a_key_that_nobody_knows_ends_the_run(tmp_path: Path) -> None:
+    """A link whose key has no values in the process that writes it is an error at once."""
+    for verify in (True, False):
+        spec = dasklake.TensorSpec("link[image]", verify=verify)
+        with pytest.raises((RunFailedError, StoreError)) as raised:
+            dasklake.to_lake(
+                db.from_sequence([{"image": dasklake.link("s3://b/a.jpg", "nobody")}]),
+                tmp_path / str(verify),
+                schema={"image": spec},
+                on_error="skip",
+                progress=False,
+            )
+        assert "nobody" in "".join(map(str, [raised.value, raised.value.__cause__]))
+
+
+def test_keys_of_a_lake_are_asked_for_before_a_job(tmp_path: Path) -> None:
+    """A run does not begin while this process does not know the values of the lake's keys."""
+    lake = dasklake.empty(tmp_path / "lake")
+    lake.create_tensor("image", "link[image]", verify=False)
+    lake.add_creds_key("unset")
+    assert lake.creds_keys == ["unset"]
+    bag = db.from_sequence([{"image": dasklake.link("memory://a", "unset")}])
+    with pytest.raises(PermissionDeniedError, match="unset"):
+        dasklake.to_lake(bag, tmp_path / "lake", mode="append", progress=False)
+    version = lake.refresh().version
+    lake.populate_creds("unset", {"anon": True})
+    dasklake.to_lake(bag, tmp_path / "lake", mode="append", progress=False)
+    assert lake.refresh().version > version
+    assert "unset" not in lake.schema
+
+
+def test_keys_are_renamed(tmp_path: Path) -> None:
+    """Links written with a former name of a key are read with its present one."""
+    lake = dasklake.empty(tmp_path / "lake")
+    lake.create_tensor("image", "link[image]", verify=False)
+    lake.add_creds_key("first")
+    lake.populate_creds("first", {"anon": True})
+    bag = db.from_sequence([{"image": dasklake.link("memory://a", "first")}])
+    dasklake.to_lake(bag, tmp_path / "lake", mode="append", progress=False)
+    lake.refresh()
+    lake.update_creds_key("first", "second")
+    assert lake.creds_keys == ["second"]
+    assert [each["image"].creds_key for each in lake] == ["second"]
+    assert lake[0]["image"].creds_key == "second"
+    assert dasklake.open(tmp_path / "lake")[0]["image"].creds_key == "second"
+    for name in ("first", "second", "a b", ""):
+        with pytest.raises(InvalidInputError, match="key"):
+            lake.add_creds_key(name)
+    with pytest.raises(VersionNotFoundError):
+        lake.update_creds_key("first", "third")
+    lake.update_creds_key("second", managed=True)
+    with pytest.raises(InvalidInputError, match="managed"):
+        lake.populate_creds("second", {"anon": True})
+
+
+def pictures(folder: Path, count: int) -> list[str]:
+    """Write some pictures; return where."""
+    for n in range(count):
+        Image.new("RGB", (20 + n, 10), (n, n, n)).save(folder / f"{n}.jpg")
+    return [str(folder / f"{n}.jpg") for n in range(count)]
+
+
+def test_check_links(tmp_path: Path) -> None:
+    """All links are looked at again; those that changed, vanished or broke are listed."""
+    urls = pictures(tmp_path, 9)
+    write(tmp_path / "lake", urls)
+    lake = dasklake.open(tmp_path / "lake")
+    assert lake.check_links().empty
+    Path(urls[2]).unlink()
+    Path(urls[4]).write_bytes(Path(urls[4]).read_bytes()[:300])
+    Image.new("RGB", (99, 99)).save(urls[7])
+    found = lake.check_links()
+    assert found["sample"].tolist() == [2, 4, 7]
+    assert found["problem"].tolist() == ["broken", "broken", "changed"]
+    assert found["url"].tolist() == [urls[2], urls[4], urls[7]]
+    assert isinstance(found, pd.DataFrame)
+    with pytest.raises(InvalidInputError, match="holds no links"):
+        lake.check_links(["n"])
+
+
+def test_materialize_links(tmp_path: Path) -> None:
+    """A lake with the bytes inside has the same samples; lost targets can be skipped."""
+    urls = pictures(tmp_path, 9)
+    write(tmp_path / "lake", urls)
+    lake = dasklake.open(tmp_path / "lake")
+    lake.materialize_links(tmp_path / "whole", progress=False)
+    whole = dasklake.open(tmp_path / "whole")
+    assert whole.schema["image"].htype == "image"
+    assert [whole["image"].bytes(n) for n in range(9)] == [Path(u).read_bytes() for u in urls]
+    assert [int(each["n"]) for each in whole] == list(range(9))
+    Path(urls[3]).unlink()
+    with pytest.raises(TransformError, match="is dead"):
+        lake.materialize_links(tmp_path / "failed", progress=False)
+    report = lake.materialize_links(
+        tmp_path / "rest", on_error="skip", max_failures=None, progress=False
+    )
+    assert (report.samples, report.failures) == (8, 1)
+    # Once more, nothing is left to do.
+    again = lake.materialize_links(
+        tmp_path / "whole", mode="resume", run=next(iter(whole.commit.runs)), progress=False
+    )
+    assert again.commits == 0
+
+
+def test_two_thousand_slow_links(tmp_path: Path) -> None:
+    """Over a server that takes 50 ms, links are written 20 times as fast as one by one.
+
+    Where other work leaves the machine too little time for that: at most 1.5 times as slow as a
+    client that makes the same requests and nothing else.
+    """
+    few = range(0, bench.LINKS, 97)
+    with web_server(bench.DELAY) as web:
+        one_by_one = bench.timed(lambda: asyncio.run(bench.bare(web.url, few, 1)))
+        before, began = web.requests(), time.perf_counter()
+        report = bench.written(web, str(tmp_path / "lake"))
+        seconds = time.perf_counter() - began
+        asked = web.requests() - before
+        if seconds * 20 > one_by_one * bench.LINKS / len(few):
+            every = range(bench.LINKS)
+            assert seconds <= 1.5 * bench.timed(
+                lambda: asyncio.run(bench.bare(web.url, every, engine.AT_ONCE))
+            )
+    assert (report.samples, report.failures) == (1_700, 300)
+    failures = dasklake.open(tmp_path / "lake").failures()["message"]
+    for word in ("is dead", "is not a picture", "is truncated"):
+        assert failures.str.contains(word).sum() == 100
+    # Two for a link: its first and its last bytes; one for those that are dead or no pictures;
+    # three for those that are cut off.
+    assert asked == 1_700 * 2 + 100 + 100 + 300

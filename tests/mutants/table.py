@@ -1,0 +1,466 @@
+"""Which text stands for which rule, what is left without it, and the test that has to fail then.
+
+Names are those of the counterexamples of `docs/design/002-commit-protocol.md` where there is one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+class Mutant(NamedTuple):
+    """A rule, and the code without it.
+
+    Attributes
+    ----------
+    name : str
+        The counterexample, or what is taken out.
+    file : str
+        A module of the package.
+    changes : tuple of (str, str)
+        Texts that occur exactly once, and what takes their place.
+    test : str
+        The test that has to fail, as pytest names it.
+    """
+
+    name: str
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    test: str
+
+
+_H = "tests/property/test_counterexamples.py::"
+_LOG = "_store/log.py"
+_ENTRIES = "_store/entries.py"
+_RUNS = "_store/runs.py"
+_BRANCHES = "_store/branches.py"
+_TABLES = "_store/tables.py"
+_RESET = "_maintenance/reset.py"
+_VACUUM = "_maintenance/vacuum.py"
+_START = "_write/start.py"
+_ADOPT = "_write/adopt.py"
+
+_FENCE_LAST = """        entry = expire(logs[MAIN], before.heads[MAIN], keep)
+        given_up = entry.entry["expired"]
+"""
+_FENCE_FIRST = """        _fence(store, logs, before.heads[MAIN])
+        entry = expire(logs[MAIN], before.heads[MAIN], keep)
+        given_up = entry.entry["expired"]
+"""
+_KEEP_MERGED = """    kept, merged, level = _merge(base.segments)
+    if merged and (found := _KEPT.get(merged)):
+        return (*kept, found), []
+"""
+
+_NAMED = """    return (*kept, ref), [(layout.segment_key(commit_id), data)]
+
+
+def add_failures"""
+_NAMED_AND_KEPT = f"""    if merged:
+        _KEPT[merged] = ref
+{_NAMED}"""
+_NOT_NAMED = _NAMED.replace("(*kept, ref)", "(kept if merged else (*kept, ref))")
+_RESTORE = """    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
+        known = known or head
+        refuse_closed(known, since)
+        # After"""
+_RESTORE_ONCE = f"""    once = None if log.branch == MAIN else Log(log.store).require_head()
+
+{_RESTORE}"""
+
+MUTANTS = (
+    # Reset
+    Mutant(
+        "H1",
+        _RESET,
+        (("if name is None or name.epoch > closing.get(name.home, 0):", "if name is None:"),),
+        _H + "TestReset::test_h1",
+    ),
+    Mutant(
+        "H2",
+        _ENTRIES,
+        (
+            (
+                "closed = {name: max(s.epoch, s.closed) for name, s in open_runs.items()}",
+                "closed = {name: head.runs[name].epoch for name in open_runs}",
+            ),
+        ),
+        _H + "TestReset::test_h2",
+    ),
+    Mutant(
+        "H3",
+        "_maintenance/history.py",
+        (
+            (
+                "for commit in self.commits(branch, (without or {}).get(branch, ())):",
+                "for commit in [self.heads[branch]]:",
+            ),
+        ),
+        _H + "TestReset::test_h3",
+    ),
+    Mutant(
+        "H10",
+        _RESET,
+        (
+            (
+                "made = abort(now.logs[branch], now.heads[branch], names)",
+                'made = abort(now.logs["main"], now.heads["main"], names)',
+            ),
+        ),
+        _H + "TestReset::test_h10",
+    ),
+    Mutant(
+        "abort is a commit",
+        _RESET,
+        (
+            (
+                "        closed = _close(now, wanted)\n",
+                "        closed = {home: _closing(states[home]) for home in wanted}\n",
+            ),
+        ),
+        _H + "TestReset::test_h2",
+    ),
+    # Resume
+    Mutant(
+        "H4",
+        _START,
+        (("manifest = log.manifest(entry)", "manifest = log.manifest(head)"),),
+        _H + "TestResume::test_h4",
+    ),
+    Mutant(
+        "H5",
+        _ENTRIES,
+        (("== run and not take_over:", "== run and False:"),),
+        _H + "TestResume::test_h5",
+    ),
+    Mutant(
+        "H5, number not recomputed",
+        _ENTRIES,
+        (
+            (
+                "epoch = 1 + max(1, state.epoch, state.closed)",
+                "epoch = 1 + max(1, head.runs[run].epoch, head.runs[run].closed)",
+            ),
+        ),
+        _H + "TestResume::test_h5_taken_over",
+    ),
+    Mutant(
+        "H6",
+        _RUNS,
+        (
+            (
+                "taken = [r for r in receipts if before.closed < r.epoch <= self.epoch]",
+                "taken = list(receipts)",
+            ),
+        ),
+        _H + "TestResume::test_h6",
+    ),
+    Mutant(
+        "zombie stops at a newer epoch",
+        _RUNS,
+        (("if kind in (Kind.BEGIN, Kind.EPOCH, Kind.DATA,", "if kind in (Kind.BEGIN, Kind.DATA,"),),
+        _H + "TestResume::test_zombie",
+    ),
+    Mutant(
+        "H16, finished",
+        _ENTRIES,
+        (
+            (
+                "        if state.finished:\n            return None\n        if state.replaced:",
+                "        if state.replaced:",
+            ),
+        ),
+        _H + "TestResume::test_h16[S]",
+    ),
+    Mutant(
+        "H16, overwritten",
+        _ENTRIES,
+        (("        if state.replaced:\n", "        if False:\n"),),
+        _H + "TestResume::test_h16[R]",
+    ),
+    Mutant(
+        "closed epochs are not adopted",
+        _ADOPT,
+        (("name.partition in missing and name.epoch > closed:", "name.partition in missing:"),),
+        _H + "TestResume::test_closed_epochs",
+    ),
+    Mutant(
+        "complete attempts only",
+        _ADOPT,
+        (("head.header.last != (number == len(chunks) - 1)", "False"),),
+        _H + "TestResume::test_incomplete_attempts",
+    ),
+    # Begin
+    Mutant(
+        "H7",
+        _ENTRIES,
+        (("        if run in known.runs:\n", "        if False:\n"),),
+        _H + "TestBegin::test_h7",
+    ),
+    Mutant(
+        "H7b",
+        _RUNS,
+        (("Kind.EPOCH, Kind.DATA, Kind.OVERWRITE) and (", "Kind.EPOCH) and ("),),
+        _H + "TestBegin::test_h7b",
+    ),
+    Mutant(
+        "H20",
+        _ENTRIES,
+        (("order=next_order(known)", "order=next_order(head)"),),
+        _H + "TestBegin::test_h20",
+    ),
+    Mutant(
+        "H23",
+        "_format/layout.py",
+        (('return f"_lake/probe/{new_id()}"', 'return "_lake/probe/once"'),),
+        _H + "TestBegin::test_h23",
+    ),
+    # Restore, overwrite
+    Mutant(
+        "H13",
+        _BRANCHES,
+        (("                runs=_replaced(known.runs),\n", "                runs=wanted.runs,\n"),),
+        _H + "TestReplacing::test_h13",
+    ),
+    Mutant(
+        "H14",
+        _RUNS,
+        (
+            (
+                "if kind in (Kind.OVERWRITE, Kind.RESTORE, Kind.CLOSED):",
+                "if kind in (Kind.OVERWRITE, Kind.CLOSED):",
+            ),
+        ),
+        _H + "TestReplacing::test_h14",
+    ),
+    Mutant(
+        "H15",
+        _RUNS,
+        (("if first and kind is Kind.DATA:", "if False:"),),
+        _H + "TestReplacing::test_h15",
+    ),
+    Mutant(
+        "H15b",
+        _RUNS,
+        (
+            (
+                "replaces = before.plan.overwrite and not before.overwrote",
+                "replaces = before.plan.overwrite and not any(r.partition for r in receipts[1:])",
+            ),
+        ),
+        _H + "TestReplacing::test_h15b",
+    ),
+    # Vacuum, tags, branches
+    Mutant(
+        "H8",
+        _VACUUM,
+        (("return _ALL if over else state.closed", "return _ALL if over or state.closed else 0"),),
+        _H + "TestVacuum::test_h8",
+    ),
+    Mutant(
+        "H9",
+        _VACUUM,
+        (("        _fence(store, logs, entry)\n", ""),),
+        _H + "TestVacuum::test_h9",
+    ),
+    Mutant(
+        "H9b",
+        _BRANCHES,
+        (
+            (
+                "        _live(log, known, branch, version)\n",
+                "        _live(log, head, branch, version)\n",
+            ),
+        ),
+        _H + "TestVacuum::test_h9b",
+    ),
+    Mutant(
+        "H9c",
+        _VACUUM,
+        ((_FENCE_LAST, _FENCE_FIRST), ("        _fence(store, logs, entry)\n", "")),
+        _H + "TestVacuum::test_h9c",
+    ),
+    Mutant(
+        "H10b",
+        _VACUUM,
+        (("return _ALL if over else state.closed", "return _ALL if over else state.epoch"),),
+        _H + "TestVacuum::test_h10b",
+    ),
+    Mutant(
+        "H10c",
+        _RUNS,
+        (("layout.home_of(self.log.branch, self.run)", 'layout.home_of("main", self.run)'),),
+        _H + "TestVacuum::test_h10c",
+    ),
+    Mutant(
+        "H11",
+        _BRANCHES,
+        (
+            (
+                "        _live(log, known, branch, version)\n",
+                "        _live(log, head, branch, version)\n",
+            ),
+        ),
+        _H + "TestVacuum::test_h11",
+    ),
+    Mutant(
+        "H11, mirrored",
+        _ENTRIES,
+        (("expirable(known, logs).items()", "expirable(head, logs).items()"),),
+        _H + "TestVacuum::test_h11_mirrored",
+    ),
+    Mutant(
+        "H12",
+        _BRANCHES,
+        (
+            (
+                "        _refuse_expired(main, log.branch, version)\n        if not 0",
+                "        _refuse_expired(head, log.branch, version)\n        if not 0",
+            ),
+        ),
+        _H + "TestVacuum::test_h12",
+    ),
+    Mutant(
+        "H12, on a branch",
+        _BRANCHES,
+        (
+            (
+                "        main = known if log.branch == MAIN else Log(log.store).require_head()\n",
+                "        if since:\n            pass\n        main = once if once else known\n",
+            ),
+            (_RESTORE, _RESTORE_ONCE),
+        ),
+        _H + "TestVacuum::test_h12_branch",
+    ),
+    Mutant(
+        "H17",
+        _TABLES,
+        (
+            ("    kept, merged, level = _merge(base.segments)\n", _KEEP_MERGED),
+            (_NAMED, _NAMED_AND_KEPT),
+            ("_MERGE = 16\n", "_MERGE = 16\n_KEPT: dict = {}\n"),
+        ),
+        _H + "TestVacuum::test_h17",
+    ),
+    Mutant(
+        "H17b",
+        _LOG,
+        (("                if not news:\n", "                if True:\n"),),
+        _H + "TestVacuum::test_h17b",
+    ),
+    Mutant(
+        "H21",
+        _LOG,
+        (("        if version in expired:\n", "        if False:\n"),),
+        _H + "TestVacuum::test_h21",
+    ),
+    Mutant(
+        "H22",
+        _VACUUM,
+        (
+            (
+                "in {**{b: Log(store, b) for b in entry.branches}, **logs}.items():",
+                "in {b: Log(store, b) for b in entry.branches}.items():",
+            ),
+        ),
+        _H + "TestVacuum::test_h22",
+    ),
+    Mutant(
+        "expire is a commit",
+        _VACUUM,
+        (
+            (
+                "        entry = expire(logs[MAIN], before.heads[MAIN], keep)\n",
+                '        entry = before.heads[MAIN]\n        entry.entry["expired"] = {}\n',
+            ),
+        ),
+        _H + "TestVacuum::test_h12",
+    ),
+    # Creates in doubt, lost races
+    Mutant(
+        "read-back",
+        _LOG,
+        (
+            (
+                "            # The answer may be wrong either way: only the version itself tells.\n",
+                "            if isinstance(error, ObjectExistsError):\n                return False\n            raise\n",
+            ),
+        ),
+        _H + "TestDoubt::test_read_back",
+    ),
+    Mutant(
+        "H18",
+        _LOG,
+        (
+            (
+                "build(known, since, layout.new_id())",
+                'build(known, since, f"{known.version + 1 if known else 0:016x}")',
+            ),
+        ),
+        _H + "TestDoubt::test_h18",
+    ),
+    Mutant(
+        "new id on rebase",
+        _LOG,
+        (
+            (
+                "build(known, since, layout.new_id())",
+                "build(known, since, vars(build).setdefault('id', layout.new_id()))",
+            ),
+        ),
+        _H + "TestDoubt::test_new_id_on_rebase",
+    ),
+    Mutant(
+        "H19",
+        _LOG,
+        (
+            ("                raise error from None\n", "                return False\n"),
+            (
+                "            known = since[-1]\n",
+                "            known = since[-1] if news else known\n",
+            ),
+        ),
+        _H + "TestDoubt::test_h19",
+    ),
+    Mutant(
+        "H19b",
+        _LOG,
+        (
+            (
+                "build(known, since, layout.new_id())",
+                "build(known, since, vars(build).setdefault('id', layout.new_id()))",
+            ),
+            ("                raise error from None\n", "                return False\n"),
+            (
+                "            known = since[-1]\n",
+                "            known = since[-1] if news else known\n",
+            ),
+        ),
+        _H + "TestDoubt::test_h19b",
+    ),
+    Mutant(
+        "rebase reads every commit",
+        _LOG,
+        (("            since += news\n", "            since = news[-1:]\n"),),
+        _H + "TestDoubt::test_rebase_reads_every_commit",
+    ),
+    Mutant(
+        "receipt-twice",
+        "_write/checkpoint.py",
+        (
+            (
+                "        if receipt.partition not in self._open:\n            return False\n",
+                "",
+            ),
+        ),
+        _H + "TestDoubt::test_receipt_twice",
+    ),
+    Mutant(
+        "merged-not-named",
+        _TABLES,
+        ((_NAMED, _NOT_NAMED),),
+        _H + "TestDoubt::test_merged_and_named",
+    ),
+)

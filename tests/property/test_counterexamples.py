@@ -1,0 +1,610 @@
+"""The counterexamples of the commit protocol, by their names, replayed against the real code.
+
+Each test plays the trace by which the invariant in question breaks where one rule is missing; the
+table of `docs/design/002-commit-protocol.md` has them in one line each, and `tests/mutants` takes the
+rules out of the code to see that these tests notice. A, B, C are writers of run R in the order they
+began, S and O other runs, X a reset, V a vacuum, D the deletion of a branch; b is a second branch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from dasklake._model.commit import RunState
+from dasklake._model.receipt import Receipt
+from dasklake._store.branches import create_branch, restore
+from dasklake._store.entries import begin, resume
+from dasklake._store.log import Log
+from dasklake._store.runs import RunWriter
+from dasklake._write.checkpoint import Every, MaxFailures, RunProgress
+from dasklake.exceptions import (
+    ConflictError,
+    LakeExistsError,
+    RunAbortedError,
+    RunSupersededError,
+    VersionExpiredError,
+)
+from dasklake.testing.faults import Fault, FaultStore
+from tests.support.flaky import quick_log
+from tests.support.simulation import SCHEMA, Simulation, one_thread_each, samples
+
+LOG = "_lake/log/main"
+DATA = "data/"
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulation]:
+    """Make an empty lake; whatever was played there, everything has to hold in the end."""
+    sim = Simulation({"R": 2, "S": 1, "O": 1, "L": 20, "T": 20})
+    with one_thread_each(), closing(sim):
+        sim.make()
+        yield sim
+        sim.look()
+        sim.settle()
+
+
+def writes(sim: Simulation, run: str, mode: str = "append", branch: str = "main") -> Any:
+    """Return a process that writes a run."""
+    return lambda store: sim.write(store, run, mode, branch)
+
+
+def first_writer(sim: Simulation, run: str = "R") -> RunWriter:
+    """Begin a run by hand."""
+    log = quick_log(sim.root)
+    entry = begin(log, log.require_head(), run, sim.request(run, "append").plan)
+    return RunWriter(log, run, 1, entry, SCHEMA, run)
+
+
+def next_writer(sim: Simulation, run: str = "R") -> RunWriter:
+    """Begin the next epoch of a run by hand."""
+    log = quick_log(sim.root)
+    entry = resume(log, log.require_head(), run)
+    return RunWriter(log, run, entry.runs[run].epoch, entry, SCHEMA, run)
+
+
+def write(sim: Simulation, writer: RunWriter, partition: int) -> Receipt:
+    """Write the chunks of a partition."""
+    return sim.chunks(sim.root, writer, partition)
+
+
+def commit(sim: Simulation, writer: RunWriter, *receipts: Receipt) -> None:
+    """Commit receipts."""
+    sim.commit(sim.root, writer, receipts)
+
+
+def run_state(sim: Simulation, run: str = "R") -> RunState:
+    """Return what the newest version says of a run."""
+    return Log(sim.root).require_head().runs[run]
+
+
+def values(sim: Simulation, branch: str = "main") -> list[int]:
+    """Return the samples of the newest version."""
+    return sim.read(sim.root, branch)
+
+
+def replaced_twice(sim: Simulation) -> None:
+    """Write a run, overwrite it, and overwrite that: version 2 holds the first one."""
+    sim.partitions |= {"Z": 1, "P": 1}
+    sim.write(sim.root, "Z")
+    sim.write(sim.root, "O", "overwrite")
+    sim.write(sim.root, "P", "overwrite")
+
+
+def emptied(sim: Simulation) -> None:
+    """Overwrite what branch b began with."""
+    sim.write(sim.root, "S", "overwrite", "b")
+
+
+class TestReset:
+    """Resets beside writers that wake up (rule 18)."""
+
+    def test_h1(self, sim: Simulation) -> None:
+        """H1: what a resume wrote after the abort, and commits later, is not deleted."""
+        first = first_writer(sim)
+        write(sim, first, 0)
+        sim.start("X", sim.reset)
+        sim.until("X", "create", LOG)
+        sim.step("X")
+        sim.start("B", writes(sim, "R", "resume"))
+        sim.until("B", "create", LOG, skip=1)
+        sim.until("X", "delete", DATA)
+        sim.end("B")
+        sim.end("X")
+        sim.look()
+        assert run_state(sim).finished
+
+    def test_h2(self, sim: Simulation) -> None:
+        """H2: an abort that loses a race closes what is there when it lands."""
+        write(sim, first_writer(sim), 0)
+        sim.start("X", sim.reset)
+        sim.until("X", "create", LOG)
+        sim.start("B", writes(sim, "R", "resume"))
+        sim.until("B", "create", LOG, skip=1)
+        sim.end("X")
+        with pytest.raises(RunAbortedError):
+            sim.end("B")
+        sim.look()
+        assert run_state(sim).closed == 2
+
+    def test_h3(self, sim: Simulation) -> None:
+        """H3: what an older version names stays, though no head does."""
+        writer = first_writer(sim)
+        commit(sim, writer, write(sim, writer, 0))
+        sim.write(sim.root, "O", "overwrite")
+        sim.reset(sim.root)
+        sim.look()
+        assert values(sim) == samples("O", 0)
+
+    def test_h10(self, sim: Simulation) -> None:
+        """H10: the abort of a run goes to the log of its branch, where the run meets it."""
+        log = quick_log(sim.root)
+        create_branch(log, log.require_head(), "b", ("main", 0))
+        sim.start("A", writes(sim, "R", branch="b"))
+        sim.until("A", "create", "_lake/log/b", skip=1)
+        sim.start("X", sim.reset)
+        sim.until("X", "delete", DATA)
+        with pytest.raises(RunAbortedError):
+            sim.end("A")
+        sim.end("X")
+
+
+class TestResume:
+    """Resumes beside others, and of runs that are over (rules 14 to 17)."""
+
+    def test_h4(self, sim: Simulation) -> None:
+        """H4: what is missing is what the version of the resume's own entry lacks."""
+        sim.start("A", writes(sim, "R"))
+        sim.until("A", "create", LOG, skip=1)
+        sim.start("B", writes(sim, "R", "resume"))
+        sim.until("B", "create", LOG)
+        sim.step("A")
+        sim.end("B")
+        sim.look()
+        sim.end("A")
+        assert values(sim) == samples("R", 0) + samples("R", 1)
+
+    def test_h5(self, sim: Simulation) -> None:
+        """H5: of two resumes at once one goes on, and the other stops."""
+        first_writer(sim)
+        for name in "BC":
+            sim.start(name, writes(sim, "R", "resume"))
+            sim.until(name, "create", LOG)
+        sim.step("B")
+        with pytest.raises(RunSupersededError):
+            sim.end("C")
+        sim.end("B")
+        assert run_state(sim).epoch == 2
+
+    def test_h5_taken_over(self, sim: Simulation) -> None:
+        """H5: a resume that takes over while it loses the race has an epoch of its own."""
+        first = first_writer(sim)
+        log = quick_log(sim.root)
+        head = log.require_head()
+        second = next_writer(sim)
+        entry = resume(log, head, "R", take_over=True)
+        third = RunWriter(log, "R", entry.runs["R"].epoch, entry, SCHEMA, "R")
+        assert (second.epoch, third.epoch) == (2, 3)
+        commit(sim, third, write(sim, third, 0))
+        for writer in (first, second):
+            with pytest.raises(RunSupersededError):
+                commit(sim, writer, write(sim, writer, 0))
+
+    def test_h6(self, sim: Simulation) -> None:
+        """H6: a receipt of an epoch that was closed is not taken by the next one."""
+        first = first_writer(sim)
+        stale = write(sim, first, 0)
+        sim.start("X", sim.reset)
+        sim.until("X", "create", LOG)
+        sim.step("X")
+        second = next_writer(sim)
+        sim.until("X", "delete", DATA)
+        second.commit([stale], [])
+        sim.end("X")
+        sim.look()
+        assert run_state(sim).partitions == 0
+
+    def test_zombie(self, sim: Simulation) -> None:
+        """A zombie meets the next epoch of its run and stops, though that has committed nothing."""
+        first = first_writer(sim)
+        sent = write(sim, first, 0)
+        second = next_writer(sim)
+        with pytest.raises(RunSupersededError):
+            commit(sim, first, sent)
+        commit(sim, second, write(sim, second, 0))
+
+    @pytest.mark.parametrize("name", ["R", "S"])
+    def test_h16(self, sim: Simulation, name: str) -> None:
+        """H16: what was overwritten does not come back by a resume, finished or not."""
+        sim.start("A", writes(sim, name))
+        sim.until("A", "create", LOG, skip=1)
+        sim.step("A")
+        sim.write(sim.root, "O", "overwrite")
+        before = Log(sim.root).require_head()
+        if name == "S":
+            sim.write(sim.root, name, "resume")
+            assert resume(quick_log(sim.root), before, name) == before
+        else:
+            with pytest.raises(ConflictError):
+                sim.write(sim.root, name, "resume")
+            with pytest.raises(ConflictError):
+                sim.end("A")
+        assert Log(sim.root).require_head() == before
+        assert values(sim) == samples("O", 0)
+
+    def test_closed_epochs(self, sim: Simulation) -> None:
+        """What an epoch left that was closed is not adopted."""
+        first = first_writer(sim)
+        write(sim, first, 0)
+        sim.start("X", sim.reset)
+        sim.until("X", "delete", DATA)
+        sim.start("B", writes(sim, "R", "resume"))
+        sim.until("B", "create", LOG, skip=1)
+        sim.end("X")
+        sim.end("B")
+        sim.look()
+
+    def test_incomplete_attempts(self, sim: Simulation) -> None:
+        """Only an attempt of which every chunk is there is adopted."""
+        sim.start("A", writes(sim, "R"))
+        sim.until("A", "put", DATA, skip=1)
+        sim.write(sim.root, "R", "resume")
+        sim.look()
+        sim.end("A")
+
+
+class TestBegin:
+    """Runs that begin beside others (rules 8, 9, 11, 25)."""
+
+    def test_h7(self, sim: Simulation) -> None:
+        """H7: who finds its run begun by another when it begins it stops."""
+        sim.start("A", writes(sim, "R"))
+        sim.until("A", "create", LOG)
+        sim.start("B", writes(sim, "R", "resume"))
+        sim.until("B", "create", LOG, skip=2)
+        with pytest.raises(LakeExistsError):
+            sim.end("A")
+        sim.end("B")
+
+    def test_h7b(self, sim: Simulation) -> None:
+        """H7b: of two coordinators of one epoch the first to commit goes on, the other stops."""
+        first = first_writer(sim)
+        again = RunWriter(quick_log(sim.root), "R", 1, first.known, SCHEMA, "R")
+        commit(sim, first, write(sim, first, 0))
+        with pytest.raises(RunSupersededError):
+            commit(sim, again, write(sim, again, 0))
+
+    def test_h20(self, sim: Simulation) -> None:
+        """H20: two runs that begin at once have each a place of its own."""
+        sim.start("A", writes(sim, "R"))
+        sim.until("A", "create", LOG)
+        sim.start("B", writes(sim, "S"))
+        sim.end("B")
+        sim.end("A")
+        sim.look()
+        assert values(sim) == samples("S", 0) + samples("R", 0) + samples("R", 1)
+
+    def test_h23(self, sim: Simulation) -> None:
+        """H23: who tries the storage does not meet another who does, or did and crashed."""
+        sim.start("A", lambda store: store.probe())
+        sim.until("A", "create", skip=1)
+        sim.start("B", lambda store: store.probe())
+        sim.step("A", Fault.CRASH_BEFORE)
+        sim.end("B")
+        sim.root.probe()
+
+
+class TestReplacing:
+    """Overwrites and restores beside writers (rules 6, 9, 12)."""
+
+    def test_h13(self, sim: Simulation) -> None:
+        """H13: a restore does not open epochs again that a reset has closed."""
+        first = first_writer(sim)
+        commit(sim, first, write(sim, first, 0))
+        write(sim, first, 1)
+        sim.start("X", sim.reset)
+        sim.until("X", "delete", DATA)
+        log = quick_log(sim.root)
+        restore(log, log.require_head(), 2)
+        sim.start("B", writes(sim, "R", "resume"))
+        with pytest.raises(ConflictError):
+            sim.end("B")
+        sim.end("X")
+        sim.look()
+        assert run_state(sim).closed == 1
+
+    def test_h14(self, sim: Simulation) -> None:
+        """H14: a restore ends the runs beside it: none reports success without its rows."""
+        first = first_writer(sim)
+        commit(sim, first, write(sim, first, 0))
+        log = quick_log(sim.root)
+        restore(log, log.require_head(), 0)
+        with pytest.raises(ConflictError):
+            commit(sim, first, write(sim, first, 1))
+        assert values(sim) == []
+
+    def test_h15(self, sim: Simulation) -> None:
+        """H15: an overwrite never replaces what was acknowledged after it began."""
+        sim.start("O", writes(sim, "O", "overwrite"))
+        sim.until("O", "create", LOG, skip=1)
+        sim.write(sim.root, "S")
+        with pytest.raises(ConflictError):
+            sim.end("O")
+        assert values(sim) == samples("S", 0)
+
+    def test_h15b(self, sim: Simulation) -> None:
+        """H15b: a resume of an overwrite does not overwrite again."""
+        sim.partitions["O"] = 2
+        sim.start("O", writes(sim, "O", "overwrite"))
+        sim.until("O", "create", LOG, skip=2)
+        sim.step("O", Fault.CRASH_BEFORE)
+        sim.write(sim.root, "S")
+        sim.write(sim.root, "O", "resume")
+        assert values(sim) == samples("O", 0) + samples("O", 1) + samples("S", 0)
+
+
+class TestVacuum:
+    """Vacuums beside writers that wake up (rules 5, 7, 19, 20, 22 to 24)."""
+
+    @pytest.fixture(autouse=True)
+    def something_to_delete(self, sim: Simulation) -> None:
+        """Replace what the lake held, twice, so that a vacuum has something to do."""
+        replaced_twice(sim)
+
+    @pytest.fixture
+    def branched(self, sim: Simulation) -> None:
+        """Make a second branch from what the overwrite replaced."""
+        log = quick_log(sim.root)
+        create_branch(log, log.require_head(), "b", ("main", 2))
+
+    def test_h8(self, sim: Simulation) -> None:
+        """H8: of a run that was reset only what is of a closed epoch is deleted."""
+        first = first_writer(sim)
+        write(sim, first, 0)
+        sim.reset(sim.root)
+        sim.start("B", writes(sim, "R", "resume"))
+        sim.until("B", "create", LOG, skip=1)
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        sim.end("B")
+        sim.end("V")
+        sim.look()
+
+    @pytest.mark.usefixtures("branched")
+    def test_h9(self, sim: Simulation) -> None:
+        """H9: who has written a segment on another branch writes it again after the fence there."""
+        sim.start("A", writes(sim, "R", branch="b"))
+        sim.until("A", "create", "_lake/log/b", skip=1)
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        sim.end("A")
+        sim.end("V")
+        sim.look()
+
+    @pytest.mark.usefixtures("branched")
+    def test_h9b(self, sim: Simulation) -> None:
+        """H9b: a tag on a version of another branch meets the vacuum that gives it up, on main."""
+        sim.write(sim.root, "R", branch="b")
+        sim.start("T", lambda store: sim.tag(store, "t", "b", 1))
+        sim.until("T", "create", LOG)
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        with pytest.raises(VersionExpiredError):
+            sim.end("T")
+        sim.end("V")
+
+    @pytest.mark.usefixtures("branched")
+    def test_h9c(self, sim: Simulation) -> None:
+        """H9c: a vacuum gives versions up before it fences: who passes the fence knows of it."""
+        emptied(sim)
+        sim.start("V", sim.vacuum)
+        sim.until("V", "create")
+        sim.step("V")
+        sim.start("T", lambda store: sim.restore(store, "b", 0))
+        sim.until("T", "create", "_lake/log/b")
+        sim.until("V", "delete")
+        with pytest.raises(VersionExpiredError):
+            sim.end("T")
+        sim.end("V")
+
+    @pytest.mark.usefixtures("branched")
+    def test_h10b(self, sim: Simulation) -> None:
+        """H10b: a vacuum takes a run for closed only where the log of its own branch says so."""
+        sim.start("A", writes(sim, "R", branch="b"))
+        sim.until("A", "create", "_lake/log/b", skip=1)
+        sim.start("X", sim.reset)
+        sim.until("X", "create")
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        sim.end("A")
+        sim.end("V")
+        sim.end("X")
+        sim.look()
+
+    @pytest.mark.usefixtures("branched")
+    def test_h10c(self, sim: Simulation) -> None:
+        """H10c: a run of one branch is no run of another, whatever its name."""
+        sim.write(sim.root, "R")
+        sim.start("B", writes(sim, "R", branch="b"))
+        sim.until("B", "create", "_lake/log/b", skip=1)
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        sim.end("B")
+        sim.end("V")
+        sim.look()
+
+    def test_h11(self, sim: Simulation) -> None:
+        """H11: a tag that loses to a vacuum looks again whether its version is there."""
+        sim.start("T", lambda store: sim.tag(store, "t", "main", 2))
+        sim.until("T", "create", LOG)
+        sim.vacuum(sim.root)
+        with pytest.raises(VersionExpiredError):
+            sim.end("T")
+
+    def test_h11_mirrored(self, sim: Simulation) -> None:
+        """H11: a vacuum that loses to a tag keeps what the tag stands for."""
+        sim.start("V", sim.vacuum)
+        sim.until("V", "create", LOG)
+        sim.tag(sim.root, "t", "main", 2)
+        sim.end("V")
+        assert not sim.look().is_expired("main", 2)
+
+    def test_h12(self, sim: Simulation) -> None:
+        """H12: a restore that loses to a vacuum looks again whether its version is there."""
+        sim.start("T", lambda store: sim.restore(store, "main", 2))
+        sim.until("T", "create", LOG)
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        with pytest.raises(VersionExpiredError):
+            sim.end("T")
+        sim.end("V")
+
+    @pytest.mark.usefixtures("branched")
+    def test_h12_branch(self, sim: Simulation) -> None:
+        """H12: on another branch too, where what came in between is only a fence."""
+        emptied(sim)
+        sim.start("T", lambda store: sim.restore(store, "b", 0))
+        sim.until("T", "create", "_lake/log/b")
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        with pytest.raises(VersionExpiredError):
+            sim.end("T")
+        sim.end("V")
+
+    def test_h17(self, sim: Simulation) -> None:
+        """H17: a merged segment that took part in a lost race is not named."""
+        sim.start("A", writes(sim, "L"))
+        sim.until("A", "create", LOG, skip=15)
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        sim.end("A")
+        sim.end("V")
+        sim.look()
+
+    def test_h17b(self, sim: Simulation) -> None:
+        """H17b: who merges segments that a vacuum deletes meanwhile has lost a race."""
+        sim.start("A", writes(sim, "L"))
+        sim.until("A", "get", "_lake/segments")
+        sim.write(sim.root, "S")
+        sim.vacuum(sim.root)
+        sim.end("A")
+        sim.look()
+        assert run_state(sim, "L").finished
+
+    def test_h21(self, sim: Simulation) -> None:
+        """H21: a reader of a version that was given up is told so, not that it is damaged."""
+        log = Log(sim.root)
+        old = log.read(2)
+        sim.vacuum(sim.root)
+        with pytest.raises(VersionExpiredError):
+            Log(sim.root).manifest(old)
+
+    @pytest.mark.usefixtures("branched")
+    def test_h22(self, sim: Simulation) -> None:
+        """H22: the newest version of a branch is given up only when its log is closed."""
+        sim.start("A", writes(sim, "R", branch="b"))
+        sim.until("A", "create", "_lake/log/b", skip=1)
+        sim.start("D", lambda store: sim.delete_branch(store, "b"))
+        sim.until("D", "create", "_lake/log/b")
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        sim.end("A")
+        sim.end("V")
+        sim.look()
+        sim.end("D")
+
+
+class TestDoubt:
+    """Creates whose answer is lost or late, and objects of lost races (rules 2 and 3)."""
+
+    def test_read_back(self, sim: Simulation) -> None:
+        """A commit of which the answer was lost is read back, and is a success."""
+        sim.start("A", writes(sim, "R"))
+        for _ in range(3):
+            sim.until("A", "create", LOG)
+            sim.step("A", Fault.AFTER)
+        sim.end("A")
+        assert run_state(sim).finished
+
+    def test_h18(self, sim: Simulation) -> None:
+        """H18: what took part in a lost race has a name that nobody uses again."""
+        sim.start("A", writes(sim, "R"))
+        sim.until("A", "put", "_lake/segments")
+        sim.write(sim.root, "S")
+        sim.end("A")
+        sim.look()
+
+    def test_new_id_on_rebase(self, sim: Simulation) -> None:
+        """What is named after a lost race was written after it, under a new name."""
+        replaced_twice(sim)
+        sim.start("A", writes(sim, "R"))
+        sim.until("A", "create", LOG, skip=1)
+        sim.start("V", sim.vacuum)
+        sim.until("V", "delete")
+        sim.end("A")
+        sim.end("V")
+        sim.look()
+
+    def test_h19(self, sim: Simulation) -> None:
+        """H19: a create that was late and lands before its retry is one commit."""
+        sim.start("A", writes(sim, "R"))
+        sim.until("A", "create", LOG, skip=1)
+        sim.step("A", Fault.LATE)
+        sim.until("A", "create", LOG)
+        sim.root.arrive()
+        sim.end("A")
+        sim.look()
+        assert values(sim) == samples("R", 0) + samples("R", 1)
+
+    def test_h19b(self, sim: Simulation) -> None:
+        """H19b: what a create carries does not grow while it is sent again."""
+        writer = first_writer(sim)
+        receipts = [write(sim, writer, 0)]
+        more = write(sim, writer, 1)
+
+        def commit_all(store: FaultStore) -> None:
+            log = quick_log(store)
+            own = RunWriter(log, "R", 1, writer.known, SCHEMA, "R")
+            sim.told.append((own.commit(receipts, []), tuple(receipts[:1])))
+
+        sim.start("A", commit_all)
+        sim.until("A", "create", LOG)
+        sim.step("A", Fault.LATE)
+        receipts.append(more)
+        sim.until("A", "create", LOG)
+        sim.root.arrive()
+        sim.end("A")
+        sim.look()
+        assert run_state(sim).partitions == 1
+
+    def test_rebase_reads_every_commit(self, sim: Simulation) -> None:
+        """Who rebases meets what ends its turn, though others have committed since."""
+        first = first_writer(sim)
+        sent = write(sim, first, 0)
+        next_writer(sim)
+        sim.write(sim.root, "S")
+        with pytest.raises(RunSupersededError):
+            commit(sim, first, sent)
+
+    def test_receipt_twice(self, sim: Simulation) -> None:
+        """A receipt that comes twice, or a second one of its partition, is committed once."""
+        writer = first_writer(sim)
+        progress = RunProgress(
+            [0, 1], Every(), MaxFailures(share=None), writer.state, time.monotonic()
+        )
+        receipts = [write(sim, writer, partition) for partition in (0, 0, 1)]
+        for receipt in (receipts[0], receipts[0], receipts[1], receipts[2], receipts[2]):
+            progress.received(receipt)
+        commit(sim, writer, *progress.take().receipts)
+        sim.look()
+        assert values(sim) == samples("R", 0) + samples("R", 1)
+
+    def test_merged_and_named(self, sim: Simulation) -> None:
+        """What was merged is named in place of what it was merged from."""
+        sim.write(sim.root, "L")
+        sim.look()
+        assert len(values(sim)) == 60

@@ -1,0 +1,283 @@
+"""Small histories, exhaustively: whoever ends, or loses an answer, at whichever operation.
+
+A history is some processes in order. Of each of them every operation is tried: the process crashes
+before, in the middle of, or after it; the request or its answer is lost, late or refused; or the
+process stops there, all others act to their ends, and it goes on as a zombie. In a long search two
+processes stop, or crash, at every pair of their operations. Afterwards, and at each of these moments,
+the invariants hold; and whoever is alone then finishes every run, each sample once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+from dasklake.testing.faults import CRASHES, LOSSES, Fault, FaultStore
+from tests.support.simulation import Simulation, Slice, one_thread_each
+
+Process = Callable[[Simulation, FaultStore], Any]
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+
+
+class Tale(NamedTuple):
+    """A history.
+
+    Attributes
+    ----------
+    processes : mapping of str to callable
+        Who acts, in order.
+    pairs : tuple of (str, str)
+        Who stops at every pair of operations, in a long search.
+    partitions : mapping of str to int
+        Partitions of each run.
+    made : bool
+        Whether the lake is there from the start.
+    """
+
+    processes: Mapping[str, Process]
+    pairs: tuple[tuple[str, str], ...] = ()
+    partitions: Mapping[str, int] = {"R": 2, "S": 1, "O": 1, "F": 1}
+    made: bool = True
+
+
+def writes(run: str, mode: str = "append") -> Process:
+    """Return a process that writes a run."""
+    return lambda sim, store: sim.write(store, run, mode)
+
+
+def resets(*, force: bool = False) -> Process:
+    """Return a process that resets."""
+    return lambda sim, store: sim.reset(store, force=force)
+
+
+def vacuums(sim: Simulation, store: FaultStore) -> None:
+    """Give up old versions and delete what nobody needs."""
+    sim.vacuum(store)
+
+
+def reads(sim: Simulation, store: FaultStore) -> Any:
+    """Read the newest version."""
+    return sim.read(store)
+
+
+TALES = {
+    "one writer": Tale(
+        {"A": writes("R", "resume"), "B": writes("R", "resume")},
+        pairs=(("A", "B"),),
+        partitions={"R": 2},
+        made=False,
+    ),
+    "writer, reset, resume": Tale(
+        {"A": writes("R"), "X": resets(), "B": writes("R", "resume")},
+        pairs=(("A", "X"), ("X", "B"), ("A", "B")),
+    ),
+    "writer, resume, reset": Tale(
+        {"A": writes("R"), "B": writes("R", "resume"), "X": resets()},
+        pairs=(("A", "B"), ("B", "X"), ("A", "X")),
+    ),
+    "two writers, reset, resume": Tale(
+        {
+            "A": writes("R"),
+            "S": writes("S"),
+            "X": resets(),
+            "B": writes("R", "resume"),
+            "r": reads,
+        },
+        pairs=(("A", "S"),),
+    ),
+    "two resumes, two resets": Tale(
+        {
+            "A": writes("R"),
+            "B": writes("R", "resume"),
+            "X": resets(),
+            "C": writes("R", "resume"),
+            "Y": resets(),
+        },
+        partitions={"R": 1},
+    ),
+    "overwrite beside a writer": Tale(
+        {
+            "S": writes("S"),
+            "O": writes("O", "overwrite"),
+            "A": writes("R"),
+            "B": writes("O", "resume"),
+            "X": resets(),
+        },
+        pairs=(("O", "A"),),
+    ),
+    "vacuum beside writers": Tale(
+        {
+            "S": writes("S"),
+            "O": writes("O", "overwrite"),
+            "A": writes("R"),
+            "V": vacuums,
+            "B": writes("R", "resume"),
+            "W": vacuums,
+        },
+        pairs=(("A", "V"), ("O", "V")),
+    ),
+    "vacuum beside tags and restores": Tale(
+        {
+            "S": writes("S"),
+            "O": writes("O", "overwrite"),
+            "t": lambda sim, store: sim.tag(store, "t", "main", 2),
+            "T": lambda sim, store: sim.restore(store, "main", 2),
+            "V": vacuums,
+            "r": reads,
+        },
+        pairs=(("t", "V"), ("T", "V")),
+    ),
+    "a branch, a vacuum, a reset": Tale(
+        {
+            "S": writes("S"),
+            "c": lambda sim, store: sim.branch(store, "b", 2),
+            "O": writes("O", "overwrite"),
+            "A": lambda sim, store: sim.write(store, "R", branch="b"),
+            "X": resets(),
+            "V": vacuums,
+            "d": lambda sim, store: sim.delete_branch(store, "b"),
+            "W": vacuums,
+        },
+        pairs=(("A", "V"), ("A", "d"), ("c", "V"), ("d", "W")),
+        partitions={"R": 1, "S": 1, "O": 1},
+    ),
+    "compaction": Tale(
+        {
+            "S": writes("S"),
+            "A": writes("R"),
+            "C": lambda sim, store: sim.compact(store),
+            "D": lambda sim, store: sim.compact(store),
+            "V": vacuums,
+            "X": resets(),
+        },
+        pairs=(("C", "D"), ("C", "V"), ("C", "X"), ("A", "C")),
+    ),
+    "failures": Tale(
+        {"A": writes("F"), "X": resets(), "B": writes("F", "resume")},
+        partitions={"F": 2},
+    ),
+}
+
+
+class Schedule(NamedTuple):
+    """One way in which a history may go."""
+
+    tale: str
+    slices: tuple[Slice, ...]
+    #: Who goes on first, of those that stopped.
+    first: str = ""
+
+
+def singles(tale: str) -> Iterator[Schedule]:
+    """Yield every operation of every process, with whatever may happen to it."""
+    faults = [*CRASHES, *LOSSES, Fault.LATE, Fault.SHORT, None]
+    for name in TALES[tale].processes:
+        for number in range(length(tale, name)):
+            for fault in faults:
+                yield Schedule(tale, (Slice(name, number, fault),))
+
+
+def doubles(tale: str) -> Iterator[Schedule]:
+    """Yield every pair of operations of two processes, both of which stop or end there."""
+    for one, two in TALES[tale].pairs:
+        lengths = [range(length(tale, name, cut=True)) for name in (one, two)]
+        places = itertools.product(*lengths)
+        for a, b in places:
+            for fault in (Fault.CRASH_AFTER, None):
+                yield Schedule(tale, (Slice(one, a), Slice(two, b, fault)), one)
+            yield Schedule(tale, (Slice(one, a), Slice(two, b)), two)
+
+
+_LENGTHS: dict[tuple[str, str, bool], int] = {}
+
+
+def length(tale: str, name: str, *, cut: bool = False) -> int:
+    """Return the operations of a process after the others; the most, where those may be cut short."""
+    if (tale, name, cut) in _LENGTHS:
+        return _LENGTHS[tale, name, cut]
+    counts = []
+    for share in (0.0, 0.5, 0.8, 1.0) if cut else (1.0,):
+        sim = Simulation(TALES[tale].partitions)
+        if TALES[tale].made:
+            sim.make()
+        processes = bound(tale, sim)
+        for other in itertools.takewhile(lambda each: each != name, processes):
+            steps = int(share * length(tale, other))
+            if share == 1.0:
+                sim.rest({other: processes[other]})
+            elif steps:
+                sim.play(processes, [Slice(other, steps, Fault.CRASH_AFTER)])
+        sim.steps = 0
+        sim.rest({name: processes[name]})
+        counts.append(sim.steps)
+        sim.close()
+    _LENGTHS[tale, name, cut] = max(counts)
+    return max(counts)
+
+
+def bound(tale: str, sim: Simulation) -> dict[str, Callable[[FaultStore], Any]]:
+    """Return the processes of a history over a simulation."""
+    return {name: partial(process, sim) for name, process in TALES[tale].processes.items()}
+
+
+def run(schedule: Schedule) -> bool:
+    """Let a history go in one way, and check everything; False where that way does not exist."""
+    tale = TALES[schedule.tale]
+    sim = Simulation(tale.partitions)
+    processes = bound(schedule.tale, sim)
+    try:
+        if tale.made:
+            sim.make()
+        stopped = {each.name for each in schedule.slices}
+        first = schedule.slices[0].name
+        earlier = dict(itertools.takewhile(lambda each: each[0] != first, processes.items()))
+        sim.rest(earlier)
+        if not sim.play(processes, schedule.slices):
+            return False
+        sim.rest({name: each for name, each in processes.items() if name not in stopped})
+        sim.look()
+        order = sorted(stopped, key=lambda name: name != schedule.first)
+        sim.rest({name: processes[name] for name in order})
+        sim.settle()
+    except AssertionError as error:
+        error.add_note(repr(schedule))
+        raise
+    finally:
+        sim.close()
+    return True
+
+
+#: Schedules of each history that a short search tries.
+_SOME = 24
+
+#: How many schedules of each history were tried.
+TRIED: dict[str, int] = {}
+
+
+@pytest.mark.parametrize("tale", TALES)
+def test_every_operation(tale: str, record_property: Callable[[str, object], None]) -> None:
+    """Whatever happens to one operation, or two, nothing is lost, doubled, or in anybody's way."""
+    with one_thread_each():
+        schedules = [*singles(tale), *doubles(tale)]
+        if not DEEP:
+            random.Random(tale).shuffle(schedules)  # noqa: S311 # a seeded choice
+        # After others that were cut short a process may end before it comes to an operation.
+        exist = (run(schedule) for schedule in schedules)
+        TRIED[tale] = sum(itertools.islice(filter(None, exist), None if DEEP else _SOME))
+    record_property("schedules", TRIED[tale])
+    print(f"{tale}: {TRIED[tale]} of {len(schedules)} schedules")  # noqa: T201 # the figure
+    assert TRIED[tale] >= (len(schedules) / 3 if DEEP else _SOME)
+
+
+@pytest.mark.skipif(not DEEP, reason="a long search counts")
+def test_thousands_of_schedules() -> None:
+    """A long search is a long one."""
+    if TRIED.keys() == TALES.keys():
+        print(f"{sum(TRIED.values())} schedules, 0 violations")  # noqa: T201 # the figure
+        assert sum(TRIED.values()) > 8_000

@@ -1,0 +1,352 @@
+"""Processes over one storage, run one operation at a time: real code, every order, any end.
+
+A :class:`Simulation` knows the processes that a lake meets: writers, resumes, resets, readers. Each is
+real code from the package over a storage of its own, which waits before every operation. A
+:class:`Slice` says how far a process goes, and what becomes of the operation after that.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pytest
+
+from dasklake._format import layout
+from dasklake._maintenance import compact as compact_module
+from dasklake._maintenance.compact import compact
+from dasklake._maintenance.reset import reset
+from dasklake._maintenance.vacuum import vacuum
+from dasklake._model.commit import Commit, Kind
+from dasklake._model.receipt import Receipt
+from dasklake._model.schema import Schema, TensorSpec
+from dasklake._read.reader import reader_of
+from dasklake._store.branches import create_branch, delete_branch, restore, tag
+from dasklake._store.entries import create_lake
+from dasklake._store.log import Log
+from dasklake._store.runs import RunWriter
+from dasklake._write.chunks import ChunkWriter, Place
+from dasklake._write.coordinator import failures_of
+from dasklake._write.start import Request, Start, start_run
+from dasklake.exceptions import ConflictError, LakeError, VersionExpiredError
+from dasklake.testing.faults import Crash, Fault, FaultStore
+from dasklake.testing.invariants import (
+    History,
+    check_acknowledged,
+    check_history,
+    check_inputs,
+)
+from tests.support.flaky import Turns, quick_log
+from tests.support.lakes import failure
+
+SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})
+
+#: Samples of a partition: two chunks, the first of two samples.
+SAMPLES = 3
+_CHUNK = 16
+
+#: More operations than any history has.
+_ENDLESS = 20_000
+
+
+class _Inline:
+    """Stands for a pool of threads: what it is given is done at once, in order."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
+        return iter([function(*each) for each in zip(*iterables, strict=False)])
+
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 # as a pool does
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let a process do what it would do at the same time in one order, always the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("dasklake.") and "ThreadPoolExecutor" in vars(module):
+                patch.setattr(module, "ThreadPoolExecutor", _Inline)
+        # Advice for observers, from a thread of its own.
+        patch.setattr(compact_module, "beating", lambda *_: nullcontext())
+        yield
+
+
+class Slice(NamedTuple):
+    """A part of what a process does.
+
+    Attributes
+    ----------
+    name : str
+        The process.
+    operations : int
+        So many pass.
+    fault : Fault or None
+        What becomes of the next one; None leaves the process waiting before it.
+    """
+
+    name: str
+    operations: int
+    fault: Fault | None = None
+
+
+class Simulation:
+    """A lake in memory, the processes that meet there, and what they were told.
+
+    Parameters
+    ----------
+    partitions : mapping of str to int
+        How many partitions each run has.
+
+    Attributes
+    ----------
+    told : list of (Commit, sequence of Receipt)
+        What commits returned, and the receipts they were given.
+    seen : History or None
+        The lake when it was last looked at.
+    """
+
+    def __init__(self, partitions: Mapping[str, int] | None = None) -> None:
+        self.root = FaultStore()
+        self.turns = Turns(self.root)
+        self.partitions = dict(partitions or {"R": 2, "S": 1, "O": 1})
+        self.told: list[tuple[Commit, Sequence[Receipt]]] = []
+        self.seen: History | None = None
+        self.steps = 0
+        self._running: dict[str, FaultStore] = {}
+
+    # ------------------------------------------------------------------------- what processes do
+
+    def make(self) -> None:
+        """Make the lake, behind everybody's back."""
+        create_lake(Log(self.root), SCHEMA)
+
+    def write(
+        self, store: FaultStore, run: str, mode: str = "append", branch: str = "main"
+    ) -> None:
+        """Begin a run, or continue it, and write what is missing."""
+        log = quick_log(store, branch)
+        self.finish(store, log, start_run(log, self.request(run, mode)))
+
+    def request(self, run: str, mode: str) -> Request:
+        """Return what a writer of a run asks for."""
+        partitions = self.partitions[run]
+        return Request(mode, run, SCHEMA, partitions, SAMPLES * partitions, "the input")
+
+    def finish(self, store: FaultStore, log: Log, start: Start) -> None:
+        """Write and commit what a run lacks, one partition after the other."""
+        writer = RunWriter(log, start.run, start.state.epoch, start.entry, SCHEMA, start.run)
+        if start.adopted:
+            self.commit(store, writer, start.adopted)
+        for partition in start.missing:
+            self.commit(store, writer, [self.chunks(store, writer, partition)])
+
+    def chunks(self, store: FaultStore, writer: RunWriter, partition: int) -> Receipt:
+        """Write the chunks of a partition; of runs whose name begins with F a sample fails."""
+        place = Place(store, writer.home, writer.run, writer.epoch)
+        chunks = ChunkWriter(place, SCHEMA, partition, _CHUNK)
+        for value in samples(writer.run, partition):
+            chunks.add(chunks.encoder.encode({"x": np.int64(value)}))
+        failed = writer.run.startswith("F")
+        if failed:
+            chunks.failures.append(failure(writer.run, partition, SAMPLES))
+        return chunks.finish(SAMPLES + failed)
+
+    def commit(self, store: FaultStore, writer: RunWriter, receipts: Sequence[Receipt]) -> None:
+        """Commit receipts, and note what was acknowledged."""
+        made = writer.commit(receipts, lambda: failures_of(store, receipts))
+        self.told.append((made, receipts))
+
+    def reset(self, store: FaultStore, *, force: bool = False) -> None:
+        """Close the unfinished runs and delete what they left."""
+        reset(store, quick_log(store), force=force)
+
+    def vacuum(self, store: FaultStore) -> None:
+        """Give up all versions that may be, and delete what nobody needs."""
+        vacuum(store, quick_log(store))
+
+    def compact(self, store: FaultStore) -> None:
+        """Join the small chunks of finished runs."""
+        compact(store, quick_log(store), chunk_size=1 << 20)
+
+    def tag(self, store: FaultStore, name: str, branch: str, version: int) -> None:
+        """Name a version."""
+        log = quick_log(store)
+        tag(log, log.require_head(), name, branch, version)
+
+    def restore(self, store: FaultStore, branch: str, version: int) -> None:
+        """Make an earlier version of a branch its newest."""
+        log = quick_log(store, branch)
+        restore(log, log.require_head(), version)
+
+    def branch(self, store: FaultStore, name: str, version: int) -> None:
+        """Make a branch from a version of main."""
+        log = quick_log(store)
+        create_branch(log, log.require_head(), name, ("main", version))
+
+    def delete_branch(self, store: FaultStore, name: str) -> None:
+        """Delete a branch."""
+        log = quick_log(store)
+        delete_branch(log, log.require_head(), name)
+
+    def read(self, store: FaultStore, branch: str = "main") -> list[int]:
+        """Read all samples of the newest version, by then perhaps an expired one."""
+        log = quick_log(store, branch)
+        head = log.require_head()
+        try:
+            return [int(sample["x"]) for sample in reader_of(log, head).stream(["x"])]
+        except VersionExpiredError:
+            return []
+
+    # --------------------------------------------------------------------------------- the game
+
+    def start(self, name: str, action: Callable[[FaultStore], Any]) -> None:
+        """Start a process, up to its first operation."""
+        store = self.root.another()
+        store.gate = self.turns.wait
+        self._running[name] = store
+        self.turns.start(name, partial(action, store))
+
+    def step(self, name: str, fault: Fault = Fault.NONE) -> bool:
+        """Let a process do one operation; False where it has ended before."""
+        if name not in self.turns.waiting:
+            return False
+        self.steps += 1
+        assert self.steps < _ENDLESS, f"{name} never ends: {self.turns.waiting[name]}"
+        self.turns.step(name, fault)
+        return True
+
+    def end(self, name: str) -> Any:
+        """Let a process go on to its end; return what it returned, or raise what it raised."""
+        while self.step(name):
+            pass
+        result = self.turns.results[name]
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def until(self, name: str, operation: str, key: str = "", *, skip: int = 0) -> None:
+        """Let a process go on until it is about to do something, or has ended."""
+        while name in self.turns.waiting:
+            step = self.turns.waiting[name]
+            if step.operation == operation and key in step.key:
+                if not skip:
+                    return
+                skip -= 1
+            self.step(name)
+
+    def play(
+        self, processes: Mapping[str, Callable[[FaultStore], Any]], slices: Iterable[Slice]
+    ) -> bool:
+        """Let processes act slice by slice, then each to its end, in the order of the mapping.
+
+        Returns
+        -------
+        bool
+            False where a process ended before its slice did: the schedule does not exist.
+        """
+        exists = True
+        for name, operations, fault in slices:
+            if name not in self._running:
+                self.start(name, processes[name])
+            exists &= all(self.step(name) for _ in range(operations)) and (
+                name in self.turns.waiting
+            )
+            if not exists:
+                return False
+            if fault is not None:
+                self.step(name, fault)
+            self.look()
+        return exists
+
+    def rest(self, processes: Mapping[str, Callable[[FaultStore], Any]]) -> None:
+        """Let all processes act to their ends, one after the other."""
+        for name, action in processes.items():
+            if name not in self._running:
+                self.start(name, action)
+            while self.step(name):
+                pass
+            self._judge(name, self.turns.results[name])
+
+    def _judge(self, name: str, result: object) -> None:
+        """Check that a process ended as one may end."""
+        assert result is None or isinstance(result, list | LakeError | Crash), (name, result)
+        if isinstance(result, Crash):
+            assert self._running[name].crashed
+
+    # --------------------------------------------------------------------------- what must hold
+
+    def look(self) -> History:
+        """Check everything that has to hold at every moment."""
+        if not self.root.exists(layout.commit_key("main", 0)):
+            return History(self.root, {}, {}, {})
+        self.seen = check_history(self.root, self.seen)
+        check_acknowledged(self.seen, self.told)
+        return self.seen
+
+    def settle(self) -> None:
+        """Check that whoever is alone finishes every run, each sample once and in order."""
+        self.root.arrive_all()
+        self.look()
+        for branch in list(self.seen.commits) if self.seen else []:
+            log = quick_log(self.root, branch)
+            for run, state in log.require_head().runs.items():
+                if state.plan.compaction:
+                    continue
+                try:
+                    self.write(self.root, run, "resume", branch)
+                except ConflictError:
+                    head = log.require_head()
+                    assert state.replaced or head.kind is Kind.CLOSED, f"{run} of {branch} is stuck"
+        self.reset(self.root)
+        self.look()
+        self.vacuum(self.root)
+        history = self.look()
+        for branch, commits in history.commits.items():
+            if all(c.kind not in (Kind.RESTORE, Kind.CLOSED, Kind.BRANCH) for c in commits):
+                check_inputs(history, branch, "x", self.expected(commits))
+
+    def expected(self, commits: Sequence[Commit]) -> list[int]:
+        """Return the samples that the newest version of a branch has to hold."""
+        runs = dict(commits[-1].runs)
+        for commit in commits:
+            if commit.kind is Kind.OVERWRITE:
+                gone = set(commit.runs) - {commit.entry["run"]}
+                runs = {run: state for run, state in runs.items() if run not in gone}
+        runs = {run: state for run, state in runs.items() if not state.plan.compaction}
+        found = sorted(runs, key=lambda run: runs[run].order)
+        return [
+            value
+            for run in found
+            for partition in range(runs[run].plan.partitions)
+            for value in samples(run, partition)
+        ]
+
+    def close(self) -> None:
+        """End what still waits, and give the memory back."""
+        self.turns.abandon()
+        self.root.clear()
+
+
+def samples(run: str, partition: int) -> list[int]:
+    """Return the samples of a partition: who reads one knows where it belongs."""
+    first = ord(run[0]) * 10_000 + partition * 100
+    return [first + place for place in range(SAMPLES)]

@@ -1,0 +1,55 @@
+"""A slow web server for links, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Web:
+    """A running server; see :mod:`tests.support._web_server` for what it has.
+
+    Attributes
+    ----------
+    url : str
+        Where it is.
+    """
+
+    url: str
+
+    def requests(self) -> int:
+        """Return how often it was asked so far."""
+        with urllib.request.urlopen(f"{self.url}/requests", timeout=30) as answer:  # noqa: S310 # our own
+            return int(answer.read())
+
+
+@contextmanager
+def web_server(delay: float) -> Iterator[Web]:
+    """Run a server whose every answer takes ``delay`` seconds."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support._web_server", str(delay)],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield Web(f"http://127.0.0.1:{int(process.stdout.readline())}")
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="session")
+def web() -> Iterator[Web]:
+    """Run a server that answers at once."""
+    with web_server(0) as found:
+        yield found

@@ -1,0 +1,148 @@
+"""Masks from run lengths and polygons: the pixels of pycocotools, or an error that names the mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from pycocotools import mask as reference
+
+from dasklake import masks
+from dasklake._model.rle import from_pixels, to_pixels
+from dasklake._model.schema import TensorSpec
+from dasklake._model.values import Blob
+from dasklake.codecs.base import codec_for
+from dasklake.exceptions import CorruptionError, SampleError
+
+#: bool, of height, width and number.
+pixels = npst.arrays(bool, st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 3)))
+
+SQUARE = [1.0, 1, 4, 1, 4, 4, 1, 4]
+HALF = [0, 0, 5, 0, 0, 5.0]
+
+
+def drawn(polygons: list[list[float]], height: int, width: int) -> np.ndarray[Any, Any]:
+    """Draw a mask as annToMask does."""
+    whole = reference.merge(reference.frPyObjects(polygons, height, width))
+    return np.asarray(reference.decode(whole)).astype(bool)
+
+
+@given(pixels)
+def test_run_lengths_are_those_of_coco(dense: np.ndarray[Any, Any]) -> None:
+    """Pixels become the very letters that pycocotools writes, and come back."""
+    found = from_pixels(dense)
+    assert found.shape == dense.shape
+    assert np.array_equal(to_pixels(found), dense)
+    assert np.asarray(found).flags.c_contiguous
+    if dense.size:
+        encoded = reference.encode(np.asfortranarray(dense.view("uint8")))
+        assert [each["counts"] for each in encoded] == list(found.counts)
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9))
+def test_long_runs(lengths: list[int]) -> None:
+    """Run lengths of up to 31 bits are written and read."""
+    total = sum(lengths)
+    found = masks.from_rle([{"counts": lengths}], size=(1, total))
+    again = masks.from_rle([{"counts": found.counts[0].decode()}], size=(1, total))
+    assert again == found
+
+
+def test_every_form_of_run_lengths() -> None:
+    """Bytes, text and lists of run lengths mean the same mask."""
+    dense = np.zeros((4, 6, 1), bool)
+    dense[1:3, 2:5] = True
+    (packed,) = from_pixels(dense).counts
+    lengths = [9, 2, 2, 2, 2, 2, 5]
+    rles: list[dict[str, Any]] = [
+        {"counts": packed},
+        {"size": [4, 6], "counts": packed.decode()},
+        {"counts": lengths},
+    ]
+    found = np.asarray(masks.from_rle(rles, size=(4, 6)))
+    assert np.array_equal(found, np.repeat(dense, 3, axis=2))
+
+
+def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
+    """Several polygons are one mask; none, and those without three corners, are no pixel."""
+    found = masks.from_polygons([[SQUARE], [SQUARE, HALF], [], [[1, 1, 2, 2]]], size=(6, 8))
+    dense = np.asarray(found)
+    assert found.shape == (6, 8, 4)
+    assert np.array_equal(dense[:, :, 0], drawn([SQUARE], 6, 8))
+    assert np.array_equal(dense[:, :, 1], drawn([SQUARE, HALF], 6, 8))
+    assert not dense[:, :, 2:].any()
+    assert masks.from_polygons([], size=(6, 8)).shape == (6, 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("rle", "text"),
+    [
+        ({"counts": [1, 2]}, "cover 3 pixels, not 24"),
+        ({"counts": b"PPYo1"}, "mask 0"),
+        ({"counts": "ü"}, "compressed form"),
+        ({"counts": b"o"}, "compressed form"),
+        ({"counts": [25, -1]}, "neither a string nor a list"),
+        ({"counts": [2**32]}, "out of range"),
+        ({"counts": [0.5]}, "neither a string nor a list"),
+        ({}, "neither a string nor a list"),
+        ({"size": [6, 4], "counts": [24]}, r"of size \[6, 4\]"),
+    ],
+)
+def test_damaged_run_lengths_are_refused(rle: dict[str, Any], text: str) -> None:
+    """Run lengths that are none, or of another image, are an error that names the mask."""
+    with pytest.raises(SampleError, match=text):
+        masks.from_rle([rle], size=(4, 6))
+
+
+@pytest.mark.parametrize("polygon", [[1, 2, 3], ["a", 1], [0, 0, 1, np.inf, 1, 1], 5])
+def test_damaged_polygons_are_refused(polygon: Any) -> None:
+    """A polygon that is no list of pairs of numbers is an error that names the mask."""
+    with pytest.raises(SampleError, match="mask 1"):
+        masks.from_polygons([[SQUARE], [polygon]], size=(4, 6))
+
+
+@pytest.mark.parametrize("size", [(4,), "ab", (-1, 4), None])
+def test_sizes_are_checked(size: Any) -> None:
+    """An image has a height and a width."""
+    with pytest.raises(SampleError, match="image"):
+        masks.from_rle([], size=size)
+
+
+@pytest.mark.parametrize("compression", ["rle", "packbits-zstd", "lz4", "none"])
+def test_every_compression_takes_pixels_and_run_lengths(compression: str) -> None:
+    """Whatever a tensor's compression is, both come back as the same pixels."""
+    codec = codec_for(TensorSpec("binary_mask", compression=compression))
+    dense = np.zeros((5, 7, 2), bool)
+    dense[1:3, 2:4, 1] = True
+    for value in (dense, from_pixels(dense), dense[:, :, :0], from_pixels(dense[:, :, :0])):
+        found = codec.decode(codec.encode(value))
+        assert isinstance(found, np.ndarray)
+        assert found.dtype == bool
+        assert np.array_equal(found, np.asarray(value))
+
+
+def test_run_lengths_are_stored_as_they_are() -> None:
+    """A tensor of run lengths keeps COCO's letters, one mask a line, and no pixel is made."""
+    codec = codec_for(TensorSpec("binary_mask", compression="rle"))
+    wide = masks.from_rle([{"counts": [2**31]}, {"counts": [0, 2**31]}], size=(2**15, 2**16))
+    stored = codec.encode(wide)
+    assert stored == Blob(b"\n".join(wide.counts), (2**15, 2**16, 2))
+
+
+def test_run_lengths_have_to_fit_the_tensor() -> None:
+    """A fixed axis of the tensor is checked for run lengths too."""
+    codec = codec_for(TensorSpec("binary_mask", shape=(4, 6, None), compression="rle"))
+    with pytest.raises(SampleError, match="axis"):
+        codec.encode(masks.from_rle([{"counts": [25]}], size=(5, 5)))
+
+
+@pytest.mark.parametrize("data", [b"", b"0\n0\n0", b"!!\n!!", b"1\n1"])
+def test_damaged_masks_are_found(data: bytes) -> None:
+    """Stored run lengths that do not fit the shape are damage, never pixels."""
+    codec = codec_for(TensorSpec("binary_mask", compression="rle"))
+    with pytest.raises(CorruptionError):
+        codec.decode(Blob(data, (2, 3, 2)))
