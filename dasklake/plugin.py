@@ -22,7 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from distributed import Scheduler, SchedulerPlugin, get_worker
+import dask
+from dask.utils import parse_timedelta
+from distributed import Scheduler, SchedulerPlugin, get_worker, rpc
 from distributed.protocol.pickle import dumps, loads
 from distributed.protocol.serialize import deserialize
 from distributed.scheduler import KilledWorker, WorkerState
@@ -51,6 +53,19 @@ _LOGGER = logging.getLogger("distributed.dasklake")
 
 #: Longest time, in seconds, between two looks for tasks that hang.
 _LOOK = 2.0
+
+#: Seconds of silence after which a worker may hang that never said what it had begun; less is
+#: normal while it starts.
+_SILENCE = 10.0
+
+#: Seconds in which a worker may close before its nanny kills it, and in which that has to be done.
+_CLOSE, _KILL = 1.0, 30.0
+
+#: Seconds within which a worker that was restarted is back.
+_AWAY = 15.0
+
+#: Seconds without any worker after which a run ends whose workers did not come back.
+_ALONE = 60.0
 
 
 class TaskDeliver:
@@ -105,6 +120,11 @@ def _error_of(exception: Any) -> BaseException | None:
     return found if isinstance(found, BaseException) else None
 
 
+def _patience() -> float:
+    """Return the seconds after which a cluster looks for a worker that it lost."""
+    return float(parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout")))
+
+
 @dataclass(slots=True, eq=False)
 class _Active:
     """A run on this scheduler."""
@@ -119,6 +139,9 @@ class _Active:
     #: Workers that hang and that nobody restarts: what waits in their queues never runs.
     stuck: set[WorkerState] = field(default_factory=set)
     watching: asyncio.Task[None] | None = None
+    #: By nanny, why a worker was restarted that has not come back yet; and since when none is left.
+    away: dict[str, Any] = field(default_factory=dict)
+    alone: float | None = None
 
 
 class CheckpointPlugin(SchedulerPlugin):
@@ -129,6 +152,10 @@ class CheckpointPlugin(SchedulerPlugin):
 
     def __init__(self) -> None:
         self.runs: dict[str, _Active] = {}
+        #: The nannies of workers, and when each of them last lost one.
+        self.nannies: dict[str, str | None] = {}
+        self.lost: dict[str, float] = {}
+        self.restarting: set[WorkerState] = set()
         self.scheduler: Scheduler
         self.loop: asyncio.AbstractEventLoop
 
@@ -136,6 +163,8 @@ class CheckpointPlugin(SchedulerPlugin):
         """Open the calls that clients make."""
         self.scheduler = scheduler
         self.loop = asyncio.get_running_loop()
+        for worker in scheduler.workers:
+            self.add_worker(scheduler, worker)
         scheduler.handlers |= {
             "dasklake_find": self.find,
             "dasklake_open": self.open,
@@ -248,30 +277,70 @@ class CheckpointPlugin(SchedulerPlugin):
         fatal = error is None or isinstance(error, KilledWorker)
         coordinator.lose(failure, error, fatal=fatal)
 
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Note who looks after a worker."""
+        self.nannies[worker] = scheduler.workers[worker].nanny
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:  # noqa: ARG002 # Dask's signature
+        """Note when a nanny lost its worker."""
+        now, patience = self.loop.time(), _patience()
+        self.lost = {n: when for n, when in self.lost.items() if now - when < patience + _LOOK}
+        nanny = self.nannies.pop(worker, None)
+        if nanny:
+            self.lost[nanny] = now
+
     async def _watch(self, active: _Active) -> None:
-        """End what hangs, until the run has ended."""
+        """End what hangs, until the run has ended; without this look it might wait for ever."""
+        try:
+            await self._end_hanging(active)
+        except Exception as error:  # noqa: BLE001 # a task has nobody to raise to
+            told = f"The look for tasks that hang failed: {error!r}. Resume the run."
+            active.coordinator.stop("failed", RunFailedError(told))
+            self._take_back(active)
+
+    async def _end_hanging(self, active: _Active) -> None:
         limit = active.coordinator.assignment.partition_timeout or 0.0
+        pause = min(limit / 4, _LOOK)
         while active.coordinator.status().running:
-            await asyncio.sleep(min(limit / 4, _LOOK))
-            hanging = list(self._hanging(active, limit))
+            asleep = time.time()
+            await asyncio.sleep(pause)
+            # While the scheduler itself was held up, it did not hear the workers either.
+            late = max(0.0, time.time() - asleep - pause)
+            hanging = list(self._hanging(active, limit, late))
             ends = (self._end_slow(active, *each, limit) for each in hanging)
             for error in await asyncio.gather(*ends, return_exceptions=True):
                 if error is not None:
                     # A worker that goes by itself at this very moment: looked at again next time.
                     _LOGGER.warning("A worker that hangs could not be restarted: %r", error)
+            self._end_alone(active, limit)
 
-    def _hanging(self, active: _Active, limit: float) -> Iterator[tuple[WorkerState, list[Any]]]:
+    def _hanging(
+        self, active: _Active, limit: float, late: float
+    ) -> Iterator[tuple[WorkerState, list[Any]]]:
         """Yield the workers that have been busy with one of the run's tasks for too long."""
-        now = time.time()  # as Dask notes when it last heard of a worker
+        now = time.time() - late  # as Dask notes when it last heard of a worker
         for worker in self.scheduler.workers.values():
             silent = now - worker.last_seen
             ages = {task.key: age + silent for task, age in worker.executing.items()}
             # A worker may hang so thoroughly that it never said what it had begun.
             first = [task.key for task in worker.processing][: worker.nthreads]
-            ages = {**dict.fromkeys(first, silent), **ages}
+            ages = {**dict.fromkeys(first, silent if silent > _SILENCE else 0.0), **ages}
             slow = [key for key, age in ages.items() if age > limit and key in active.keys]
-            if slow:
+            if slow and self._may_restart(worker):
                 yield worker, slow
+
+    def _may_restart(self, worker: WorkerState) -> bool:
+        """Whether a worker that is restarted now would keep its nanny.
+
+        A ``LocalCluster`` and its like look once for a worker that was lost, some time afterwards,
+        and close its nanny for good if there is none at that moment: also if it has been back in
+        between, and is away only because it is restarted again.
+        """
+        if worker in self.restarting:
+            return False
+        patience, lost = _patience(), self.lost.get(worker.nanny or "")
+        since = None if lost is None else self.loop.time() - lost
+        return since is None or not patience - _AWAY < since < patience + _LOOK / 2
 
     async def _end_slow(
         self, active: _Active, worker: WorkerState, keys: list[Any], limit: float
@@ -279,20 +348,53 @@ class CheckpointPlugin(SchedulerPlugin):
         """Restart a worker whose tasks hang; they are tried again, or have failed."""
         assignment = active.coordinator.assignment
         active.slow.update(keys)
+        partition = active.keys[keys[0]]
         for key in keys:
             tries = active.slow[key]
             if tries > assignment.retries or not worker.nanny:
                 self._fail_slow(active, worker, key, limit)
-        if not worker.nanny:
-            return
+        if worker.nanny:
+            active.away[worker.nanny] = partition
+            self.restarting.add(worker)
+            try:
+                await self._restart(worker)
+            finally:
+                self.restarting.discard(worker)
+
+    async def _restart(self, worker: WorkerState) -> None:
+        """Have a worker's nanny replace it, and forget the worker however that goes."""
+        scheduler = self.scheduler
         # It is we who end the worker: no task shall be blamed for its death, nor sent there any more.
         stimulus = f"dasklake-partition-timeout-{time.time()}"
-        self.scheduler.handle_worker_status_change("paused", worker, stimulus)
+        scheduler.handle_worker_status_change("paused", worker, stimulus)
         for task in worker.processing:
             task.suspicious -= 1
-        await self.scheduler.restart_workers(
-            [worker.address], wait_for_workers=False, on_error="return", stimulus_id=stimulus
+        try:
+            # Not Scheduler.restart_workers: there the worker is away for longer than need be.
+            async with rpc(worker.nanny, connection_args=scheduler.connection_args) as nanny:
+                await asyncio.wait_for(nanny.kill(timeout=_CLOSE, reason=stimulus), _KILL)
+        finally:
+            if scheduler.workers.get(worker.address) is worker:
+                await scheduler.remove_worker(worker.address, stimulus_id=stimulus)
+
+    def _end_alone(self, active: _Active, limit: float) -> None:
+        """End a run whose workers were restarted, and none came back."""
+        workers = self.scheduler.workers.values()
+        for nanny in active.away.keys() & {worker.nanny for worker in workers}:
+            del active.away[nanny]
+        now = self.loop.time()
+        active.alone = None if workers or not active.away else active.alone or now
+        if active.alone is None or now - active.alone < _ALONE:
+            return
+        partition = next(iter(active.away.values()))
+        text = (
+            f"Partition {partition} took longer than partition_timeout ({limit:g} s), its worker was "
+            f"restarted, and there has been no worker for {_ALONE:g} s since. Look at why the "
+            "cluster lost its workers."
         )
+        error = PartitionTimeoutError(text, seconds=limit, partition=partition)
+        failure = failure_of_task(active.coordinator.assignment.run, partition, error, "")
+        active.coordinator.lose(failure, error, fatal=True)
 
     def _fail_slow(self, active: _Active, worker: WorkerState, key: Any, limit: float) -> None:
         coordinator = active.coordinator

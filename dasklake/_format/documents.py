@@ -61,7 +61,10 @@ MOST_BYTES = 64 * 2**20
 _MOST_TABLES = 1024
 
 #: What reading a document may meet, that is not what its writer was told to write.
-_MISFITS = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+_MISFITS = (
+    *(KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError),
+    *(NotImplementedError, OSError, SyntaxError),  # of Arrow and pandas, from the names of types
+)
 
 #: What entries of a kind say, which others rely on.
 _ENTRIES = {

@@ -188,8 +188,8 @@ def read_failures(data: bytes, ref: SegmentRef | None, key: str) -> list[Failure
         The bytes are not those that the commit names.
     """
     batch = _checked(data, ref, key)
-    names = [f.name for f in fields(Failure) if f.name in batch.schema.names]
     try:
+        names = [f.name for f in fields(Failure) if f.name in batch.schema.names]
         _check_types(batch.select(names))
         return [plain(Failure, row) for row in batch.select(names).to_pylist()]
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:

@@ -342,16 +342,30 @@ def read_array(places: Sequence[ChunkPlace], origin: Origin, name: str) -> npt.N
             block[...] = _none(dtype)
             continue
         column, shapes = missing_column(spec, place.rows) if part is None else part
-        if storage_of(spec).layout is Layout.BLOB:
-            codec = codec_for(spec)
-            for i, stored in enumerate(rows_of(column, shapes, spec)):
-                if stored is not None:
-                    block[i] = codec.decode(stored)
-        else:
-            flat = np.ascontiguousarray(fixed_numbers(column, spec)).reshape(place.rows, -1)
-            block[...] = flat.view(dtype).reshape(block.shape)
+        try:
+            _fill(block, column, shapes, spec)
+        except LakeError:
+            raise
+        except MISFITS as error:
+            raise _misfit(error, name, [place]) from error
         _blank(block, column, place, name)
     return found
+
+
+def _fill(block: npt.NDArray[Any], column: Any, shapes: Any, spec: TensorSpec) -> None:
+    """Copy what a chunk holds of a tensor into a block."""
+    if storage_of(spec).layout is not Layout.BLOB:
+        flat = np.ascontiguousarray(fixed_numbers(column, spec)).reshape(len(block), -1)
+        block[...] = flat.view(block.dtype).reshape(block.shape)
+        return
+    codec = codec_for(spec)
+    for i, stored in enumerate(rows_of(column, shapes, spec)):
+        if stored is not None:
+            value: Any = codec.decode(stored)
+            if value.shape != block.shape[1:]:
+                # numpy would repeat what is too small.
+                raise ValueError(f"a sample has the shape {value.shape}")
+            block[i] = value
 
 
 def array_shape(name: str, spec: TensorSpec) -> tuple[int, ...]:

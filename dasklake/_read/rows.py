@@ -114,7 +114,10 @@ class RowReader:
             first, last = column.shape_parts(rows[0]), column.shape_parts(rows[-1])
             self.chunk.load([(a[0], b[1]) for a, b in zip(first, last, strict=True)])
             has = column.validity.has
-            return [column.shape(row) if has(row) else None for row in rows]
+            try:
+                return [column.shape(row) if has(row) else None for row in rows]
+            except MISFITS as error:
+                raise self.chunk.misfit(error) from error
         raise InvalidInputError(
             f"The shapes of tensor {name!r} are not stored. Those of links are where they were "
             "written with verify=True."

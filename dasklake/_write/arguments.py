@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -36,17 +38,30 @@ def parse_every(every: Any) -> Every:
         return Every()
     if _is_whole(every):
         return Every(inputs=int(_positive(int(every))))
-    if isinstance(every, str) and not every.strip().isdigit():
-        try:
-            every = pd.Timedelta(every)
-        except ValueError:
-            every = None
+    if isinstance(every, str):
+        every = _time(every)
     if isinstance(every, timedelta) and every is not pd.NaT:
         return Every(seconds=_positive(every.total_seconds()))
     raise InvalidInputError(
         f"checkpoint_every={every!r} is no time and no whole number of samples. Write '5min', a "
         "timedelta, or a number such as 25_000."
     )
+
+
+def _time(text: str) -> timedelta | None:
+    """Read a time as Dask writes it ("1d"), or as pandas does ("1h 30min"); None for no time.
+
+    A number without a unit is none: nobody knows what it counts.
+    """
+    if text.strip().isdigit():
+        return None
+    with contextlib.suppress(ValueError, KeyError, OverflowError):
+        return timedelta(seconds=parse_timedelta(text, default=False))
+    with contextlib.suppress(ValueError):
+        # Dask's "d" is pandas' "D".
+        found: timedelta = pd.Timedelta(re.sub(r"(?<=[\d\s])d\b", "D", text))
+        return found
+    return None
 
 
 def _is_whole(value: Any) -> bool:
@@ -94,12 +109,12 @@ def parse_timeout(timeout: Any) -> float | None:
         return None
     number = isinstance(timeout, int | float | np.number) and not isinstance(timeout, bool)
     bare = isinstance(timeout, str) and timeout.strip().isdigit()
-    try:
-        found = pd.Timedelta(float(timeout), "s") if number or bare else pd.Timedelta(timeout)
-        seconds = found.total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        seconds = 0.0
-    if not seconds > 0:  # NaT is not either
+    found = _time(timeout) if isinstance(timeout, str) and not bare else timeout
+    if number or bare:
+        seconds = float(timeout)
+    else:
+        seconds = found.total_seconds() if isinstance(found, timedelta) else 0.0
+    if not 0 < seconds < math.inf:  # NaT and NaN are not either
         raise InvalidInputError(
             f"partition_timeout={timeout!r} is no time. Write '10min', a timedelta, or seconds."
         )
@@ -160,11 +175,7 @@ def parse_age(age: Any) -> timedelta | None:
     """
     if age is None:
         return None
-    found = age
-    if isinstance(age, str):
-        with contextlib.suppress(ValueError, KeyError, OverflowError):
-            # A number without a unit is refused: nobody knows what it counts.
-            found = timedelta(seconds=parse_timedelta(age, default=False))
+    found = _time(age) if isinstance(age, str) else age
     if isinstance(found, timedelta) and found is not pd.NaT and found >= timedelta(0):
         return found
     raise InvalidInputError(f"{age!r} is no age. Write '30d', '12h', or give a timedelta.")

@@ -17,7 +17,7 @@ from dasklake._model.rle import RunLengthMasks, from_pixels, to_pixels
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Blob, storage_of
 from dasklake.codecs.convert import refuse_masked, to_shape
-from dasklake.codecs.packing import Encoded, as_blob, from_blob
+from dasklake.codecs.packing import Encoded, as_blob, check_size, from_blob
 from dasklake.exceptions import CorruptionError, SampleError
 
 __all__ = ["MaskCodec"]
@@ -79,7 +79,7 @@ class MaskCodec:
             return _pixels(stored)
         if not self._packed:
             return from_blob(stored, np.dtype(bool), self._inner)
-        pixels = math.prod(stored.shape)
+        pixels = check_size(stored, 1)
         packed = stored._replace(shape=(-(-pixels // 8),))
         bits = from_blob(packed, np.dtype(np.uint8), self._inner)
         return np.unpackbits(bits, count=pixels).view(bool).reshape(stored.shape)

@@ -50,6 +50,8 @@ def decompress(data: Any, compression: str, size: int) -> pa.Buffer:
         The bytes are not those of ``size`` compressed bytes.
     """
     try:
+        if compression == "lz4":
+            return _lz4(data, size)
         found = _codec(compression).decompress(pa.py_buffer(data), size)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptionError(
@@ -57,6 +59,16 @@ def decompress(data: Any, compression: str, size: int) -> pa.Buffer:
             "Restore its chunk from a copy."
         ) from error
     return found
+
+
+def _lz4(data: Any, size: int) -> pa.Buffer:
+    """Decompress frames of lz4, which do not say for themselves to how many bytes."""
+    found = np.empty(size, np.uint8)
+    with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data)), "lz4") as stream:
+        # Codec.decompress would leave what is missing at the end as it lay in memory.
+        if stream.readinto(found) != size or stream.read(1):
+            raise ValueError(f"it does not hold {size} bytes")
+    return pa.py_buffer(found)
 
 
 def as_blob(array: npt.NDArray[Any], shape: tuple[int, ...], compression: str | None) -> Blob:

@@ -18,6 +18,7 @@ from tests.benchmarks.common import Cost, measure, scratch
 
 #: Pictures, partitions of them, and pairs of measurements.
 PICTURES, PARTITIONS, PAIRS = 2_000, 8, 5
+SCHEDULER = "threads"
 
 
 def pictures() -> tuple[list[bytes], str]:
@@ -50,7 +51,7 @@ def main() -> None:
     size = sum(len(data[place % len(data)]) for place in range(PICTURES))
     bag = db.from_sequence(range(PICTURES), npartitions=PARTITIONS)
     schema = {"image": dasklake.TensorSpec("image", compression="jpeg")}
-    options = WriteOptions(scheduler="sync")
+    options = WriteOptions(scheduler=SCHEDULER)
     ratios: list[float] = []
     rates: list[float] = []
     cpu: list[float] = []
@@ -66,7 +67,7 @@ def main() -> None:
         )
 
     def files(folder: str) -> None:
-        bag.map_partitions(write_file, data=data, folder=folder).compute(scheduler="sync")
+        bag.map_partitions(write_file, data=data, folder=folder).compute(scheduler=SCHEDULER)
 
     def once(action: Callable[[str], None]) -> Cost:
         # Each time new files on an empty disk: what earlier ones left in memory slows nobody down.

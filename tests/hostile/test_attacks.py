@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.attacks import ATTACKS, DEEP
+from tests.hostile.outcomes import OUTCOMES
 
 #: What reading a hostile lake may cost beyond what reading a sound one does.
 MOST_MEGABYTES = 512
@@ -21,20 +22,25 @@ SHARE = 4 if DEEP else len(ATTACKS)
 
 @pytest.mark.parametrize("first", range(0, len(ATTACKS), SHARE))
 def test_hostile_lakes(tmp_path: Path, first: int) -> None:
-    """Every way to read a hostile lake ends in an error of dasklake, or in values, and soon."""
+    """Every way to read a hostile lake is refused, or not, as its attack has to end, and soon."""
     names = list(ATTACKS)[first : first + SHARE]
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-m", "tests.hostile.attacks", tmp_path, *names],
         capture_output=True,
         text=True,
         timeout=MOST_SECONDS * len(names),
         check=False,
     )
-    assert found.returncode == 0, found.stderr[-3000:]
-    reports = [json.loads(line) for line in found.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr[-3000:]
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert [report["name"] for report in reports] == names
     for report in reports:
-        foreign = {way: what for way, what in report["outcomes"].items() if "FOREIGN" in what}
-        assert not foreign, report["name"]
+        found = report["outcomes"]
+        assert found == OUTCOMES[report["name"]].of(found), report["name"]
         assert report["megabytes"] < MOST_MEGABYTES, report
         assert report["seconds"] < MOST_SECONDS, report
+
+
+def test_outcomes() -> None:
+    """Each attack has an outcome that it must come to, and the other way round."""
+    assert set(OUTCOMES) == set(ATTACKS)

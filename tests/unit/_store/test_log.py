@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import google_crc32c
@@ -12,6 +13,8 @@ import pytest
 
 from dasklake._format import layout
 from dasklake._format.documents import commit_bytes, schema_digest
+from dasklake._maintenance.reset import reset
+from dasklake._maintenance.vacuum import vacuum
 from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._model.versions import Versions
@@ -30,6 +33,7 @@ from dasklake.exceptions import (
     VersionExpiredError,
     VersionNotFoundError,
 )
+from tests.hostile.sealing import Attacker
 from tests.support.flaky import Fault, FlakyStore, quick_log
 from tests.support.lakes import SCHEMA, SmallLake
 
@@ -255,6 +259,42 @@ class TestPublish:
         """The commit that is returned is the one that readers find, to the last field."""
         made = publish(store)
         assert Log(store).read(made.version) == made
+
+    def test_refuses_what_a_newer_writer_needs(self, store: FlakyStore) -> None:
+        """A version that needs an unknown writer is read, and nothing is built on it or deleted."""
+        lake = SmallLake(store)
+        first = lake.begin("run", 1)
+        first.commit([lake.write(first, 0)], [])
+        lake.write(lake.begin("stopped", 2), 0)
+        second = lake.begin("new", 1, overwrite=True)
+        second.commit([lake.write(second, 0)], [])
+        flags = {"reader": [], "writer": ["past", "row-ids"]}
+        Attacker(store).commit(lambda document: document | {"features": flags})
+        before = store.walk("")
+        log = quick_log(store)
+        head = log.require_head()
+        assert head.unknown == ("row-ids",)
+        for write in (
+            lambda: publish(store),
+            lambda: lake.begin("other", 1),
+            lambda: lake.resume("stopped"),
+            lambda: reset(store, log),
+            lambda: vacuum(store, log, older_than=timedelta(0)),
+        ):
+            with pytest.raises(UnsupportedFormatError, match=r"needs row-ids\. Upgrade"):
+                write()
+        assert store.walk("") == before
+        assert Log(store).require_head() == head
+
+    def test_refuses_a_newer_writer_that_came_in_between(self, store: FlakyStore) -> None:
+        """Whoever loses a race to a version that needs an unknown writer stops there."""
+        known = Log(store).require_head()
+        publish(store)
+        flags = {"reader": [], "writer": ["row-ids"]}
+        Attacker(store).commit(lambda document: document | {"features": flags})
+        with pytest.raises(UnsupportedFormatError, match=r"Version 1 .*needs row-ids"):
+            quick_log(store).publish(known, Notes())
+        assert Log(store).head_version() == 1
 
     def test_nothing_to_commit(self, store: FlakyStore) -> None:
         """A build that finds nothing to commit ends with the head, and writes nothing."""

@@ -12,7 +12,7 @@ import pytest
 
 from dasklake import TensorSpec
 from dasklake.codecs.base import codec_for
-from dasklake.exceptions import SampleError
+from dasklake.exceptions import CorruptionError, SampleError
 
 SCALAR = TensorSpec(dtype="uint8", shape=())
 VECTOR = TensorSpec(dtype="float32", shape=(None,))
@@ -205,3 +205,13 @@ def test_masked_columns_are_refused(spec: TensorSpec, dtype: str) -> None:
     """A column with a mask is refused, as one value is: what is masked is never stored."""
     with pytest.raises(SampleError, match="filled"):
         codec_for(spec).encode_column(np.ma.masked_equal(np.arange(3, dtype=dtype), 2))
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+@pytest.mark.parametrize("count", [1, 3, 5, 1_000])
+def test_compressed_bytes_are_those_of_the_shape(compression: str, count: int) -> None:
+    """What decompresses to fewer or more bytes is refused, not filled up with what lay in memory."""
+    codec = codec_for(TensorSpec(dtype="uint8", shape=(None,), compression=compression))
+    stored = codec.encode(np.arange(4, dtype="uint8"))
+    with pytest.raises(CorruptionError, match=compression):
+        codec.decode(stored._replace(shape=(count,)))

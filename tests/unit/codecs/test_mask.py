@@ -67,7 +67,7 @@ def test_objects_take_little_room() -> None:
     assert len(codec_for(TensorSpec("binary_mask")).encode(mask).data) < mask.nbytes / 1000
 
 
-@pytest.mark.parametrize("compression", ["packbits-zstd", "zstd", "none"])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_bytes_of_another_shape_are_found(compression: str) -> None:
     """Bytes that are not those of the shape are an error, not a wrong mask."""
     codec = codec_for(TensorSpec("binary_mask", compression=compression))

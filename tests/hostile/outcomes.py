@@ -1,0 +1,157 @@
+"""What has to come of each attack, for every way to read its lake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["OUTCOMES", "Outcome"]
+
+#: Ways that need the commit alone.
+_COMMIT = ("open", "show", "failures", "reset")
+
+#: Ways that read every tensor.
+_ALL = ("iterate", "first", "slice", "bag", "frame")
+
+#: Tensors that can be an array; the others are refused as one, whoever wrote the lake.
+_ARRAYS = ("number", "flag", "vector")
+
+_LAKE, _ROWS, _CHUNK, _NOTHING = "the lake", "its rows", "its chunk", "nothing"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is refused, and how.
+
+    Attributes
+    ----------
+    what : str
+        The lake as a whole; all its rows, before a chunk is looked for; its chunk; a tensor; or
+        nothing.
+    code : str
+        Code of the error.
+    verify : str
+        What verify says: that something is damaged, or nothing, or the code of its error.
+    but : mapping of str to str
+        What comes of ways that the above does not hold for.
+    only : str or None
+        The only tensor that is left.
+    """
+
+    what: str
+    code: str = "corruption"
+    verify: str = "damaged"
+    but: Mapping[str, str] = field(default_factory=dict)
+    only: str | None = None
+
+    def of(self, ways: Iterable[str]) -> dict[str, str]:
+        """Return what has to come of some ways."""
+        return {way: self.but.get(way) or self._of(way) for way in ways}
+
+    def _of(self, way: str) -> str:
+        if way == "verify":
+            return self.verify
+        if self.what == _LAKE:
+            return self.code
+        if way in _COMMIT:
+            return "read"
+        tensor = way.rpartition(" ")[2].partition("[")[0]
+        if self.only not in (None, tensor) and way not in _ALL:
+            return "version-not-found"
+        if self.what == _ROWS:
+            return self.code
+        if way.startswith("array ") and tensor not in _ARRAYS:
+            return "invalid-input"
+        if self.what != _NOTHING and (way in _ALL or self.what in (_CHUNK, tensor)):
+            return self.code
+        return "read"
+
+    @property
+    def tensors(self) -> set[str]:
+        """The tensors that are concerned, or that show that others are not."""
+        return {self.what, "number", "packed"}
+
+
+def _refused(what: str, *names: str) -> dict[str, Outcome]:
+    return dict.fromkeys(names, Outcome(what))
+
+
+#: By the name of the attack.
+OUTCOMES: Mapping[str, Outcome] = {
+    **_refused(
+        _LAKE,
+        "deep JSON",
+        "no JSON",
+        "a list in the place of a commit",
+        "a number of ten thousand digits",
+        "a commit of 80 MiB",
+        "samples as text",
+        "fewer samples than none",
+        "samples beyond all measure",
+        "more samples than the segments have",
+        "totals are a list",
+        "a kind nobody knows",
+        "an epoch of no run",
+        "a run outside of the root",
+        "a segment outside of the root",
+        "a segment without a name",
+        "the same segment a thousand times",
+        "a million segments",
+        "expired is a number",
+        "branches outside of the root",
+        "a schema without tensors' specs",
+        "a schema outside of the root",
+        "an axis of 2**62",
+        "a thousand axes",
+        "a type that is no type",
+    ),
+    # It may come from a later release, which has other dtypes.
+    "a dtype that is a list": Outcome(_LAKE, "unsupported-format", "unsupported-format"),
+    # The versions before are missing: the newest one can be read without them.
+    "a version beyond all measure": Outcome(_NOTHING, but={"show": "version-not-found"}),
+    # An expired version may be read for as long as its objects are there, and they are.
+    "all versions are expired": Outcome(_NOTHING, verify="read"),
+    **_refused(
+        _ROWS,
+        "a segment of 2**60 bytes",
+        "a compressed segment",
+        "half a segment",
+        "a run that leaves the root",
+        "an index beyond the runs",
+        "a negative partition",
+        "a chunk of 2**60 bytes",
+        "10**12 rows in a small chunk",
+        "rows as text",
+        "rows without bytes",
+    ),
+    "rows without bytes, by the schema": Outcome(_ROWS, only="number"),
+    **_refused(
+        _CHUNK,
+        "a chunk of 2**45 bytes",
+        "a head of 2**40 bytes",
+        "a compressed chunk",
+    ),
+    # Every object is as it was written, which is what verify looks at; they do not fit each other.
+    "another type than the chunk has": Outcome("number", verify="read"),
+    "another htype than the chunk has": Outcome("text", verify="read"),
+    "a tensor that the chunk lacks": Outcome("more", verify="read"),
+    **_refused("number", "numbers of another width", "lists in the place of numbers"),
+    **_refused("boxes", "offsets that lead anywhere", "negative shapes"),
+    **_refused(
+        "packed",
+        "offsets that go back",
+        "shapes of terabytes",
+        "shapes of 5 GB",
+        "bytes that do not decompress",
+    ),
+    "a fixed shape of terabytes": Outcome("packed", but={"array packed": "corruption"}),
+    **_refused("mask", "masks of terabytes"),
+    # A sample by itself takes no bytes, however long its axes; all of them, as a column, would.
+    "empty and endless": Outcome(
+        "boxes", but=dict.fromkeys(("first", "slice", "boxes[3]", "boxes[1:5]"), "read")
+    ),
+    **_refused("free", "shapes without end"),
+    **_refused("text", "text that is no text"),
+    # A number that has no name is a number still.
+    "labels beyond the names": Outcome(_NOTHING),
+}

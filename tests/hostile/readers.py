@@ -1,0 +1,153 @@
+"""The readers of every kind of object, as a reader of a stranger's lake calls them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import google_crc32c
+import pytest
+
+from dasklake._format import layout
+from dasklake._format.chunk import ChunkHead
+from dasklake._format.documents import read_commit, read_heartbeat, read_schema
+from dasklake._format.segment import read_failures, read_segment
+from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
+from dasklake._model.schema import Schema
+from dasklake._read import source
+from dasklake._read.partition import Decoder, Origin, read_array, read_frame, read_rows
+from dasklake._read.plan import ChunkPlace
+from dasklake._read.rows import RowReader
+from dasklake._read.source import OpenChunk
+from dasklake._store.objects import ObjectStore
+from dasklake.exceptions import CorruptionError, LakeError
+from tests.compat.write import SCHEMA
+from tests.hostile.sealing import sealed_chunk, sealed_text
+
+__all__ = ["READERS", "SPECS", "sealed"]
+
+SPECS = Schema(SCHEMA)
+
+_KEY = "data/main/run/0-1-abababababababab-0.arrow"
+
+#: What stands before the text that a commit's checksum covers.
+_HEAD = len(b'{"crc32c":"00000000",')
+
+#: Rows that are read one by one.
+_ROWS = 8
+
+_VERSION = Commit(
+    version=1,
+    id="ab" * 8,
+    parent=None,
+    branch="main",
+    kind=Kind.DATA,
+    time=datetime(2026, 1, 1, tzinfo=UTC),
+    author="",
+    message="",
+    schema=SPECS,
+    totals=Totals(2**40),
+)
+
+
+class _Right(int):
+    """A number that a forger got right, whatever the right one is."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+def sealed(kind: str, data: bytes) -> bytes:
+    """Return an object with its checksums put right, as somebody could who knows them."""
+    if kind == "commit":
+        return sealed_text(data[_HEAD:])
+    if kind == "chunk":
+        with suppress(CorruptionError):  # what does not begin like a chunk has no checksums
+            return bytes(sealed_chunk(data).data)
+    return data
+
+
+def _ref(data: bytes) -> SegmentRef:
+    return SegmentRef("ab" * 8, _Right(), _Right(), len(data), google_crc32c.value(data))
+
+
+def _schema_object(data: bytes) -> object:
+    return read_schema(data, hashlib.sha256(data).hexdigest()[:32])
+
+
+@contextmanager
+def _by_range() -> Iterator[ObjectStore]:
+    """Make a store from which small objects, too, are read by range."""
+    store = ObjectStore("memory://fuzzed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "_SMALL", 0)
+        yield store
+
+
+def _chunk(data: bytes) -> object:
+    """Read a chunk in every way; the head by itself decides whether it is one."""
+    head = ChunkHead.parse(data, len(data), _KEY)
+    head.check(head.length, data[head.length :])
+    # Chunks without rows are never opened by a reader.
+    held = [name for name in SPECS if name in head.batch.schema.names and head.rows]
+    place = ChunkPlace(_KEY, 0, head.rows, len(data), head.length, head.crc)
+    with _by_range() as store:
+        store.put(_KEY, data)
+        origin = Origin(store, _VERSION)
+        # Each way by itself: what one of them refuses another must not fall over.
+        for name in held:
+            for read in (_one_by_one, _shapes, _whole, _frame, _array):
+                with suppress(LakeError):
+                    read(origin, place, name)
+    return held
+
+
+def _one_by_one(origin: Origin, place: ChunkPlace, name: str) -> None:
+    specs = {name: SPECS[name]}
+    reader, decoder = RowReader(OpenChunk(origin.store, place), specs), Decoder(specs, {})
+    for row in range(min(_ROWS, place.rows)):
+        with suppress(LakeError):
+            decoder.decode(name, reader.read(row, [name])[0], row)
+    reader.block(0, place.rows, name)
+
+
+def _shapes(origin: Origin, place: ChunkPlace, name: str) -> None:
+    RowReader(OpenChunk(origin.store, place), {name: SPECS[name]}).shapes(name)
+
+
+def _whole(origin: Origin, place: ChunkPlace, name: str) -> None:
+    for _ in read_rows(origin, [place], [name]):
+        pass
+
+
+def _frame(origin: Origin, place: ChunkPlace, name: str) -> None:
+    repr(read_frame([place], origin=origin, columns=[name]))
+
+
+def _array(origin: Origin, place: ChunkPlace, name: str) -> None:
+    read_array([place], origin, name)
+
+
+def _any_schema(digest: str) -> Schema:
+    """Return a schema for whatever digest a commit names."""
+    layout.schema_key(digest)
+    return SPECS
+
+
+#: Reads an object of each kind, or raises.
+READERS: Mapping[str, Callable[[bytes], Any]] = {
+    "commit": lambda data: read_commit(data, "key", _any_schema),
+    "segment": lambda data: read_segment(data, _ref(data)),
+    "failures": lambda data: read_failures(data, _ref(data), "key"),
+    "chunk": _chunk,
+    "heartbeat": read_heartbeat,
+    "schema": _schema_object,
+}
