@@ -69,6 +69,10 @@ class ChunkWriter:
         self.encoder = Encoder(schema, strict=strict)
         self.builders: dict[str, ColumnBuilder] = self.encoder.builders()
         self.chunks: list[ChunkRef] = []
+        self.names = {
+            name: dict.fromkeys(spec.class_names) for name, spec in schema.items() if spec.discover
+        }
+        self._given = {name: len(names) for name, names in self.names.items()}
         self.failures: list[Failure] = []
 
     @property
@@ -116,6 +120,7 @@ class ChunkWriter:
             failures=few,
             failures_key=key,
             failed=len(self.failures),
+            names={name: tuple(found)[self._given[name] :] for name, found in self.names.items()},
         )
 
     def _flush(
@@ -142,6 +147,8 @@ class ChunkWriter:
             failed=len(self.failures) if last else 0,
         )
         columns = [column for b in self.builders.values() for column in b.finish()]
+        for name in self.names:
+            self.names[name] |= dict.fromkeys(self.builders[name].names)
         chunk = write_chunk(columns, header)
         key = layout.chunk_key(
             self.place.home, self.partition, self.place.epoch, self.attempt, number
