@@ -12,15 +12,15 @@ from typing import Any
 import dask
 import dask.bag as db
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import dasklake
-from dasklake.exceptions import PlanMismatchError, SchemaError, TransformError
 from dasklake._store.branches import restore
 from dasklake._store.log import Log
 from dasklake._store.objects import ObjectStore
+from dasklake.exceptions import PlanMismatchError, SchemaError, TransformError
 from tests.support._labels import GIVEN, labels, sample, schema, write
-from tests.support.clusters import DEEP, ROOT
+from tests.support.clusters import DEEP, ROOT, StartCluster
 
 WORKERS = [1, 2, 5] if DEEP else [1, 2]
 
@@ -51,13 +51,10 @@ def test_local_schedulers(tmp_path: Path, scheduler: str, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_clusters(tmp_path: Path, workers: int) -> None:
+def test_clusters(tmp_path: Path, start_cluster: StartCluster, workers: int) -> None:
     """The workers of a cluster, however many, give the same indices, with the right names."""
-    with (
-        dask.config.set({"temporary-directory": str(tmp_path)}),
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    cluster = start_cluster(workers)
+    with Client(cluster.address, set_as_default=False) as client:
         write(str(tmp_path / "lake"), scheduler=client)
     check(str(tmp_path / "lake"))
 
