@@ -120,8 +120,13 @@ class ChunkWriter:
             failures=few,
             failures_key=key,
             failed=len(self.failures),
-            names={name: tuple(found)[self._given[name] :] for name, found in self.names.items()},
+            names=self._discovered(),
         )
+
+    def _discovered(self) -> dict[str, tuple[str, ...]]:
+        """Return the class names that the writer was not given, in the order of their samples."""
+        new = {name: tuple(found)[self._given[name] :] for name, found in self.names.items()}
+        return {name: names for name, names in new.items() if names}
 
     def _flush(
         self,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,7 +16,11 @@ from dasklake._read.labels import label_indices
 from dasklake.codecs.base import codec_for
 from dasklake.exceptions import SampleError
 
-SHAPES = {(): ["b", "a", None, "b"], (2,): [["b", "a"], None, ["c", "b"]], None: [["b"], None, []]}
+SHAPES: Mapping[tuple[int, ...] | None, list[Any]] = {
+    (): ["b", "a", None, "b"],
+    (2,): [["b", "a"], None, ["c", "b"]],
+    None: [["b"], None, []],
+}
 
 
 def columns_of(spec: TensorSpec, values: list[object]) -> list[tuple[pa.Field, pa.Array]]:
