@@ -173,7 +173,7 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         raise SchemaError("The lake has no tensor yet. Add some with lake.create_tensor(...).")
     call = Call(
         source=source,
-        schema=final,
+        schema=final.given,
         store=store,
         mode=mode,
         run=run,
@@ -274,7 +274,7 @@ def _schema(
         return inferred
     states = [s for name, s in head.runs.items() if run in (None, name) and not s.finished]
     planned = {state.plan.schema for state in states}
-    if mode == "resume" and inferred is not None and schema_digest(inferred) in planned:
+    if mode == "resume" and inferred is not None and schema_digest(inferred.planned) in planned:
         # The run overwrites, and its schema is not the lake's yet.
         return inferred
     return head.schema

@@ -6,7 +6,7 @@ A tensor is one column, a tensor of blobs two: the bytes, and ``<name>:shape`` b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,26 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dasklake._model.schema import TensorSpec
-from dasklake._model.values import Blob, Layout, shape_column, storage_of
+from dasklake._model.values import Blob, Layout, Named, shape_column, storage_of
 
-__all__ = ["ColumnBuilder", "fixed_numbers", "missing_column", "rows_of"]
+__all__ = [
+    "ColumnBuilder",
+    "fixed_numbers",
+    "joined_names",
+    "missing_column",
+    "names_of",
+    "renumbered",
+    "rows_of",
+]
 
 #: Memory of the user from this size on is borrowed instead of copied, in bytes.
 _BORROW = 64 * 2**20
 
 #: From this size on, memory is filled for the first time faster where numpy allocates it, in bytes.
 _LARGE = 4 * 2**20
+
+#: How the numbers of labels with discovered names are stored.
+_LABEL = np.dtype("<u4")
 
 #: What one row of a column weighs besides its bytes: an offset and a shape, in bytes.
 _ROW = 16
@@ -64,10 +75,14 @@ class ColumnBuilder:
         self._values: list[Any] = []
         self._shapes: list[tuple[int, ...] | None] = []
         self._parts: list[pa.Array] = []
+        #: Class names of this chunk, each with its place.
+        self._names: dict[str, int] | None = {} if spec.discover else None
 
     def append(self, encoded: Any) -> None:
         """Add one sample: what the tensor's codec returned, or None for no value."""
         self.rows += 1
+        if isinstance(encoded, Named):
+            encoded = encoded.stored([self._place(name) for name in encoded.names])
         layout = self._storage.layout
         if encoded is None:
             self._values.append(None)
@@ -110,6 +125,19 @@ class ColumnBuilder:
         self.rows, self.nbytes, self.borrowed = 0, 0, False
         return found
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The chunk's own list of class names."""
+        return tuple(self._names or ())
+
+    def _place(self, name: str) -> int:
+        """Return the place of a class name in the chunk's own list."""
+        names = {} if self._names is None else self._names
+        if name not in names:
+            names[name] = len(names)
+            self.nbytes += len(name) + _ROW
+        return names[name]
+
     def _own(self, data: Any) -> Any:
         """Return bytes that nobody can change before the chunk is written."""
         if isinstance(data, bytes):
@@ -129,13 +157,112 @@ class ColumnBuilder:
         return int(np.prod(self._storage.shape)) * (element.itemsize if element else 1)
 
     def _field(self) -> pa.Field:
-        about: dict[str, str] = {"layout": str(self._storage.layout)}
+        about: dict[str, Any] = {"layout": str(self._storage.layout)}
         if not self._spec.linked and self._spec.dtype is not None:
             about["dtype"] = str(self._spec.dtype)
         if self._spec.compression is not None:
             about["compression"] = self._spec.compression
-        metadata = {"dasklake": json.dumps(about, separators=(",", ":"))}
-        return pa.field(self.name, self._storage.type, metadata=metadata)
+        if self._names is not None:
+            about["names"] = list(self._names)
+        return pa.field(self.name, self._storage.type, metadata=_metadata(about))
+
+
+def names_of(field: pa.Field) -> tuple[str, ...] | None:
+    """Return a chunk's own list of class names of a tensor; None where it has none.
+
+    Raises
+    ------
+    ValueError
+        It is no list of names.
+    """
+    names = _about(field).get("names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"the class names of column {field.name!r} are no list of names")
+    return tuple(names)
+
+
+def renumbered(column: pa.Array, indices: npt.NDArray[np.uint32]) -> pa.Array:
+    """Return a column of class labels with other numbers.
+
+    Parameters
+    ----------
+    column : pyarrow.Array
+        Labels in any layout; what their bytes say of rows without a value is kept.
+    indices : numpy.ndarray
+        uint32; the new number of each old one.
+
+    Raises
+    ------
+    IndexError
+        A label is none of the old numbers.
+    """
+    if not len(column):
+        return column
+    if pa.types.is_large_binary(column.type):
+        return _renumbered_blobs(column, indices)
+    rows = column.storage if isinstance(column, pa.ExtensionArray) else column
+    width, flat = 1, rows
+    if rows is not column:
+        width = rows.type.list_size
+        flat = rows.values.slice(rows.offset * width, len(rows) * width)
+    old = _plain(flat, _LABEL)
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    new = np.zeros(len(old), _LABEL)
+    present = np.repeat(~missing, width)
+    new[present] = indices[old[present]]
+    mask = pa.array(missing) if column.null_count else None
+    if rows is column:
+        return pa.array(new, column.type, mask=missing if column.null_count else None)
+    made = pa.FixedSizeListArray.from_arrays(pa.array(new), width, mask=mask)
+    return pa.ExtensionArray.from_storage(column.type, made)
+
+
+def _renumbered_blobs(column: pa.Array, indices: npt.NDArray[np.uint32]) -> pa.Array:
+    if column.offset:
+        column = pa.concat_arrays([column])  # its own buffers then begin with it
+    validity, places, data = column.buffers()
+    offsets = np.frombuffer(places, np.int64, len(column) + 1)
+    count = int(offsets[-1] - offsets[0]) // _LABEL.itemsize
+    old = np.frombuffer(data, _LABEL, count, int(offsets[0])) if count else np.zeros(0, _LABEL)
+    new = indices[old].astype(_LABEL, copy=False)
+    buffers = [validity, pa.py_buffer(offsets - offsets[0]), pa.py_buffer(new)]
+    return pa.Array.from_buffers(column.type, len(column), buffers, null_count=column.null_count)
+
+
+def joined_names(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Return chunks with one list of class names for each tensor that has lists of its own."""
+    lists: dict[str, dict[str, int]] = {}
+    for batch in batches:
+        for field in batch.schema:
+            for name in names_of(field) or ():
+                places = lists.setdefault(field.name, {})
+                places.setdefault(name, len(places))
+    return [_with_names(batch, lists) for batch in batches] if lists else list(batches)
+
+
+def _with_names(batch: pa.RecordBatch, lists: Mapping[str, dict[str, int]]) -> pa.RecordBatch:
+    fields, columns = list(batch.schema), list(batch.columns)
+    for i, field in enumerate(fields):
+        own, places = names_of(field), lists.get(field.name, {})
+        if own is not None:
+            about = {**_about(field), "names": list(places)}
+            fields[i] = field.with_metadata(_metadata(about))
+            columns[i] = renumbered(columns[i], np.array([places[name] for name in own], _LABEL))
+    schema = pa.schema(fields, metadata=batch.schema.metadata)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _about(field: pa.Field) -> dict[str, Any]:
+    """Return what a column's field says of it."""
+    text = (field.metadata or {}).get(b"dasklake", b"{}")
+    about: dict[str, Any] = json.loads(text)
+    return about
+
+
+def _metadata(about: Mapping[str, Any]) -> dict[str, str]:
+    return {"dasklake": json.dumps(about, separators=(",", ":"))}
 
 
 def missing_column(spec: TensorSpec, rows: int) -> tuple[pa.Array, pa.Array | None]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from dasklake._format import layout
 from dasklake._format.plain import MOST, natural, plain
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
 from dasklake._model.keys import CredsKey
+from dasklake._model.labels import Names
 from dasklake._model.past import Past
 from dasklake._model.schema import Schema
 from dasklake._model.versions import Versions
@@ -46,10 +47,10 @@ __all__ = [
 FORMAT_VERSION = 1
 
 #: What a reader has to understand before it may read; unknown ones make it refuse.
-READER_FEATURES: frozenset[str] = frozenset({"past"})
+READER_FEATURES: frozenset[str] = frozenset({"past", "names"})
 
 #: What a writer has to understand before it may build on a commit.
-WRITER_FEATURES: frozenset[str] = frozenset({"past"})
+WRITER_FEATURES: frozenset[str] = frozenset({"past", "names"})
 
 #: Schemas up to this many bytes are repeated in every commit; larger ones lie beside it.
 _INLINE_SCHEMA = 32_768
@@ -124,6 +125,8 @@ def commit_bytes(commit: Commit) -> bytes:
     large = schema_object(commit.schema)
     # Who does not know of it would look for columns that are not there, and lose it in writing.
     needed = ["past"] if commit.past else []
+    # Who does not know of it would take places in a chunk's own list of names for indices.
+    needed += ["names"] if any(spec.discover for spec in commit.schema.values()) else []
     document = {
         "format": FORMAT_VERSION,
         "features": {"reader": needed, "writer": needed},
@@ -270,7 +273,19 @@ def _commit(document: Mapping[str, Any], key: str, schema_of: Callable[[str], Sc
 
 def _run(name: str, document: Mapping[str, Any]) -> RunState:
     layout.valid_name("run", name)
-    return plain(RunState, {**document, "plan": plain(Plan, document["plan"])})
+    found = plain(RunState, {**document, "plan": plain(Plan, document["plan"])})
+    return found if found.names is None else replace(found, names=_places(found.names))
+
+
+def _places(names: Mapping[str, Mapping[str, Any]]) -> Names:
+    """Read the class names that a run discovered, and where."""
+    return {
+        tensor: {
+            name: (natural(name, partition), natural(name, rank))
+            for name, (partition, rank) in places.items()
+        }
+        for tensor, places in names.items()
+    }
 
 
 def _tables(documents: Sequence[Any]) -> tuple[SegmentRef, ...]:

@@ -14,7 +14,7 @@ from dasklake._lake.pinned import Pinned
 from dasklake._model.commit import Commit
 from dasklake._model.schema import Schema, TensorSpec
 from dasklake._store.entries import abort
-from dasklake._store.schemas import add_tensors, drop_tensor, rename_tensor
+from dasklake._store.schemas import add_class_names, add_tensors, drop_tensor, rename_tensor
 from dasklake.exceptions import InvalidInputError, RunFailedError, SampleError, SchemaError
 from dasklake.write import WriteOptions, to_lake
 
@@ -159,6 +159,38 @@ class Editing(Pinned):
         """
         self.flush()
         self._edit(lambda head: drop_tensor(self._log, head, name))
+
+    def update_class_names(self, name: str, names: Sequence[str]) -> None:
+        """Add class names to a ``class_label``. Those that it has keep their indices.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        names : sequence of str
+            The new names; or all of them, with the new ones last.
+
+        Raises
+        ------
+        VersionNotFoundError
+            There is no such tensor.
+        SchemaError
+            The tensor is no ``class_label``, a name is there twice, or some that it has are left
+            out or in another order.
+        ConflictError
+            A run is unfinished: finish it, or close it with :meth:`reset`.
+
+        Examples
+        --------
+        >>> import dasklake
+        >>> lake = dasklake.empty("memory://more-names")
+        >>> lake.create_tensor("label", htype="class_label", class_names=["cat"])
+        >>> lake.update_class_names("label", ["dog"])
+        >>> lake.schema["label"].class_names
+        ('cat', 'dog')
+        """
+        self.flush()
+        self._edit(lambda head: add_class_names(self._log, head, name, names))
 
     def append(self, sample: Mapping[str, Any], *, skip_ok: bool = False) -> None:
         """Append one sample. For more than a few use :meth:`extend`, or :func:`dasklake.to_lake`.

@@ -207,7 +207,7 @@ class Linking(Pinned):
         report: WriteReport = to_lake(
             bag.map_partitions(fetched, names),
             url,
-            schema=Schema(specs),
+            schema=Schema(specs).settled,
             transform=unwrapped,
             **how,
         )

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from dasklake._format import layout
 from dasklake._format.chunk import ChunkHead, ChunkHeader, write_chunk
+from dasklake._format.columns import joined_names
 from dasklake._format.segment import chunk_key_at, join, segment_bytes, table_ref
 from dasklake._model.commit import Commit, Kind, Plan, RunState, Totals
 from dasklake._model.manifest import Manifest
@@ -241,7 +242,7 @@ class _Compaction:
                     "it from a copy; `dasklake verify` shows what else is damaged."
                 )
             batches.append(head.batch)
-        return batches
+        return joined_names(batches)
 
     def commit(self, entry: Commit, joined: Sequence[_Joined]) -> Commit:
         """Commit the joined chunks in place of those that the newest version still names."""

@@ -93,6 +93,9 @@ class RunState:
         Whether its own overwrite is done.
     partitions, inputs, samples, failures, size : int
         What is committed of it; ``size`` in bytes.
+    names : mapping of str to mapping, optional
+        While it is unfinished: by tensor, the class names that it discovered, and of each the
+        partition and the place among the names there.
     """
 
     plan: Plan
@@ -107,6 +110,7 @@ class RunState:
     samples: int = 0
     failures: int = 0
     size: int = 0
+    names: Mapping[str, Mapping[str, tuple[int, int]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ _TABLE = (
         ranks=(0, 1),
         count=0,
         compressions=_BYTES,
-        parameters=("class_names",),
+        parameters=("class_names", "discover"),
     ),
     Htype(
         "tag",

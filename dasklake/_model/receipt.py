@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["ChunkRef", "Failure", "Receipt"]
@@ -98,6 +98,8 @@ class Receipt:
         Object that holds the failures, where they are many.
     failed : int
         How many samples failed.
+    names : mapping of str to tuple of str
+        By tensor, class names that were discovered, in the order of their first samples.
     """
 
     run: str
@@ -109,6 +111,7 @@ class Receipt:
     failures: tuple[Failure, ...] = ()
     failures_key: str | None = None
     failed: int = 0
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -130,4 +133,5 @@ class Receipt:
         values = dict(wire)
         values["chunks"] = tuple(ChunkRef(**chunk) for chunk in values["chunks"])
         values["failures"] = tuple(Failure(**failure) for failure in values["failures"])
+        values["names"] = {name: tuple(names) for name, names in values["names"].items()}
         return cls(**values)

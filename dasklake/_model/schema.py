@@ -91,12 +91,32 @@ class Schema(Mapping[str, TensorSpec]):
         """Read what :meth:`to_json` wrote."""
         return cls({name: TensorSpec.from_json(spec) for name, spec in document.items()})
 
+    @property
+    def given(self) -> Schema:
+        """The schema with only those discovered class names whose places are settled."""
+        return Schema({name: spec.given for name, spec in self.items()})
+
+    @property
+    def settled(self) -> Schema:
+        """The schema with all class names in the places that they have now."""
+        return Schema(
+            {
+                name: spec if spec.settled is None else replace(spec, settled=None)
+                for name, spec in self.items()
+            }
+        )
+
+    @property
+    def planned(self) -> Schema:
+        """The schema without names that are still to be discovered; a run's plan has its digest."""
+        return Schema({name: _planned(spec) for name, spec in self.items()})
+
     def differences(self, other: Schema) -> list[str]:
         """Say in words what ``other`` has differently, tensor by tensor."""
         found = [f"{name!r} is missing" for name in self if name not in other]
         found += [f"{name!r} is new" for name in other if name not in self]
         for name in self:
-            if name in other and self[name] != other[name]:
+            if name in other and _differ(self[name], other[name]):
                 found.append(f"{name!r} {_difference(self[name], other[name])}")
         return found
 
@@ -124,8 +144,21 @@ def _spec(name: str, value: object) -> TensorSpec:
     raise SchemaError(f"tensor {name!r}: {value!r} is neither a TensorSpec nor an htype.")
 
 
+def _planned(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, class_names=(), settled=None) if spec.discover else spec
+
+
+def _differ(ours: TensorSpec, theirs: TensorSpec) -> bool:
+    """Whether ``theirs`` is another spec; it may know fewer discovered names."""
+    if not (ours.discover and theirs.discover):
+        return ours != theirs
+    names, known = theirs.given.class_names, ours.given.class_names
+    return _planned(ours) != _planned(theirs) or names != known[: len(names)]
+
+
 def _difference(ours: TensorSpec, theirs: TensorSpec) -> str:
     """Say what ``theirs`` has differently, also where a description is too short to show it."""
+    ours, theirs = ours.given, theirs.given
     wanted, found = describe(ours), describe(theirs)
     words = [f"is {found}, not {wanted}"] if found != wanted else []
     if ours.class_names and theirs.class_names and ours.class_names != theirs.class_names:

@@ -51,6 +51,9 @@ class TensorSpec:
         How the bytes of a sample are stored; left out, the htype's default.
     class_names : sequence of str, optional
         The names of a class label's indices.
+    discover : bool, default False
+        Whether a class label given as text may have a name that is not in ``class_names`` yet. It
+        is added when its sample is written.
     coords : str or mapping, optional
         How the four numbers of a box are meant, such as ``"pixel-ltwh"``.
     keypoints : sequence of str, optional
@@ -99,11 +102,13 @@ class TensorSpec:
     verify: Any = None
     create_shape_tensor: Any = None
     create_sample_info_tensor: Any = None
+    discover: bool = False
     arrow: str | None = field(default=None, repr=False)
+    settled: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         htype, linked, sequence = parse_htype(self.htype)
-        for name in ("optional", "reencode"):
+        for name in ("optional", "reencode", "discover"):
             if not isinstance(getattr(self, name), bool):
                 raise SchemaError(f"{name} is True or False, not {getattr(self, name)!r}.")
         put = object.__setattr__
@@ -114,6 +119,9 @@ class TensorSpec:
         put(self, "shape", _shape(self, htype))
         put(self, "compression", _compression(self.compression, htype))
         put(self, "class_names", class_names_of(self.class_names))
+        if self.discover:
+            put(self, "class_names", self.class_names or ())
+        put(self, "settled", _settled(self))
         put(self, "coords", coords_of(self.coords, htype))
         put(self, "keypoints", keypoints_of(self.keypoints))
         put(self, "connections", connections_of(self.connections, self.keypoints))
@@ -125,6 +133,13 @@ class TensorSpec:
     def kind(self) -> Htype:
         """The row of the table of htypes."""
         return parse_htype(self.htype).htype
+
+    @property
+    def given(self) -> TensorSpec:
+        """The spec with only those discovered names whose places are settled."""
+        if self.settled is None:
+            return self
+        return replace(self, class_names=self.class_names[: self.settled], settled=None)
 
     @property
     def linked(self) -> bool:
@@ -202,6 +217,16 @@ def _set(value: object) -> bool:
     return value is not None and value is not False
 
 
+def _settled(spec: TensorSpec) -> int | None:
+    """Return how many class names keep their places for ever; None for all."""
+    names = len(spec.class_names or ()) if spec.discover else 0
+    if spec.settled is None or spec.settled == names:
+        return None
+    if type(spec.settled) is not int or not 0 <= spec.settled < names:
+        raise SchemaError(f"settled={spec.settled!r} is no number of {names} discovered names.")
+    return spec.settled
+
+
 def _link_choices(spec: TensorSpec, *, linked: bool) -> dict[str, Any]:
     """Return what is to be found out about the targets of links; None for all other tensors."""
     given = {name: getattr(spec, name) for name in _LINK_CHOICES}
@@ -267,9 +292,14 @@ def _check(spec: TensorSpec, htype: Htype, *, linked: bool) -> None:
     if spec.arrow is not None and plain and (spec.shape != () or spec.compression is not None):
         raise SchemaError(f"dtype {spec.dtype} has one value a sample: no shape, no compression.")
     _check_shape(spec, htype)
-    for parameter in ("class_names", "coords", "keypoints", "connections", "reencode"):
+    for parameter in ("class_names", "coords", "keypoints", "connections", "reencode", "discover"):
         if _set(getattr(spec, parameter)) and parameter not in htype.parameters:
             raise SchemaError(f"htype {name!r} has no {parameter}.")
+    if spec.discover and (htype.name != name or spec.compression or spec.dtype != htype.dtype):
+        raise SchemaError(
+            f"discover=True is for plain labels: htype {htype.name!r}, dtype {htype.dtype!r}, no "
+            "compression. Leave these out, or give all class_names and no discover."
+        )
 
 
 def _check_shape(spec: TensorSpec, htype: Htype) -> None:
@@ -303,7 +333,7 @@ def describe(spec: TensorSpec) -> str:
         parts.append(f"class_names=[{', '.join(shown)}]")
     if spec.coords is not None:
         parts.append(f"coords={spec.coords!r}")
-    for name in ("keypoints", "connections", "reencode", "same_length", "optional"):
+    for name in ("discover", "keypoints", "connections", "reencode", "same_length", "optional"):
         if _set(getattr(spec, name)):
             value = getattr(spec, name)
             parts.append(f"{name}={list(value) if isinstance(value, tuple) else value!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import pyarrow as pa
 from dasklake._model.schema import TensorSpec
 from dasklake.exceptions import SampleError
 
-__all__ = ["Blob", "Layout", "Link", "Storage", "link", "shape_column", "storage_of"]
+__all__ = ["Blob", "Layout", "Link", "Named", "Storage", "link", "shape_column", "storage_of"]
 
 #: Arrow counts the elements of a child array in 32 bits.
 _MOST_ELEMENTS = 2**31 - 1
@@ -41,6 +42,24 @@ class Blob(NamedTuple):
 
     data: bytes | bytearray | memoryview
     shape: tuple[int, ...]
+
+
+class Named(NamedTuple):
+    """Labels of one sample that are text: they become numbers when the sample goes to its chunk.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The names, in C order.
+    shape : tuple of int
+        Their shape.
+    stored : callable
+        Returns what the column stores for the places of the names in the chunk's own list.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    stored: Callable[[Sequence[int]], Any]
 
 
 @dataclass(frozen=True, slots=True)

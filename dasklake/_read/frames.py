@@ -69,7 +69,7 @@ def dtype_of(spec: TensorSpec) -> Any:
         return pd.ArrowDtype(storage.type)
     if spec.shape != ():
         return pd.ArrowDtype(_nested_type(spec))
-    if spec.class_names:
+    if spec.class_names or spec.discover:
         return pd.CategoricalDtype(list(spec.class_names))
     if spec.optional and dtype.name in _NULLABLE:
         return pd.api.types.pandas_dtype(_NULLABLE[dtype.name])

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dasklake._format.columns import renumbered
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Layout, shape_column, storage_of
 from dasklake._read.frames import Part
+from dasklake._read.labels import label_indices
 from dasklake._read.source import MISFITS, OpenChunk, typed_column
 from dasklake.codecs.packing import most_decoded
 
@@ -47,11 +49,14 @@ def checked_part(chunk: OpenChunk, name: str, spec: TensorSpec) -> Part:
     try:
         column = typed_column(batch, name, storage.type)
         column.validate(full=True)
-        if storage.layout is not Layout.BLOB:
-            return column, None
-        shapes = typed_column(batch, shape_column(name), storage.shape_type)
-        shapes.validate(full=True)
-        _check_shapes(column, shapes, spec)
+        shapes = None
+        if storage.layout is Layout.BLOB:
+            shapes = typed_column(batch, shape_column(name), storage.shape_type)
+            shapes.validate(full=True)
+            _check_shapes(column, shapes, spec)
+        indices = label_indices(batch.schema.field(name), spec)
+        if indices is not None:
+            column = renumbered(column, indices)
     except MISFITS as error:
         raise chunk.misfit(error) from error
     return column, shapes

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dasklake._model.schema import TensorSpec
 from dasklake._model.values import Blob, Layout, shape_column, storage_of
+from dasklake._read.labels import label_indices
 from dasklake._read.source import MISFITS, OpenChunk, typed_column
 from dasklake.exceptions import InvalidInputError
 
@@ -63,6 +64,8 @@ class RowReader:
         self._specs = specs
         self._stored = stored
         self._columns: dict[str, _Column] = {}
+        #: Of labels with class names of the chunk's own: the index of each.
+        self._indices: dict[str, npt.NDArray[np.uint32]] = {}
 
     def read(self, row: int, names: Sequence[str]) -> list[Any]:
         """Return what each tensor stores for a row, copied; None for no value."""
@@ -73,7 +76,8 @@ class RowReader:
             pointed = [part for column in columns for part in column.pointed(row)]
             if pointed:
                 load(pointed)
-            return [column.value(row) for column in columns]
+            found = [column.value(row) for column in columns]
+            return self._labelled(found, names) if self._indices else found
         except MISFITS as error:
             raise self.chunk.misfit(error) from error
 
@@ -83,9 +87,23 @@ class RowReader:
         self.chunk.load([part for c in columns for row in rows for part in c.known(row)])
         try:
             self.chunk.load([part for c in columns for row in rows for part in c.pointed(row)])
-            return [[column.value(row) for column in columns] for row in rows]
+            found = [[column.value(row) for column in columns] for row in rows]
+            return [self._labelled(each, names) for each in found] if self._indices else found
         except MISFITS as error:
             raise self.chunk.misfit(error) from error
+
+    def _labelled(self, values: list[Any], names: Sequence[str]) -> list[Any]:
+        """Return what a row stores, with the version's indices of its labels."""
+        for i, name in enumerate(names):
+            indices, value = self._indices.get(name), values[i]
+            if indices is None or value is None:
+                continue
+            if isinstance(value, Blob):
+                data = indices[np.frombuffer(value.data, np.uint32)].tobytes()
+                values[i] = Blob(memoryview(bytearray(data)), value.shape)
+            else:
+                values[i] = indices[value]
+        return values
 
     def block(self, begin: int, end: int, name: str) -> npt.NDArray[Any] | None:
         """Return the numbers of consecutive rows, still those of the chunk.
@@ -96,7 +114,12 @@ class RowReader:
         if not isinstance(column, _Numbers):
             return None
         self.chunk.load(column.span(begin, end))
-        return column.view[begin:end] if column.validity.all(begin, end) else None
+        if not column.validity.all(begin, end):
+            return None
+        try:
+            return self._labelled([column.view[begin:end]], [name])[0]  # type: ignore[no-any-return] # what it was given
+        except MISFITS as error:
+            raise self.chunk.misfit(error) from error
 
     def shapes(self, name: str) -> list[Shape | None]:
         """Return the shape of each row's value, whose bytes are not fetched; None for no value.
@@ -138,6 +161,9 @@ class RowReader:
         if stored is None:
             return _Nothing()
         column = typed_column(batch, stored, storage.type)
+        indices = label_indices(batch.schema.field(stored), self._specs[name])
+        if indices is not None:
+            self._indices[name] = indices
         if storage.layout is Layout.BLOB:
             shapes = typed_column(batch, shape_column(stored), storage.shape_type)
             return _Blobs(memory, column, shapes)

@@ -210,6 +210,7 @@ def _first_version(log: Log, head: Commit, name: str) -> Commit:
         message=entry.message,
         entry={"source": about["source"], "main": entry.version},
         # Runs belong to one branch: none of another's can go on here.
+        schema=source.schema.settled,
         runs=dict(before.runs) if before else {},
         progress=None,
         tags={},
@@ -329,7 +330,7 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
                 Kind.RESTORE,
                 f"Restore version {version}",
                 entry={"version": version},
-                schema=wanted.schema,
+                schema=wanted.schema.settled,
                 segments=wanted.segments,
                 failures=wanted.failures,
                 totals=wanted.totals,
@@ -344,7 +345,7 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
 def _replaced(runs: Mapping[str, RunState]) -> dict[str, RunState]:
     """Return a run table in which no unfinished run can go on."""
     return {
-        name: state if state.finished else replace(state, replaced=True)
+        name: state if state.finished else replace(state, replaced=True, names=None)
         for name, state in runs.items()
     }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from dasklake._format import layout
 from dasklake._format.segment import manifest_of
 from dasklake._model.commit import Commit, Kind, Progress, RunState, Totals
+from dasklake._model.labels import first_places, with_names
 from dasklake._model.receipt import Failure, Receipt
 from dasklake._model.schema import Schema
 from dasklake._store.entries import next_commit, published, with_run
@@ -140,13 +141,15 @@ class RunWriter:
         new = manifest_of(self.home, state.order, taken)
         segments, chunks = add_segment(self.log, base, commit_id, new)
         failed, table = add_failures(self.log, base, commit_id, failures)
+        schema = self.schema if replaces else head.schema
         runs = dict(with_run(head, self.run, state))
         if replaces:
             runs |= {
-                name: replace(other, replaced=True)
+                name: replace(other, replaced=True, names=None)
                 for name, other in head.runs.items()
                 if name != self.run and not other.finished
             }
+        schema, known = with_names(schema, runs)
         progress = _progress(self.run, state)
         commit = next_commit(
             head,
@@ -154,7 +157,8 @@ class RunWriter:
             Kind.OVERWRITE if replaces else Kind.DATA,
             _message(self.label, progress, self.message),
             entry={"run": self.run, "epoch": self.epoch},
-            runs=runs,
+            schema=schema,
+            runs=known,
             segments=segments,
             failures=failed,
             totals=Totals(
@@ -164,7 +168,7 @@ class RunWriter:
                 base.totals.size + sum(r.size for r in taken),
             ),
             progress=progress,
-            **({"schema": self.schema, "past": {}} if replaces else {}),
+            **({"past": {}} if replaces else {}),
         )
         return Draft(commit, [*chunks, *table])
 
@@ -178,6 +182,7 @@ def _advance(state: RunState, receipts: Sequence[Receipt], failures: int) -> Run
         samples=state.samples + sum(r.samples for r in receipts),
         failures=state.failures + failures,
         size=state.size + sum(r.size for r in receipts),
+        names=first_places(state.names, receipts),
         overwrote=state.plan.overwrite,
         finished=partitions >= state.plan.partitions,
     )

@@ -21,7 +21,11 @@ from dasklake._store.heartbeat import is_alive
 from dasklake._store.log import Draft, Log
 from dasklake.exceptions import ConflictError, RunActiveError, SchemaError, VersionNotFoundError
 
-__all__ = ["add_tensors", "drop_tensor", "empty_lake", "rename_tensor"]
+__all__ = ["add_class_names", "add_tensors", "drop_tensor", "empty_lake", "rename_tensor"]
+
+
+#: Class names that a message shows.
+_SHOWN = 4
 
 
 class _Change(NamedTuple):
@@ -138,6 +142,56 @@ def drop_tensor(log: Log, head: Commit, name: str) -> Commit:
     return _publish(log, head, change, f"Remove tensor {name!r}", {"drop": name})
 
 
+def add_class_names(log: Log, head: Commit, name: str, names: Sequence[str]) -> Commit:
+    """Commit that a class label has further names; those that it has keep their indices.
+
+    Parameters
+    ----------
+    log : Log
+        The branch.
+    head : Commit
+        Its newest commit that the caller knows.
+    name : str
+        The tensor.
+    names : sequence of str
+        All its names, or only the new ones.
+
+    Raises
+    ------
+    VersionNotFoundError
+        There is no such tensor.
+    SchemaError
+        It is no class label, or the names cannot be added to those that it has.
+    ConflictError
+        A run is unfinished.
+    """
+
+    def change(known: Commit) -> _Change | None:
+        _require(log, known, name)
+        spec = known.schema[name]
+        if spec.htype != "class_label":
+            raise SchemaError(f"Tensor {name!r} is no class_label; only these have class names.")
+        had = spec.class_names or ()
+        # Said again, for left out a compression is the htype's default.
+        compression = spec.compression or "none"
+        given = replace(spec, class_names=names, compression=compression).class_names
+        if given[: len(had)] != had:
+            twice = [repr(each) for each in given if each in set(had)]
+            if twice:
+                raise SchemaError(
+                    f"Tensor {name!r} has the class names {', '.join(twice[:_SHOWN])} already, and "
+                    f"the order of its {len(had)} names never changes. Give the new names alone, "
+                    "or all names with the new ones last."
+                )
+            given = (*had, *given)
+        if given == had:
+            return None
+        made = replace(spec, class_names=given, compression=compression)
+        return _Change(Schema({**known.schema, name: made}), known.past)
+
+    return _publish(log, head, change, f"Add class names of tensor {name!r}", {"names": name})
+
+
 def empty_lake(log: Log, head: Commit) -> Commit:
     """Commit that a lake holds nothing any more: no samples, no tensors; older versions stay.
 
@@ -192,6 +246,8 @@ def _publish(
     def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
         known = known or head
         refuse_closed(known, since)
+        # What was discovered stays where it is: those that could move it are given up below.
+        known = replace(known, schema=known.schema.settled)
         made = change(known)
         if made is None:
             return None
@@ -248,7 +304,8 @@ def _open(known: Commit) -> dict[str, RunState]:
 
 def _given_up(known: Commit, runs: Mapping[str, RunState]) -> Mapping[str, RunState]:
     """Return the run table with some runs that cannot go on."""
-    return {**known.runs, **{name: replace(each, replaced=True) for name, each in runs.items()}}
+    gone = {name: replace(each, replaced=True, names=None) for name, each in runs.items()}
+    return {**known.runs, **gone}
 
 
 def _refuse_beside_runs(known: Commit) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dasklake._format import layout
 from dasklake._format.chunk import ChunkHead
+from dasklake._format.columns import names_of
 from dasklake._model.receipt import Receipt
 from dasklake._store.objects import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError
@@ -100,7 +101,17 @@ def _receipt(
         attempt=last.attempt,
         chunks=tuple(head.ref() for head in heads),
         inputs=last.inputs,
+        names=_names(heads),
     )
+
+
+def _names(heads: Sequence[ChunkHead]) -> dict[str, tuple[str, ...]]:
+    """Return the class names of a partition, by tensor, in the order of their first samples."""
+    found: dict[str, dict[str, None]] = {}
+    for head in heads:
+        for column in head.batch.schema:
+            found.setdefault(column.name, {}).update(dict.fromkeys(names_of(column) or ()))
+    return {tensor: tuple(names) for tensor, names in found.items() if names}
 
 
 def _checked(store: ObjectStore, key: str) -> ChunkHead | None:

@@ -69,6 +69,10 @@ class ChunkWriter:
         self.encoder = Encoder(schema, strict=strict)
         self.builders: dict[str, ColumnBuilder] = self.encoder.builders()
         self.chunks: list[ChunkRef] = []
+        self.names = {
+            name: dict.fromkeys(spec.class_names) for name, spec in schema.items() if spec.discover
+        }
+        self._given = {name: len(names) for name, names in self.names.items()}
         self.failures: list[Failure] = []
 
     @property
@@ -116,7 +120,13 @@ class ChunkWriter:
             failures=few,
             failures_key=key,
             failed=len(self.failures),
+            names=self._discovered(),
         )
+
+    def _discovered(self) -> dict[str, tuple[str, ...]]:
+        """Return the class names that the writer was not given, in the order of their samples."""
+        new = {name: tuple(found)[self._given[name] :] for name, found in self.names.items()}
+        return {name: names for name, names in new.items() if names}
 
     def _flush(
         self,
@@ -142,6 +152,8 @@ class ChunkWriter:
             failed=len(self.failures) if last else 0,
         )
         columns = [column for b in self.builders.values() for column in b.finish()]
+        for name in self.names:
+            self.names[name] |= dict.fromkeys(self.builders[name].names)
         chunk = write_chunk(columns, header)
         key = layout.chunk_key(
             self.place.home, self.partition, self.place.epoch, self.attempt, number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Request:
         return Plan(
             partitions=self.partitions,
             inputs=self.inputs,
-            schema=schema_digest(self.schema),
+            schema=schema_digest(self.schema.planned),
             input_id=self.input_id,
             overwrite=self.mode == "overwrite",
         )
@@ -144,6 +144,8 @@ def _check(known: Commit, log: Log, request: Request) -> None:
 def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
     state = head.runs[run]
     check_plan(run, state.plan, request)
+    if not state.plan.overwrite or state.overwrote:
+        _check_names(head.schema, request.schema)
     if state.finished:
         return Start(run, head, ())
     # Where the newest epoch is closed nobody leads the run, whatever still beats.
@@ -204,6 +206,17 @@ def check_schema(have: Schema, want: Schema) -> None:
         )
 
 
+def _check_names(have: Schema, want: Schema) -> None:
+    """Refuse to go on with class names that a lake has not, or has in another order."""
+    labels = [name for name, spec in want.items() if spec.discover and name in have]
+    found = [
+        # Alone, for the other tensors of its group are left out.
+        Schema({name: replace(schema[name], same_length=None) for name in labels})
+        for schema in (have, want)
+    ]
+    check_schema(*found)
+
+
 def _only_run(head: Commit) -> str | None:
     runs = [name for name, state in head.runs.items() if not state.plan.compaction]
     if len(runs) > 1:
@@ -223,7 +236,7 @@ def check_plan(run: str, plan: Plan, request: Request) -> None:
     found = []
     if plan.partitions != request.partitions:
         found.append(f"it has {request.partitions} partitions, not {plan.partitions}")
-    if plan.schema != schema_digest(request.schema):
+    if plan.schema != schema_digest(request.schema.planned):
         found.append("it has another schema")
     ids = plan.input_id, request.input_id
     if None not in ids and ids[0] != ids[1]:

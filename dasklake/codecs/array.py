@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from dasklake._model.parameters import is_text
 from dasklake._model.schema import TensorSpec
-from dasklake._model.values import Layout, storage_of
+from dasklake._model.values import Layout, Named, storage_of
 from dasklake.codecs.checks import Check, check_labels
 from dasklake.codecs.convert import fits_safely, lossless, refuse_masked, to_array, to_shape
 from dasklake.codecs.packing import Encoded, as_blob, from_blob, shorten
@@ -41,7 +43,9 @@ class ArrayCodec:
 
     def encode(self, value: object) -> Encoded:
         """Check one value and return what the column stores."""
-        array = self._checked(value)
+        return self._encoded(self._checked(value))
+
+    def _encoded(self, array: npt.NDArray[Any]) -> Encoded:
         if self._layout is Layout.BLOB:
             array = np.ascontiguousarray(array) if array.ndim else array
             return as_blob(array, array.shape, self.spec.compression)
@@ -134,6 +138,8 @@ class LabelCodec(ArrayCodec):
 
     def encode_column(self, values: object) -> pa.Array | None:
         """Check many labels at once; a categorical's codes are translated."""
+        if self.spec.discover:
+            return None  # one by one: the names are placed when each goes to its chunk
         if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
             return self._from_categories(values)
         array = super().encode_column(values)
@@ -142,6 +148,24 @@ class LabelCodec(ArrayCodec):
         found = array.drop_null().to_numpy()
         bad = found.size and (found.max() >= len(self._names) or found.min() < 0)
         return None if bad else array
+
+    def encode(self, value: object) -> Encoded:
+        """Check labels; names that may be new ones get their numbers from the chunk."""
+        if not self.spec.discover:
+            return super().encode(value)
+        if _has_names(value):
+            names = np.array(value, object)
+            flat = tuple(map(_name, names.flat))
+        else:
+            names = self._checked(value)
+            flat = tuple(self._names[i] for i in names.flat) if self._names else ()
+        blank = np.zeros(names.shape, self._dtype)
+        shape = to_shape(blank, self.spec.shape, self._ranks).shape
+
+        def stored(places: Sequence[int]) -> Encoded:
+            return self._encoded(np.array(places, self._dtype).reshape(shape))
+
+        return Named(flat, shape, stored)
 
     def _checked(self, value: object) -> npt.NDArray[Any]:
         if _has_names(value):
@@ -158,7 +182,8 @@ class LabelCodec(ArrayCodec):
         if self._names is None:
             raise SampleError(
                 f"{shorten(value)} is a name, and the tensor has no class_names. Give the list of "
-                "names as class_names, or give indices."
+                "names as class_names, let the write collect it with discover=True, or give "
+                "indices."
             )
         if isinstance(value, str):
             return self._of(value)
@@ -196,6 +221,18 @@ def column_of(array: npt.NDArray[Any], spec: TensorSpec) -> pa.Array:
     if pa.types.is_boolean(storage.type):
         array = array.astype(bool, copy=False)
     return pa.array(array, storage.type, from_pandas=False)
+
+
+def _name(value: object) -> str:
+    """Return a label that is text as a plain string."""
+    if not isinstance(value, str):
+        raise SampleError(
+            f"{shorten(value)} is no name, and other labels of the sample are. Give all as text, "
+            "or all as indices."
+        )
+    if not is_text(value):
+        raise SampleError(f"The name {value!r} is not valid text. Mend the label.")
+    return str(value)
 
 
 def _has_names(value: Any) -> bool:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dasklake._model.counts import count_axis
 from dasklake._model.schema import TensorSpec
-from dasklake._model.values import Blob
+from dasklake._model.values import Blob, Named
 from dasklake.exceptions import SampleError
 
 __all__ = ["CONSTRAINTS", "Check", "LengthCheck", "check_labels", "check_of"]
@@ -71,6 +71,11 @@ def check_labels(array: Array, names: tuple[str, ...]) -> None:
     wrong = int(array.max())
     if wrong < len(names):
         wrong = int(array.min()) if array.dtype.kind == "i" else 0
+    if not names:
+        raise SampleError(
+            f"label {wrong} is an index, and there are no class names yet. Give labels as text, or "
+            "give class_names."
+        )
     if not 0 <= wrong < len(names):
         raise SampleError(
             f"label {wrong} is out of range: there are {len(names)} class names, "
@@ -97,7 +102,7 @@ class LengthCheck:
             value = encoded[name]
             if value is None:
                 continue
-            shape = value.shape if isinstance(value, Blob) else fixed
+            shape = value.shape if isinstance(value, Blob | Named) else fixed
             if not shape:
                 raise SampleError("a scalar counts nothing. Give a list.", tensor=name)
             found = shape[axis]

@@ -15,7 +15,13 @@ from dasklake._store import schemas
 from dasklake._store.entries import abort, resume
 from dasklake._store.heartbeat import is_alive
 from dasklake._store.log import Log
-from dasklake._store.schemas import add_tensors, drop_tensor, empty_lake, rename_tensor
+from dasklake._store.schemas import (
+    add_class_names,
+    add_tensors,
+    drop_tensor,
+    empty_lake,
+    rename_tensor,
+)
 from dasklake.exceptions import (
     ConflictError,
     RunActiveError,
@@ -234,3 +240,23 @@ class TestEmptyLake:
             empty_lake(small_lake.log, head)
         with pytest.raises(ConflictError, match="deleted"):
             add_tensors(small_lake.log, head, NEW)
+
+
+def test_names_are_settled_by_a_change(small_lake: SmallLake) -> None:
+    """A change of the schema leaves discovered names where they are, and closed runs drop theirs."""
+    spec = TensorSpec("class_label", class_names=["a"], discover=True)
+    head = add_tensors(small_lake.log, small_lake.head, {"label": spec})
+    writer = small_lake.begin("r", 2)
+    receipt = replace(small_lake.write(writer, 1), names={"label": ("b", "c")})
+    assert writer.commit([receipt], []).schema["label"].settled == 1
+    with pytest.raises(ConflictError, match="unfinished"):
+        add_class_names(small_lake.log, small_lake.head, "label", ["d"])
+    abort(small_lake.log, small_lake.head, ["r"])
+    head = add_class_names(small_lake.log, small_lake.head, "label", ["d"])
+    assert head.schema["label"].class_names == ("a", "b", "c", "d")
+    assert head.schema["label"].settled is None
+    assert head.runs["r"].names is None
+    assert small_lake.head == head
+    assert add_class_names(small_lake.log, head, "label", ["a", "b", "c", "d"]) == head
+    with pytest.raises(SchemaError, match="no class_label"):
+        add_class_names(small_lake.log, head, "x", ["d"])

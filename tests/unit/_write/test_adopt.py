@@ -87,3 +87,15 @@ def test_chunks_under_a_wrong_name_are_left(store: ObjectStore) -> None:
     (key,) = keys(receipt)
     store.put(layout.chunk_key(HOME, 1, 1, receipt.attempt, 0), store.get(key))
     assert adoptable(store, HOME, [1], closed=0) == []
+
+
+def test_discovered_names_are_adopted(store: ObjectStore) -> None:
+    """The names that a receipt would have said are read from the heads of the chunks."""
+    spec = TensorSpec("class_label", shape=(), discover=True)
+    chunks = ChunkWriter(Place(store, HOME, "job", 1), Schema({"label": spec}), 0, 1)
+    for name in ("b", "a", "b", "c"):
+        chunks.add(chunks.encoder.encode({"label": name}))
+    receipt = chunks.finish(4)
+    assert len(receipt.chunks) == 4
+    assert receipt.names == {"label": ("b", "a", "c")}
+    assert adoptable(store, HOME, [0], closed=0) == [receipt]

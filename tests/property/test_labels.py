@@ -1,0 +1,88 @@
+"""Discovered class names: whatever the order of receipts and commits, the same list."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dasklake._model.commit import Plan, RunState
+from dasklake._model.labels import first_places, with_names
+from dasklake._model.receipt import Receipt
+from dasklake._model.schema import Schema, TensorSpec
+
+NAMES = st.lists(st.sampled_from("abcdefgh"), max_size=6, unique=True)
+PARTITIONS = st.lists(NAMES, min_size=1, max_size=6)
+GIVEN = st.lists(st.sampled_from("abxyz"), max_size=3, unique=True)
+
+
+def schema_of(names: list[str]) -> Schema:
+    """Return a schema with one label that discovers names."""
+    return Schema({"label": TensorSpec("class_label", class_names=names, discover=True)})
+
+
+def commit(schema: Schema, runs: dict[str, RunState], run: str, receipts: list[Receipt]) -> Schema:
+    """Commit receipts of a run, as its writer does."""
+    state = runs[run]
+    done = state.partitions + len(receipts)
+    runs[run] = replace(
+        state,
+        partitions=done,
+        finished=done == state.plan.partitions,
+        names=first_places(state.names, receipts),
+    )
+    schema, known = with_names(schema, runs)
+    runs.update(known)
+    return schema
+
+
+def receipts_of(run: str, partitions: list[list[str]]) -> list[Receipt]:
+    """Return a receipt for each partition."""
+    return [
+        Receipt(run, 1, i, "0" * 16, (), 1, names={"label": tuple(names)})
+        for i, names in enumerate(partitions)
+    ]
+
+
+def settled(schema: Schema) -> tuple[str, ...]:
+    """Return the names whose places never change."""
+    found: tuple[str, ...] = schema["label"].given.class_names
+    return found
+
+
+@given(GIVEN, PARTITIONS, st.data())
+def test_any_order_of_receipts(
+    names: list[str], parts: list[list[str]], data: st.DataObject
+) -> None:
+    """Given names come first, then all others by their first place, in any order of commits."""
+    schema = schema_of(names)
+    runs = {"r": RunState(Plan(len(parts), None, "", None), 0)}
+    left = data.draw(st.permutations(receipts_of("r", parts)))
+    while left:
+        count = data.draw(st.integers(1, len(left)))
+        schema = commit(schema, runs, "r", left[:count])
+        left = left[count:]
+    wanted = tuple(dict.fromkeys([*names, *(name for part in parts for name in part)]))
+    assert schema["label"].class_names == settled(schema) == wanted
+    assert runs["r"].names is None
+
+
+@given(GIVEN, PARTITIONS, PARTITIONS, st.data())
+def test_settled_names_never_move(
+    names: list[str], one: list[list[str]], other: list[list[str]], data: st.DataObject
+) -> None:
+    """Beside another run too, what is settled stays, and every name that a chunk has is there."""
+    schema = schema_of(names)
+    parts = {"r": one, "s": other}
+    runs = {
+        name: RunState(Plan(len(part), None, "", None), order)
+        for order, (name, part) in enumerate(parts.items())
+    }
+    receipts = [each for name, part in parts.items() for each in receipts_of(name, part)]
+    for receipt in data.draw(st.permutations(receipts)):
+        before = settled(schema)
+        schema = commit(schema, runs, receipt.run, [receipt])
+        assert settled(schema)[: len(before)] == before
+        assert set(receipt.names["label"]) <= set(schema["label"].class_names)
+    assert settled(schema) == schema["label"].class_names
