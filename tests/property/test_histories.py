@@ -261,7 +261,7 @@ TRIED: dict[str, int] = {}
 
 
 @pytest.mark.parametrize("tale", TALES)
-def test_every_operation(tale: str, record_property: Callable[[str, object], None]) -> None:
+def test_every_operation(tale: str) -> None:
     """Whatever happens to one operation, or two, nothing is lost, doubled, or in anybody's way."""
     with one_thread_each():
         schedules = [*singles(tale), *doubles(tale)]
@@ -270,7 +270,6 @@ def test_every_operation(tale: str, record_property: Callable[[str, object], Non
         # After others that were cut short a process may end before it comes to an operation.
         exist = (run(schedule) for schedule in schedules)
         TRIED[tale] = sum(itertools.islice(filter(None, exist), None if DEEP else _SOME))
-    record_property("schedules", TRIED[tale])
     print(f"{tale}: {TRIED[tale]} of {len(schedules)} schedules")  # noqa: T201 # the figure
     assert TRIED[tale] >= (len(schedules) / 3 if DEEP else _SOME)
 
