@@ -114,7 +114,7 @@ class Pinned:
         return History(c for c in reversed(commits) if entries or c.kind.is_data)
 
     def failures(self) -> pd.DataFrame:
-        """Return the samples and partitions that were skipped, and why.
+        """Return the samples and partitions that were skipped, in the input's order, and why.
 
         Returns
         -------
@@ -128,7 +128,14 @@ class Pinned:
             The table is damaged.
         """
         names = [field.name for field in fields(Failure)]
-        found = [asdict(failure) for failure in self._log.failures(self._commit)]
+        runs = self._commit.runs
+
+        def place(failure: Failure) -> tuple[int, int, int]:
+            # A partition that failed as a whole has no position.
+            order = runs[failure.run].order if failure.run in runs else -1
+            return order, failure.partition, failure.position or 0
+
+        found = [asdict(each) for each in sorted(self._log.failures(self._commit), key=place)]
         frame = pd.DataFrame(found, columns=pd.Index(names))
         whole = {"partition": "int64", "position": "Int64", "index": "Int64"}
         return frame.astype({name: whole.get(name, "string") for name in names})
