@@ -5,15 +5,16 @@ The public names; everything else is an implementation detail.
 
 from __future__ import annotations
 
-from dasklake import _methods, masks
-from dasklake._model.samples import Samples
-from dasklake._model.schema import Schema, TensorSpec
-from dasklake._model.values import Link, link
-from dasklake._write.preview import Preview
-from dasklake.compute import Pipeline, SampleIn, SampleOut, compose, compute
-from dasklake.files import File, read
-from dasklake.lake import Lake, Tensor, empty, load, open, read_lake
-from dasklake.write import WriteOptions, WriteReport, to_lake
+from dasklake import masks
+from dasklake._api import dask_methods
+from dasklake._api.compute import Pipeline, SampleIn, SampleOut, compose, compute
+from dasklake._api.files import File, read
+from dasklake._api.lake import Lake, Tensor, empty, load, open, read_lake
+from dasklake._api.write import WriteOptions, WriteReport, to_lake
+from dasklake._run.preview import Preview
+from dasklake._schema.samples import Samples
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._schema.values import Link, link
 
 __all__ = [
     "File",
@@ -41,4 +42,4 @@ __all__ = [
     "to_lake",
 ]
 
-_methods.bind_methods()
+dask_methods.bind_methods()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._model.rle import RunLengthMasks, packed, run_lengths
+from dasklake._schema.run_lengths import RunLengthMasks, packed, run_lengths
 from dasklake.exceptions import MissingExtraError, SampleError
 
 try:

@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dasklake._format.message import BATCH, SCHEMA, Message, read_message
-from dasklake._format.plain import plain
+from dasklake._format.arrow_message import BATCH, SCHEMA, Message, read_message
+from dasklake._format.validate import plain
 from dasklake._model.receipt import ChunkRef, Failure
-from dasklake._model.values import shape_column
+from dasklake._schema.values import shape_column
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
 __all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "most_rows", "write_chunk"]

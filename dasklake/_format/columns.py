@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dasklake._model.schema import TensorSpec
-from dasklake._model.values import Blob, Layout, Named, shape_column, storage_of
+from dasklake._schema.schema import TensorSpec
+from dasklake._schema.values import Blob, Layout, Named, shape_column, storage_of
 
 __all__ = [
     "ColumnBuilder",

@@ -15,14 +15,14 @@ from typing import Any
 
 import google_crc32c
 
-from dasklake._format import layout
-from dasklake._format.plain import MOST, natural, plain
+from dasklake._format import object_keys
+from dasklake._format.validate import MOST, natural, plain
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
-from dasklake._model.keys import CredsKey
-from dasklake._model.labels import Names
-from dasklake._model.past import Past
-from dasklake._model.schema import Schema
+from dasklake._model.creds_key import CredsKey
+from dasklake._model.discovered_names import Names
+from dasklake._model.tensor_history import Past
 from dasklake._model.versions import Versions
+from dasklake._schema.schema import Schema
 from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,
@@ -109,14 +109,14 @@ def read_schema(data: bytes, digest: str) -> Schema:
     """Read what :func:`schema_object` wrote."""
     if hashlib.sha256(data).hexdigest()[:32] != digest:
         raise CorruptionError(
-            f"Object {layout.schema_key(digest)} is damaged: its checksum differs. Restore it from "
+            f"Object {object_keys.schema_key(digest)} is damaged: its checksum differs. Restore it from "
             "a copy."
         )
     try:
-        return _schema(json.loads(data), layout.schema_key(digest))
+        return _schema(json.loads(data), object_keys.schema_key(digest))
     except _MISFITS as error:
         raise CorruptionError(
-            f"Object {layout.schema_key(digest)} is damaged: {error}. Restore it from a copy."
+            f"Object {object_keys.schema_key(digest)} is damaged: {error}. Restore it from a copy."
         ) from error
 
 
@@ -272,7 +272,7 @@ def _commit(document: Mapping[str, Any], key: str, schema_of: Callable[[str], Sc
 
 
 def _run(name: str, document: Mapping[str, Any]) -> RunState:
-    layout.valid_name("run", name)
+    object_keys.valid_name("run", name)
     found = plain(RunState, {**document, "plan": plain(Plan, document["plan"])})
     return found if found.names is None else replace(found, names=_places(found.names))
 
@@ -293,7 +293,7 @@ def _tables(documents: Sequence[Any]) -> tuple[SegmentRef, ...]:
         raise ValueError(f"it names {len(documents)} tables")
     found = tuple(plain(SegmentRef, document) for document in documents)
     for ref in found:
-        layout.segment_key(ref.name)
+        object_keys.segment_key(ref.name)
     if len({ref.name for ref in found}) < len(found):
         raise ValueError("it names a table twice")
     return found
@@ -302,8 +302,8 @@ def _tables(documents: Sequence[Any]) -> tuple[SegmentRef, ...]:
 def _check(commit: Commit) -> None:
     """Refuse a commit whose parts do not fit each other, or are not what others rely on."""
     plain(Commit, {f.name: getattr(commit, f.name) for f in fields(commit)})
-    layout.valid_name("branch", commit.branch)
-    layout.segment_key(commit.id)
+    object_keys.valid_name("branch", commit.branch)
+    object_keys.segment_key(commit.id)
     totals = commit.totals
     if commit.time.tzinfo is None or not isinstance(commit.single_writer, bool):
         raise ValueError("its time has no zone")
@@ -320,14 +320,14 @@ def _check(commit: Commit) -> None:
             raise ValueError(f"a commit of the kind {commit.kind} names no {name}")
     if commit.kind is Kind.ABORT:
         for run, epoch in commit.entry["closed"].items():
-            natural(layout.valid_name("run", run), epoch)
+            natural(object_keys.valid_name("run", run), epoch)
     _check_marks(commit)
 
 
 def _check_marks(commit: Commit) -> None:
     """Refuse tags, branches and expired versions that no writer writes."""
     for branch in (*commit.branches, *commit.expired):
-        layout.valid_name("branch", branch)
+        object_keys.valid_name("branch", branch)
     for about in commit.branches.values():
         natural("first", about["first"])
         natural("entry", about["entry"])
@@ -335,7 +335,7 @@ def _check_marks(commit: Commit) -> None:
         *commit.tags.values(),
         *(b["source"] for b in commit.branches.values()),
     ):
-        natural(layout.valid_name("branch", branch), version)
+        natural(object_keys.valid_name("branch", branch), version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from dasklake._format import layout
+from dasklake._format import object_keys
+from dasklake._format.arrow_message import BATCH, DICTIONARY, SCHEMA, walk_messages
 from dasklake._format.chunk import most_rows
-from dasklake._format.message import BATCH, DICTIONARY, SCHEMA, walk_messages
-from dasklake._format.plain import MOST, plain
+from dasklake._format.validate import MOST, plain
 from dasklake._model.commit import SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure, Receipt
@@ -97,7 +97,7 @@ def join(manifests: Sequence[Manifest]) -> Manifest:
 
 def chunk_key_at(manifest: Manifest, i: int) -> str:
     """Return the key of chunk ``i``, relative to the lake's root."""
-    return layout.chunk_key(
+    return object_keys.chunk_key(
         manifest.home[int(manifest.run[i])],
         int(manifest.partition[i]),
         int(manifest.epoch[i]),
@@ -123,7 +123,7 @@ def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
     CorruptionError
         The bytes are not those that the commit names.
     """
-    key = layout.segment_key(ref.name)
+    key = object_keys.segment_key(ref.name)
     batch = _checked(data, ref, key)
     try:
         home = _column(batch, "home", _HOME)
@@ -135,8 +135,8 @@ def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
         run = home.indices.to_numpy()
         for each in homes:
             branch, _, name = each.partition("/")
-            layout.valid_name("branch", branch)
-            layout.valid_name("run", name)
+            object_keys.valid_name("branch", branch)
+            object_keys.valid_name("run", name)
         found = Manifest(homes, run, **arrays)
         _check_numbers(found, ref)
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:

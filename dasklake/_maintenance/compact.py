@@ -15,17 +15,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, write_chunk
 from dasklake._format.columns import joined_names
 from dasklake._format.segment import chunk_key_at, join, segment_bytes, table_ref
+from dasklake._log.heartbeat import beating
+from dasklake._log.log import Draft, Log
+from dasklake._log.transactions import begin, next_commit, published, refuse_closed, with_run
 from dasklake._model.commit import Commit, Kind, Plan, RunState, Totals
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import ChunkRef
-from dasklake._store.entries import begin, next_commit, published, refuse_closed, with_run
-from dasklake._store.heartbeat import beating
-from dasklake._store.log import Draft, Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     ConflictError,
     CorruptionError,
@@ -107,7 +107,7 @@ def compact(
     groups = _groups(manifest, head, chunk_size)
     if not groups:
         return CompactReport(None, 0, 0, 0)
-    run = f"compact-{layout.new_id()}"
+    run = f"compact-{object_keys.new_id()}"
     plan = Plan(len(groups), None, "", None, compaction=True)
     entry = begin(log, head, run, plan)
     work = _Compaction(log, run, manifest)
@@ -209,7 +209,7 @@ class _Compaction:
         first = group[0]
         partition, number = int(self.manifest.partition[first]), int(self.manifest.chunk[first])
         # One for each chunk: those of two runs may have the same partition and number.
-        attempt = layout.new_id()
+        attempt = object_keys.new_id()
         header = ChunkHeader(
             branch=self.log.branch,
             run=self.run,
@@ -220,8 +220,8 @@ class _Compaction:
             last=False,  # nobody adopts it
         )
         chunk = write_chunk(columns, header)
-        home = layout.home_of(self.log.branch, self.run)
-        key = layout.chunk_key(home, partition, 1, attempt, number)
+        home = object_keys.home_of(self.log.branch, self.run)
+        key = object_keys.chunk_key(home, partition, 1, attempt, number)
         self.log.retry(lambda: self.log.store.put(key, chunk.data))
         ref = ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
         return _Joined(group, attempt, ref)
@@ -298,7 +298,7 @@ class _Compaction:
             runs=with_run(known, self.run, done),
             **changes,
         )
-        return Draft(commit, [(layout.segment_key(commit_id), data)] if self.taken else [])
+        return Draft(commit, [(object_keys.segment_key(commit_id), data)] if self.taken else [])
 
     def _new(self) -> Manifest:
         """Return the joined chunks, each in the place of the first of its group."""
@@ -308,7 +308,7 @@ class _Compaction:
         refs = [each.ref for each in self.taken]
         return replace(
             of,
-            home=(layout.home_of(self.log.branch, self.run),),
+            home=(object_keys.home_of(self.log.branch, self.run),),
             run=np.zeros(count, np.int32),
             epoch=np.ones(count, np.int32),
             attempt=np.array([int(each.attempt, 16) for each in self.taken], np.uint64),

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dasklake._format import layout
-from dasklake._maintenance.history import (
+from dasklake._format import object_keys
+from dasklake._log.heartbeat import is_alive
+from dasklake._log.log import Log
+from dasklake._log.transactions import abort
+from dasklake._maintenance.reachability import (
     REQUESTS,
     Heads,
     Named,
@@ -16,10 +19,7 @@ from dasklake._maintenance.history import (
     parse_object,
 )
 from dasklake._model.commit import RunState
-from dasklake._store.entries import abort
-from dasklake._store.heartbeat import is_alive
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import RunActiveError, UnsupportedStoreError
 
 __all__ = ["ResetReport", "reset"]
@@ -151,7 +151,7 @@ def _close(now: Heads, homes: Iterable[str]) -> dict[str, int]:
     for branch, names in runs.items():
         made = abort(now.logs[branch], now.heads[branch], names)
         entry = made.entry["closed"] if made else {}
-        closed |= {layout.home_of(branch, run): epoch for run, epoch in entry.items()}
+        closed |= {object_keys.home_of(branch, run): epoch for run, epoch in entry.items()}
     return closed
 
 
@@ -159,7 +159,7 @@ def _leftovers(
     store: ObjectStore, logs: dict[str, Log], closing: Mapping[str, int]
 ) -> dict[str, list[tuple[str, int]]]:
     """Return the objects of closed epochs that no version names, by run."""
-    listed = {home: store.walk(layout.data_prefix(home), temporary=True) for home in closing}
+    listed = {home: store.walk(object_keys.data_prefix(home), temporary=True) for home in closing}
     # After the listing: what is listed and committed in between is then seen as committed.
     named = Heads(store, logs).named(set(closing)) if closing else Named()
     return {

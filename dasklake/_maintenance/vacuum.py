@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.documents import now as current_time
-from dasklake._maintenance.history import (
+from dasklake._log.log import MAIN, Log
+from dasklake._log.transactions import expirable, expire, fence
+from dasklake._maintenance.reachability import (
     REQUESTS,
     Heads,
     Named,
@@ -19,9 +21,7 @@ from dasklake._maintenance.history import (
     parse_object,
 )
 from dasklake._model.commit import Commit, Kind, RunState
-from dasklake._store.entries import expirable, expire, fence
-from dasklake._store.log import MAIN, Log
-from dasklake._store.objects import ObjectStore, temporary_target
+from dasklake._storage.store import ObjectStore, temporary_target
 from dasklake.exceptions import InvalidInputError, UnsupportedStoreError
 
 __all__ = ["VacuumReport", "vacuum"]
@@ -180,18 +180,18 @@ class _Candidates:
 
     def __init__(self, store: ObjectStore, heads: Heads) -> None:
         ended = {
-            layout.home_of(branch, run): limit
+            object_keys.home_of(branch, run): limit
             for branch, head in heads.heads.items()
             for run, state in head.runs.items()
             if (limit := _ended(head, state))
         }
         self.homes = set(ended)
         with ThreadPoolExecutor(REQUESTS) as pool:
-            folders = ["_lake/segments", "_lake/failures", *map(layout.data_prefix, ended)]
+            folders = ["_lake/segments", "_lake/failures", *map(object_keys.data_prefix, ended)]
             listed = pool.map(lambda folder: store.walk(folder, temporary=True), folders)
             entries = [entry for found in listed for entry in found]
             beats = [
-                layout.heartbeat_key(*home.split("/"))
+                object_keys.heartbeat_key(*home.split("/"))
                 for home, limit in ended.items()
                 if limit == _ALL
             ]
@@ -203,8 +203,8 @@ class _Candidates:
 
     def unneeded(self, named: Named) -> list[tuple[str, int]]:
         """Return keys and lengths of those that no version names."""
-        tables = {layout.segment_key(name) for name in named.segments}
-        tables |= {layout.failures_key(name) for name in named.failures}
+        tables = {object_keys.segment_key(name) for name in named.segments}
+        tables |= {object_keys.failures_key(name) for name in named.failures}
         found = [entry for entry in self._entries if not _is_named(entry[0], named, tables)]
         return sorted([*found, *self._beats])
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
 from dasklake._format.segment import chunk_key_at, read_failures
-from dasklake._maintenance.history import REQUESTS, Table
+from dasklake._log.log import MAIN, Log
+from dasklake._log.transactions import branch_names
+from dasklake._maintenance.reachability import REQUESTS, Table
 from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
-from dasklake._store.entries import branch_names
-from dasklake._store.log import MAIN, Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
     LakeError,
@@ -150,10 +150,10 @@ class _Verification:
             for commit in found:
                 for ref in commit.segments:
                     table = Table(logs[branch], ref, commit.version)
-                    tables.setdefault(layout.segment_key(ref.name), table)
+                    tables.setdefault(object_keys.segment_key(ref.name), table)
                 for ref in commit.failures:
                     table = Table(logs[branch], ref, commit.version)
-                    tables.setdefault(layout.failures_key(ref.name), table)
+                    tables.setdefault(object_keys.failures_key(ref.name), table)
         with ThreadPoolExecutor(REQUESTS) as pool:
             for manifest, branch in pool.map(self._table, tables, tables.values()):
                 chunks |= _chunks(manifest, branch)
@@ -208,12 +208,15 @@ class _Verification:
         """Report bad commits, large schemas that are bad, and commits out of their order."""
         later: Commit | None = None
         for version, commit in read.items():
-            key = layout.commit_key(branch, version)
+            key = object_keys.commit_key(branch, version)
             if isinstance(commit, Commit):
                 if later and later.parent != commit.id:
                     problem = f"it was not built on version {version}"
                     self._report(
-                        layout.commit_key(branch, later.version), problem, branch, later.version
+                        object_keys.commit_key(branch, later.version),
+                        problem,
+                        branch,
+                        later.version,
                     )
                 later = commit
                 continue
@@ -232,7 +235,7 @@ class _Verification:
         """Read a segment or a table of failures."""
         branch = table.log.branch
         try:
-            if key == layout.segment_key(table.ref.name):
+            if key == object_keys.segment_key(table.ref.name):
                 return table.log.segment(table.ref), branch
             read_failures(self.store.get(key, table.ref.size), table.ref, key)
         except (ObjectNotFoundError, CorruptionError) as error:
@@ -264,9 +267,9 @@ class _Verification:
         data = self.store.get_range(chunk.key, 0, chunk.head)
         head = ChunkHead.parse(data, chunk.size, chunk.key, chunk.crc)
         header = head.header
-        home = layout.home_of(header.branch, header.run)
+        home = object_keys.home_of(header.branch, header.run)
         attempt = (home, header.partition, header.epoch, header.attempt)
-        if layout.chunk_key(*attempt, header.chunk) != chunk.key or head.rows != chunk.rows:
+        if object_keys.chunk_key(*attempt, header.chunk) != chunk.key or head.rows != chunk.rows:
             raise CorruptionError("it is another chunk than the one that was written here")
         step = max(_WINDOW // head.page, 1) * head.page
         for start in range(head.length, 0 if self.quick else head.size, step):

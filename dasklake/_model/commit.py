@@ -8,10 +8,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from dasklake._model.keys import CredsKey
-from dasklake._model.past import Past
-from dasklake._model.schema import Schema
+from dasklake._model.creds_key import CredsKey
+from dasklake._model.tensor_history import Past
 from dasklake._model.versions import Versions
+from dasklake._schema.schema import Schema
 
 __all__ = ["Commit", "Kind", "Plan", "Progress", "RunState", "SegmentRef", "Totals"]
 

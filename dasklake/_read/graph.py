@@ -14,7 +14,7 @@ from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.utils import parse_bytes
 
-from dasklake._read.links import Problem, check_rows
+from dasklake._read.linked_values import Problem, check_rows
 from dasklake._read.partition import (
     Origin,
     array_blocks,

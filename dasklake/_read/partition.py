@@ -13,22 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dasklake._codecs.compression import most_decoded
+from dasklake._codecs.registry import Codec, codec_for
 from dasklake._format.columns import fixed_numbers, missing_column, rows_of
+from dasklake._log.log import Log
 from dasklake._model.commit import Commit
-from dasklake._model.keys import renamed_keys
-from dasklake._model.past import Past
-from dasklake._model.schema import Schema, TensorSpec
-from dasklake._model.values import Layout, Link, storage_of
-from dasklake._read.damage import OnCorrupt, warn_once
-from dasklake._read.frames import Part, dtype_of, series_of
-from dasklake._read.links import linked
-from dasklake._read.parts import checked_part
+from dasklake._model.creds_key import renamed_keys
+from dasklake._model.tensor_history import Past
+from dasklake._read.chunk_reader import MISFITS, OpenChunk
+from dasklake._read.column_checks import checked_part
+from dasklake._read.corruption import OnCorrupt, warn_once
+from dasklake._read.linked_values import linked
+from dasklake._read.pandas_columns import Part, dtype_of, series_of
 from dasklake._read.plan import ChunkPlace
-from dasklake._read.source import MISFITS, OpenChunk
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
-from dasklake.codecs.base import Codec, codec_for
-from dasklake.codecs.packing import most_decoded
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._schema.values import Layout, Link, storage_of
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,

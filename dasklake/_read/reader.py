@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
-from dasklake._read.damage import OnCorrupt, warn_once
+from dasklake._read.chunk_reader import ChunkCache
+from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.partition import Decoder, Origin, open_chunk, read_rows
 from dasklake._read.plan import ChunkPlace, ReadPlan
-from dasklake._read.rows import RowReader, Shape
-from dasklake._read.source import ChunkCache
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._read.row_reader import RowReader, Shape
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,

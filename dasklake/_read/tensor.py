@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._model.schema import TensorSpec
 from dasklake._read.partition import array_shape
 from dasklake._read.reader import Reader, row_asked, rows_asked
+from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
 
 __all__ = ["Tensor"]

@@ -25,8 +25,8 @@ from dask.delayed import delayed
 from dask.optimization import cull
 from dask.task_spec import GraphNode, Task, TaskRef
 
+from dasklake._write.input import Key, Source
 from dasklake._write.partition import Deliver, Job, PartMaker, bind, write_partition
-from dasklake._write.source import Key, Source
 from dasklake.exceptions import InvalidInputError
 
 __all__ = ["Delivery", "WriteGraph", "check_arguments", "write_graph"]

@@ -16,17 +16,17 @@ from typing import Any, NamedTuple, Protocol
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
 
+from dasklake._log.creds_keys import check_keys
+from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure, Receipt
-from dasklake._model.schema import Schema
-from dasklake._store.keys import check_keys
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
-from dasklake._write.asking import Asking
-from dasklake._write.chunks import ChunkWriter, Place, write_lost
-from dasklake._write.failure import attach, attached, failure_of_sample, never_skipped
-from dasklake._write.links import LinkLine, Waiting
-from dasklake._write.sample import Item, items_of
+from dasklake._schema.schema import Schema
+from dasklake._storage.store import ObjectStore
+from dasklake._write.chunk_writer import ChunkWriter, Place, write_lost
+from dasklake._write.encoder import Item, items_of
+from dasklake._write.failures import attach, attached, failure_of_sample, never_skipped
+from dasklake._write.link_queue import LinkLine, Waiting
+from dasklake._write.retrying import Asking
 from dasklake.exceptions import (
     LakeNotSharedError,
     NotFoundError,

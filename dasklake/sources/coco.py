@@ -21,10 +21,11 @@ from typing import Any, Literal, cast
 import dask.bag as db
 from dask.delayed import delayed
 
-from dasklake._model.rle import RunLengthMasks, run_lengths
-from dasklake._model.schema import Schema, TensorSpec
-from dasklake._model.values import link
-from dasklake._store.objects import ObjectStore, absolute_url
+from dasklake._api.write import WriteReport, to_lake
+from dasklake._schema.run_lengths import RunLengthMasks, run_lengths
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._schema.values import link
+from dasklake._storage.store import ObjectStore, absolute_url
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import (
     InvalidInputError,
@@ -34,7 +35,6 @@ from dasklake.exceptions import (
 )
 from dasklake.sources._coco_index import CocoIndex, OnUnsegmented, Outline
 from dasklake.sources._coco_records import OnRepeated
-from dasklake.write import WriteReport, to_lake
 
 try:
     from pycocotools import mask as rle

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-from dasklake._format import layout
-from dasklake._store.files import Files
-from dasklake._store.objects import ObjectStore
+from dasklake._format import object_keys
+from dasklake._storage.fsspec_backend import Files
+from dasklake._storage.store import ObjectStore
 
 __all__ = ["CRASHES", "LOSSES", "Crash", "Fault", "FaultStore", "Lost", "Step"]
 
@@ -189,7 +189,7 @@ class _FaultFiles:
         if operation not in ("put", "create"):
             return
         folder, slash, name = key.rpartition("/")
-        half = f"{folder}{slash}.{name}.{layout.new_id()}.tmp"
+        half = f"{folder}{slash}.{name}.{object_keys.new_id()}.tmp"
         self.inner.put(half, memoryview(data[: len(data) // 2]))
 
 
@@ -217,7 +217,7 @@ class FaultStore(ObjectStore):
     url : str, default ""
         The root; left out, a new one in memory.
     **options : object
-        As for :class:`~dasklake._store.objects.ObjectStore`.
+        As for :class:`~dasklake._storage.store.ObjectStore`.
 
     Attributes
     ----------

@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
 from dasklake._format.segment import chunk_key_at, join, read_failures
+from dasklake._log.log import Log
 from dasklake._model.commit import Commit, Kind, RunState, SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Receipt
 from dasklake._read.reader import reader_of
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError
 
 __all__ = [
@@ -140,8 +140,8 @@ def read_history(store: ObjectStore, before: History | None = None) -> History:
     numbers: dict[str, list[int]] = {}
     for key in objects:
         branch = key.removeprefix(_LOGS).partition("/")[0]
-        version = layout.parse_commit_key(key)
-        if version is not None and key == layout.commit_key(branch, version):
+        version = object_keys.parse_commit_key(key)
+        if version is not None and key == object_keys.commit_key(branch, version):
             numbers.setdefault(branch, []).append(version)
     documents: dict[str, bytes] = {}
     commits: dict[str, tuple[Commit, ...]] = {}
@@ -151,7 +151,7 @@ def read_history(store: ObjectStore, before: History | None = None) -> History:
         earlier = before.commits.get(branch, ()) if before else ()
         branch_commits = []
         for version in range(len(found)):
-            key = layout.commit_key(branch, version)
+            key = object_keys.commit_key(branch, version)
             documents[key] = store.get(key)
             same = before is not None and before.documents.get(key) == documents[key]
             try:
@@ -285,7 +285,7 @@ def _facts(history: History, commit: Commit, where: str) -> _Facts:
 def _compactions(history: History) -> set[str]:
     """Return the runs that only joined chunks of others, with their branches."""
     return {
-        layout.home_of(branch, run)
+        object_keys.home_of(branch, run)
         for branch, commits in history.commits.items()
         for run, state in commits[-1].runs.items()
         if state.plan.compaction
@@ -294,10 +294,10 @@ def _compactions(history: History) -> set[str]:
 
 def _look(store: ObjectStore, commit: Commit, where: str, compactions: set[str]) -> _Facts:
     log = Log(store, commit.branch)
-    objects = {layout.segment_key(ref.name): ref.size for ref in commit.segments}
+    objects = {object_keys.segment_key(ref.name): ref.size for ref in commit.segments}
     manifest = join([log.segment(ref) for ref in commit.segments])
     failures = [_failures(store, ref) for ref in commit.failures]
-    objects |= {layout.failures_key(ref.name): ref.size for ref in commit.failures}
+    objects |= {object_keys.failures_key(ref.name): ref.size for ref in commit.failures}
     # Of partitions that a compaction joined the rest alone is under their own names.
     joined = bool(compactions.intersection(manifest.home))
     attempts: dict[tuple[str, int], tuple[int, str]] = {}
@@ -306,10 +306,10 @@ def _look(store: ObjectStore, commit: Commit, where: str, compactions: set[str])
         key = chunk_key_at(manifest, i)
         assert key not in objects, f"{where} names {key} twice"
         objects[key] = int(manifest.size[i])
-        name = layout.parse_chunk_key(key)
+        name = object_keys.parse_chunk_key(key)
         assert name is not None, f"{where} names {key}"
         is_last = _checked_chunk(store, manifest, i, key)
-        place = (layout.home_of(name.branch, name.run), name.partition)
+        place = (object_keys.home_of(name.branch, name.run), name.partition)
         if place[0] in compactions:
             continue
         attempt = (name.epoch, name.attempt)
@@ -329,7 +329,7 @@ def _look(store: ObjectStore, commit: Commit, where: str, compactions: set[str])
 
 
 def _failures(store: ObjectStore, ref: SegmentRef) -> int:
-    key = layout.failures_key(ref.name)
+    key = object_keys.failures_key(ref.name)
     return len(read_failures(store.get(key), ref, key))
 
 
@@ -339,8 +339,8 @@ def _checked_chunk(store: ObjectStore, manifest: Manifest, i: int, key: str) -> 
     head = ChunkHead.parse(data, len(data), key, int(manifest.crc[i]))
     head.check(head.length, memoryview(data)[head.length :])
     about = head.header
-    home = layout.home_of(about.branch, about.run)
-    said = layout.chunk_key(home, about.partition, about.epoch, about.attempt, about.chunk)
+    home = object_keys.home_of(about.branch, about.run)
+    said = object_keys.chunk_key(home, about.partition, about.epoch, about.attempt, about.chunk)
     assert said == key, f"{key} says that it is {said}"
     assert head.rows == int(manifest.rows[i]), f"{key} has {head.rows} rows"
     return about.last
@@ -393,7 +393,7 @@ def _check_change(
     run = commit.entry["run"]
     state = before.runs[run]
     for (home, partition), (epoch, _) in new.items():
-        assert home == layout.home_of(commit.branch, run), f"{where} added rows of {home}"
+        assert home == object_keys.home_of(commit.branch, run), f"{where} added rows of {home}"
         assert state.closed < epoch <= state.epoch, (
             f"{where} added partition {partition} of epoch {epoch}, closed up to {state.closed}"
         )
@@ -426,7 +426,7 @@ def check_acknowledged(
             continue
         has = _facts(history, commit, where).attempts
         for receipt in receipts:
-            place = (layout.home_of(told.branch, receipt.run), receipt.partition)
+            place = (object_keys.home_of(told.branch, receipt.run), receipt.partition)
             there = has.get(place) == (receipt.epoch, receipt.attempt)
             assert there or commit.runs[receipt.run].finished, f"{where} lacks {place}"
 

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectExistsError, ObjectNotFoundError
 
 __all__ = ["StoreContract"]
@@ -35,7 +35,7 @@ _MANY = 1_003
 
 
 class StoreContract:
-    """The promises of :class:`~dasklake._store.objects.ObjectStore`, one test each.
+    """The promises of :class:`~dasklake._storage.store.ObjectStore`, one test each.
 
     Attributes
     ----------

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 import dasklake
-from dasklake.write import WriteOptions
+from dasklake._api.write import WriteOptions
 from tests.benchmarks.common import Cost, measure, scratch
 
 #: Pictures, partitions of them, and pairs of measurements.

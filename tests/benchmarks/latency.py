@@ -12,7 +12,7 @@ from unittest import mock
 from distributed import Client
 
 import dasklake
-from dasklake._store.log import Log
+from dasklake._log.log import Log
 from tests.benchmarks.common import RECORDS, cluster, load, scratch
 
 SECONDS = 2.0

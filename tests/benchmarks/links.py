@@ -11,8 +11,8 @@ import aiohttp
 import dask.bag as db
 
 import dasklake
-from dasklake._store import links as engine
-from dasklake.codecs import whole
+from dasklake._links import verify as engine
+from dasklake._media import image
 from tests.benchmarks.common import scratch
 from tests.support.web import Web, web_server
 
@@ -53,9 +53,9 @@ async def bare(url: str, numbers: Sequence[int], at_once: int) -> None:
         kind = kind_of(number)
         page = f"{url}/{kind}/{number}.jpg"
         async with gate:
-            status, size = await get(session, page, f"0-{whole.HEAD - 1}")
-            if status == 206 and kind != "text" and size > whole.HEAD:
-                await get(session, page, f"{max(size - whole.TAIL, 0)}-{size - 1}")
+            status, size = await get(session, page, f"0-{image.HEAD - 1}")
+            if status == 206 and kind != "text" and size > image.HEAD:
+                await get(session, page, f"{max(size - image.TAIL, 0)}-{size - 1}")
             if kind == "cut":
                 await get(session, page, None)
 

@@ -11,7 +11,7 @@ import dask.bag as db
 import numpy as np
 
 import dasklake
-from dasklake.write import WriteOptions
+from dasklake._api.write import WriteOptions
 from tests.benchmarks.common import measure, scratch
 
 SAMPLES, BYTES, PAIRS = 4_000, 50_000, 5

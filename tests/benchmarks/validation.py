@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dasklake import Schema, TensorSpec
-from dasklake._write.sample import Encoder
+from dasklake._write.encoder import Encoder
 from tests.benchmarks.common import dense, load
 
 SAMPLES, PAIRS = 400, 9

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 import dasklake
-from dasklake._format import layout
+from dasklake._format import object_keys
+from dasklake._log.log import Log
 from dasklake._maintenance.reset import reset
 from dasklake._maintenance.vacuum import vacuum
 from dasklake._maintenance.verify import verify
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from examples.shapes import Truth, make_shapes, truth
 from tests.chaos.job import ANNOTATIONS, RUN
 
@@ -155,8 +155,8 @@ class Attempts:
     def complete(self) -> set[int]:
         """Return the partitions of which one attempt has all its chunks."""
         chunks: dict[tuple[int, int, str], dict[int, bool]] = {}
-        for key, _ in self._store.walk(layout.data_prefix(layout.home_of("main", RUN))):
-            name = layout.parse_chunk_key(key)
+        for key, _ in self._store.walk(object_keys.data_prefix(object_keys.home_of("main", RUN))):
+            name = object_keys.parse_chunk_key(key)
             if name is not None:
                 attempt = (name.partition, name.epoch, name.attempt)
                 chunks.setdefault(attempt, {})[name.chunk] = self._is_last(key)

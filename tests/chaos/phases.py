@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from dasklake._store import heartbeat
-from dasklake._store.objects import ObjectStore
-from dasklake._write import coordinator
-from dasklake._write.coordinator import Coordinator
+from dasklake._log import heartbeat
+from dasklake._run import coordinator
+from dasklake._run.coordinator import Coordinator
+from dasklake._storage.store import ObjectStore
 
 #: How much faster than in earnest hearts beat, so that a resume looks for a second only.
 HASTE = 5

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import dasklake
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import NotFoundError
 from tests.chaos.cast import VICTIMS, WORKERS, Cast
 from tests.chaos.check import Attempts, Source, Verdict, judge

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import dasklake
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.documents import FORMAT_VERSION
+from dasklake._log.log import Log
 from dasklake._maintenance.verify import verify
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import UnsupportedFormatError
 from tests.compat.write import plain
 from tests.hostile.sealing import Attacker
@@ -141,5 +141,5 @@ def test_what_a_newer_release_added_is_left_alone(
         next(iter(document["schema"]["tensors"].values()))["mood"] = "good"
 
     Attacker(store).commit(change)
-    assert store.exists(layout.commit_key("main", expected["log"][0][0]))
+    assert store.exists(object_keys.commit_key("main", expected["log"][0][0]))
     assert [plain(sample) for sample in dasklake.open(tmp_path)] == expected["samples"]

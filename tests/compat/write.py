@@ -23,7 +23,7 @@ from PIL import Image
 import dasklake
 from dasklake import TensorSpec
 from dasklake._format.documents import FORMAT_VERSION
-from dasklake._model.htypes import HTYPES
+from dasklake._schema.htypes import HTYPES
 from dasklake.exceptions import TransformError
 
 #: One tensor of each htype, dtype, compression and layout that matters to a reader.

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dasklake import Schema, TensorSpec
-from dasklake._store.objects import ObjectStore
+from dasklake._api.lake import Lake, read_lake
+from dasklake._api.lake import open as open_lake
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError
-from dasklake.lake import Lake, read_lake
-from dasklake.lake import open as open_lake
 from tests.support.s3 import SECRET, S3Bucket
 from tests.support.samples import Make
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import ObjectExistsError
 from dasklake.testing.store import StoreContract
 

@@ -7,7 +7,7 @@ import uuid
 import fsspec
 import pytest
 
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.testing.store import StoreContract
 
 

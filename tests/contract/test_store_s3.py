@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import ObjectNotFoundError, StoreError
 from dasklake.testing.store import StoreContract
 from tests.support.s3 import SECRET, S3Bucket

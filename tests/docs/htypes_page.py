@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dasklake._model.htypes import COMPRESSION_ALIASES, HTYPES, Htype
-from dasklake.codecs.base import codec_for
+from dasklake._codecs.registry import codec_for
+from dasklake._schema.htypes import COMPRESSION_ALIASES, HTYPES, Htype
 from dasklake.exceptions import SampleError
 from tests.support.htypes import MISFITS, Misfit
 

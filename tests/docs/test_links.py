@@ -9,8 +9,8 @@ import click
 import pytest
 
 import dasklake
-from dasklake._model.htypes import HTYPES
-from dasklake.cli import cli
+from dasklake._api.cli import cli
+from dasklake._schema.htypes import HTYPES
 from dasklake.exceptions import LakeError
 
 ROOT = Path(__file__).parents[2]

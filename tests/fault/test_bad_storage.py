@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from distributed import Client
 
 import dasklake
-from dasklake.cli import cli
+from dasklake._api.cli import cli
 from dasklake.exceptions import LakeNotFoundError, PermissionDeniedError
 from dasklake.sources import coco
 from examples.shapes import ShapeSet, truth

@@ -144,7 +144,7 @@ def test_interrupted_twice(cluster: Cluster, client: Client, stage: Stage) -> No
 #: A client that is killed when it calls a function of its own: its name is the last argument.
 KILLED = """
 import json, os, signal, sys
-import dasklake.call, dasklake.cluster
+import dasklake._run.execute, dasklake._run.client_front
 from tests.support import _job
 
 module, _, name = sys.argv[2].rpartition(".")
@@ -155,10 +155,10 @@ _job.main(**json.loads(sys.argv[1]))
 
 #: Moments of a call, by the function that comes next.
 MOMENTS = {
-    "nothing is begun": "dasklake.call.start_run",
-    "the run is begun": "dasklake.call.open_on_scheduler",
-    "the scheduler knows of it": "dasklake.call.run_on_scheduler",
-    "the graph is sent": "dasklake.cluster._follow",
+    "nothing is begun": "dasklake._run.execute.start_run",
+    "the run is begun": "dasklake._run.execute.open_on_scheduler",
+    "the scheduler knows of it": "dasklake._run.execute.run_on_scheduler",
+    "the graph is sent": "dasklake._run.client_front._follow",
 }
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import dasklake
+from dasklake._log.log import Log
 from dasklake._maintenance.verify import verify
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from tests.support._work import PATIENCE, content
 from tests.support.clusters import start, wait_until
 from tests.support.s3 import S3Bucket

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import dasklake
-from dasklake.cli import cli
+from dasklake._api.cli import cli
 from tests.support._work import SCHEMA, sample
 from tests.support.clusters import (
     Cluster,

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 import dasklake
-from dasklake._format import layout
+from dasklake._format import object_keys
+from dasklake._log import heartbeat
+from dasklake._log.log import Log
 from dasklake._maintenance.verify import verify
-from dasklake._store import heartbeat
-from dasklake._store.local import LocalFiles
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
-from dasklake._write.chunks import ChunkWriter
+from dasklake._storage.local_backend import LocalFiles
+from dasklake._storage.store import ObjectStore
+from dasklake._write.chunk_writer import ChunkWriter
 from tests.support._disk import ANY, NAMES, NOTHING, Call, Disk, Recorder, without
 from tests.support._work import SCHEMA, content
 from tests.support.clusters import ROOT
@@ -82,7 +82,9 @@ def acknowledging(patch: pytest.MonkeyPatch, record: Recorder) -> None:
         record.mark(
             "receipt",
             [
-                layout.chunk_key(home, self.partition, receipt.epoch, receipt.attempt, ref.chunk)
+                object_keys.chunk_key(
+                    home, self.partition, receipt.epoch, receipt.attempt, ref.chunk
+                )
                 for ref in receipt.chunks
             ],
         )
@@ -289,14 +291,14 @@ def test_order_of_system_calls(traced: tuple[Path, list[Traced]]) -> None:
     names: dict[str, int] = {}
     for version in range(log.require_head().version + 1):
         commit = log.read(version)
-        _, visible, acknowledged = durable(calls, root / layout.commit_key("main", version))
+        _, visible, acknowledged = durable(calls, root / object_keys.commit_key("main", version))
         assert acknowledged < reported
-        new = [layout.segment_key(ref.name) for ref in commit.segments]
+        new = [object_keys.segment_key(ref.name) for ref in commit.segments]
         manifest = log.manifest(commit)
         for row, (run, chunk) in enumerate(zip(manifest.run, manifest.chunk, strict=True)):
             attempt = f"{int(manifest.attempt[row]):016x}"
             place = (manifest.home[run], int(manifest.partition[row]), int(manifest.epoch[row]))
-            new.append(layout.chunk_key(*place, attempt, int(chunk)))
+            new.append(object_keys.chunk_key(*place, attempt, int(chunk)))
         for key in new:
             if key not in names:
                 *_, names[key] = durable(calls, root / key)

@@ -134,7 +134,7 @@ def test_no_worker_comes_back(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run whose cluster loses its workers for good when they hang ends, and says why."""
-    monkeypatch.setattr("dasklake.plugin._ALONE", 1.0)
+    monkeypatch.setattr("dasklake._run.scheduler_plugin._ALONE", 1.0)
     with (
         start_nannies(tmp_path, 1, **{LOST: "10ms"}) as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -15,7 +15,7 @@ import dask.bag as db
 import pytest
 
 import dasklake
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.sources import coco
 from tests.chaos.check import Attempts, Source
 from tests.chaos.job import ANNOTATIONS, RUN, sample

@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 
 import dasklake
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.chunk import write_chunk
+from dasklake._log.log import Log
 from dasklake._maintenance.reset import reset
 from dasklake._maintenance.verify import verify
-from dasklake._model.schema import Schema, TensorSpec
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import LakeError
 from tests.hostile.outcomes import OUTCOMES
 from tests.hostile.sealing import Attacker, sealed_chunk, sealed_text, table
@@ -88,7 +88,7 @@ def _text(rest: bytes) -> Attack:
     """Put any bytes in the place of the newest commit."""
 
     def put(attacker: Attacker) -> None:
-        attacker.store.put(layout.commit_key("main", attacker.version), sealed_text(rest))
+        attacker.store.put(object_keys.commit_key("main", attacker.version), sealed_text(rest))
 
     return put
 
@@ -152,10 +152,10 @@ def _bad_text() -> pa.Array:
 def _huge_version(attacker: Attacker) -> None:
     version = 99_999_999_999_999_999
     attacker.version, old = version, attacker.version
-    document = json.loads(attacker.store.get(layout.commit_key("main", old)))
+    document = json.loads(attacker.store.get(object_keys.commit_key("main", old)))
     del document["crc32c"]
     data = json.dumps({**document, "version": version}, separators=(",", ":")).encode()
-    attacker.store.put(layout.commit_key("main", version), sealed_text(data[1:]))
+    attacker.store.put(object_keys.commit_key("main", version), sealed_text(data[1:]))
 
 
 def _many_segments(count: int, *, same: bool) -> Attack:
@@ -178,7 +178,7 @@ def _compressed_segment(attacker: Attacker) -> None:
 
 def _cut_segment(attacker: Attacker) -> None:
     ref = Log(attacker.store).require_head().segments[0]
-    data = attacker.store.get(layout.segment_key(ref.name))
+    data = attacker.store.get(object_keys.segment_key(ref.name))
     attacker.segment(data[: len(data) // 2])
 
 

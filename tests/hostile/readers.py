@@ -11,18 +11,18 @@ from typing import Any
 import google_crc32c
 import pytest
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
 from dasklake._format.documents import read_commit, read_heartbeat, read_schema
 from dasklake._format.segment import read_failures, read_segment
 from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
-from dasklake._model.schema import Schema
-from dasklake._read import source
+from dasklake._read import chunk_reader
+from dasklake._read.chunk_reader import OpenChunk
 from dasklake._read.partition import Decoder, Origin, read_array, read_frame, read_rows
 from dasklake._read.plan import ChunkPlace
-from dasklake._read.rows import RowReader
-from dasklake._read.source import OpenChunk
-from dasklake._store.objects import ObjectStore
+from dasklake._read.row_reader import RowReader
+from dasklake._schema.schema import Schema
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, LakeError
 from tests.compat.write import SCHEMA
 from tests.hostile.sealing import sealed_chunk, sealed_text
@@ -88,7 +88,7 @@ def _by_range() -> Iterator[ObjectStore]:
     """Make a store from which small objects, too, are read by range."""
     store = ObjectStore("memory://fuzzed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "_SMALL", 0)
+        patch.setattr(chunk_reader, "_SMALL", 0)
         yield store
 
 
@@ -138,7 +138,7 @@ def _array(origin: Origin, place: ChunkPlace, name: str) -> None:
 
 def _any_schema(digest: str) -> Schema:
     """Return a schema for whatever digest a commit names."""
-    layout.schema_key(digest)
+    object_keys.schema_key(digest)
     return SPECS
 
 

@@ -11,11 +11,11 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.chunk import EncodedChunk, head_length
 from dasklake._format.segment import chunk_key_at
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._log.log import Log
+from dasklake._storage.store import ObjectStore
 
 _SUMS = b'{"head":"'
 
@@ -79,7 +79,7 @@ class Attacker:
 
     def commit(self, change: Callable[[dict[str, Any]], Any]) -> None:
         """Change the newest commit."""
-        key = layout.commit_key("main", self.version)
+        key = object_keys.commit_key("main", self.version)
         document = json.loads(self.store.get(key))
         del document["crc32c"]
         changed = change(document)
@@ -90,7 +90,7 @@ class Attacker:
 
         def change(document: dict[str, Any]) -> None:
             [ref] = document["segments"]
-            self.store.put(layout.segment_key(ref["name"]), data)
+            self.store.put(object_keys.segment_key(ref["name"]), data)
             ref |= {"size": len(data), "crc": google_crc32c.value(data), **about}
             document["totals"] |= {"samples": ref["samples"], "chunks": ref["rows"]}
 
@@ -100,7 +100,7 @@ class Attacker:
         """Change columns of the only segment."""
         log = Log(self.store)
         commit = log.require_head()
-        data = self.store.get(layout.segment_key(commit.segments[0].name))
+        data = self.store.get(object_keys.segment_key(commit.segments[0].name))
         batch = pa.ipc.open_file(data).get_batch(0)
         for name, column in columns.items():
             kind = batch.column(name).type

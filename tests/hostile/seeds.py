@@ -11,11 +11,11 @@ from pathlib import Path
 from dasklake._format.documents import Heartbeat, commit_bytes, heartbeat_bytes
 from dasklake._format.segment import failures_bytes, manifest_of, segment_bytes
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
-from dasklake._model.keys import CredsKey
-from dasklake._model.past import Past
+from dasklake._model.creds_key import CredsKey
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
-from dasklake._model.schema import Schema
+from dasklake._model.tensor_history import Past
 from dasklake._model.versions import Versions
+from dasklake._schema.schema import Schema
 from tests.compat.write import make_sample
 from tests.hostile.readers import SPECS
 from tests.support.samples import HEADER, encode

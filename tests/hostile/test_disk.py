@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dasklake._format import layout
+from dasklake._format import object_keys
+from dasklake._log.log import Log
 from dasklake._maintenance.reset import reset
 from dasklake._maintenance.verify import verify
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, LakeError
 from tests.support.lakes import SmallLake
 
@@ -159,5 +159,5 @@ def test_keys_out_of_the_root_are_refused(store: ObjectStore, outside: Path) -> 
     for home in ("main/../..", "main/a/b", "../main/x", "/main/x", "main/"):
         branch, _, run = home.partition("/")
         with pytest.raises(LakeError):
-            assert layout.valid_name("branch", branch) + layout.valid_name("run", run)
+            assert object_keys.valid_name("branch", branch) + object_keys.valid_name("run", run)
     assert (outside / "file").read_bytes() == b"theirs"

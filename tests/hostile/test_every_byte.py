@@ -21,13 +21,13 @@ import pytest
 import dasklake
 from dasklake import TensorSpec
 from dasklake._format import chunk, documents
+from dasklake._log import log
+from dasklake._log.log import Log
 from dasklake._maintenance import verify as verifying
 from dasklake._maintenance.verify import verify
-from dasklake._read import source
+from dasklake._read import chunk_reader
 from dasklake._read.plan import ReadPlan
-from dasklake._store import log
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, CorruptionWarning, LakeError, TransformError
 from tests.support.samples import same
 
@@ -93,7 +93,7 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     """Write a lake in memory with an object of every kind, small pages and small samples."""
     monkeypatch.setattr(documents, "_INLINE_SCHEMA", 200)
     monkeypatch.setattr(chunk, "PAGE", 256)
-    monkeypatch.setattr(source, "_SMALL", 0)
+    monkeypatch.setattr(chunk_reader, "_SMALL", 0)
     for module in (log, verifying):
         monkeypatch.setattr(module, "ThreadPoolExecutor", _Inline)
     url = "memory://every-byte"

@@ -22,9 +22,9 @@ from dask.delayed import delayed
 from distributed import Client, LocalCluster
 
 import dasklake
+from dasklake._api.write import WriteOptions
 from dasklake.exceptions import NotFoundError
 from dasklake.sources import coco
-from dasklake.write import WriteOptions
 from examples.shapes import ShapeSet, truth
 from tests.support.coco import check_shapes
 from tests.support.s3 import S3Bucket

@@ -12,7 +12,7 @@ import pytest
 
 import dasklake
 from dasklake import File, Link, Schema, TensorSpec
-from dasklake._model.htypes import HTYPES
+from dasklake._schema.htypes import HTYPES
 from dasklake.exceptions import InvalidInputError, TransformError
 from tests.support import media
 from tests.support.htypes import FITTING

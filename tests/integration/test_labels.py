@@ -15,9 +15,9 @@ import pytest
 from distributed import Client
 
 import dasklake
-from dasklake._store.branches import restore
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._log.log import Log
+from dasklake._log.refs import restore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import PlanMismatchError, SchemaError, TransformError
 from tests.support._labels import GIVEN, labels, sample, schema, write
 from tests.support.clusters import DEEP, ROOT, StartCluster

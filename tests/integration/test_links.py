@@ -18,7 +18,7 @@ import s3fs
 from PIL import Image
 
 import dasklake
-from dasklake._store import links as engine
+from dasklake._links import verify as engine
 from dasklake.exceptions import (
     InvalidInputError,
     LinkError,

@@ -89,7 +89,7 @@ def test_cut_short(tmp_path: Path) -> None:
 
 def test_partitions_that_fail_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a whole partition of a retry fails, all of its items are taken up by the next."""
-    monkeypatch.setattr("dasklake._lake.retries._PARTITIONS", 2)
+    monkeypatch.setattr("dasklake._api.retry_failures._PARTITIONS", 2)
     lake = write(str(tmp_path / "lake"), TEXTS)
     real: Any = db.from_sequence
 
@@ -103,7 +103,7 @@ def test_partitions_that_fail_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     with dask.config.set(scheduler="sync"):
         with monkeypatch.context() as patch:
-            patch.setattr("dasklake._lake.retries.db.from_sequence", broken)
+            patch.setattr("dasklake._api.retry_failures.db.from_sequence", broken)
             first = lake.retry_failures(mended)
         assert first is not None
         assert (first.samples, first.failures) == (2, 1)

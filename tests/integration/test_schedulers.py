@@ -15,7 +15,7 @@ from dask.delayed import delayed
 from distributed import Client, LocalCluster
 
 import dasklake
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import NestedRunError, StoreError
 from tests.support._work import PATIENCE, SCHEMA, content, note, sample
 from tests.support.clusters import Cluster, Front, Stage, check_content, wait_until

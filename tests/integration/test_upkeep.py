@@ -16,7 +16,7 @@ import pytest
 import dasklake
 from dasklake import exceptions
 from dasklake._model.commit import Kind
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import InvalidInputError, VersionExpiredError
 from tests.support.lakes import SmallLake
 from tests.support.s3 import S3Server

@@ -32,15 +32,15 @@ class Mutant(NamedTuple):
 
 
 _H = "tests/property/test_counterexamples.py::"
-_LOG = "_store/log.py"
-_ENTRIES = "_store/entries.py"
-_RUNS = "_store/runs.py"
-_BRANCHES = "_store/branches.py"
-_TABLES = "_store/tables.py"
+_LOG = "_log/log.py"
+_ENTRIES = "_log/transactions.py"
+_RUNS = "_log/run_writer.py"
+_BRANCHES = "_log/refs.py"
+_TABLES = "_log/segments.py"
 _RESET = "_maintenance/reset.py"
 _VACUUM = "_maintenance/vacuum.py"
-_START = "_write/start.py"
-_ADOPT = "_write/adopt.py"
+_START = "_run/start.py"
+_ADOPT = "_run/recovery.py"
 
 _FENCE_LAST = """        entry = expire(logs[MAIN], before.heads[MAIN], keep)
         given_up = entry.entry["expired"]
@@ -54,7 +54,7 @@ _KEEP_MERGED = """    kept, merged, level = _merge(base.segments)
         return (*kept, found), []
 """
 
-_NAMED = """    return (*kept, ref), [(layout.segment_key(commit_id), data)]
+_NAMED = """    return (*kept, ref), [(object_keys.segment_key(commit_id), data)]
 
 
 def add_failures"""
@@ -91,7 +91,7 @@ MUTANTS = (
     ),
     Mutant(
         "H3",
-        "_maintenance/history.py",
+        "_maintenance/reachability.py",
         (
             (
                 "for commit in self.commits(branch, (without or {}).get(branch, ())):",
@@ -213,7 +213,7 @@ MUTANTS = (
     ),
     Mutant(
         "H23",
-        "_format/layout.py",
+        "_format/object_keys.py",
         (('return f"_lake/probe/{new_id()}"', 'return "_lake/probe/once"'),),
         _H + "TestBegin::test_h23",
     ),
@@ -291,7 +291,12 @@ MUTANTS = (
     Mutant(
         "H10c",
         _RUNS,
-        (("layout.home_of(self.log.branch, self.run)", 'layout.home_of("main", self.run)'),),
+        (
+            (
+                "object_keys.home_of(self.log.branch, self.run)",
+                'object_keys.home_of("main", self.run)',
+            ),
+        ),
         _H + "TestVacuum::test_h10c",
     ),
     Mutant(
@@ -395,7 +400,7 @@ MUTANTS = (
         _LOG,
         (
             (
-                "build(known, since, layout.new_id())",
+                "build(known, since, object_keys.new_id())",
                 'build(known, since, f"{known.version + 1 if known else 0:016x}")',
             ),
         ),
@@ -406,8 +411,8 @@ MUTANTS = (
         _LOG,
         (
             (
-                "build(known, since, layout.new_id())",
-                "build(known, since, vars(build).setdefault('id', layout.new_id()))",
+                "build(known, since, object_keys.new_id())",
+                "build(known, since, vars(build).setdefault('id', object_keys.new_id()))",
             ),
         ),
         _H + "TestDoubt::test_new_id_on_rebase",
@@ -429,8 +434,8 @@ MUTANTS = (
         _LOG,
         (
             (
-                "build(known, since, layout.new_id())",
-                "build(known, since, vars(build).setdefault('id', layout.new_id()))",
+                "build(known, since, object_keys.new_id())",
+                "build(known, since, vars(build).setdefault('id', object_keys.new_id()))",
             ),
             ("                raise error from None\n", "                return False\n"),
             (
@@ -448,7 +453,7 @@ MUTANTS = (
     ),
     Mutant(
         "receipt-twice",
-        "_write/checkpoint.py",
+        "_run/progress.py",
         (
             (
                 "        if receipt.partition not in self._open:\n            return False\n",

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 
 from dasklake._model.commit import Plan, RunState
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
-from dasklake._write.checkpoint import Batch, Every, MaxFailures, RunProgress, Stop, Tally
+from dasklake._run.progress import Batch, Every, MaxFailures, RunProgress, Stop, Tally
 from tests.support.lakes import failure
 
 PARTITIONS = 8

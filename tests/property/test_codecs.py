@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dasklake import Schema, TensorSpec
+from dasklake._codecs.registry import codec_for
 from dasklake._format.columns import rows_of
+from dasklake._read.chunk_reader import OpenChunk
 from dasklake._read.plan import ChunkPlace
-from dasklake._read.rows import RowReader
-from dasklake._read.source import OpenChunk
-from dasklake._store.objects import ObjectStore
-from dasklake.codecs.base import codec_for
+from dasklake._read.row_reader import RowReader
+from dasklake._storage.store import ObjectStore
 from tests.support.samples import encode, opened, same
 
 DTYPES = ["bool", "uint8", "int64", "float16", "float32", "complex64", "datetime64[us]"]

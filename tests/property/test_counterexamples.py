@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
+from dasklake._log.log import Log
+from dasklake._log.refs import create_branch, restore
+from dasklake._log.run_writer import RunWriter
+from dasklake._log.transactions import begin, resume
 from dasklake._model.commit import RunState
 from dasklake._model.receipt import Receipt
-from dasklake._store.branches import create_branch, restore
-from dasklake._store.entries import begin, resume
-from dasklake._store.log import Log
-from dasklake._store.runs import RunWriter
-from dasklake._write.checkpoint import Every, MaxFailures, RunProgress
+from dasklake._run.progress import Every, MaxFailures, RunProgress
 from dasklake.exceptions import (
     ConflictError,
     LakeExistsError,

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dasklake._model.commit import Plan, RunState
-from dasklake._model.labels import first_places, with_names
+from dasklake._model.discovered_names import first_places, with_names
 from dasklake._model.receipt import Receipt
-from dasklake._model.schema import Schema, TensorSpec
+from dasklake._schema.schema import Schema, TensorSpec
 
 NAMES = st.lists(st.sampled_from("abcdefgh"), max_size=6, unique=True)
 PARTITIONS = st.lists(NAMES, min_size=1, max_size=6)

@@ -25,9 +25,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._read.reader import reader_of
-from dasklake._store.log import Log
 from dasklake.exceptions import NotFoundError, VersionExpiredError
 from dasklake.testing.faults import CRASHES, LOSSES, Fault, FaultStore
 from tests.support.simulation import Simulation, one_thread_each

@@ -20,13 +20,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.segment import join
+from dasklake._log.log import Log
+from dasklake._log.run_writer import RunWriter
+from dasklake._log.transactions import abort, begin, create_lake, resume
 from dasklake._model.commit import Commit, Kind, Plan
 from dasklake._model.receipt import ChunkRef, Receipt
-from dasklake._store.entries import abort, begin, create_lake, resume
-from dasklake._store.log import Log
-from dasklake._store.runs import RunWriter
 from dasklake.exceptions import ConflictError, StoreError
 from dasklake.testing.faults import LOSSES
 from tests.support.flaky import Decide, Fault, FlakyStore, Step, Turns, every_schedule, quick_log
@@ -77,7 +77,7 @@ class World:
         receipts, failures = [], []
         for partition in partitions:
             chunk = ChunkRef(0, 3, 100, 50, 1)
-            name = layout.new_id()
+            name = object_keys.new_id()
             inputs = 3 + partition % 2
             receipts.append(Receipt(writer.run, writer.epoch, partition, name, (chunk,), inputs))
             failures += [failure(writer.run, partition, 0)] * (partition % 2)
@@ -177,11 +177,11 @@ class World:
                 assert self.store.get(key) == data
             if operation != "delete":
                 place.setdefault(key, number)
-        keys = [layout.commit_key("main", commit.version) for commit in commits]
+        keys = [object_keys.commit_key("main", commit.version) for commit in commits]
         for before, commit in pairwise(commits):
             for key_of, new in (
-                (layout.segment_key, {*commit.segments} - {*before.segments}),
-                (layout.failures_key, {*commit.failures} - {*before.failures}),
+                (object_keys.segment_key, {*commit.segments} - {*before.segments}),
+                (object_keys.failures_key, {*commit.failures} - {*before.failures}),
             ):
                 for ref in new:
                     assert ref.name == commit.id

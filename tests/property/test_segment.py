@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.segment import (
     chunk_key_at,
     failures_bytes,
@@ -21,10 +21,10 @@ from dasklake._format.segment import (
     segment_bytes,
     table_ref,
 )
+from dasklake._log.segments import _merge
 from dasklake._model.commit import SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
-from dasklake._store.tables import _merge
 from dasklake.exceptions import CorruptionError
 
 large = st.integers(0, 2**63 - 1)
@@ -60,7 +60,7 @@ def runs(draw: st.DrawFn) -> list[tuple[str, int, list[Receipt]]]:
     found = draw(st.lists(names, unique=True, max_size=4))
     orders = draw(st.permutations(range(len(found))))
     return [
-        (layout.home_of("main", run), order, draw(receipts(run)))
+        (object_keys.home_of("main", run), order, draw(receipts(run)))
         for run, order in zip(found, orders, strict=True)
     ]
 
@@ -109,7 +109,7 @@ def test_segments_come_back_in_row_order(
     assert [(r[1], r[2], r[5], r[0], r[3], r[4], *r[6:]) for r in rows(whole)] == expected
     assert rows(join([whole])) == rows(whole)
     keys = [chunk_key_at(whole, i) for i in range(len(whole))]
-    assert [layout.parse_chunk_key(key) for key in keys] == [
+    assert [object_keys.parse_chunk_key(key) for key in keys] == [
         (*home.split("/"), partition, epoch, f"{attempt:016x}", chunk)
         for _, partition, chunk, home, epoch, attempt, *_ in expected
     ]

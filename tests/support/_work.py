@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dasklake import TensorSpec
-from dasklake._model.schema import Schema
+from dasklake._schema.schema import Schema
 
 SCHEMA = Schema(
     {

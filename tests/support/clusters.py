@@ -20,10 +20,10 @@ import pytest
 from distributed import Client
 
 import dasklake
-from dasklake._format import layout
+from dasklake._format import object_keys
+from dasklake._log.log import Log
 from dasklake._model.commit import Commit
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import LakeNotFoundError
 from tests.support._work import PATIENCE
 from tests.support._work import content as content_of
@@ -183,16 +183,16 @@ def residue(url: str, options: dict[str, Any] | None = None) -> set[str]:
     log = Log(store)
     named: set[str] = set()
     for commit in log.walk(0):
-        named.add(layout.commit_key("main", commit.version))
-        named |= {layout.segment_key(ref.name) for ref in commit.segments}
-        named |= {layout.failures_key(ref.name) for ref in commit.failures}
+        named.add(object_keys.commit_key("main", commit.version))
+        named |= {object_keys.segment_key(ref.name) for ref in commit.segments}
+        named |= {object_keys.failures_key(ref.name) for ref in commit.failures}
         found = log.manifest(commit)
         places = zip(
             found.run, found.partition, found.epoch, found.attempt, found.chunk, strict=True
         )
         for run, partition, epoch, attempt, chunk in places:
             place = (found.home[run], int(partition), int(epoch), f"{int(attempt):016x}")
-            named.add(layout.chunk_key(*place, int(chunk)))
+            named.add(object_keys.chunk_key(*place, int(chunk)))
     lies = {key for key, _ in store.walk("", temporary=True)}
     return {key for key in lies - named if not key.startswith("_lake/runs/")}
 

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._log.log import Log
+from dasklake._storage.store import ObjectStore
 from dasklake.testing.faults import Crash, Fault, FaultStore, Step
 
 __all__ = ["Decide", "Fault", "FlakyStore", "Step", "Turns", "every_schedule", "quick_log"]

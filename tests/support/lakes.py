@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHeader, write_chunk
 from dasklake._format.columns import ColumnBuilder
 from dasklake._format.segment import failures_bytes
+from dasklake._log.log import MAIN, Log
+from dasklake._log.run_writer import RunWriter
+from dasklake._log.transactions import begin, create_lake, resume
 from dasklake._model.commit import Commit, Plan
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
-from dasklake._model.schema import Schema, TensorSpec
-from dasklake._store.entries import begin, create_lake, resume
-from dasklake._store.log import MAIN, Log
-from dasklake._store.objects import ObjectStore
-from dasklake._store.runs import RunWriter
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._storage.store import ObjectStore
 
 SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})
 
@@ -71,10 +71,10 @@ class SmallLake:
         failures: int = 0,
     ) -> Receipt:
         """Write the chunks of one attempt at a partition, each a list of values."""
-        attempt = layout.new_id()
+        attempt = object_keys.new_id()
         place = (writer.home, partition, writer.epoch, attempt)
         failed = [failure(writer.run, partition, n) for n in range(failures)]
-        key = layout.partition_failures_key(*place) if failed else None
+        key = object_keys.partition_failures_key(*place) if failed else None
         if key:
             self.store.put(key, failures_bytes(failed))
         refs = []
@@ -96,7 +96,7 @@ class SmallLake:
                 failed=failures if last else 0,
             )
             chunk = write_chunk(builder.finish(), header)
-            self.store.put(layout.chunk_key(*place, number), chunk.data)
+            self.store.put(object_keys.chunk_key(*place, number), chunk.data)
             refs.append(ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc))
         rows = sum(ref.rows for ref in refs)
         return Receipt(
@@ -112,9 +112,9 @@ class SmallLake:
 
     def keys(self, receipt: Receipt) -> set[str]:
         """Return the keys of all objects of an attempt."""
-        home = layout.home_of(self.log.branch, receipt.run)
+        home = object_keys.home_of(self.log.branch, receipt.run)
         place = (home, receipt.partition, receipt.epoch, receipt.attempt)
-        found = {layout.chunk_key(*place, chunk.chunk) for chunk in receipt.chunks}
+        found = {object_keys.chunk_key(*place, chunk.chunk) for chunk in receipt.chunks}
         return found | ({receipt.failures_key} if receipt.failures_key else set())
 
     def objects(self) -> set[str]:

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dasklake._format import layout
+from dasklake._codecs.registry import codec_for
+from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, EncodedChunk, write_chunk
 from dasklake._format.columns import ColumnBuilder
+from dasklake._log.log import Log
+from dasklake._log.run_writer import RunWriter
+from dasklake._log.transactions import begin, create_lake
 from dasklake._model.commit import Plan
 from dasklake._model.receipt import ChunkRef, Receipt
-from dasklake._model.schema import Schema
-from dasklake._store.entries import begin, create_lake
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
-from dasklake._store.runs import RunWriter
-from dasklake.codecs.base import codec_for
+from dasklake._schema.schema import Schema
+from dasklake._storage.store import ObjectStore
 
 Sample = Mapping[str, Any]
 
@@ -68,13 +68,13 @@ class Writing:
 
     def commit(self, partition: int, chunks: Sequence[Sequence[Sample]]) -> Receipt:
         """Write and commit a partition."""
-        attempt = layout.new_id()
+        attempt = object_keys.new_id()
         refs = []
         for number, samples in enumerate(chunks):
             last = number == len(chunks) - 1
             header = ChunkHeader("main", "run", 1, partition, attempt, number, last=last)
             chunk = encode(self.schema, samples, header)
-            key = layout.chunk_key(self.writer.home, partition, 1, attempt, number)
+            key = object_keys.chunk_key(self.writer.home, partition, 1, attempt, number)
             self.store.put(key, chunk.data)
             refs.append(ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc))
         receipt = Receipt("run", 1, partition, attempt, tuple(refs), sum(r.rows for r in refs))
@@ -84,7 +84,9 @@ class Writing:
     def keys(self, receipt: Receipt) -> list[str]:
         """Return the keys of a partition's chunks."""
         return [
-            layout.chunk_key(self.writer.home, receipt.partition, 1, receipt.attempt, ref.chunk)
+            object_keys.chunk_key(
+                self.writer.home, receipt.partition, 1, receipt.attempt, ref.chunk
+            )
             for ref in receipt.chunks
         ]
 

@@ -17,22 +17,22 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pytest
 
-from dasklake._format import layout
+from dasklake._format import object_keys
+from dasklake._log.log import Log
+from dasklake._log.refs import create_branch, delete_branch, restore, tag
+from dasklake._log.run_writer import RunWriter
+from dasklake._log.transactions import create_lake
 from dasklake._maintenance import compact as compact_module
 from dasklake._maintenance.compact import compact
 from dasklake._maintenance.reset import reset
 from dasklake._maintenance.vacuum import vacuum
 from dasklake._model.commit import Commit, Kind
 from dasklake._model.receipt import Receipt
-from dasklake._model.schema import Schema, TensorSpec
 from dasklake._read.reader import reader_of
-from dasklake._store.branches import create_branch, delete_branch, restore, tag
-from dasklake._store.entries import create_lake
-from dasklake._store.log import Log
-from dasklake._store.runs import RunWriter
-from dasklake._write.chunks import ChunkWriter, Place
-from dasklake._write.coordinator import failures_of
-from dasklake._write.start import Request, Start, start_run
+from dasklake._run.coordinator import failures_of
+from dasklake._run.start import Request, Start, start_run
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._write.chunk_writer import ChunkWriter, Place
 from dasklake.exceptions import ConflictError, LakeError, VersionExpiredError
 from dasklake.testing.faults import Crash, Fault, FaultStore
 from dasklake.testing.invariants import (
@@ -296,7 +296,7 @@ class Simulation:
 
     def look(self) -> History:
         """Check everything that has to hold at every moment."""
-        if not self.root.exists(layout.commit_key("main", 0)):
+        if not self.root.exists(object_keys.commit_key("main", 0)):
             return History(self.root, {}, {}, {})
         self.seen = check_history(self.root, self.seen)
         check_acknowledged(self.seen, self.told)

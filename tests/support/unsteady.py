@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from dasklake._format import layout
+from dasklake._format import object_keys
+from dasklake._log.log import Draft, Log
+from dasklake._log.transactions import next_commit
 from dasklake._model.commit import Commit, Kind, Plan
-from dasklake._store.entries import next_commit
-from dasklake._store.log import Draft, Log
-from dasklake._write.checkpoint import Every, MaxFailures
-from dasklake._write.coordinator import Assignment, Coordinator, Status
+from dasklake._run.coordinator import Assignment, Coordinator, Status
+from dasklake._run.progress import Every, MaxFailures
 from dasklake._write.partition import Outcome
 from tests.support.flaky import FlakyStore
 from tests.support.lakes import SCHEMA, SmallLake, failure
@@ -60,7 +60,7 @@ def committed(lake: SmallLake, run: str = "run") -> list[int]:
     manifest = Log(lake.store).manifest(lake.head)
     homes = [manifest.home[number] for number in manifest.run]
     found = zip(homes, manifest.partition.tolist(), strict=True)
-    return [partition for home, partition in found if home == layout.home_of("main", run)]
+    return [partition for home, partition in found if home == object_keys.home_of("main", run)]
 
 
 #: Longer than anything here takes; who waits that long has found a mistake.

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as npst
 from pycocotools import mask as reference
 
 from dasklake import masks
-from dasklake._model.rle import from_pixels, to_pixels
-from dasklake._model.schema import TensorSpec
-from dasklake._model.values import Blob
-from dasklake.codecs.base import codec_for
+from dasklake._codecs.registry import codec_for
+from dasklake._schema.run_lengths import from_pixels, to_pixels
+from dasklake._schema.schema import TensorSpec
+from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 
 #: bool, of height, width and number.

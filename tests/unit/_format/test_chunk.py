@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from dasklake import Schema, TensorSpec
+from dasklake._codecs.registry import codec_for
 from dasklake._format.chunk import ChunkHead, head_length, write_chunk
 from dasklake._format.columns import rows_of
 from dasklake._model.receipt import Failure
-from dasklake.codecs.base import codec_for
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 from tests.support.samples import HEADER, encode, opened, same
 

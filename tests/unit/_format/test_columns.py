@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from dasklake import TensorSpec
+from dasklake._codecs.registry import codec_for
 from dasklake._format.columns import ColumnBuilder, fixed_numbers, rows_of
-from dasklake._model.values import Blob
-from dasklake.codecs.base import codec_for
+from dasklake._schema.values import Blob
 from tests.support.samples import same
 
 BLOB = TensorSpec(dtype="uint8", shape=(None,))

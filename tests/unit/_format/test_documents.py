@@ -22,8 +22,8 @@ from dasklake._format.documents import (
     schema_object,
 )
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
-from dasklake._model.schema import Schema, TensorSpec
 from dasklake._model.versions import Versions
+from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
 SMALL = Schema({"x": TensorSpec(dtype="int64", shape=())})

@@ -10,17 +10,17 @@ import pytest
 
 from dasklake._format.chunk import ChunkHead
 from dasklake._format.segment import chunk_key_at, join
+from dasklake._log.log import Draft, Log
+from dasklake._log.refs import create_branch, restore
+from dasklake._log.transactions import next_commit
 from dasklake._maintenance import compact as compacting
 from dasklake._maintenance.compact import CompactReport, compact
 from dasklake._maintenance.reset import reset
 from dasklake._maintenance.vacuum import vacuum
 from dasklake._maintenance.verify import verify
 from dasklake._model.commit import Commit, Kind
-from dasklake._model.past import Past
-from dasklake._store.branches import create_branch, restore
-from dasklake._store.entries import next_commit
-from dasklake._store.log import Draft, Log
-from dasklake._store.objects import ObjectStore
+from dasklake._model.tensor_history import Past
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     ConflictError,
     CorruptionError,
@@ -267,7 +267,7 @@ class TestBesideOthers:
             refused.append(told)
             reset(flaky_lake.store, Log(flaky_lake.store), force=True)
 
-        monkeypatch.setattr("dasklake._store.heartbeat.BEAT", 0.02)
+        monkeypatch.setattr("dasklake._log.heartbeat.BEAT", 0.02)
         busy(meddle)
         with pytest.raises(RunAbortedError, match="reset"):
             run_compact(flaky_lake)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._log import heartbeat
+from dasklake._log.log import Log
 from dasklake._maintenance.reset import ResetReport, reset
 from dasklake._model.commit import Kind
-from dasklake._store import heartbeat
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
     LakeNotFoundError,
@@ -83,7 +83,7 @@ def test_leftovers_go_and_nothing_else(lake: SmallLake) -> None:
     assert (planned.dry_run, report.dry_run) == (True, False)
     abort = lake.head
     assert abort.kind is Kind.ABORT
-    commit = layout.commit_key("main", abort.version)
+    commit = object_keys.commit_key("main", abort.version)
     assert lake.objects() == before - leftovers | {commit}
     assert lake.keys(committed) | lake.keys(speculative) <= lake.objects()
 
@@ -220,7 +220,7 @@ def test_damaged_lake_is_left_alone(small_lake: SmallLake) -> None:
     writer = small_lake.begin("run", 2)
     commit = writer.commit([small_lake.write(writer, 0)], [])
     lost = small_lake.write(writer, 1)
-    small_lake.store.delete([layout.segment_key(commit.segments[0].name)])
+    small_lake.store.delete([object_keys.segment_key(commit.segments[0].name)])
     with pytest.raises(CorruptionError, match="missing"):
         run_reset(small_lake)
     assert small_lake.keys(lost) <= small_lake.objects()
@@ -229,7 +229,7 @@ def test_damaged_lake_is_left_alone(small_lake: SmallLake) -> None:
 def beat(lake: SmallLake, counter: int, epoch: int = 1) -> None:
     """Write a heartbeat."""
     found = Heartbeat(epoch, "coordinator", counter)
-    lake.store.put(layout.heartbeat_key("main", "run"), heartbeat_bytes(found))
+    lake.store.put(object_keys.heartbeat_key("main", "run"), heartbeat_bytes(found))
 
 
 def test_living_run_is_refused(small_lake: SmallLake) -> None:

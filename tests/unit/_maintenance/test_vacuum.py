@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._log import transactions
+from dasklake._log.log import Log
+from dasklake._log.refs import create_branch, delete_branch, restore, tag
+from dasklake._log.run_writer import RunWriter
 from dasklake._maintenance import vacuum as vacuuming
 from dasklake._maintenance.reset import reset
 from dasklake._maintenance.vacuum import VacuumReport, vacuum
 from dasklake._maintenance.verify import verify
 from dasklake._model.commit import Kind
-from dasklake._store import entries
-from dasklake._store.branches import create_branch, delete_branch, restore, tag
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
-from dasklake._store.runs import RunWriter
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,
@@ -79,7 +79,7 @@ def test_what_only_old_versions_named_goes(lake: SmallLake) -> None:
     lake.store.put("_lake/probe/0123", b"of a prober")
     before = lake.objects()
     segments = {key for key in before if key.startswith("_lake/segments/")}
-    needed = {layout.segment_key(ref.name) for ref in lake.head.segments}
+    needed = {object_keys.segment_key(ref.name) for ref in lake.head.segments}
 
     planned = run_vacuum(lake, dry_run=True)
     assert lake.objects() == before
@@ -90,7 +90,7 @@ def test_what_only_old_versions_named_goes(lake: SmallLake) -> None:
     assert planned.bytes == report.bytes > 0
     assert planned.expired == report.expired
     assert {old, new} & set(report.expired["main"]) == {old, new}
-    commit = layout.commit_key("main", lake.head.version)
+    commit = object_keys.commit_key("main", lake.head.version)
     assert lake.objects() == before - gone | {commit}
     assert kept | waiting <= lake.objects()
     with pytest.raises(VersionExpiredError):
@@ -129,7 +129,7 @@ def test_kept_versions_stay_whole(small_lake: SmallLake) -> None:
 def test_young_versions_are_kept(small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version is as old as the one that followed it: until then it was the newest."""
     times = iter(datetime(2026, 1, day, tzinfo=UTC) for day in range(2, 30))
-    monkeypatch.setattr(entries, "now", lambda: next(times))
+    monkeypatch.setattr(transactions, "now", lambda: next(times))
     monkeypatch.setattr(vacuuming, "current_time", lambda: datetime(2026, 1, 10, tzinfo=UTC))
     old, first = write(small_lake, "one")  # committed on the 3rd, the newest until the 4th
     newer, second = write(small_lake, "two", overwrite=True)  # on the 5th, until the 6th
@@ -176,7 +176,12 @@ def test_half_written_files(small_lake: SmallLake) -> None:
     open_run = small_lake.begin("open", 1)
     (waiting,) = small_lake.keys(small_lake.write(open_run, 0))
     halves = []
-    for key in [*keys, layout.segment_key("ab" * 8), waiting, layout.commit_key("main", 99)]:
+    for key in [
+        *keys,
+        object_keys.segment_key("ab" * 8),
+        waiting,
+        object_keys.commit_key("main", 99),
+    ]:
         folder, _, name = key.rpartition("/")
         halves.append(f"{folder}/.{name[:-7]}9.arrow.0123456789abcdef.tmp")
         small_lake.store.put(halves[-1], b"ha")
@@ -188,7 +193,7 @@ def test_heartbeats_of_finished_runs(small_lake: SmallLake) -> None:
     """The last sign of life of a finished run goes; that of a run that can go on stays."""
     write(small_lake, "done")
     small_lake.begin("open", 1)
-    keys = [layout.heartbeat_key("main", run) for run in ("done", "open")]
+    keys = [object_keys.heartbeat_key("main", run) for run in ("done", "open")]
     for key in keys:
         small_lake.store.put(key, heartbeat_bytes(Heartbeat(1, "c", 1)))
     assert run_vacuum(small_lake).objects == (keys[0],)
@@ -301,7 +306,7 @@ class TestWriters:
 def test_damaged_lake_is_left_alone(small_lake: SmallLake) -> None:
     """Where a segment that is needed is gone nothing is given up and nothing deleted."""
     write(small_lake, "one")
-    small_lake.store.delete([layout.segment_key(small_lake.head.segments[0].name)])
+    small_lake.store.delete([object_keys.segment_key(small_lake.head.segments[0].name)])
     version = small_lake.head.version
     with pytest.raises(CorruptionError, match="missing"):
         run_vacuum(small_lake)
@@ -349,7 +354,7 @@ def test_unfinished_uploads(s3_server: S3Server) -> None:
     write(lake, "done")
 
     def upload(home: str, epoch: int) -> str:
-        key = layout.chunk_key(home, 0, epoch, "ab" * 8, 0)
+        key = object_keys.chunk_key(home, 0, epoch, "ab" * 8, 0)
         name = f"/{bucket.url.removeprefix('s3://')}/lake/{key}"
         s3_server.request("POST", f"{name}?uploads")
         return key

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dasklake._format import layout
+from dasklake._format import object_keys
+from dasklake._log.log import Log
 from dasklake._maintenance.verify import Damage, VerifyReport, verify
-from dasklake._store.log import Log
-from dasklake._store.objects import ObjectStore
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import LakeNotFoundError
 from tests.support.lakes import SmallLake, failure
 
@@ -123,7 +123,7 @@ def test_older_versions_are_read(lake: SmallLake) -> None:
 @pytest.mark.parametrize("gone", [True, False])
 def test_segments(lake: SmallLake, *, gone: bool) -> None:
     """A segment that is gone or changed is named, with how many samples it leads to."""
-    key = layout.segment_key(lake.head.segments[0].name)
+    key = object_keys.segment_key(lake.head.segments[0].name)
     if gone:
         path(lake, key).unlink()
     else:
@@ -136,7 +136,7 @@ def test_segments(lake: SmallLake, *, gone: bool) -> None:
 @pytest.mark.parametrize("gone", [True, False])
 def test_failures(lake: SmallLake, *, gone: bool) -> None:
     """A table of failures that is gone or changed is named."""
-    key = layout.failures_key(lake.head.failures[0].name)
+    key = object_keys.failures_key(lake.head.failures[0].name)
     if gone:
         path(lake, key).unlink()
     else:
@@ -149,7 +149,7 @@ def test_failures(lake: SmallLake, *, gone: bool) -> None:
 )
 def test_commits(lake: SmallLake, *, version: int, gone: bool) -> None:
     """A commit that is changed, or gone from the middle, is named; the others are still read."""
-    key = layout.commit_key("main", version)
+    key = object_keys.commit_key("main", version)
     if gone:
         path(lake, key).unlink()
     else:
@@ -165,11 +165,11 @@ def test_exchanged_commits(lake: SmallLake) -> None:
     other = SmallLake(ObjectStore(lake.store.url + "-other"))
     other.begin("run", 5)
     for version in (0, 1):
-        key = layout.commit_key("main", version)
+        key = object_keys.commit_key("main", version)
         path(lake, key).write_bytes(path(other, key).read_bytes())
     found = only(check(lake))
     assert (found.key, found.problem) == (
-        layout.commit_key("main", 2),
+        object_keys.commit_key("main", 2),
         "it was not built on version 1",
     )
 

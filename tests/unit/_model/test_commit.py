@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dasklake._model.commit import Commit, Kind, Plan, RunState, Totals
-from dasklake._model.schema import Schema, TensorSpec
+from dasklake._schema.schema import Schema, TensorSpec
 
 DATA_KINDS = {Kind.INIT, Kind.SCHEMA, Kind.DATA, Kind.OVERWRITE, Kind.RESTORE}
 

@@ -7,10 +7,10 @@ import pickle
 from dask.base import tokenize
 
 from dasklake import Schema, TensorSpec
+from dasklake._log.log import Log
 from dasklake._read import partition
 from dasklake._read.partition import Origin, read_frame, read_rows
 from dasklake._read.plan import ReadPlan
-from dasklake._store.log import Log
 from tests.support.samples import Make
 
 SCHEMA = Schema({f"tensor {i}": TensorSpec(dtype="int64", shape=()) for i in range(300)})

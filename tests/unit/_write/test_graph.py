@@ -11,12 +11,12 @@ from dask.delayed import delayed
 from dask.local import get_sync
 
 import dasklake
-from dasklake._model.schema import Schema, TensorSpec
-from dasklake._store.objects import ObjectStore
-from dasklake._write.chunks import Place
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._storage.store import ObjectStore
+from dasklake._write.chunk_writer import Place
 from dasklake._write.graph import Delivery, WriteGraph, write_graph
+from dasklake._write.input import source_of
 from dasklake._write.partition import Job
-from dasklake._write.source import source_of
 from dasklake.exceptions import InvalidInputError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dasklake._store.objects import ObjectStore
-from dasklake._write import asking, partition
-from dasklake._write.chunks import Place
+from dasklake._storage.store import ObjectStore
+from dasklake._write import partition, retrying
+from dasklake._write.chunk_writer import Place
 from dasklake._write.partition import Job, Outcome, PartMaker, write_partition
 from dasklake.exceptions import (
     LakeNotSharedError,
@@ -140,7 +140,7 @@ def test_patience_has_an_end(
     flaky_lake: SmallLake, refuse: Callable[..., list[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while the attempt has failed: Dask tries the task again."""
-    monkeypatch.setattr(asking, "_PATIENCE", 0.0)
+    monkeypatch.setattr(retrying, "_PATIENCE", 0.0)
     refuse(StoreError("busy"))
     with pytest.raises(StoreError, match="busy"):
         Writing(flaky_lake).write(Delivered())

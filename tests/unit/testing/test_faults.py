@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dasklake._store.local import temporary_target
+from dasklake._storage.local_backend import temporary_target
 from dasklake.exceptions import CorruptionError, ObjectExistsError, StoreError
 from dasklake.testing.faults import CRASHES, LOSSES, Crash, Fault, FaultStore
 

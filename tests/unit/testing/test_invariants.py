@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from dasklake._format import layout
+from dasklake._format import object_keys
 from dasklake._format.documents import commit_bytes
-from dasklake._store.log import Log
+from dasklake._log.log import Log
 from dasklake.testing.faults import FaultStore
 from dasklake.testing.invariants import (
     check_acknowledged,
@@ -54,7 +54,7 @@ def spoil(store: FaultStore, prefix: str) -> None:
 def rewrite(store: FaultStore, version: int, **changes: object) -> None:
     """Write a commit again, with other fields."""
     commit = Log(store).read(version)
-    store.put(layout.commit_key("main", version), commit_bytes(replace(commit, **changes)))  # type: ignore[arg-type]
+    store.put(object_keys.commit_key("main", version), commit_bytes(replace(commit, **changes)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_changes_are_found(sim: Simulation) -> None:
     with pytest.raises(AssertionError, match="was changed"):
         check_unchanged(before, read_history(sim.root))
     before = read_history(sim.root)
-    sim.root.delete([layout.commit_key("main", 3)])
+    sim.root.delete([object_keys.commit_key("main", 3)])
     with pytest.raises(AssertionError, match="was deleted"):
         check_history(sim.root, before)
 
@@ -97,7 +97,7 @@ def test_lost_acknowledgements_are_found(sim: Simulation) -> None:
     rewrite(sim.root, 3, message="another")
     with pytest.raises(AssertionError, match="another content"):
         check_acknowledged(read_history(sim.root), sim.told)
-    sim.root.delete([layout.commit_key("main", 3)])
+    sim.root.delete([object_keys.commit_key("main", 3)])
     with pytest.raises(AssertionError, match="not there"):
         check_acknowledged(read_history(sim.root), sim.told)
 

@@ -1,0 +1,44 @@
+"""``import dasklake`` gives Dask's collections a ``to_lake`` method.
+
+The function is the interface; the method is a convenience. An attribute that somebody else has put
+there is left alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from dask.array import Array
+from dask.bag import Bag
+from dask.dataframe import DataFrame
+from dask.dataframe.extensions import register_dataframe_accessor
+
+from dasklake._api.write import to_lake
+
+__all__ = ["bind_methods"]
+
+
+def bind_methods() -> None:
+    """Bind ``to_lake`` on Bag, Array and DataFrame, once."""
+    for cls in (Bag, Array):
+        if not hasattr(cls, "to_lake"):
+            cls.to_lake = _method  # type: ignore[union-attr] # the classes do not declare it
+    if not hasattr(DataFrame, "to_lake"):
+        register_dataframe_accessor("to_lake")(_Accessor)
+
+
+@functools.wraps(to_lake)
+def _method(self: Any, *args: Any, **kwargs: Any) -> Any:
+    return to_lake(self, *args, **kwargs)
+
+
+class _Accessor:
+    """``ddf.to_lake(url, ...)``, through Dask's registration of accessors."""
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+
+    @functools.wraps(to_lake)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return to_lake(self._frame, *args, **kwargs)

@@ -1,0 +1,141 @@
+"""One version of a lake, pinned: what it is, and how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Self
+
+import pandas as pd
+
+from dasklake._api.formatting import History
+from dasklake._log.log import Log
+from dasklake._model.commit import Commit
+from dasklake._model.receipt import Failure
+from dasklake._read.corruption import OnCorrupt
+from dasklake._read.reader import reader_of
+from dasklake._schema.schema import Schema
+from dasklake._storage.store import ObjectStore
+
+__all__ = ["Pinned"]
+
+
+class Pinned:
+    """One version of a lake.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    log : Log
+        Its log.
+    commit : Commit
+        The version.
+    on_corrupt : "raise" or "skip", default "raise"
+        Whether a damaged chunk is an error, or a warning and its samples are left out.
+    """
+
+    def __init__(
+        self, store: ObjectStore, log: Log, commit: Commit, on_corrupt: OnCorrupt = "raise"
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._on_corrupt: OnCorrupt = on_corrupt
+        self._pin(commit)
+
+    def _pin(self, commit: Commit) -> None:
+        self._commit = commit
+        self._reader = reader_of(self._log, commit, self._on_corrupt)
+
+    @property
+    def url(self) -> str:
+        """The root, without anything secret."""
+        return self._store.url
+
+    @property
+    def version(self) -> int:
+        """Number of the version that is seen."""
+        return self._commit.version
+
+    @property
+    def commit(self) -> Commit:
+        """The commit of the version that is seen."""
+        return self._commit
+
+    @property
+    def schema(self) -> Schema:
+        """The tensors."""
+        return self._commit.schema
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no run is unfinished: false while samples may still be inserted."""
+        return all(
+            run.finished or run.replaced or run.closed >= run.epoch or run.plan.compaction
+            for run in self._commit.runs.values()
+        )
+
+    def refresh(self) -> Self:
+        """Move on to the newest version.
+
+        Returns
+        -------
+        Lake
+            The same object.
+
+        Raises
+        ------
+        StoreError
+            The log cannot be read.
+        """
+        head = self._log.require_head()
+        if head.id != self._commit.id:
+            self._pin(head)
+        return self
+
+    def log(self, *, entries: bool = False) -> History:
+        """Return the commits up to this version, newest first.
+
+        Parameters
+        ----------
+        entries : bool, default False
+            Also those that change no samples: begun and closed runs, epochs, fences.
+
+        Returns
+        -------
+        History
+            A list of commits that prints like a log.
+
+        Raises
+        ------
+        CorruptionError
+            A commit is damaged.
+        """
+        commits = list(self._log.walk(0, self.version + 1))
+        return History(c for c in reversed(commits) if entries or c.kind.is_data)
+
+    def failures(self) -> pd.DataFrame:
+        """Return the samples and partitions that were skipped, in the input's order, and why.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each: run, partition, position, index, item, tensor, exception, message,
+            traceback, and as JSON the item itself where that is small and plain.
+
+        Raises
+        ------
+        CorruptionError
+            The table is damaged.
+        """
+        names = [field.name for field in fields(Failure)]
+        runs = self._commit.runs
+
+        def place(failure: Failure) -> tuple[int, int, int]:
+            # A partition that failed as a whole has no position.
+            order = runs[failure.run].order if failure.run in runs else -1
+            return order, failure.partition, failure.position or 0
+
+        found = [asdict(each) for each in sorted(self._log.failures(self._commit), key=place)]
+        frame = pd.DataFrame(found, columns=pd.Index(names))
+        whole = {"partition": "int64", "position": "Int64", "index": "Int64"}
+        return frame.astype({name: whole.get(name, "string") for name in names})

@@ -1,0 +1,1 @@
+"""Codecs: one value of a tensor to bytes, and back."""

@@ -1,0 +1,1 @@
+"""Links to files elsewhere: resolving and verifying them."""

@@ -1,0 +1,107 @@
+"""The names of credentials keys that links may use, as commits; their values are never stored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from dasklake import creds
+from dasklake._log.log import Draft, Log
+from dasklake._log.transactions import next_commit, published, refuse_closed
+from dasklake._model.commit import Commit, Kind
+from dasklake._model.creds_key import CredsKey
+from dasklake.exceptions import InvalidInputError, VersionNotFoundError
+
+__all__ = ["add_key", "check_keys", "update_key"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+_Keys = Mapping[str, CredsKey]
+
+
+def add_key(log: Log, head: Commit, name: str, *, managed: bool) -> Commit:
+    """Commit that links may use a key.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no name, or there is one of that name.
+    """
+
+    def change(keys: _Keys) -> _Keys:
+        _refuse_taken(keys, name)
+        return {**keys, name: CredsKey(managed=managed)}
+
+    return _publish(log, head, change, f"Add credentials key {name!r}")
+
+
+def update_key(
+    log: Log, head: Commit, name: str, new: str | None, *, managed: bool | None
+) -> Commit:
+    """Commit that a key has another name, or that its values come from elsewhere.
+
+    Raises
+    ------
+    VersionNotFoundError
+        There is no such key.
+    InvalidInputError
+        The new name is none, or is taken.
+    """
+
+    def change(keys: _Keys) -> _Keys:
+        if name not in keys:
+            known = ", ".join(map(repr, keys)) or "none"
+            raise VersionNotFoundError(f"There is no credentials key {name!r}; there is {known}.")
+        key = keys[name]
+        if managed is not None:
+            key = replace(key, managed=managed)
+        if new is None or new == name:
+            return {**keys, name: key}
+        _refuse_taken({other: each for other, each in keys.items() if other != name}, new)
+        former = tuple(each for each in (*key.former, name) if each != new)
+        changed = replace(key, former=former)
+        return {(new if o == name else o): (changed if o == name else k) for o, k in keys.items()}
+
+    message = f"Rename credentials key {name!r} to {new!r}" if new else f"Change key {name!r}"
+    return _publish(log, head, change, message)
+
+
+def check_keys(commit: Commit, *, managed: bool) -> None:
+    """Look whether this process knows the values of a lake's keys.
+
+    Parameters
+    ----------
+    commit : Commit
+        A version of the lake.
+    managed : bool
+        Whether also those that every worker finds by itself.
+
+    Raises
+    ------
+    PermissionDeniedError
+        It does not.
+    """
+    for name, key in commit.creds.items():
+        if managed or not key.managed:
+            creds.current(name)
+
+
+def _refuse_taken(keys: _Keys, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(
+            f"{name!r} is no name of a credentials key. Use up to 128 letters, digits, '.', '_' "
+            "and '-'; never the credentials themselves."
+        )
+    if name in keys or any(name in key.former for key in keys.values()):
+        raise InvalidInputError(f"There is a credentials key {name!r}, or was. Use another name.")
+
+
+def _publish(log: Log, head: Commit, change: Callable[[_Keys], _Keys], message: str) -> Commit:
+    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
+        known = known or head
+        refuse_closed(known, since)
+        keys = change(known.creds)
+        return Draft(next_commit(known, commit_id, Kind.CREDS, message, creds=keys))
+
+    return published(log, head, build)

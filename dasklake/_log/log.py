@@ -1,0 +1,402 @@
+"""The log of a branch: find its head, walk it, publish the next commit.
+
+Publishing never trusts the answer of a create. After any error the version itself is read back:
+our id there is success, another's means a lost race, nothing means that the same bytes are sent
+again. A lost race rebuilds everything from the new head under a new random id.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
+
+from dasklake._format import object_keys
+from dasklake._format.documents import (
+    MOST_BYTES,
+    commit_bytes,
+    read_commit,
+    read_schema,
+    schema_object,
+)
+from dasklake._format.segment import join, read_failures, read_segment
+from dasklake._model.commit import Commit, SegmentRef
+from dasklake._model.manifest import Manifest
+from dasklake._model.receipt import Failure
+from dasklake._schema.schema import Schema
+from dasklake._storage.retry import retried
+from dasklake._storage.store import ObjectStore
+from dasklake.exceptions import (
+    CorruptionError,
+    LakeNotFoundError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    StoreError,
+    UnsupportedFormatError,
+    UnsupportedStoreError,
+    VersionExpiredError,
+    VersionNotFoundError,
+)
+
+__all__ = ["MAIN", "Build", "Draft", "Log"]
+
+MAIN = "main"
+
+#: Segments fetched at the same time.
+_FETCHES = 16
+
+#: Bytes, as stored, of the commits, or large schemas, and of the segments that a log remembers.
+_COMMITS = 4 << 20
+_SEGMENTS = 64 << 20
+
+_BUCKET = re.compile(r"[0-9]{6,}")
+
+_T = TypeVar("_T")
+
+
+class Draft(NamedTuple):
+    """A commit that is ready to be created, and the objects it is the first to name."""
+
+    commit: Commit
+    objects: Sequence[tuple[str, bytes]] = ()
+
+
+#: Makes the next commit from the head, the commits that came in between, and a fresh id;
+#: None where nothing is left to commit.
+Build = Callable[[Commit | None, Sequence[Commit], str], Draft | None]
+
+
+class _Recent(Generic[_T]):
+    """What was used last, up to some number of bytes as stored."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._size = 0
+        self._kept: OrderedDict[object, tuple[_T, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: object) -> _T | None:
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+
+    def keep(self, key: object, value: _T, size: int) -> None:
+        with self._lock:
+            self._size += size - self._kept.pop(key, (value, 0))[1]
+            self._kept[key] = (value, size)
+            while self._size > self._most:
+                self._size -= self._kept.popitem(last=False)[1][1]
+
+
+class Log:
+    """The numbered commits of one branch.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    branch : str, default "main"
+        The branch.
+    patience : float, default 600
+        Seconds for which a create is sent again while the storage fails.
+    """
+
+    def __init__(self, store: ObjectStore, branch: str = MAIN, *, patience: float = 600.0) -> None:
+        self.store = store
+        self.branch = object_keys.valid_name("branch", branch)
+        self.patience = patience
+        #: Set to make a publish give up between two tries.
+        self.stop = threading.Event()
+        #: Why the storage is being asked again, while it is.
+        self.trouble: str | None = None
+        self._commits: _Recent[Commit] = _Recent(_COMMITS)
+        self._schemas: _Recent[Schema] = _Recent(_COMMITS)
+        self._segments: _Recent[Manifest] = _Recent(_SEGMENTS)
+
+    def head(self) -> Commit | None:
+        """Return the newest commit; None where the branch has no log.
+
+        Two listings of at most 1,000 names each, whatever the length of the log.
+        """
+        version = self.head_version()
+        return None if version is None else self.read(version)
+
+    def head_version(self) -> int | None:
+        """Return the number of the newest commit; None where the branch has no log."""
+        prefix = object_keys.log_prefix(self.branch)
+        buckets = [n for n in self.store.names(prefix) if _BUCKET.fullmatch(n)]
+        # A crash may leave a new directory empty: look into the one before.
+        for bucket in sorted(buckets, key=int, reverse=True):
+            names = self.store.names(f"{prefix}/{bucket}")
+            found = [v for v in map(object_keys.parse_commit_key, names) if v is not None]
+            # A commit in the wrong directory is a foreign name.
+            inside = [
+                v for v in found if object_keys.log_bucket(self.branch, v) == f"{prefix}/{bucket}"
+            ]
+            if inside:
+                return max(inside)
+        return None
+
+    def versions(self, newest: int) -> range:
+        """Return the numbers of all commits up to one.
+
+        Raises
+        ------
+        CorruptionError
+            There are far fewer: whoever went through them would not come to an end.
+        """
+        buckets = [
+            n for n in self.store.names(object_keys.log_prefix(self.branch)) if _BUCKET.fullmatch(n)
+        ]
+        if newest // object_keys.BUCKET >= len(buckets):
+            raise CorruptionError(
+                f"The log of branch {self.branch!r} ends with version {newest}, and most of those "
+                "before are missing. Restore them from a copy."
+            )
+        return range(newest + 1)
+
+    def require_head(self) -> Commit:
+        """Return the newest commit.
+
+        Raises
+        ------
+        LakeNotFoundError
+            There is no lake.
+        """
+        head = self.head()
+        if head is None:
+            raise LakeNotFoundError(
+                f"There is no lake under {self.store.url}. Write one with to_lake(), or check "
+                "the URL and the storage options."
+            )
+        return head
+
+    def read(self, version: int) -> Commit:
+        """Return one commit.
+
+        Raises
+        ------
+        VersionNotFoundError
+            The log has no such version.
+        """
+        commit = self._commits.get(version)
+        if commit is not None:
+            return commit
+        key = object_keys.commit_key(self.branch, version)
+        try:
+            data = self.store.get(key, MOST_BYTES)
+        except ObjectNotFoundError as error:
+            raise VersionNotFoundError(
+                f"{self.store.url} has no version {version}. `dasklake log` lists them."
+            ) from error
+        commit = read_commit(data, key, self._schema)
+        if (commit.version, commit.branch) != (version, self.branch):
+            raise CorruptionError(f"Commit {key} belongs elsewhere. Restore it from a copy.")
+        self._commits.keep(version, commit, len(data))
+        return commit
+
+    def walk(self, start: int, stop: int | None = None) -> Iterator[Commit]:
+        """Yield the commits from ``start`` on, to the newest or up to ``stop``, not included."""
+        version = start
+        while stop is None or version < stop:
+            try:
+                commit = self.read(version)
+            except VersionNotFoundError:
+                if stop is None:
+                    return
+                raise
+            yield commit
+            version += 1
+
+    def manifest(self, commit: Commit) -> Manifest:
+        """Return the chunk references of a commit, in row order.
+
+        Raises
+        ------
+        VersionExpiredError
+            A segment is gone because the version was expired.
+        CorruptionError
+            A segment is damaged, or gone from a version that was not expired.
+        """
+        with ThreadPoolExecutor(max_workers=_FETCHES) as pool:
+            try:
+                return join(list(pool.map(self.segment, commit.segments)))
+            except ObjectNotFoundError as error:
+                raise self.missing(commit.version, str(error)) from error
+
+    def failures(self, commit: Commit) -> list[Failure]:
+        """Return the failures of a commit, oldest first."""
+        found: list[Failure] = []
+        for ref in commit.failures:
+            key = object_keys.failures_key(ref.name)
+            try:
+                found += read_failures(self.store.get(key, ref.size), ref, key)
+            except ObjectNotFoundError as error:
+                raise self.missing(commit.version, key) from error
+        return found
+
+    def missing(self, version: int, key: str) -> VersionExpiredError | CorruptionError:
+        """Say why an object that a version names is not there: expired, or lost."""
+        main = self if self.branch == MAIN else Log(self.store)
+        head = main.head()
+        expired = head.expired.get(self.branch, ()) if head else ()
+        if version in expired:
+            return VersionExpiredError(
+                f"Version {version} of {self.store.url} was expired. Call refresh(), or open the "
+                "newest version."
+            )
+        return CorruptionError(
+            f"An object of version {version} is missing ({key}). Restore it from a copy."
+        )
+
+    def publish(self, known: Commit | None, build: Build) -> Commit | None:
+        """Create the next commit of the branch.
+
+        Parameters
+        ----------
+        known : Commit or None
+            The newest commit the caller knows; None for an empty log.
+        build : callable
+            Makes the commit, again for each new head.
+
+        Returns
+        -------
+        Commit or None
+            Ours; or the head, where ``build`` found nothing left to commit.
+
+        Raises
+        ------
+        StoreError
+            The storage failed for longer than ``patience``, or refuses to be written.
+        VersionExpiredError
+            What the commit builds on was expired, and nothing newer is there.
+        CorruptionError
+            An object that the commit builds on is lost.
+        UnsupportedFormatError
+            The newest commit needs a newer writer.
+        """
+        since: list[Commit] = []
+        while True:
+            if known is not None and known.unknown:
+                raise UnsupportedFormatError(
+                    f"Version {known.version} of {self.store.url} may be read but not written by "
+                    f"this release: writing needs {', '.join(known.unknown)}. Upgrade dasklake."
+                )
+            try:
+                draft = self._draft(build, known, since)
+            except ObjectNotFoundError as error:
+                # A merge met a segment that is gone: a race lost to a vacuum, if there is news.
+                news = self._news(known)
+                if not news:
+                    raise self.missing(known.version if known else 0, str(error)) from error
+            else:
+                if draft is None:
+                    return known
+                if self._create(draft):
+                    return draft.commit
+                news = self._news(known)
+            # All of them, whatever number of races was lost: none may go unexamined.
+            since += news
+            known = since[-1]
+
+    def _draft(self, build: Build, known: Commit | None, since: Sequence[Commit]) -> Draft | None:
+        return self.retry(lambda: build(known, since, object_keys.new_id()), ObjectNotFoundError)
+
+    def _news(self, known: Commit | None) -> list[Commit]:
+        """Return every commit after one."""
+        return self.retry(lambda: list(self.walk(known.version + 1 if known else 0)))
+
+    def _create(self, draft: Draft) -> bool:
+        """Create a commit; whether the version is ours in the end."""
+        commit = draft.commit
+        for name, data in [*draft.objects, *self._new_schema(commit.schema)]:
+            self.retry(partial(self.store.put, name, data))
+        if commit.version and commit.version % object_keys.BUCKET == 0:
+            # The directory of v must outlive a power loss before v + 1 lies in the next one.
+            before = object_keys.commit_key(self.branch, commit.version - 1)
+            self.retry(lambda: self.store.sync(before))
+        key = object_keys.commit_key(self.branch, commit.version)
+        data = commit_bytes(commit)
+        ours = self.retry(lambda: self._create_once(key, data, commit))
+        if ours:
+            self._commits.keep(commit.version, commit, len(data))
+        return ours
+
+    def _new_schema(self, schema: Schema) -> list[tuple[str, bytes]]:
+        """Return the object of a schema that lies beside its commits and is not there yet."""
+        found = schema_object(schema)
+        if found is None:
+            return []
+        key = object_keys.schema_key(found[0])
+        return [] if self.retry(lambda: self.store.exists(key)) else [(key, found[1])]
+
+    def _create_once(self, key: str, data: bytes, commit: Commit) -> bool:
+        try:
+            self.store.create(key, data)
+        except StoreError as error:
+            # The answer may be wrong either way: only the version itself tells.
+            try:
+                found = self.store.get(key, MOST_BYTES)
+            except ObjectNotFoundError:
+                if isinstance(error, ObjectExistsError):
+                    raise StoreError(
+                        f"{key} was said to exist and is not there. Try again."
+                    ) from error
+                raise error from None
+            return read_commit(found, key, self._schema).id == commit.id
+        return True
+
+    def retry(self, action: Callable[[], _T], *final: type[StoreError]) -> _T:
+        """Run an action of a commit, again while the storage fails, for up to ``patience`` seconds.
+
+        Parameters
+        ----------
+        action : callable
+            May be run several times.
+        *final : type
+            Errors that trying again cannot mend.
+
+        Returns
+        -------
+        object
+            What the action returned.
+
+        Raises
+        ------
+        StoreError
+            The storage failed for longer, refuses to be written, or it is one of ``final``.
+        """
+        return retried(
+            action,
+            seconds=self.patience,
+            wait=self.stop.wait,
+            final=(PermissionDeniedError, UnsupportedStoreError, *final),
+            tell=self._tell,
+        )
+
+    def _tell(self, trouble: str | None) -> None:
+        self.trouble = trouble
+
+    def segment(self, ref: SegmentRef) -> Manifest:
+        """Return one segment; ``ObjectNotFoundError`` where it is gone."""
+        found = self._segments.get(ref.name)
+        if found is None:
+            data = self.store.get(object_keys.segment_key(ref.name), ref.size)
+            found = read_segment(data, ref)
+            self._segments.keep(ref.name, found, len(data))
+        return found
+
+    def _schema(self, digest: str) -> Schema:
+        found = self._schemas.get(digest)
+        if found is None:
+            data = self.store.get(object_keys.schema_key(digest), MOST_BYTES)
+            found = read_schema(data, digest)
+            self._schemas.keep(digest, found, len(data))
+        return found

@@ -1,0 +1,79 @@
+"""The tables that a version names, segments and failures: each commit adds one, and merges 16 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dasklake._format import object_keys
+from dasklake._format.segment import (
+    failures_bytes,
+    join,
+    read_failures,
+    read_segment,
+    segment_bytes,
+    table_ref,
+)
+from dasklake._log.log import Log
+from dasklake._model.commit import Commit, SegmentRef
+from dasklake._model.manifest import Manifest
+from dasklake._model.receipt import Failure
+
+__all__ = ["add_failures", "add_segment"]
+
+#: So many tables of one level become one of the next.
+_MERGE = 16
+
+
+def add_segment(
+    log: Log, base: Commit, commit_id: str, new: Manifest
+) -> tuple[tuple[SegmentRef, ...], list[tuple[str, bytes]]]:
+    """Return the segments of the version after ``base``, and the one new object among them."""
+    if not len(new):
+        return base.segments, []
+    kept, merged, level = _merge(base.segments)
+    # Read once and let go: a run that lasts keeps nothing of what it merged.
+    keys = [object_keys.segment_key(ref.name) for ref in merged]
+    found = [
+        read_segment(log.store.get(key, ref.size), ref)
+        for key, ref in zip(keys, merged, strict=True)
+    ]
+    manifest = join([*found, new]) if merged else new
+    data = segment_bytes(manifest)
+    samples = int(manifest.rows.sum())
+    ref = table_ref(commit_id, data, rows=len(manifest), samples=samples, level=level)
+    return (*kept, ref), [(object_keys.segment_key(commit_id), data)]
+
+
+def add_failures(
+    log: Log, base: Commit, commit_id: str, failures: Sequence[Failure]
+) -> tuple[tuple[SegmentRef, ...], list[tuple[str, bytes]]]:
+    """Return the failures tables of the version after ``base``, and the one new object among them."""
+    if not failures:
+        return base.failures, []
+    kept, merged, level = _merge(base.failures)
+    earlier: list[Failure] = []
+    for ref in merged:
+        key = object_keys.failures_key(ref.name)
+        earlier += read_failures(log.store.get(key, ref.size), ref, key)
+    rows = [*earlier, *failures]
+    data = failures_bytes(rows)
+    ref = table_ref(commit_id, data, rows=len(rows), samples=0, level=level)
+    return (*kept, ref), [(object_keys.failures_key(commit_id), data)]
+
+
+def _merge(
+    refs: tuple[SegmentRef, ...],
+) -> tuple[tuple[SegmentRef, ...], tuple[SegmentRef, ...], int]:
+    """Split tables into those that stay and those that become one with the next new one.
+
+    Levels never rise from left to right, so the tables to merge are the last ones.
+    """
+    level = 0
+    kept = len(refs)
+    while True:
+        same = kept
+        while same and refs[same - 1].level == level:
+            same -= 1
+        if kept - same < _MERGE - 1:
+            return refs[:kept], refs[kept:], level
+        kept, level = same, level + 1

@@ -1,0 +1,221 @@
+"""Every version of every branch, and what they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from dasklake._format import object_keys
+from dasklake._log.log import MAIN, Log
+from dasklake._log.transactions import branch_names
+from dasklake._model.commit import Commit, Kind, RunState, SegmentRef
+from dasklake._model.manifest import Manifest
+from dasklake._model.versions import Versions
+from dasklake._storage.store import ObjectStore, temporary_target
+from dasklake.exceptions import ObjectNotFoundError, VersionExpiredError
+
+__all__ = ["REQUESTS", "Heads", "Named", "Table", "Watch", "delete_watched", "parse_object"]
+
+#: Requests at the same time.
+REQUESTS = 16
+
+#: Objects deleted between two reports of progress.
+_STEP = 256
+
+#: Objects of an attempt: its chunks, and the table of its failures where they are many.
+_OBJECT = re.compile(
+    r"data/(?P<home>[^/]+/[^/]+)/"
+    r"\d+-(?P<epoch>\d+)-(?P<attempt>[0-9a-f]{16})-(?:(?P<chunk>\d+)|failures)\.arrow"
+)
+
+#: Make one number of an attempt and a chunk.
+_ODD, _MASK = 0x9E3779B97F4A7C15, 2**64 - 1
+
+#: Is told how many of how many objects are deleted.
+Watch = Callable[[int, int], object]
+
+
+class Table(NamedTuple):
+    """A segment or a table of failures, and the newest version that names it."""
+
+    log: Log
+    ref: SegmentRef
+    version: int
+
+
+class ObjectName(NamedTuple):
+    """What the key of an object of a run says; ``chunk`` is None for a table of failures."""
+
+    home: str
+    epoch: int
+    attempt: int
+    chunk: int | None
+
+
+def parse_object(key: str) -> ObjectName | None:
+    """Return what the key of an object of a run says, also of a half-written one; else None."""
+    match = _OBJECT.fullmatch(temporary_target(key) or key)
+    if match is None:
+        return None
+    chunk = match["chunk"]
+    return ObjectName(
+        match["home"],
+        int(match["epoch"]),
+        int(match["attempt"], 16),
+        None if chunk is None else int(chunk),
+    )
+
+
+@dataclass
+class Named:
+    """What some versions name.
+
+    Attributes
+    ----------
+    segments, failures : set of str
+        Names of tables.
+    attempts : mapping of str to set of int
+        Attempts with a chunk that is named, by run.
+    chunks : mapping of str to set of int
+        One number for each chunk that is named, by run. Should two chunks have the same, both are
+        taken for named, which keeps too much and never too little.
+    """
+
+    segments: set[str] = field(default_factory=set)
+    failures: set[str] = field(default_factory=set)
+    attempts: dict[str, set[int]] = field(default_factory=dict)
+    chunks: dict[str, set[int]] = field(default_factory=dict)
+
+    def has(self, name: ObjectName) -> bool:
+        """Whether an object of a run is needed."""
+        if name.chunk is None:
+            return name.attempt in self.attempts.get(name.home, ())
+        number = name.attempt ^ ((name.chunk + 1) * _ODD & _MASK)
+        return number in self.chunks.get(name.home, ())
+
+    def add(self, manifest: Manifest, homes: set[str]) -> None:
+        """Take in the chunks that a segment names of some runs."""
+        for number, home in enumerate(manifest.home):
+            if home not in homes:
+                continue
+            mine = manifest.run == number
+            attempts = manifest.attempt[mine]
+            chunks = manifest.chunk[mine].astype(np.uint64) + np.uint64(1)
+            mixed = attempts ^ (chunks * np.uint64(_ODD))  # overflow is meant
+            self.attempts.setdefault(home, set()).update(np.unique(attempts).tolist())
+            self.chunks.setdefault(home, set()).update(mixed.tolist())
+
+
+class Heads:
+    """The heads of all branches at one moment.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    logs : dict of str to Log
+        Logs of its branches; completed, and kept for the next moment, for what they have read
+        does not change.
+
+    Attributes
+    ----------
+    heads : dict of str to Commit
+        The newest commit of each branch.
+    """
+
+    def __init__(self, store: ObjectStore, logs: dict[str, Log]) -> None:
+        for name in branch_names(store):
+            if name not in logs:
+                logs[name] = Log(store, name)
+        self.logs = logs
+        main = logs[MAIN].head() if MAIN in logs else None
+        # Read before the branches: what is expired after that is still kept.
+        self._expired: Mapping[str, Versions] = main.expired if main else {}
+        found = {name: log.head() for name, log in logs.items()}
+        self.heads: dict[str, Commit] = {name: head for name, head in found.items() if head}
+
+    @property
+    def single_writer(self) -> bool:
+        """Whether the lake was made on a storage without exclusive create."""
+        return any(head.single_writer for head in self.heads.values())
+
+    def unfinished(self) -> dict[str, RunState]:
+        """Return the runs that can go on, or could be made to, by branch and name."""
+        return {
+            object_keys.home_of(branch, run): state
+            for branch, head in self.heads.items()
+            for run, state in head.runs.items()
+            if not state.finished and head.kind is not Kind.CLOSED
+        }
+
+    def commits(self, branch: str, without: Iterable[int] = ()) -> Iterator[Commit]:
+        """Yield the versions of a branch that are not expired, newest first.
+
+        Parameters
+        ----------
+        branch : str
+            The branch.
+        without : iterable of int
+            Versions to leave out as well.
+        """
+        gone = self._expired.get(branch, ())
+        out = set(without)
+        newest = self.heads[branch].version
+        versions = [v for v in range(newest, -1, -1) if v not in gone and v not in out]
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            yield from pool.map(self.logs[branch].read, versions)
+
+    def named(self, homes: set[str], without: Mapping[str, Sequence[int]] | None = None) -> Named:
+        """Return what all versions name that are not expired.
+
+        Parameters
+        ----------
+        homes : set of str
+            The runs whose chunks are asked for, as ``<branch>/<run>``.
+        without : mapping of str to sequence of int, optional
+            Versions to leave out as well, by branch.
+
+        Raises
+        ------
+        CorruptionError
+            A segment is damaged or lost: nobody knows what is needed.
+        """
+        found = Named()
+        tables: dict[str, Table] = {}
+        for branch in self.heads:
+            for commit in self.commits(branch, (without or {}).get(branch, ())):
+                found.failures.update(ref.name for ref in commit.failures)
+                for ref in commit.segments:
+                    tables.setdefault(ref.name, Table(self.logs[branch], ref, commit.version))
+        found.segments.update(tables)
+        if not homes:
+            return found
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            for manifest in pool.map(_segment, tables.values()):
+                if manifest is not None:
+                    found.add(manifest, homes)
+        return found
+
+
+def delete_watched(store: ObjectStore, keys: Sequence[str], watch: Watch | None) -> None:
+    """Delete objects, many at the same time, and tell how far that has come."""
+    for start in range(0, len(keys), _STEP):
+        store.delete(keys[start : start + _STEP])
+        if watch is not None:
+            watch(min(start + _STEP, len(keys)), len(keys))
+
+
+def _segment(table: Table) -> Manifest | None:
+    """Read a segment; None where its version has been expired meanwhile."""
+    try:
+        return table.log.segment(table.ref)
+    except ObjectNotFoundError as error:
+        reason = table.log.missing(table.version, object_keys.segment_key(table.ref.name))
+        if isinstance(reason, VersionExpiredError):
+            return None
+        raise reason from error

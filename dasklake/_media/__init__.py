@@ -1,0 +1,1 @@
+"""Readers of media files: recognizing, header, content."""

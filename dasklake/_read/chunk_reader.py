@@ -1,0 +1,242 @@
+"""A chunk on storage of which only what is asked for is fetched, page by page, and checked."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dasklake._format.chunk import ChunkHead
+from dasklake._read.plan import ChunkPlace
+from dasklake._storage.store import ObjectStore
+from dasklake.exceptions import CorruptionError
+
+__all__ = ["MISFITS", "ChunkCache", "OpenChunk", "typed_column"]
+
+#: What reading a column raises that is sound by its checksums and is not what the schema says.
+#: Only somebody who writes checksums of his own can make one.
+MISFITS = (
+    *(pa.ArrowException, KeyError, ValueError, TypeError, AttributeError),
+    *(IndexError, OverflowError, RecursionError),
+)
+
+#: Objects up to this size are fetched whole: one request instead of two or three, in bytes.
+_SMALL = 128 * 2**10
+
+#: Bytes between two wanted parts that are fetched along: cheaper than a request of their own.
+_GAP = 64 * 2**10
+
+#: Most bytes of one request, and most requests at the same time:
+#: a sample of gigabytes is fetched without holding it twice.
+_PIECE = 8 * 2**20
+_PIECES = 8
+
+#: Largest head beyond its checksums, and size from which on an object is asked for its own, in
+#: bytes: 5,000 tensors have a head of 3 MB, and chunks are about 64 MB.
+_MOST_HEAD = 64 * 2**20
+_LARGE = 2**30
+
+#: Share of a chunk from which on the whole object is fetched.
+_MOST = 0.7
+
+
+class OpenChunk:
+    """One chunk; its columns are views of memory that is filled as it is asked for.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    place : ChunkPlace
+        The chunk.
+    whole : bool, default False
+        Fetch everything at once.
+
+    Raises
+    ------
+    CorruptionError
+        The object is not as it was written.
+    ObjectNotFoundError
+        The object is not there.
+    """
+
+    def __init__(self, store: ObjectStore, place: ChunkPlace, *, whole: bool = False) -> None:
+        self.place = place
+        self._store = store
+        if whole or place.size <= _SMALL:
+            self._adopt(self._get())
+            return
+        if place.head > _MOST_HEAD + place.size // 1000:
+            raise self._damaged(f"its head is said to have {place.head} bytes")
+        if place.size > _LARGE and store.size(place.key) != place.size:
+            # Memory for it is not set aside on the word of a table alone.
+            raise self._damaged(f"it does not have {place.size} bytes")
+        self._attend(store.get_range(place.key, 0, place.head))
+        self._present = bytearray(-(-(place.size - self.head.length) // self.head.page))
+        self.resident = place.head
+
+    def _get(self) -> bytes:
+        try:
+            return self._store.get(self.place.key, self.place.size)
+        except CorruptionError as error:
+            raise self._damaged(f"it has more than {self.place.size} bytes") from error
+
+    def _adopt(self, data: bytes) -> None:
+        """Take the whole object."""
+        if len(data) != self.place.size:
+            raise self._damaged(f"it has {len(data)} bytes, not {self.place.size}")
+        self._attend(data)
+        self._check(self.head.length, self.head.memory[self.head.length :])
+        self._present = bytearray(b"\1") * len(range(self.head.length, len(data), self.head.page))
+        self.resident = len(data)
+
+    def _attend(self, data: bytes) -> None:
+        place = self.place
+        try:
+            self.head = ChunkHead.parse(data, place.size, place.key, place.crc)
+        except CorruptionError as error:
+            raise self._with_rows(error) from error
+        if self.head.rows != place.rows:
+            raise self._damaged(f"it holds {self.head.rows} samples, not {place.rows}")
+
+    def load_tensors(self, names: Iterable[str]) -> None:
+        """Fetch all that the chunk holds of some tensors."""
+        spans = [span for name in names for span in self.head.spans(name)]
+        if sum(stop - start for start, stop in spans) >= _MOST * self.place.size:
+            if not all(self._present):
+                self._adopt(self._get())
+        else:
+            self.load(spans)
+
+    def load(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch the pages that hold ranges of bytes, where they are not here yet."""
+        first, page, present = self.head.length, self.head.page, self._present
+        missing = [
+            (begin, end)
+            for start, stop in ranges
+            if start < stop
+            for begin, end in [((start - first) // page, (stop - 1 - first) // page + 1)]
+            if 0 in present[begin:end]
+        ]
+        if not missing:
+            return
+        spans = self._spans(missing)
+        for at in range(0, len(spans), _PIECES):
+            self._fetch(spans[at : at + _PIECES])
+
+    def _fetch(self, spans: list[tuple[int, int]]) -> None:
+        """Fetch, check and keep some runs of whole pages."""
+        first, page = self.head.length, self.head.page
+        found = self._store.get_ranges(self.place.key, spans)
+        for (start, stop), data in zip(spans, found, strict=True):
+            self._check(start, data)
+            self.head.memory[start:stop] = np.frombuffer(data, np.uint8)
+            begin, end = (start - first) // page, -(-(stop - first) // page)
+            self._present[begin:end] = b"\1" * (end - begin)
+            self.resident += stop - start
+
+    def _spans(self, missing: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Join runs of pages that lie close together, cut long ones; return places in the object."""
+        head = self.head
+        near, most = _GAP // head.page, max(1, _PIECE // head.page)
+        runs: list[list[int]] = []
+        for begin, end in sorted(missing):
+            if runs and begin - runs[-1][1] <= near:
+                runs[-1][1] = max(runs[-1][1], end)
+            else:
+                runs.append([begin, end])
+        return [
+            (
+                head.length + at * head.page,
+                min(head.length + min(at + most, end) * head.page, head.size),
+            )
+            for begin, end in runs
+            for at in range(begin, end, most)
+        ]
+
+    def _check(self, start: int, data: Any) -> None:
+        try:
+            self.head.check(start, data)
+        except CorruptionError as error:
+            raise self._with_rows(error) from error
+
+    def misfit(self, error: Exception) -> CorruptionError:
+        """Say that a column is not what the schema says."""
+        return self._damaged(f"it does not hold what the schema says ({error})")
+
+    def _damaged(self, why: str) -> CorruptionError:
+        key = self.place.key
+        error = CorruptionError(f"Chunk {key} is damaged: {why}. Restore it from a copy.")
+        return self._with_rows(error)
+
+    def _with_rows(self, error: CorruptionError) -> CorruptionError:
+        place = self.place
+        return CorruptionError(
+            f"Samples {place.first} to {place.first + place.rows - 1} are concerned. {error}"
+        )
+
+
+def typed_column(batch: Any, name: str, kind: Any) -> Any:
+    """Return a column of a chunk.
+
+    Raises
+    ------
+    KeyError, ValueError
+        There is none, or it is of another type: the bytes are not those of the tensor.
+    """
+    column = batch.column(name)
+    if column.type != kind:
+        raise ValueError(f"its column {name!r} is of type {column.type}, not {kind}")
+    return column
+
+
+class ChunkCache:
+    """The chunks that were used last, up to a number of bytes.
+
+    Parameters
+    ----------
+    make : callable
+        Opens the chunk of a number.
+    most_bytes : int
+        Bytes of pages that are kept.
+    most_chunks : int
+        Chunks that are kept.
+    """
+
+    def __init__(
+        self, make: Callable[[int], Any], most_bytes: int = 256 * 2**20, most_chunks: int = 1024
+    ) -> None:
+        self._make = make
+        self._most_bytes = most_bytes
+        self._most_chunks = most_chunks
+        self._chunks: OrderedDict[int, Any] = OrderedDict()
+        self._sizes: dict[int, int] = {}
+        self._total = 0
+        self._lock = threading.Lock()
+
+    def get(self, number: int) -> Any:
+        """Return an open chunk."""
+        found = self._chunks.get(number)
+        if found is None:
+            made = self._make(number)
+            with self._lock:
+                found = self._chunks.setdefault(number, made)
+        return found
+
+    def used(self, number: int, resident: int) -> None:
+        """Say that a chunk was used and holds ``resident`` bytes; the oldest make room for it."""
+        with self._lock:
+            if number not in self._chunks:
+                return
+            self._chunks.move_to_end(number)
+            self._total += resident - self._sizes.get(number, 0)
+            self._sizes[number] = resident
+            while len(self._chunks) > 1 and (
+                self._total > self._most_bytes or len(self._chunks) > self._most_chunks
+            ):
+                oldest, _ = self._chunks.popitem(last=False)
+                self._total -= self._sizes.pop(oldest, 0)

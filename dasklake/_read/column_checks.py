@@ -1,0 +1,100 @@
+"""The columns of a chunk, once it is sure that whoever follows them stays inside.
+
+Checksums say that bytes are those that were written. They do not say that a lake's writer was
+dasklake: so types, offsets and shapes are looked at as well, before anything relies on them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dasklake._codecs.compression import most_decoded
+from dasklake._format.columns import renumbered
+from dasklake._read.chunk_reader import MISFITS, OpenChunk, typed_column
+from dasklake._read.class_labels import label_indices
+from dasklake._read.pandas_columns import Part
+from dasklake._schema.schema import TensorSpec
+from dasklake._schema.values import Layout, shape_column, storage_of
+
+__all__ = ["checked_part"]
+
+#: Axes of a sample without elements may still be long; not beyond this, all taken together.
+_MOST_EMPTY = 2**28
+
+
+def checked_part(chunk: OpenChunk, name: str, spec: TensorSpec) -> Part:
+    """Return a tensor's column, and its column of shapes, of a chunk that has them loaded.
+
+    Parameters
+    ----------
+    chunk : OpenChunk
+        The chunk.
+    name : str
+        What the chunk calls the tensor.
+    spec : TensorSpec
+        What it holds.
+
+    Raises
+    ------
+    CorruptionError
+        They are not what the schema says.
+    """
+    storage = storage_of(spec)
+    batch = chunk.head.batch
+    try:
+        column = typed_column(batch, name, storage.type)
+        column.validate(full=True)
+        shapes = None
+        if storage.layout is Layout.BLOB:
+            shapes = typed_column(batch, shape_column(name), storage.shape_type)
+            shapes.validate(full=True)
+            _check_shapes(column, shapes, spec)
+        indices = label_indices(batch.schema.field(name), spec)
+        if indices is not None:
+            column = renumbered(column, indices)
+    except MISFITS as error:
+        raise chunk.misfit(error) from error
+    return column, shapes
+
+
+def _check_shapes(column: Any, shapes: Any, spec: TensorSpec) -> None:
+    """Refuse shapes that do not belong to the bytes beside them."""
+    if not len(column):
+        return
+    if shapes.null_count or shapes.flatten().null_count:
+        raise ValueError("a sample has no shape")
+    offsets = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1)
+    stored = np.diff(offsets)
+    axes, elements, spread = _elements(shapes)
+    if (axes < 0).any():
+        raise ValueError("a sample has a negative length")
+    if spec.sequence or spec.encoded or spec.kind.codec not in ("array", "mask"):
+        return  # lists have a directory there, and files say for themselves how large they are
+    width = spec.numpy_dtype.itemsize if spec.numpy_dtype is not None else 1
+    endless = spread[elements == 0] > _MOST_EMPTY
+    if endless.any() or (elements * width > most_decoded(stored)).any():
+        raise ValueError("a sample is far larger than its bytes")
+    if spec.compression is None and spec.kind.codec == "array":
+        present = column.is_valid().to_numpy(zero_copy_only=False)
+        if (np.where(present, elements * width, 0) != stored).any():
+            raise ValueError("a sample's bytes are not those of its shape")
+
+
+def _elements(shapes: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return all axes in a row, and of each sample the elements, and these if no axis were empty.
+
+    As floats: products that are too large for whole numbers only have to be large.
+    """
+    axes = shapes.flatten().to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(shapes.type):
+        table = axes.reshape(len(shapes), -1).astype(float)
+        return axes, table.prod(axis=1), np.maximum(table, 1).prod(axis=1)
+    each = shapes.to_pylist()
+    products = [float(min(math.prod(shape), 2**200)) for shape in each]
+    spread = [float(min(math.prod(a or 1 for a in shape), 2**200)) for shape in each]
+    return axes, np.array(products), np.array(spread)

@@ -1,0 +1,389 @@
+"""The coordinator of one epoch: commits off the thread that schedules, and says how it goes.
+
+One object serves all fronts. Its owner calls :meth:`Coordinator.deliver`, :meth:`Coordinator.lose`
+and :meth:`Coordinator.stop`, none of which ever waits; two threads of its own commit and beat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from dasklake._format import object_keys
+from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._format.segment import read_failures
+from dasklake._log.heartbeat import BEAT
+from dasklake._log.log import Log
+from dasklake._log.run_writer import RunWriter
+from dasklake._model.commit import Commit
+from dasklake._model.receipt import Failure, Receipt
+from dasklake._run.outcome import explain, refused
+from dasklake._run.progress import Batch, Every, MaxFailures, RunProgress, Stop
+from dasklake._schema.schema import Schema
+from dasklake._storage.store import ObjectStore
+from dasklake._write.chunk_writer import Place, write_lost
+from dasklake._write.failures import never_skipped
+from dasklake._write.partition import Outcome
+from dasklake.exceptions import LakeError, RunFailedError, StoreError
+
+__all__ = ["Assignment", "Coordinator", "Status", "commit_adopted", "failures_of"]
+
+#: Longest wait, in seconds, for tasks that are running when the run is stopped.
+_DRAIN = 60.0
+
+#: Seconds after that in which a failing storage is asked again.
+_INSIST = 60.0
+
+#: Seconds between two looks at the status.
+_LOOK = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Everything a coordinator needs to know; travels to where it runs.
+
+    Attributes
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    branch, run : str
+        The run and its home branch.
+    epoch : int
+        The epoch to lead.
+    version : int
+        The version of the epoch's entry.
+    schema : Schema
+        What the run writes.
+    label : str
+        What commit messages call the run.
+    message : str or None
+        First line of commit messages.
+    missing : tuple of int
+        Partitions to write.
+    adopted : tuple of Receipt
+        Partitions that are on storage already.
+    every : Every
+        When a checkpoint is due.
+    skip : bool
+        Whether failures are skipped.
+    max_failures : MaxFailures
+        How many.
+    partition_timeout : float or None
+        Seconds after which whoever runs the tasks ends one and tries it again.
+    retries : int
+        How often.
+    """
+
+    store: ObjectStore
+    branch: str
+    run: str
+    epoch: int
+    version: int
+    schema: Schema
+    label: str
+    message: str | None
+    missing: tuple[int, ...]
+    adopted: tuple[Receipt, ...]
+    every: Every
+    skip: bool
+    max_failures: MaxFailures
+    partition_timeout: float | None = None
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a run has come, and how it ended.
+
+    Attributes
+    ----------
+    running : bool
+        Whether there is something left to do.
+    version : int
+        The newest version that the coordinator committed.
+    partitions, of : int
+        Partitions committed since the run began, and planned.
+    written, committed : int
+        Input samples whose partitions are written, and committed, since the run began.
+    total : int or None
+        Input samples planned, where known.
+    samples, failures, size, commits : int
+        Committed samples and failures and bytes of the run; commits of this epoch.
+    delayed : str or None
+        Why commits are late, while the storage fails.
+    problem, cause : BaseException or None
+        What to raise, and from what.
+    """
+
+    running: bool
+    version: int
+    partitions: int
+    of: int
+    written: int
+    committed: int
+    total: int | None
+    samples: int
+    failures: int
+    size: int
+    commits: int
+    delayed: str | None = None
+    problem: BaseException | None = None
+    cause: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Coordinator:
+    """Leads one epoch of a run.
+
+    Parameters
+    ----------
+    assignment : Assignment
+        What to do.
+    on_change : callable
+        Called without arguments, from any thread, whenever the status has changed.
+    """
+
+    assignment: Assignment
+    on_change: Callable[[], None] = lambda: None
+    _progress: RunProgress = field(init=False)
+    _writer: RunWriter = field(init=False)
+    _changed: threading.Condition = field(init=False, default_factory=threading.Condition)
+    _problem: BaseException | None = field(init=False, default=None)
+    _cause: BaseException | None = field(init=False, default=None)
+    _done: bool = field(init=False, default=False)
+    _give_up: float | None = field(init=False, default=None)
+    _beat: Heartbeat | None = field(init=False, default=None)
+    _threads: list[threading.Thread] = field(init=False, default_factory=list)
+
+    def start(self) -> None:
+        """Read the epoch's entry, beat once, and start to commit and to go on beating.
+
+        Raises
+        ------
+        LakeError
+            The storage does not show the entry, or cannot be written from here.
+        """
+        a = self.assignment
+        log = Log(a.store, a.branch)
+        known = log.read(a.version)
+        self._writer = RunWriter(log, a.run, a.epoch, known, a.schema, a.label, a.message)
+        partitions = {*a.missing, *(receipt.partition for receipt in a.adopted)}
+        self._progress = RunProgress(
+            partitions, a.every, a.max_failures, self._writer.state, time.monotonic()
+        )
+        self._put_beat()
+        for receipt in a.adopted:
+            self._progress.received(receipt)
+        for target in (self._commit_loop, self._beat_loop):
+            name = f"dasklake-{a.run}-{target.__name__.strip('_')}"
+            self._threads.append(threading.Thread(target=target, name=name, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def deliver(self, outcome: Outcome) -> None:
+        """Take in what a write task handed back."""
+        with self._changed:
+            if outcome.receipt is not None:
+                self._progress.received(outcome.receipt)
+            else:
+                kind = "interrupted" if outcome.interrupt else "failed"
+                self._progress.end(Stop(kind, outcome.failure, outcome.error))
+            self._changed.notify_all()
+        self.on_change()
+
+    def lose(self, failure: Failure, error: BaseException | None, *, fatal: bool = False) -> None:
+        """Take in that a partition failed before our part of its task was reached.
+
+        Parameters
+        ----------
+        failure : Failure
+            The partition, and what is known of the error.
+        error : BaseException or None
+            The error itself.
+        fatal : bool, default False
+            Whether it is none of the user's code and must not be skipped.
+        """
+        with self._changed:
+            if self.assignment.skip and not fatal and not never_skipped(error):
+                self._progress.failed(failure)
+            else:
+                self._progress.end(Stop("failed", failure, error))
+            self._changed.notify_all()
+        self.on_change()
+
+    def stop(self, kind: str, error: BaseException | None = None) -> None:
+        """End the run early; its owner then has to call :meth:`drain`."""
+        with self._changed:
+            self._progress.end(Stop(kind, None, error))
+            self._changed.notify_all()
+
+    def drain(self, running: Collection[int] = ()) -> None:
+        """Say which partitions a stopped run still waits for; all that is complete is committed."""
+        with self._changed:
+            self._progress.drain(frozenset(running))
+            self._give_up = time.monotonic() + (_DRAIN if running else 0.0)
+            self._changed.notify_all()
+
+    def wait(self, timeout: float | None = None) -> Status:
+        """Wait until the run has ended, at most ``timeout`` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._done, timeout)
+        return self.status()
+
+    def follow(self, watch: Callable[[Status], object]) -> Status:
+        """Wait until the run has ended, and show its status meanwhile."""
+        while (status := self.wait(_LOOK)).running:
+            watch(status)
+        watch(status)
+        return status
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further partition is worth computing."""
+        return self._done or self._progress.stop is not None
+
+    def status(self) -> Status:
+        """Return how far the run has come."""
+        with self._changed:
+            state, progress = self._writer.state, self._progress
+            return Status(
+                running=not self._done,
+                version=self._writer.known.version,
+                partitions=state.partitions,
+                of=state.plan.partitions,
+                written=progress.before.inputs + progress.written_inputs,
+                committed=state.inputs,
+                total=state.plan.inputs,
+                samples=state.samples,
+                failures=progress.before.failures + progress.failures,
+                size=state.size,
+                commits=progress.commits,
+                delayed=self._writer.log.trouble,
+                problem=self._problem,
+                cause=self._cause,
+            )
+
+    def _commit_loop(self) -> None:
+        try:
+            while self._commit_next():
+                pass
+        except LakeError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 # a thread has nobody to raise to
+            self._fail(RunFailedError(f"The coordinator failed: {error!r}. Resume the run."), error)
+        finally:
+            with self._changed:
+                self._done = True
+                self._changed.notify_all()
+            self.on_change()
+
+    def _fail(self, error: BaseException, cause: BaseException | None = None) -> None:
+        with self._changed:
+            self._progress.put_back()
+            self._progress.end(Stop("conflict", None, error))
+            self._progress.drain(())
+            if isinstance(error, StoreError):
+                inputs = self._writer.state.inputs
+                error, cause = refused(error, self.assignment.run, inputs), error
+            self._problem, self._cause = error, cause
+
+    def _commit_next(self) -> bool:
+        """Wait until a commit is due and make it; False when the run has ended."""
+        with self._changed:
+            while not self._progress.due(time.monotonic()):
+                if self._progress.ended:
+                    self._problem, self._cause = explain(
+                        self.assignment.run, self._progress, self._writer.state
+                    )
+                    return False
+                self._changed.wait(self._clock())
+                if self._give_up is not None and time.monotonic() >= self._give_up:
+                    self._progress.drain(())
+            batch = self._progress.take()
+        self._commit(batch)
+        with self._changed:
+            self._progress.committed(time.monotonic())
+            self._changed.notify_all()
+        self.on_change()
+        return True
+
+    def _clock(self) -> float | None:
+        """Return how long the commit loop may sleep."""
+        now = time.monotonic()
+        ends = (
+            self._give_up - now if self._give_up is not None and self._progress.draining else None
+        )
+        due = self._progress.wait(now) if self._progress.pending or self._progress.lost else None
+        return min((max(0.0, end) for end in (ends, due) if end is not None), default=None)
+
+    def _commit(self, batch: Batch) -> Commit:
+        a = self.assignment
+        place = Place(a.store, object_keys.home_of(a.branch, a.run), a.run, a.epoch)
+        retry = self._writer.log.retry
+        empty = [retry(partial(write_lost, place, a.schema, failure)) for failure in batch.lost]
+        receipts = [*batch.receipts, *empty]
+        return self._writer.commit(receipts, lambda: failures_of(a.store, receipts))
+
+    def _beat_loop(self) -> None:
+        done, trouble = False, None
+        while not done:
+            with self._changed:
+                done = self._changed.wait_for(lambda: self._done, BEAT)
+                if self._give_up is not None and time.monotonic() >= self._give_up + _INSIST:
+                    self._writer.log.stop.set()
+            if (self._writer.log.trouble is None) != (trouble is None):
+                trouble = self._writer.log.trouble
+                self.on_change()
+            # Advisory: a beat that is late costs an observer some seconds, never data.
+            with contextlib.suppress(StoreError):
+                self._put_beat()
+
+    def _put_beat(self) -> None:
+        a, status = self.assignment, self.status()
+        key = object_keys.heartbeat_key(a.branch, a.run)
+        if not status.running and self._writer.state.finished:
+            a.store.delete([key])
+            return
+        self._beat = Heartbeat(
+            epoch=a.epoch,
+            coordinator=self._beat.coordinator if self._beat else object_keys.new_id(),
+            counter=self._beat.counter + 1 if self._beat else 1,
+            state="running" if status.running else "stopped",
+            inputs=status.written,
+            failures=status.failures,
+            trouble=status.delayed or "",
+        )
+        a.store.put(key, heartbeat_bytes(self._beat))
+
+    def join(self) -> None:
+        """Wait for the last beat."""
+        for thread in self._threads:
+            thread.join()
+
+
+def failures_of(store: ObjectStore, receipts: Sequence[Receipt]) -> list[Failure]:
+    """Return the failures of some receipts, read from storage where they are many."""
+    found: list[Failure] = []
+    for receipt in receipts:
+        if receipt.failures_key is None:
+            found += receipt.failures
+        else:
+            data = store.get(receipt.failures_key)
+            found += read_failures(data, None, receipt.failures_key)
+    return found
+
+
+def commit_adopted(assignment: Assignment) -> Status:
+    """Commit a run of which everything that was missing lies on storage already."""
+    coordinator = Coordinator(assignment)
+    coordinator.start()
+    if coordinator.stopping:
+        # Too many failures among what was adopted: nothing runs that could be waited for.
+        coordinator.drain()
+    status = coordinator.wait()
+    coordinator.join()
+    return status

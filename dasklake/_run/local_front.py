@@ -1,0 +1,159 @@
+"""Dask's local schedulers: the same coordinator, fed by a callback on the dispatching thread."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import dask.config
+import dask.local
+import dask.threaded
+from dask.callbacks import Callback
+
+from dasklake._run.coordinator import Assignment, Coordinator, Status
+from dasklake._run.outcome import impatience, interruption
+from dasklake._write.failures import failure_of_task
+from dasklake._write.graph import WriteGraph
+from dasklake._write.partition import Outcome
+
+__all__ = ["LocalDeliver", "local_deliver", "run_locally"]
+
+#: Seconds between two looks at the status.
+_LOOK = 0.2
+
+
+class _StoppedError(Exception):
+    """Leaves a local scheduler when the run ends early; never escapes this module."""
+
+
+class LocalDeliver:
+    """Takes outcomes to a coordinator of the same process."""
+
+    def __init__(self) -> None:
+        self.coordinator: Coordinator | None = None
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Take one there."""
+        if self.coordinator is not None:
+            self.coordinator.deliver(outcome)
+
+    def stopped(self) -> bool:
+        """Whether the run has ended."""
+        return self.coordinator is not None and self.coordinator.stopping
+
+
+def local_deliver(get: Callable[..., Any]) -> LocalDeliver | None:
+    """Return what a scheduler's tasks can call; None where they run in other processes."""
+    return LocalDeliver() if get in (dask.local.get_sync, dask.threaded.get) else None
+
+
+def run_locally(
+    get: Callable[..., Any],
+    assignment: Assignment,
+    graph: WriteGraph,
+    *,
+    deliver: LocalDeliver | None,
+    watch: Callable[[Status], None],
+) -> Status:
+    """Write with a local scheduler; commits are made by the coordinator's own thread.
+
+    Parameters
+    ----------
+    get : callable
+        The scheduler's ``get``.
+    assignment : Assignment
+        For the coordinator.
+    graph : WriteGraph
+        The tasks.
+    deliver : LocalDeliver or None
+        What the tasks call.
+    watch : callable
+        Called with the status from time to time.
+    """
+    coordinator = Coordinator(assignment)
+    coordinator.start()
+    if deliver is not None:
+        deliver.coordinator = coordinator
+    front = _Front(coordinator, graph, watch)
+    try:
+        front.compute(get)
+        if coordinator.stopping:
+            coordinator.drain()
+        status = coordinator.follow(watch)
+    except KeyboardInterrupt:
+        coordinator.stop("cancelled")
+        coordinator.drain()
+        try:
+            status = coordinator.wait()
+            coordinator.join()
+        except KeyboardInterrupt:
+            raise impatience(assignment.run, goes_on=False) from None
+        raise interruption(assignment.run, status.problem) from None
+    except BaseException:
+        # Not ours to judge: what is complete is committed, and the error goes its way.
+        coordinator.stop("cancelled")
+        coordinator.drain()
+        coordinator.join()
+        raise
+    coordinator.join()
+    return status
+
+
+class _Front:
+    def __init__(
+        self, coordinator: Coordinator, graph: WriteGraph, watch: Callable[[Status], None]
+    ) -> None:
+        self.coordinator = coordinator
+        self.graph = graph
+        self.watch = watch
+        self.left = dict(graph.keys)
+        self.running: set[Any] = set()
+        self.looked = 0.0
+
+    def compute(self, get: Callable[..., Any]) -> None:
+        """Run all write tasks; those that another's failure took down are run again alone."""
+        try:
+            self.get(get, list(self.left))
+        except Exception:  # noqa: BLE001 # a shared task failed; which partitions it took is found below
+            self.one_by_one(get)
+
+    def get(self, get: Callable[..., Any], keys: list[Any]) -> None:
+        try:
+            # One by one: a batch of partitions would come back, and be committed, as one.
+            with (
+                dask.config.set(chunksize=1),
+                Callback(pretask=self.pretask, posttask=self.posttask),
+            ):
+                get(self.graph.tasks, keys)
+        except _StoppedError:
+            return
+
+    def one_by_one(self, get: Callable[..., Any]) -> None:
+        for key, partition in list(self.left.items()):
+            if self.coordinator.stopping:
+                return
+            try:
+                self.get(get, [key])
+            except Exception as error:  # noqa: BLE001 # the user's own, handed on with its partition
+                text = "".join(traceback.format_exception(error))
+                run = self.coordinator.assignment.run
+                self.coordinator.lose(failure_of_task(run, partition, error, text), error)
+
+    def pretask(self, key: Any, *_: Any) -> None:
+        if key in self.left and not self.coordinator.stopping:
+            self.running.add(key)
+
+    def posttask(self, key: Any, result: Any, *_: Any) -> None:
+        if key in self.left:
+            self.left.pop(key)
+            self.running.discard(key)
+            if result is not None:
+                self.coordinator.deliver(result)
+            if time.monotonic() - self.looked > _LOOK:
+                self.watch(self.coordinator.status())
+                self.looked = time.monotonic()
+        # What runs already is waited for, so that its work is kept.
+        if self.coordinator.stopping and not self.running:
+            raise _StoppedError

@@ -1,0 +1,85 @@
+"""A bar for long writes, where somebody is looking."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from dasklake._run.coordinator import Status
+from dasklake.exceptions import MissingExtraError
+
+try:  # an optional door: the extra `progress`
+    from tqdm.auto import tqdm
+except ImportError:
+    tqdm = None
+
+__all__ = ["make_bar", "make_count_bar"]
+
+#: Seconds that a write may last before the bar shows.
+_DELAY = 1.0
+
+
+@contextlib.contextmanager
+def make_bar(progress: bool | Literal["auto"], run: str) -> Iterator[Callable[[Status], None]]:  # noqa: FBT001 # the option's own type
+    """Yield a function that shows a status; it does nothing where nobody is looking.
+
+    Raises
+    ------
+    MissingExtraError
+        A bar was asked for and tqdm is not installed.
+    """
+    bar = _bar(progress, f"to_lake {run}", " samples")
+    if bar is None:
+        yield lambda _: None
+        return
+    with bar:
+        yield lambda status: _show(bar, status)
+
+
+@contextlib.contextmanager
+def make_count_bar(
+    progress: bool | Literal["auto"],  # noqa: FBT001 # the option's own type
+    title: str,
+    unit: str,
+) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows how many of how many are done.
+
+    Raises
+    ------
+    MissingExtraError
+        A bar was asked for and tqdm is not installed.
+    """
+    bar = _bar(progress, title, f" {unit}")
+    if bar is None:
+        yield lambda *_: None
+        return
+
+    def show(done: int, total: int) -> None:
+        bar.total, bar.n = total, done
+        bar.refresh()
+
+    with bar:
+        yield show
+
+
+def _bar(progress: bool | Literal["auto"], title: str, unit: str) -> Any:  # noqa: FBT001 # as above
+    """Return a bar; None where nobody is looking."""
+    if progress is True and tqdm is None:
+        raise MissingExtraError("A progress bar", "progress")
+    if not progress or tqdm is None or (progress == "auto" and not _interactive()):
+        return None
+    return tqdm(desc=title, unit=unit, delay=_DELAY)
+
+
+def _show(bar: Any, status: Status) -> None:
+    bar.total = status.total
+    bar.n = status.written
+    late = {} if status.delayed is None else {"commits": "late, the storage fails"}
+    bar.set_postfix(committed=status.committed, failures=status.failures, **late, refresh=False)
+    bar.refresh()
+
+
+def _interactive() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

@@ -1,0 +1,248 @@
+"""How a write begins: which run it is, which epoch, and which partitions are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dasklake._format import object_keys
+from dasklake._format.documents import schema_digest
+from dasklake._log.creds_keys import check_keys
+from dasklake._log.heartbeat import is_alive
+from dasklake._log.log import Log
+from dasklake._log.transactions import begin, create_lake, resume
+from dasklake._model.commit import Commit, Plan, RunState
+from dasklake._model.receipt import Receipt
+from dasklake._run.recovery import adoptable
+from dasklake._schema.schema import Schema
+from dasklake.exceptions import (
+    InvalidInputError,
+    LakeExistsError,
+    PlanMismatchError,
+    RunActiveError,
+    SchemaError,
+)
+
+__all__ = ["MODES", "Request", "Start", "check_plan", "check_schema", "start_run"]
+
+MODES = ("create", "append", "overwrite", "resume")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a write asks for.
+
+    Attributes
+    ----------
+    mode : str
+        One of ``MODES``.
+    run : str or None
+        The run's name, if the user gave one.
+    schema : Schema
+        What is to be written.
+    partitions : int
+        Number of partitions.
+    inputs : int or None
+        Number of input samples, where known.
+    input_id : str or None
+        Digest of the input.
+    """
+
+    mode: str
+    run: str | None
+    schema: Schema
+    partitions: int
+    inputs: int | None
+    input_id: str | None
+
+    @property
+    def plan(self) -> Plan:
+        """What a run that begins with this request sets out to write."""
+        return Plan(
+            partitions=self.partitions,
+            inputs=self.inputs,
+            schema=schema_digest(self.schema.planned),
+            input_id=self.input_id,
+            overwrite=self.mode == "overwrite",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a write stands after its beginning.
+
+    Attributes
+    ----------
+    run : str
+        The run.
+    entry : Commit
+        The entry of the epoch; the head, where the run is finished.
+    missing : tuple of int
+        Partitions to write; empty where the run is finished.
+    adopted : tuple of Receipt
+        Partitions that are on storage already and only have to be committed.
+    """
+
+    run: str
+    entry: Commit
+    missing: tuple[int, ...]
+    adopted: tuple[Receipt, ...] = ()
+
+    @property
+    def state(self) -> RunState:
+        """What the log says of the run."""
+        return self.entry.runs[self.run]
+
+
+def start_run(log: Log, request: Request) -> Start:
+    """Make the lake if need be, and begin or continue the run.
+
+    Raises
+    ------
+    LakeExistsError
+        ``mode="create"``, and the lake holds something.
+    PlanMismatchError
+        The run of that name was planned over another input.
+    RunActiveError
+        The run is being written.
+    SchemaError
+        The schema does not fit the lake.
+    InvalidInputError
+        The lake has several runs and none was named.
+    """
+    if request.run is not None:
+        object_keys.valid_name("run", request.run)
+    head, _ = create_lake(log, request.schema, single_writer=log.store.single_writer)
+    run = request.run or (_only_run(head) if request.mode == "resume" else None)
+    if request.mode == "resume" and run is not None and run in head.runs:
+        return _resume(log, head, run, request)
+    run = run or f"run-{object_keys.new_id()[:8]}"
+    try:
+        entry = begin(log, head, run, request.plan, check=lambda known: _check(known, log, request))
+    except LakeExistsError:
+        # Two first calls of the same script: the other one has begun the run.
+        if request.mode != "resume":
+            raise
+        head = log.require_head()
+        return _resume(log, head, request.run or _only_run(head) or run, request)
+    return Start(run, entry, tuple(range(request.partitions)))
+
+
+def _check(known: Commit, log: Log, request: Request) -> None:
+    """Raise where a new run must not begin on a version; asked again after each lost race."""
+    if request.mode == "create":
+        _refuse_existing(log, known)
+    if request.mode == "resume" and request.run is None and known.runs:
+        raise LakeExistsError("The lake has a run by now. Continue it with mode='resume'.")
+    if request.mode != "overwrite":
+        check_schema(known.schema, request.schema)
+    if any(spec.linked for spec in request.schema.values()):
+        check_keys(known, managed=False)
+
+
+def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
+    state = head.runs[run]
+    check_plan(run, state.plan, request)
+    if not state.plan.overwrite or state.overwrote:
+        _check_names(head.schema, request.schema)
+    if state.finished:
+        return Start(run, head, ())
+    # Where the newest epoch is closed nobody leads the run, whatever still beats.
+    if state.closed < state.epoch and is_alive(log.store, log.branch, run, state.epoch):
+        raise RunActiveError(
+            f"Run {run!r} is being written by another coordinator. Wait for it (`dasklake watch` "
+            "shows it), or stop it and try again."
+        )
+    entry = resume(log, head, run)
+    if entry.runs[run].finished:
+        return Start(run, entry, ())
+    # From the entry's own version: what was committed before it is known, and nobody else commits
+    # partitions of the run after it.
+    manifest = log.manifest(entry)
+    home = object_keys.home_of(log.branch, run)
+    mine = [i for i, name in enumerate(manifest.home) if name == home]
+    done = np.unique(manifest.partition[np.isin(manifest.run, mine)])
+    missing = np.setdiff1d(np.arange(state.plan.partitions), done).tolist()
+    found = adoptable(log.store, home, missing, closed=entry.runs[run].closed)
+    # Those of a newer epoch are somebody's who has taken over already.
+    adopted = [receipt for receipt in found if receipt.epoch <= entry.runs[run].epoch]
+    kept = {receipt.partition for receipt in adopted}
+    return Start(run, entry, tuple(p for p in missing if p not in kept), tuple(adopted))
+
+
+def _refuse_existing(log: Log, head: Commit) -> None:
+    unfinished = [
+        name
+        for name, state in head.runs.items()
+        if not (state.finished or state.replaced or state.plan.compaction)
+    ]
+    if unfinished:
+        raise LakeExistsError(
+            f"{log.store.url} has the unfinished run {unfinished[0]!r}. Continue it with "
+            f"mode='resume', run={unfinished[0]!r}; or remove what it left with "
+            "dasklake.open(url).reset() and start over with mode='overwrite'."
+        )
+    if head.runs or head.totals.samples:
+        raise LakeExistsError(
+            f"{log.store.url} is a lake of {head.totals.samples} samples. Choose mode='append', "
+            "'overwrite' or 'resume', or another URL."
+        )
+
+
+def check_schema(have: Schema, want: Schema) -> None:
+    """Refuse to write other tensors than a lake has.
+
+    Raises
+    ------
+    SchemaError
+        The message says in what the schemas differ.
+    """
+    found = have.differences(want)
+    if found:
+        raise SchemaError(
+            f"The lake has another schema: {'; '.join(found)}. Write what the lake holds, or "
+            "replace it with mode='overwrite'."
+        )
+
+
+def _check_names(have: Schema, want: Schema) -> None:
+    """Refuse to go on with class names that a lake has not, or has in another order."""
+    labels = [name for name, spec in want.items() if spec.discover and name in have]
+    found = [
+        # Alone, for the other tensors of its group are left out.
+        Schema({name: replace(schema[name], same_length=None) for name in labels})
+        for schema in (have, want)
+    ]
+    check_schema(*found)
+
+
+def _only_run(head: Commit) -> str | None:
+    runs = [name for name, state in head.runs.items() if not state.plan.compaction]
+    if len(runs) > 1:
+        names = ", ".join(map(repr, runs))
+        raise InvalidInputError(f"The lake has several runs: {names}. Say which with run='...'.")
+    return next(iter(runs), None)
+
+
+def check_plan(run: str, plan: Plan, request: Request) -> None:
+    """Refuse to continue a run with another input or schema.
+
+    Raises
+    ------
+    PlanMismatchError
+        The request differs from the plan; the message says in what.
+    """
+    found = []
+    if plan.partitions != request.partitions:
+        found.append(f"it has {request.partitions} partitions, not {plan.partitions}")
+    if plan.schema != schema_digest(request.schema.planned):
+        found.append("it has another schema")
+    ids = plan.input_id, request.input_id
+    if None not in ids and ids[0] != ids[1]:
+        found.append(f"its input_id is {request.input_id}, not {plan.input_id}")
+    if found:
+        raise PlanMismatchError(
+            f"This is not the input that run {run!r} was begun with: {'; '.join(found)}. Give the "
+            "same input, or write a new one under another run name with mode='append'."
+        )

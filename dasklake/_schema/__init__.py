@@ -1,0 +1,1 @@
+"""Htypes, tensor specs, schemas and values."""

@@ -1,0 +1,398 @@
+"""One table says what each htype means: dtype, shape, constraints, parameters and compressions.
+
+The schema checks against it, the codecs are chosen by it, and the reference page is made from it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from dasklake.exceptions import SchemaError
+
+__all__ = [
+    "COMPRESSION_ALIASES",
+    "COORDS",
+    "HTYPES",
+    "LINKABLE",
+    "Htype",
+    "Meaning",
+    "parse_htype",
+]
+
+CodecName = Literal["array", "mask", "image", "file", "text", "json", "polygon"]
+
+#: Names of the checks that a strict write makes on values; ``_codecs/constraints.py`` has them.
+Constraint = Literal["finite", "box", "box-3d", "keypoints", "camera", "area"]
+
+#: Other spellings of a compression.
+COMPRESSION_ALIASES = MappingProxyType(
+    {"jpg": "jpeg", "tif": "tiff", "jp2": "jpeg2000", "none": None}
+)
+
+#: How the four numbers of a box are to be read: unit, then left-top-width-height,
+#: left-top-right-bottom or centre-width-height.
+COORDS = tuple(
+    f"{unit}-{mode}" for unit in ("pixel", "fractional") for mode in ("ltwh", "ltrb", "ccwh")
+)
+
+#: The same for boxes in space: centre, size and rotation, or eight corners.
+COORDS_3D = ("center", "vertex")
+
+_BYTES = (None, "lz4", "zstd")
+_MAPS = ("zstd", "lz4", None)
+_MASKS = ("packbits-zstd", "packbits-lz4", "rle", "zstd", "lz4", None)
+_IMAGES = ("jpeg", "png", "webp", "tiff", "bmp", "gif", "jpeg2000", "ppm", "tga")
+_PIXELS = (*_IMAGES, "lz4", "zstd")
+_VIDEOS = ("mp4", "mkv", "webm", "avi")
+_SOUNDS = ("wav", "flac", "mp3", "ogg")
+
+
+@dataclass(frozen=True, slots=True)
+class Htype:
+    """What every tensor of one htype has in common.
+
+    Attributes
+    ----------
+    name : str
+        The word users write.
+    codec : str
+        The codec that turns its values into bytes and back.
+    summary : str
+        One sentence for the reference page.
+    dtype : str or None
+        Default dtype; None where the user, the data or the file says it.
+    dtypes : str
+        The numpy kinds (``np.dtype.kind``) that are allowed; empty where dtype is fixed.
+    shape : tuple of (int or None) or None
+        Default shape; ``None`` as an axis is ragged, ``None`` as a shape leaves the rank open.
+    ranks : tuple of int
+        Allowed ranks; empty where any is.
+    last : tuple of int
+        Allowed lengths of the last axis; empty where any is.
+    count : int or None
+        The axis that counts what a sample has of it, for ``same_length``; None where nothing is
+        counted.
+    constraints : tuple of str
+        What a strict write checks of its values.
+    compressions : tuple of (str or None)
+        Allowed compressions, the default first.
+    files : tuple of str
+        Those of them that are formats of files: such bytes pass through unchanged.
+    must_compress : bool
+        Whether the user has to choose the compression.
+    parameters : tuple of str
+        Further fields of ``TensorSpec`` that have a meaning for it.
+    coords : tuple of str
+        Allowed values of ``coords``.
+    extra : str or None
+        The extra that brings the library which decodes its files.
+    decoder : str or None
+        The name of that library.
+    linkable : bool
+        Whether there is ``link[...]`` of it; there is ``sequence[...]`` of all.
+    """
+
+    name: str
+    codec: CodecName
+    summary: str
+    dtype: str | None = None
+    dtypes: str = ""
+    shape: tuple[int | None, ...] | None = None
+    ranks: tuple[int, ...] = ()
+    last: tuple[int, ...] = ()
+    count: int | None = None
+    constraints: tuple[Constraint, ...] = ()
+    compressions: tuple[str | None, ...] = (None,)
+    files: tuple[str, ...] = ()
+    must_compress: bool = False
+    parameters: tuple[str, ...] = ()
+    coords: tuple[str, ...] = ()
+    extra: str | None = None
+    decoder: str | None = None
+    linkable: bool = False
+
+
+class Meaning(NamedTuple):
+    """What the name of an htype says: its row, and whether values are lists or links of it."""
+
+    htype: Htype
+    linked: bool
+    sequence: bool
+
+
+def _image(name: str, summary: str, channels: int | None) -> Htype:
+    return Htype(
+        name,
+        "image",
+        summary,
+        dtype="uint8",
+        shape=(None, None, channels),
+        ranks=(2, 3) if channels is None else (3,),
+        compressions=_PIXELS,
+        files=_IMAGES,
+        must_compress=True,
+        parameters=("reencode",),
+        extra="images",
+        decoder="Pillow",
+        linkable=True,
+    )
+
+
+def _media(name: str, summary: str, files: tuple[str, ...], extra: str, decoder: str) -> Htype:
+    return Htype(
+        name,
+        "file",
+        summary,
+        dtypes="fiu",
+        compressions=files,
+        files=files,
+        must_compress=True,
+        extra=extra,
+        decoder=decoder,
+        linkable=True,
+    )
+
+
+_TABLE = (
+    Htype(
+        "generic",
+        "array",
+        "Numbers, times, strings or any Arrow type; scalars, fixed or ragged arrays.",
+        dtypes="biufcmM",
+        count=0,
+        compressions=_BYTES,
+    ),
+    _image("image", "A picture; files pass through unchanged, arrays of pixels are encoded.", None),
+    _image("image.rgb", "A picture of three channels; others are converted.", 3),
+    _image("image.gray", "A picture of one channel; others are converted.", 1),
+    Htype(
+        "class_label",
+        "array",
+        "Indices into a list of class names.",
+        dtype="uint32",
+        dtypes="ui",
+        ranks=(0, 1),
+        count=0,
+        compressions=_BYTES,
+        parameters=("class_names", "discover"),
+    ),
+    Htype(
+        "tag",
+        "json",
+        "Some words, of no fixed list.",
+        dtype="str",
+        shape=(None,),
+        ranks=(1,),
+        count=0,
+    ),
+    Htype(
+        "bbox",
+        "array",
+        "Boxes, four numbers each.",
+        dtype="float32",
+        dtypes="fiu",
+        shape=(None, 4),
+        ranks=(1, 2),
+        last=(4,),
+        count=0,
+        constraints=("finite", "box"),
+        compressions=_BYTES,
+        parameters=("coords",),
+        coords=COORDS,
+    ),
+    Htype(
+        "bbox.3d",
+        "array",
+        "Boxes in space: centre, size and rotation, or eight corners.",
+        dtype="float32",
+        dtypes="fiu",
+        shape=(None, 8),
+        ranks=(1, 2, 3),
+        last=(3, 7, 8, 9),
+        count=0,
+        constraints=("finite", "box-3d"),
+        compressions=_BYTES,
+        parameters=("coords",),
+        coords=COORDS_3D,
+    ),
+    Htype(
+        "binary_mask",
+        "mask",
+        "One boolean plane for each object: height x width x objects.",
+        dtype="bool",
+        shape=(None, None, None),
+        ranks=(2, 3),
+        count=-1,
+        compressions=_MASKS,
+    ),
+    Htype(
+        "instance_label",
+        "array",
+        "The number of the object that each pixel shows.",
+        dtype="uint32",
+        dtypes="ui",
+        shape=(None, None),
+        ranks=(2, 3),
+        compressions=_MAPS,
+    ),
+    Htype(
+        "segment_mask",
+        "array",
+        "The class of each pixel, as an index into a list of class names.",
+        dtype="uint32",
+        dtypes="ui",
+        shape=(None, None),
+        ranks=(2, 3),
+        compressions=_MAPS,
+        parameters=("class_names",),
+    ),
+    Htype(
+        "polygon",
+        "polygon",
+        "Some outlines, each a list of points.",
+        dtype="float32",
+        dtypes="fiu",
+        shape=(None, 2),
+        ranks=(2,),
+        last=(2, 3),
+        count=0,
+        constraints=("finite", "area"),
+        compressions=_BYTES,
+    ),
+    Htype(
+        "keypoints_coco",
+        "array",
+        "Keypoints of objects: x, y and visibility of each point, one column for each object.",
+        dtype="int32",
+        dtypes="fi",
+        shape=(None, None),
+        ranks=(2,),
+        count=-1,
+        constraints=("finite", "keypoints"),
+        compressions=_BYTES,
+        parameters=("keypoints", "connections"),
+    ),
+    Htype(
+        "point",
+        "array",
+        "Some points, of two or three numbers each.",
+        dtype="int32",
+        dtypes="fiu",
+        shape=(None, 2),
+        ranks=(1, 2),
+        last=(2, 3),
+        count=0,
+        constraints=("finite",),
+        compressions=_BYTES,
+    ),
+    Htype(
+        "point_cloud",
+        "array",
+        "Points in space, with whatever else is known of each; LAS files pass through unchanged.",
+        dtype="float32",
+        dtypes="fiu",
+        shape=(None, 3),
+        ranks=(2,),
+        count=0,
+        compressions=(*_BYTES, "las"),
+        files=("las",),
+        extra="spatial",
+        decoder="laspy",
+        linkable=True,
+    ),
+    Htype(
+        "embedding",
+        "array",
+        "A vector.",
+        dtype="float32",
+        dtypes="f",
+        shape=(None,),
+        ranks=(1,),
+        constraints=("finite",),
+        compressions=_BYTES,
+    ),
+    Htype(
+        "intrinsics",
+        "array",
+        "The matrix of a camera, or of several.",
+        dtype="float32",
+        dtypes="f",
+        shape=(3, 3),
+        ranks=(2, 3),
+        last=(3, 4),
+        constraints=("finite", "camera"),
+        compressions=_BYTES,
+    ),
+    Htype("text", "text", "A string.", dtype="str", shape=(), ranks=(0,)),
+    Htype(
+        "json",
+        "json",
+        "Any value of JSON.",
+        dtype="str",
+        shape=(),
+        ranks=(0,),
+    ),
+    Htype(
+        "list",
+        "json",
+        "A list of values of JSON.",
+        dtype="str",
+        shape=(None,),
+        ranks=(1,),
+        count=0,
+    ),
+    _media("audio", "Sound: samples x channels.", _SOUNDS, "audio", "soundfile"),
+    _media("video", "Frames x height x width x channels.", _VIDEOS, "video", "PyAV"),
+    _media("dicom", "A medical picture or series.", ("dcm",), "medical", "pydicom"),
+    _media("nifti", "A medical volume.", ("nii.gz", "nii"), "medical", "nibabel"),
+    _media("mesh", "A surface: vertices x 3.", ("ply", "stl"), "spatial", "trimesh"),
+)
+
+#: Name to meaning.
+HTYPES = MappingProxyType({htype.name: htype for htype in _TABLE})
+
+#: Htypes of which a tensor may hold links.
+LINKABLE = tuple(htype.name for htype in _TABLE if htype.linkable)
+
+_LINK = re.compile(r"link\[(.+)\]")
+_SEQUENCE = re.compile(r"sequence\[(.+)\]")
+
+
+def parse_htype(name: str) -> Meaning:
+    """Look an htype up.
+
+    Parameters
+    ----------
+    name : str
+        A name of the table, ``link[name]``, ``sequence[name]`` or ``sequence[link[name]]``.
+
+    Returns
+    -------
+    Meaning
+        Its row of the table, and whether values are links to data of it, or lists.
+
+    Raises
+    ------
+    SchemaError
+        The table has no such row.
+
+    Examples
+    --------
+    >>> parse_htype("sequence[link[image]]")[1:]
+    (True, True)
+    """
+    if not isinstance(name, str):
+        raise SchemaError(f"An htype is a name such as 'generic', not {name!r}.")
+    sequence = _SEQUENCE.fullmatch(name)
+    inner = sequence.group(1) if sequence else name
+    link = _LINK.fullmatch(inner)
+    inner = link.group(1) if link else inner
+    if inner not in (LINKABLE if link else HTYPES):
+        raise SchemaError(
+            f"Unknown htype {name!r}. Use one of: {', '.join(HTYPES)}; link[...] of "
+            f"{', '.join(LINKABLE)}; sequence[...] of any of these."
+        )
+    return Meaning(HTYPES[inner], link is not None, sequence is not None)

@@ -1,0 +1,344 @@
+"""What one tensor is: ``TensorSpec``."""
+
+from __future__ import annotations
+
+import base64
+import operator
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dasklake._schema.dtypes import dtype_names
+from dasklake._schema.htypes import COMPRESSION_ALIASES, Htype, parse_htype
+from dasklake._schema.parameters import (
+    class_names_of,
+    connections_of,
+    coords_of,
+    keypoints_of,
+)
+from dasklake.exceptions import SchemaError
+
+__all__ = ["TensorSpec", "describe"]
+
+Shape = tuple[int | None, ...]
+
+#: Parameters of links.
+_LINK_CHOICES = ("verify", "create_shape_tensor", "create_sample_info_tensor")
+
+#: Class names that a description shows.
+_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What one tensor holds.
+
+    Parameters
+    ----------
+    htype : str, default "generic"
+        What the values mean; see the table of htypes.
+    dtype : str, numpy.dtype, pandas dtype or pyarrow.DataType, optional
+        Type of one element. Numbers and times have numpy's names; tables may also hold what
+        pandas and Arrow know (``"string"``, ``"Int64"``, ``pa.decimal128(10, 2)``).
+    shape : sequence of (int or None), optional
+        Length of each axis of one sample, ``None`` for a ragged one. ``()`` is a scalar.
+        Left out, the htype's own shape, or any shape.
+    compression : str, optional
+        How the bytes of a sample are stored; left out, the htype's default.
+    class_names : sequence of str, optional
+        The names of a class label's indices.
+    discover : bool, default False
+        Whether a class label given as text may have a name that is not in ``class_names`` yet. It
+        is added when its sample is written.
+    coords : str or mapping, optional
+        How the four numbers of a box are meant, such as ``"pixel-ltwh"``.
+    keypoints : sequence of str, optional
+        The names of an object's keypoints.
+    connections : sequence of (int, int), optional
+        Pairs of keypoints that a drawing joins.
+    reencode : bool, default False
+        Whether a picture in a file of another format than ``compression`` is decoded and encoded
+        again; else it is an error.
+    same_length : str, optional
+        Name of a group of tensors: those of one group have the same number of objects in each
+        sample. ``Schema(..., same_length=[...])`` sets it.
+    optional : bool, default False
+        Whether a sample may leave the tensor out (it then has no value there).
+    verify : bool or "decode", default True
+        For links: whether each target is looked at while it is written, from its first and last
+        bytes; ``"decode"`` fetches and decodes all of it.
+    create_shape_tensor, create_sample_info_tensor : bool, optional
+        For links that are verified: whether the target's shape is stored, and its size, etag and
+        format. Left out, they are.
+
+    Raises
+    ------
+    SchemaError
+        The parameters do not fit together.
+
+    Examples
+    --------
+    >>> TensorSpec("bbox", coords="pixel-ltwh").shape
+    (None, 4)
+    >>> TensorSpec(dtype="float32", shape=(224, 224, 3)).htype
+    'generic'
+    """
+
+    htype: str = "generic"
+    dtype: Any = None
+    shape: Any = None
+    compression: str | None = None
+    class_names: Any = None
+    coords: Any = None
+    keypoints: Any = None
+    connections: Any = None
+    reencode: bool = False
+    same_length: str | None = None
+    optional: bool = False
+    verify: Any = None
+    create_shape_tensor: Any = None
+    create_sample_info_tensor: Any = None
+    discover: bool = False
+    arrow: str | None = field(default=None, repr=False)
+    settled: int | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        htype, linked, sequence = parse_htype(self.htype)
+        for name in ("optional", "reencode", "discover"):
+            if not isinstance(getattr(self, name), bool):
+                raise SchemaError(f"{name} is True or False, not {getattr(self, name)!r}.")
+        put = object.__setattr__
+        wanted = self.dtype if self.dtype is not None else htype.dtype
+        dtype, arrow = (wanted, self.arrow) if self.arrow is not None else dtype_names(wanted)
+        put(self, "dtype", dtype)
+        put(self, "arrow", arrow)
+        put(self, "shape", _shape(self, htype))
+        put(self, "compression", _compression(self.compression, htype))
+        put(self, "class_names", class_names_of(self.class_names))
+        if self.discover:
+            put(self, "class_names", self.class_names or ())
+        put(self, "settled", _settled(self))
+        put(self, "coords", coords_of(self.coords, htype))
+        put(self, "keypoints", keypoints_of(self.keypoints))
+        put(self, "connections", connections_of(self.connections, self.keypoints))
+        for name, value in _link_choices(self, linked=linked and not sequence).items():
+            put(self, name, value)
+        _check(self, htype, linked=linked)
+
+    @property
+    def kind(self) -> Htype:
+        """The row of the table of htypes."""
+        return parse_htype(self.htype).htype
+
+    @property
+    def given(self) -> TensorSpec:
+        """The spec with only those discovered names whose places are settled."""
+        if self.settled is None:
+            return self
+        return replace(self, class_names=self.class_names[: self.settled], settled=None)
+
+    @property
+    def linked(self) -> bool:
+        """Whether the values are links; lists of them are not."""
+        _, linked, sequence = parse_htype(self.htype)
+        return linked and not sequence
+
+    @property
+    def sequence(self) -> bool:
+        """Whether a value is a list of any length; :attr:`item` describes what is in it."""
+        htype, linked, sequence = parse_htype(self.htype)
+        return sequence or (htype.codec == "polygon" and not linked)
+
+    @property
+    def item(self) -> TensorSpec:
+        """What one item of a list is."""
+        htype = self.htype.removeprefix("sequence[").removesuffix("]")
+        if htype == self.htype:
+            return TensorSpec("generic", self.dtype, self.shape, self.compression)
+        return replace(
+            self,
+            htype=htype,
+            compression=self.compression or "none",
+            verify=False if htype.startswith("link[") else None,
+            same_length=None,
+            optional=False,
+        )
+
+    @property
+    def encoded(self) -> bool:
+        """Whether a value is stored as the bytes of a whole file."""
+        return self.compression in self.kind.files and not (self.linked or self.sequence)
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any] | None:
+        """The dtype as numpy knows it; None for strings, Arrow's own types and lists."""
+        plain = self.arrow is None and self.dtype is not None and not self.sequence
+        return np.dtype(self.dtype) if plain else None
+
+    @property
+    def arrow_type(self) -> pa.DataType | None:
+        """The Arrow type of a value that numpy has no type for."""
+        if self.arrow is None:
+            return None
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow)))
+        return schema.field(0).type
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every sample has the same shape."""
+        return self.shape is not None and None not in self.shape and not self.sequence
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a commit stores: the fields that are set, in plain JSON values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.compression is None and self.kind.compressions[0] is not None:
+            values["compression"] = "none"  # said, because leaving it out means the default
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items() if _set(v)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> TensorSpec:
+        """Read what :meth:`to_json` wrote; unknown fields are left alone."""
+        known = {f.name for f in fields(cls)}
+        values = {key: value for key, value in document.items() if key in known}
+        if str(values.get("htype")).startswith("link["):
+            # What is false is not written; left out in a call it is true.
+            values = {**dict.fromkeys(_LINK_CHOICES, False), **values}
+        for key in ("shape", "class_names"):
+            if key in values:
+                values[key] = tuple(values[key])
+        return cls(**values)
+
+
+def _set(value: object) -> bool:
+    return value is not None and value is not False
+
+
+def _settled(spec: TensorSpec) -> int | None:
+    """Return how many class names keep their places for ever; None for all."""
+    names = len(spec.class_names or ()) if spec.discover else 0
+    if spec.settled is None or spec.settled == names:
+        return None
+    if type(spec.settled) is not int or not 0 <= spec.settled < names:
+        raise SchemaError(f"settled={spec.settled!r} is no number of {names} discovered names.")
+    return spec.settled
+
+
+def _link_choices(spec: TensorSpec, *, linked: bool) -> dict[str, Any]:
+    """Return what is to be found out about the targets of links; None for all other tensors."""
+    given = {name: getattr(spec, name) for name in _LINK_CHOICES}
+    if not linked:
+        for name, value in given.items():
+            if value is not None:
+                raise SchemaError(f"htype {spec.htype!r} has no {name}; only links have.")
+        return given
+    verify = True if spec.verify is None else spec.verify
+    if verify not in (True, False, "decode"):
+        raise SchemaError(f"verify is True, False or 'decode', not {verify!r}.")
+    found = {"verify": verify}
+    for name in _LINK_CHOICES[1:]:
+        value = bool(verify) if given[name] is None else given[name]
+        if not isinstance(value, bool) or (value and not verify):
+            raise SchemaError(
+                f"{name}={value!r}: it is True or False, and False with verify=False."
+            )
+        found[name] = value
+    return found
+
+
+def _shape(spec: TensorSpec, htype: Htype) -> Shape | None:
+    shape = htype.shape if spec.shape is None else spec.shape
+    if spec.arrow is not None and shape is None:
+        return ()
+    if shape is None:
+        return None
+    if isinstance(shape, str | bytes | Mapping | AbstractSet):
+        raise SchemaError(f"shape={shape!r} is not a sequence of lengths and None.")
+    try:
+        axes = tuple(None if axis is None else operator.index(axis) for axis in shape)
+    except TypeError as error:
+        raise SchemaError(f"shape={shape!r} is not a sequence of lengths and None.") from error
+    if any(axis is not None and axis < 0 for axis in axes):
+        raise SchemaError(f"shape={shape!r} has a negative length.")
+    return axes
+
+
+def _compression(compression: Any, htype: Htype) -> str | None:
+    if compression is None:
+        return None if htype.must_compress else htype.compressions[0]
+    if not isinstance(compression, str):
+        raise SchemaError(f"A compression is a name such as 'lz4', not {compression!r}.")
+    return COMPRESSION_ALIASES.get(compression, compression)
+
+
+def _check(spec: TensorSpec, htype: Htype, *, linked: bool) -> None:
+    name = spec.htype
+    if spec.dtype is None and htype.codec != "file":
+        raise SchemaError(f"htype {name!r} needs a dtype, such as TensorSpec(dtype='float32').")
+    if htype.name != "generic" and htype.dtype != spec.dtype:
+        kind = "" if spec.arrow is not None else np.dtype(spec.dtype).kind
+        if not kind or kind not in htype.dtypes:
+            raise SchemaError(f"htype {name!r} cannot have dtype {spec.dtype}.")
+    if htype.must_compress and not linked and spec.compression is None:
+        choices = " or ".join(repr(each) for each in htype.compressions)
+        raise SchemaError(f"htype {name!r} needs a compression: {choices}.")
+    if spec.compression is not None and spec.compression not in htype.compressions:
+        known = ", ".join(map(repr, htype.compressions))
+        raise SchemaError(f"htype {name!r} has no compression {spec.compression!r}; use {known}.")
+    plain = htype.codec in ("array", "text")
+    if spec.arrow is not None and plain and (spec.shape != () or spec.compression is not None):
+        raise SchemaError(f"dtype {spec.dtype} has one value a sample: no shape, no compression.")
+    _check_shape(spec, htype)
+    for parameter in ("class_names", "coords", "keypoints", "connections", "reencode", "discover"):
+        if _set(getattr(spec, parameter)) and parameter not in htype.parameters:
+            raise SchemaError(f"htype {name!r} has no {parameter}.")
+    if spec.discover and (htype.name != name or spec.compression or spec.dtype != htype.dtype):
+        raise SchemaError(
+            f"discover=True is for plain labels: htype {htype.name!r}, dtype {htype.dtype!r}, no "
+            "compression. Leave these out, or give all class_names and no discover."
+        )
+
+
+def _check_shape(spec: TensorSpec, htype: Htype) -> None:
+    if spec.shape is None:
+        return
+    if htype.ranks and len(spec.shape) not in htype.ranks:
+        raise SchemaError(f"htype {spec.htype!r} cannot have shape {spec.shape}.")
+    # An open last axis leaves it to each value which of several lengths it has.
+    allowed = (*htype.last, None) if len(htype.last) > 1 else htype.last
+    if allowed and spec.shape[-1] not in allowed:
+        known = " or ".join(map(str, htype.last))
+        raise SchemaError(f"The last axis of htype {spec.htype!r} is {known}, not {spec.shape}.")
+
+
+def describe(spec: TensorSpec) -> str:
+    """Write a spec as the call that makes it, without its defaults."""
+    htype = spec.kind
+    shape = () if spec.arrow is not None and htype.shape is None else htype.shape
+    compression = None if htype.must_compress else htype.compressions[0]
+    parts = [repr(spec.htype)]
+    if spec.dtype != htype.dtype:
+        parts.append(f"dtype={spec.dtype!r}")
+    if spec.shape != shape:
+        parts.append(f"shape={spec.shape!r}")
+    if spec.compression != compression:
+        parts.append(f"compression={spec.compression or 'none'!r}")
+    if spec.class_names is not None:
+        shown = [repr(name) for name in spec.class_names]
+        if len(shown) > _SHOWN:
+            shown[1:] = [f"… {len(shown)} names"]
+        parts.append(f"class_names=[{', '.join(shown)}]")
+    if spec.coords is not None:
+        parts.append(f"coords={spec.coords!r}")
+    for name in ("discover", "keypoints", "connections", "reencode", "same_length", "optional"):
+        if _set(getattr(spec, name)):
+            value = getattr(spec, name)
+            parts.append(f"{name}={list(value) if isinstance(value, tuple) else value!r}")
+    if spec.verify in (False, "decode"):
+        parts.append(f"verify={spec.verify!r}")
+    if spec.verify:
+        parts += [f"{n}=False" for n in _LINK_CHOICES[1:] if not getattr(spec, n)]
+    return f"TensorSpec({', '.join(parts)})"

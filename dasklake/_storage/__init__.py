@@ -1,0 +1,1 @@
+"""Objects on storage, behind one interface."""

@@ -1,0 +1,257 @@
+"""The backends of a store, and the only door to fsspec."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem, get_loop
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from dasklake._storage.errors import is_conflict, is_precondition
+from dasklake._storage.local_backend import LocalFiles, temporary_target
+from dasklake._storage.urls import LOCAL, safe_url
+from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
+
+__all__ = ["Files", "file_system_of", "files_of", "io_loop"]
+
+#: File systems whose ``pipe_file(mode="create")`` is one conditional request of the storage.
+_CONDITIONAL = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "azure"}
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
+
+#: Tries of a create that the storage answers with "conflict, try again" (HTTP 409).
+_CREATE_TRIES = 7
+
+#: ``memory://`` checks, then writes: two threads could both win.
+_MEMORY = threading.RLock()
+
+
+class Files(Protocol):
+    """What a backend does; its errors are foreign ones, mapped by the store."""
+
+    exclusive: bool
+    shared: bool
+    writable: bool
+
+    def put(self, key: str, data: memoryview) -> None: ...
+    def create(self, key: str, data: memoryview, *, single_writer: bool) -> None: ...
+    def sync(self, key: str) -> None: ...
+    def get(self, key: str, most: int | None = None) -> bytes: ...
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]: ...
+    def size(self, key: str) -> int: ...
+    def names(self, prefix: str) -> list[str]: ...
+    def walk(self, prefix: str) -> list[tuple[str, int]]: ...
+    def delete(self, key: str) -> None: ...
+    def uploads(self, prefix: str) -> list[tuple[str, str]]: ...
+    def abandon(self, key: str, upload: str) -> None: ...
+
+
+class _RemoteFiles:
+    """Objects of an fsspec file system under one path."""
+
+    def __init__(self, fs: Any, root: str, *, writable: bool) -> None:
+        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        self._fs = fs
+        self._root = root.rstrip("/")
+        self.writable = writable
+        self.shared = True
+        self.exclusive = writable and bool(protocols & _CONDITIONAL)
+        # s3fs asks for the size before it reads a whole object, so as to split large ones: the
+        # readers of chunks are many already, and all else is small.
+        self._whole = {"max_concurrency": 1} if type(fs).__module__ == "s3fs.core" else {}
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}" if key else self._root
+
+    def put(self, key: str, data: memoryview) -> None:
+        # The HTTP libraries take nothing but bytes: this is the one place that copies.
+        self._fs.pipe_file(self._path(key), bytes(data))
+
+    def create(self, key: str, data: memoryview, *, single_writer: bool) -> None:
+        if single_writer:
+            with suppress(FileNotFoundError):
+                self.size(key)
+                raise FileExistsError(key)
+        elif not self.exclusive:
+            raise UnsupportedStoreError(
+                f"This kind of storage ({type(self._fs).__name__}) cannot create an object "
+                "exclusively, so that two writers could destroy each other's work. Use a local "
+                "disk, s3, gs or abfs, or single_writer=True where nobody else writes."
+            )
+        mode = {"mode": "create"} if self.exclusive else {}
+        for attempt in range(_CREATE_TRIES):
+            try:
+                self._fs.pipe_file(self._path(key), bytes(data), **mode)
+            except FileExistsError:
+                raise
+            except OSError as error:
+                last = attempt + 1 == _CREATE_TRIES
+                if last or is_precondition(error) or not is_conflict(error):
+                    raise
+                time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)  # noqa: S311 # jitter
+            else:
+                return
+
+    def sync(self, key: str) -> None:
+        """Nothing: what an object storage acknowledged is durable."""
+
+    def get(self, key: str, most: int | None = None) -> bytes:
+        if most is None:
+            return bytes(self._fs.cat_file(self._path(key), **self._whole))
+        return bytes(self._fs.cat_file(self._path(key), start=0, end=most))
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        path = self._path(key)
+        starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
+        if isinstance(self._fs, AsyncFileSystem) and len(ranges) > 1:
+            found = self._fs.cat_ranges([path] * len(ranges), starts, stops, on_error="raise")
+            return [bytes(part) for part in found]
+        return [bytes(self._fs.cat_file(path, start=start, end=stop)) for start, stop in ranges]
+
+    def size(self, key: str) -> int:
+        self._fs.invalidate_cache(self._path(key))
+        info = self._fs.info(self._path(key))
+        if info["type"] != "file" or info["size"] is None:
+            raise FileNotFoundError(key)
+        return int(info["size"])
+
+    def names(self, prefix: str) -> list[str]:
+        path = self._path(prefix)
+        self._fs.invalidate_cache(path)
+        try:
+            found = self._fs.ls(path, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        inside = (name.rstrip("/") for name in found)
+        names = {name.rsplit("/", 1)[-1] for name in inside if self._relative(name) != prefix}
+        return sorted(name for name in names if name and temporary_target(name) is None)
+
+    def walk(self, prefix: str) -> list[tuple[str, int]]:
+        path = self._path(prefix)
+        # Some file systems keep a listing of every level: forget them all.
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        keys = ((self._relative(name), info["size"]) for name, info in found.items())
+        return [(key, int(size or 0)) for key, size in keys if key != prefix]
+
+    def _relative(self, name: str) -> str:
+        return name.strip("/").removeprefix(self._root.strip("/")).strip("/")
+
+    def delete(self, key: str) -> None:
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(key))
+
+    def uploads(self, prefix: str) -> list[tuple[str, str]]:
+        """Return keys and ids of uploads in parts that nobody has completed, where there are any."""
+        if type(self._fs).__module__ != "s3fs.core" or not self.writable:
+            return []
+        bucket, folder, _ = self._fs.split_path(self._path(prefix))
+        found: list[tuple[str, str]] = []
+        after: dict[str, str] = {}
+        while True:
+            page = self._fs.call_s3(
+                "list_multipart_uploads", Bucket=bucket, Prefix=f"{folder}/", **after
+            )
+            found += [
+                (self._relative(f"{bucket}/{each['Key']}"), each["UploadId"])
+                for each in page.get("Uploads", ())
+            ]
+            if not page.get("IsTruncated"):
+                return found
+            after = {
+                "KeyMarker": page["NextKeyMarker"],
+                "UploadIdMarker": page["NextUploadIdMarker"],
+            }
+
+    def abandon(self, key: str, upload: str) -> None:
+        bucket, name, _ = self._fs.split_path(self._path(key))
+        self._fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload)
+
+
+class _MemoryFiles(_RemoteFiles):
+    """Objects in this process alone, one operation at a time."""
+
+    def __init__(self, fs: Any, root: str) -> None:
+        super().__init__(fs, root, writable=True)
+        self.shared = False
+        self.exclusive = True
+
+    def put(self, key: str, data: memoryview) -> None:
+        with _MEMORY:
+            super().put(key, data)
+
+    def create(self, key: str, data: memoryview, *, single_writer: bool) -> None:
+        with _MEMORY:
+            super().create(key, data, single_writer=single_writer)
+
+    def size(self, key: str) -> int:
+        with _MEMORY:
+            return super().size(key)
+
+    def names(self, prefix: str) -> list[str]:
+        with _MEMORY:
+            return super().names(prefix)
+
+    def walk(self, prefix: str) -> list[tuple[str, int]]:
+        with _MEMORY:
+            return super().walk(prefix)
+
+    def delete(self, key: str) -> None:
+        with _MEMORY:
+            super().delete(key)
+
+
+def files_of(url: str, options: dict[str, Any], *, confined: bool = True) -> Files:
+    """Choose the backend of a URL; ``confined`` is whether links of a disk may leave its root."""
+    protocol = url.partition("://")[0]
+    chained = "::" in url
+    if protocol in LOCAL and not chained:
+        return LocalFiles(url.removeprefix("file://"), confined=confined)
+    fs, root = file_system_of(url, options)
+    if chained or protocol in ("http", "https"):
+        return _RemoteFiles(fs, root, writable=False)
+    if isinstance(fs, LocalFileSystem):
+        return LocalFiles(root, confined=confined)
+    if isinstance(fs, MemoryFileSystem) and type(fs).pipe_file is MemoryFileSystem.pipe_file:
+        return _MemoryFiles(fs, root)
+    return _RemoteFiles(fs, root, writable=True)
+
+
+def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """Return fsspec's file system of a URL, and the path in it."""
+    protocol = url.partition("://")[0]
+    # Listings must show what is there now; fsspec's kept ones are dropped before each as well,
+    # for file systems that do not know this option or were told otherwise.
+    if protocol in _CONDITIONAL and "::" not in url:
+        options = {"use_listings_cache": False, **options}
+    try:
+        for each in url.split("::"):
+            fsspec.get_filesystem_class(each.partition("://")[0])
+    except ValueError as error:
+        raise UnsupportedStoreError(f"{safe_url(url)}: {error}. Correct the URL.") from error
+    except ImportError as error:
+        if protocol not in _EXTRAS:
+            raise UnsupportedStoreError(f"{safe_url(url)}: {error}.") from error
+        raise MissingExtraError(f"{protocol}://", _EXTRAS[protocol]) from error
+    fs, root = fsspec.url_to_fs(url, **options)
+    while isinstance(fs, DirFileSystem):
+        fs, root = fs.fs, fs._join(root)  # noqa: SLF001 # the only way to take it off
+    return fs, root
+
+
+def io_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop, in a thread of its own, on which file systems do their requests."""
+    loop: asyncio.AbstractEventLoop = get_loop()
+    return loop

@@ -1,1 +1,0 @@
-"""Objects and the log: the only door to storage."""

@@ -1,0 +1,171 @@
+"""The chunks of one attempt at a partition: builders, flushes, and the receipt at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dasklake._format import object_keys
+from dasklake._format.chunk import ChunkHeader, write_chunk
+from dasklake._format.columns import ColumnBuilder
+from dasklake._format.segment import failures_bytes
+from dasklake._model.receipt import ChunkRef, Failure, Receipt
+from dasklake._schema.schema import Schema
+from dasklake._storage.store import ObjectStore
+from dasklake._write.encoder import Encoder
+
+__all__ = ["ChunkWriter", "Place", "write_lost"]
+
+#: More failures of one partition than this lie in an object of their own, so that receipts and
+#: chunk heads stay small.
+_INLINE_FAILURES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the chunks of an epoch of a run go.
+
+    Attributes
+    ----------
+    store : ObjectStore
+        The lake's objects.
+    home : str
+        ``<branch>/<run>``.
+    run : str
+        The run.
+    epoch : int
+        The epoch.
+    """
+
+    store: ObjectStore
+    home: str
+    run: str
+    epoch: int
+
+
+#: Writes an object: a key, and its bytes.
+Put = Callable[[str, Any], None]
+
+
+class ChunkWriter:
+    """The chunks of one attempt at a partition; ``put`` writes them, the store itself if None."""
+
+    def __init__(
+        self,
+        place: Place,
+        schema: Schema,
+        partition: int,
+        chunk_size: int,
+        put: Put | None = None,
+        *,
+        strict: bool = True,
+    ) -> None:
+        self.place = place
+        self.put = put or place.store.put
+        self.partition = partition
+        self.chunk_size = chunk_size
+        self.attempt = object_keys.new_id()
+        self.encoder = Encoder(schema, strict=strict)
+        self.builders: dict[str, ColumnBuilder] = self.encoder.builders()
+        self.chunks: list[ChunkRef] = []
+        self.names = {
+            name: dict.fromkeys(spec.class_names) for name, spec in schema.items() if spec.discover
+        }
+        self._given = {name: len(names) for name, names in self.names.items()}
+        self.failures: list[Failure] = []
+
+    @property
+    def rows(self) -> int:
+        return next(iter(self.builders.values())).rows
+
+    def add(self, encoded: Mapping[str, Any]) -> None:
+        """Add one encoded sample; a full chunk is written when the next sample comes."""
+        if self.rows and sum(b.nbytes for b in self.builders.values()) >= self.chunk_size:
+            self._flush(last=False, inputs=0)
+        for name, builder in self.builders.items():
+            builder.append(encoded[name])
+        if any(builder.borrowed for builder in self.builders.values()):
+            # Too large to copy: written before the user's code can change it.
+            self._flush(last=False, inputs=0)
+
+    def extend(self, columns: Mapping[str, Any]) -> None:
+        """Add many encoded samples, cut into chunks."""
+        rows = len(next(iter(columns.values())))
+        size = sum(column.nbytes for column in columns.values())
+        step = max(1, int(rows * self.chunk_size / max(size, 1)))
+        for begin in range(0, rows, step):
+            if self.rows:
+                self._flush(last=False, inputs=0)
+            for name, builder in self.builders.items():
+                builder.extend(columns[name].slice(begin, step))
+
+    def finish(self, inputs: int) -> Receipt:
+        """Write the last chunk and return the receipt."""
+        few = tuple(self.failures) if len(self.failures) <= _INLINE_FAILURES else ()
+        key = None
+        if self.failures and not few:
+            key = object_keys.partition_failures_key(
+                self.place.home, self.partition, self.place.epoch, self.attempt
+            )
+            self.put(key, failures_bytes(self.failures))
+        self._flush(last=True, inputs=inputs, failures=few, failures_key=key)
+        return Receipt(
+            run=self.place.run,
+            epoch=self.place.epoch,
+            partition=self.partition,
+            attempt=self.attempt,
+            chunks=tuple(self.chunks),
+            inputs=inputs,
+            failures=few,
+            failures_key=key,
+            failed=len(self.failures),
+            names=self._discovered(),
+        )
+
+    def _discovered(self) -> dict[str, tuple[str, ...]]:
+        """Return the class names that the writer was not given, in the order of their samples."""
+        new = {name: tuple(found)[self._given[name] :] for name, found in self.names.items()}
+        return {name: names for name, names in new.items() if names}
+
+    def _flush(
+        self,
+        *,
+        last: bool,
+        inputs: int,
+        failures: tuple[Failure, ...] = (),
+        failures_key: str | None = None,
+    ) -> None:
+        number = len(self.chunks)
+        branch, _, run = self.place.home.partition("/")
+        header = ChunkHeader(
+            branch=branch,
+            run=run,
+            epoch=self.place.epoch,
+            partition=self.partition,
+            attempt=self.attempt,
+            chunk=number,
+            last=last,
+            inputs=inputs,
+            failures=failures,
+            failures_key=failures_key,
+            failed=len(self.failures) if last else 0,
+        )
+        columns = [column for b in self.builders.values() for column in b.finish()]
+        for name in self.names:
+            self.names[name] |= dict.fromkeys(self.builders[name].names)
+        chunk = write_chunk(columns, header)
+        key = object_keys.chunk_key(
+            self.place.home, self.partition, self.place.epoch, self.attempt, number
+        )
+        self.put(key, chunk.data)
+        size = len(chunk.data)
+        self.chunks.append(ChunkRef(number, chunk.rows, size, chunk.head, chunk.crc))
+        self.builders = self.encoder.builders()
+
+
+def write_lost(place: Place, schema: Schema, failure: Failure, put: Put | None = None) -> Receipt:
+    """Write the empty chunk of a partition that failed as a whole, and return its receipt."""
+    attempt = ChunkWriter(place, schema, failure.partition, 0, put)
+    attempt.failures.append(failure)
+    return attempt.finish(0)

@@ -1,1 +1,0 @@
-"""How the values of each htype become what a chunk stores, and back."""

@@ -1,0 +1,335 @@
+"""The command line: what each command prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import click
+import dask
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from dask.cli import _register_command_ep
+
+from dasklake._api import cli as command_line
+from dasklake._api.cli import cli
+from dasklake._format import object_keys
+from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._schema.values import Link
+from dasklake._storage.store import ObjectStore
+from dasklake.exceptions import LakeNotFoundError
+from tests.support.lakes import SmallLake, failure
+from tests.support.s3 import SECRET, S3Bucket
+
+COMMANDS = ("compact", "head", "info", "log", "reset", "vacuum", "verify", "watch")
+
+
+def call(*args: object, code: int = 0) -> Result:
+    """Run the command line and look at how it ends."""
+    result = CliRunner().invoke(cli, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def documents(*args: object, code: int = 0) -> list[dict[str, Any]]:
+    """Run the command line for programs."""
+    return [json.loads(line) for line in call(*args, "--json", code=code).stdout.splitlines()]
+
+
+@pytest.fixture
+def lake(small_lake: SmallLake) -> SmallLake:
+    """Make a lake with an unfinished run: three of four partitions, a failure, a leftover."""
+    writer = small_lake.begin("run", 4)
+    writer.commit([small_lake.write(writer, 0), small_lake.write(writer, 1)], [])
+    writer.commit([small_lake.write(writer, 2, [[7]])], [failure("run", 2, 1)])
+    small_lake.write(writer, 3)
+    return small_lake
+
+
+@pytest.fixture
+def url(lake: SmallLake) -> str:
+    """Where the lake is."""
+    return lake.store.url
+
+
+def test_commands_are_complete() -> None:
+    """Each command is there, says what it does, and takes --json and --debug."""
+    assert tuple(sorted(cli.commands)) == COMMANDS
+    for name in COMMANDS:
+        shown = call(name, "--help").stdout
+        assert "--json" in shown
+        assert "--debug" in shown
+        assert cli.commands[name].help
+
+
+def test_dask_finds_it() -> None:
+    """`dask lake` is the same group."""
+    dask_cli = click.Group("dask")
+    _register_command_ep(dask_cli, EntryPoint("lake", "dasklake._api.cli:cli", "dask_cli"))
+    shown = CliRunner().invoke(dask_cli, ["lake", "--help"])
+    assert shown.exit_code == 0
+    assert "verify" in shown.stdout
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program says which release it is of."""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"1.2.3 of {name}")
+    assert call("--version").stdout == "dasklake, version 1.2.3 of dasklake\n"
+
+
+def test_info(url: str) -> None:
+    """A lake is told with its tensors, counts and runs."""
+    shown = call("info", url).stdout
+    assert f"Lake('{url}', version=3)" in shown
+    assert "int64" in shown
+    assert "run run: unfinished, 75 %, 7 samples, 1 failed, 3 of 4 partitions" in shown
+    [found] = documents("info", url)
+    assert (found["version"], found["samples"], found["failures"]) == (3, 7, 1)
+    assert found["is_complete"] is False
+    assert found["runs"][0]["percent"] == 75
+    assert found["schema"] == {"x": {"dtype": "int64", "htype": "generic", "shape": []}}
+
+
+def test_log(url: str) -> None:
+    """Versions with samples are told newest first; entries on request."""
+    assert [found["version"] for found in documents("log", url)] == [3, 2, 0]
+    assert [found["version"] for found in documents("log", url, "-n", 1)] == [3]
+    entries = documents("log", url, "--all")
+    assert [found["kind"] for found in entries] == ["data", "data", "begin", "init"]
+    shown = call("log", url).stdout
+    assert "after 75% progress" in shown
+    assert "Total samples processed: 7" in shown
+
+
+def test_head(url: str) -> None:
+    """The first samples are told, one by one."""
+    assert call("head", url, "-n", 2).stdout == "0:\n  x: 0\n1:\n  x: 1\n"
+    assert documents("head", url, "-c", "x", "-n", 100)[-1] == {"row": 6, "x": 7}
+    assert call("head", url, "-n", 0).stdout == ""
+    assert "no tensor 'y'" in call("head", url, "-c", "y", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("text", "text"),
+        (np.float32(1.5), 1.5),
+        (np.bool_(True), True),  # noqa: FBT003 # a value
+        (np.datetime64("2026-01-02"), "2026-01-02"),
+        (np.zeros((2, 2), "uint8"), [[0, 0], [0, 0]]),
+        (np.zeros((9, 9), "uint8"), "uint8 array of shape (9, 9)"),
+        (b"12345", "5 bytes"),
+        (Link("s3://bucket/x.jpg", "key"), "s3://bucket/x.jpg"),
+    ],
+)
+def test_values_are_plain(value: Any, expected: Any) -> None:
+    """A value is told as what JSON can hold; large ones by what they are."""
+    assert command_line._plain(value) == expected
+
+
+def test_long_texts_are_cut() -> None:
+    """A long value is cut for people."""
+    assert command_line._short("x" * 500) == "x" * 100 + "…"
+    assert command_line._short(None) == "no value"
+
+
+def test_reset(lake: SmallLake, url: str) -> None:
+    """A dry run tells what goes and changes nothing; then it goes; then there is nothing."""
+    before = lake.objects()
+    [planned] = documents("reset", url, "--dry-run")
+    assert lake.objects() == before
+    assert planned["closed"] == {"main/run": 1}
+    assert planned["dry_run"] is True
+    shown = call("reset", url, "--dry-run").stdout
+    assert "Would close run run up to epoch 1" in shown
+    assert planned["objects"][0] in shown
+    assert "Deleted 1 objects" in call("reset", url).stdout
+    assert before - lake.objects() == set(planned["objects"])
+    [nothing] = documents("reset", url)
+    assert nothing == {"closed": {}, "objects": [], "bytes": 0, "dry_run": False, "uploads": 0}
+
+
+def test_vacuum(small_lake: SmallLake) -> None:
+    """A dry run tells what goes and changes nothing; then it goes; young versions stay."""
+    url = small_lake.store.url
+    for run, overwrite in (("old", False), ("new", True)):
+        writer = small_lake.begin(run, 1, overwrite=overwrite)
+        writer.commit([small_lake.write(writer, 0)], [])
+    before = small_lake.objects()
+    assert documents("vacuum", url)[0]["objects"] == []
+    [planned] = documents("vacuum", url, "--older-than", "0d", "--dry-run")
+    assert small_lake.objects() == before
+    assert planned["expired"] == {"main": [0, 1, 2, 3]}
+    assert len(planned["objects"]) == 2
+    shown = call("vacuum", url, "--older-than", "0d", "--dry-run").stdout
+    assert "Would give up 4 versions of main" in shown
+    assert planned["objects"][0] in shown
+    assert "Deleted 2 objects" in call("vacuum", url, "--older-than", "0d").stdout
+    assert before - small_lake.objects() == set(planned["objects"])
+    for age in ("nonsense", "30", "-1d", "NaT"):
+        assert "is no age" in call("vacuum", url, f"--older-than={age}", code=1).stderr
+
+
+def test_compact(small_lake: SmallLake) -> None:
+    """Small chunks are joined; the run that does it is none that anybody follows."""
+    url = small_lake.store.url
+    writer = small_lake.begin("run", 1)
+    writer.commit([small_lake.write(writer, 0, [[1], [2], [3]])], [])
+    assert "Joined 3 chunks into 1" in call("compact", url, "--chunk-size", "1 MiB").stdout
+    assert "Nothing to join" in call("compact", url).stdout
+    assert documents("compact", url)[0]["version"] is None
+    assert [run["run"] for run in documents("info", url)[0]["runs"]] == ["run"]
+    assert call("watch", url).stdout.startswith("run run: finished")
+    assert "finished" in call("watch", url, "--once").stdout
+
+
+def test_verify(lake: SmallLake, url: str) -> None:
+    """A sound lake is told with counts; damage with rows, and exit code 1."""
+    assert "7 samples" in call("verify", url).stdout
+    assert "all is well" in call("verify", url, "--quick").stdout
+    [key] = [key for key, _ in lake.store.walk("data") if "/2-1-" in key]
+    lake.store.delete([key])
+    assert f"damaged: {key}: it is missing (main, version 3, rows 6 to 6)" in (
+        call("verify", url, code=1).stdout
+    )
+    [found] = documents("verify", url, code=1)
+    assert found["ok"] is False
+    assert found["damaged"][0]["rows"] == [6, 7]
+
+
+def step_by_step(monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], object]) -> None:
+    """Take one step whenever the observer would wait."""
+    left = iter(steps)
+    monkeypatch.setattr("dasklake._api.cli.time.sleep", lambda _: next(left, lambda: None)())
+
+
+def beat(lake: SmallLake, counter: int, state: str = "running", **fields: Any) -> None:
+    """Write a heartbeat."""
+    found = Heartbeat(1, "coordinator", counter, state, **fields)
+    lake.store.put(object_keys.heartbeat_key("main", "run"), heartbeat_bytes(found))
+
+
+def test_watch(small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is followed from storage alone, and the command ends with it."""
+    writer = small_lake.begin("run", 2)
+    first, second = (small_lake.write(writer, number) for number in (0, 1))
+    step_by_step(
+        monkeypatch,
+        lambda: beat(small_lake, 1, inputs=3),
+        lambda: writer.commit([first], []),
+        lambda: beat(small_lake, 2, inputs=6, failures=1),
+        lambda: beat(small_lake, 3, inputs=6, failures=1),
+        lambda: writer.commit([second], []),
+    )
+    found = documents("watch", small_lake.store.url)
+    assert [(f["written"], f["inputs"], f["percent"]) for f in found] == [
+        (0, 0, 0),
+        (3, 0, 0),
+        (3, 3, 50),
+        (6, 3, 50),
+        (6, 6, 100),
+    ]
+    assert [f["state"] for f in found] == ["running"] * 4 + ["finished"]
+    assert found[-1]["failures"] == 1
+
+
+def test_watch_once(lake: SmallLake, url: str) -> None:
+    """One look tells how things stand, whatever they are."""
+    beat(lake, 1, inputs=10, failures=2)
+    assert call("watch", url, "--once").stdout == (
+        "run run: running, 10 samples written, 7 committed (75 %), 2 failed, version 3\n"
+    )
+
+
+def test_watch_stopped_run(lake: SmallLake, url: str) -> None:
+    """A run whose coordinator said that it stopped ends the command with exit code 1."""
+    beat(lake, 5, "stopped")
+    result = call("watch", url, code=1)
+    assert "run run: stopped" in result.stdout
+    assert "mode='resume'" in result.stderr
+
+
+def test_watch_gives_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without a sign of life is given up after the patience asked for."""
+    step_by_step(monkeypatch)
+    result = call("watch", url, "--patience", 0, code=1)
+    assert "run run: silent" in result.stdout
+
+
+def test_watch_names_runs(url: str) -> None:
+    """A run is followed by its name; an unknown name lists the known ones."""
+    assert call("watch", url, "--run", "run", "--once").stdout.startswith("run run:")
+    assert "Its runs: 'run'" in call("watch", url, "--run", "other", code=1).stderr
+
+
+def test_finished_run_is_not_waited_for(small_lake: SmallLake) -> None:
+    """Where no run is unfinished the last one is told, and all is well."""
+    writer = small_lake.begin("run", 1)
+    writer.commit([small_lake.write(writer, 0)], [])
+    assert "finished" in call("watch", small_lake.store.url).stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_lake(name: str, tmp_path: Path) -> None:
+    """Without a lake each command ends with one sentence on standard error and exit code 1."""
+    result = call(name, tmp_path / "none", code=1)
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: There is no lake under")
+    assert result.stderr.count("\n") == 1
+
+
+def test_debug(tmp_path: Path) -> None:
+    """The error itself comes out where it was asked for."""
+    result = CliRunner().invoke(cli, ["info", str(tmp_path / "none"), "--debug"])
+    assert isinstance(result.exception, LakeNotFoundError)
+
+
+def test_unexpected_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of our own making is no traceback either, and says how to see it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(command_line, "open_lake", fail)
+    assert "Unexpected RuntimeError: a bug" in call("info", url, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("nonsense",),
+        ("info",),
+        ("head", "url", "-n", "many"),
+        ("info", "url", "-o", "no-value"),
+        ("info", "url", "-o", "a=1", "--creds", "key"),
+        ("log", "url", "-n", "0"),
+    ],
+)
+def test_wrong_calls(args: tuple[str, ...]) -> None:
+    """A wrong call ends with exit code 2."""
+    call(*args, code=2)
+
+
+def test_storage_options(s3_bucket: S3Bucket) -> None:
+    """Options come from the configuration by their key, or one by one."""
+    store = ObjectStore(f"{s3_bucket.url}/lake", s3_bucket.options)
+    SmallLake(store)
+    with dask.config.set({"dasklake.creds.here": s3_bucket.options}):
+        [found] = documents("info", store.url, "--creds", "here")
+        assert found["version"] == 0
+        assert documents("verify", store.url, "--creds", "here")[0]["ok"]
+    options = [f"{name}={value}" for name, value in s3_bucket.options.items()]
+    shown = call("info", store.url, *(part for each in options for part in ("-o", each)))
+    assert "version=0" in shown.stdout
+    assert "no credentials under the key" in call("info", store.url, "--creds", "x", code=1).stderr
+
+
+def test_secrets_stay_hidden() -> None:
+    """An error does not show what the options keep secret."""
+    args = ["info", "s3://bucket/x", "-o", "key=k", "-o", f"secret={SECRET}", "-o", "nonsense=1"]
+    assert SECRET not in call(*args, code=1).output

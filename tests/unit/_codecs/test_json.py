@@ -1,0 +1,68 @@
+"""JSON: what comes back as it was, and what would not and is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dasklake import TensorSpec
+from dasklake._codecs.registry import codec_for
+from dasklake._schema.values import Blob
+from dasklake.exceptions import CorruptionError, SampleError
+
+
+@pytest.mark.parametrize(
+    ("htype", "value", "wanted", "shape"),
+    [
+        ("json", {"a": [1, 2.5, None, True, "é"]}, {"a": [1, 2.5, None, True, "é"]}, ()),
+        ("json", (1, np.int8(2), np.float32(0.5)), [1, 2, 0.5], ()),
+        ("json", 2**80, 2**80, ()),
+        ("list", [1, ["a"]], [1, ["a"]], (2,)),
+        ("list", (), [], (0,)),
+        ("tag", "dusk", ["dusk"], (1,)),
+        ("tag", np.array(["a", "b"]), ["a", "b"], (2,)),
+    ],
+)
+def test_values_come_back(htype: str, value: Any, wanted: Any, shape: tuple[int, ...]) -> None:
+    """A value comes back as JSON has it; the shape of lists is their length."""
+    codec = codec_for(TensorSpec(htype))
+    blob = codec.encode(value)
+    assert blob.shape == shape
+    assert codec.decode(blob) == wanted
+
+
+@pytest.mark.parametrize(
+    ("htype", "value", "word"),
+    [
+        ("json", {1: "a"}, "key"),
+        ("json", {"a": [float("inf")]}, "inf"),
+        ("json", np.zeros(2), "tolist"),
+        ("json", {"a", "b"}, "set"),
+        ("json", b"bytes", "bytes"),
+        ("json", "\ud800", "not valid"),
+        ("list", {"a": 1}, "not a list"),
+        ("tag", 5, "word"),
+        ("tag", [["a"]], "word"),
+    ],
+)
+def test_misfits_are_refused(htype: str, value: Any, word: str) -> None:
+    """What JSON would change on the way, or cannot say, is an error."""
+    with pytest.raises(SampleError, match=word):
+        codec_for(TensorSpec(htype)).encode(value)
+
+
+def test_a_fixed_length_is_checked() -> None:
+    """A list of another length than the tensor's is refused."""
+    codec = codec_for(TensorSpec("list", shape=(2,)))
+    assert codec.decode(codec.encode([1, 2])) == [1, 2]
+    with pytest.raises(SampleError, match="3"):
+        codec.encode([1, 2, 3])
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff", b"[" * 100_000])
+def test_bytes_that_are_no_json_are_damage(data: bytes) -> None:
+    """Stored bytes that are no JSON are damage, whatever the parser makes of them."""
+    with pytest.raises(CorruptionError):
+        codec_for(TensorSpec("json")).decode(Blob(data, ()))

@@ -1,0 +1,134 @@
+"""Lists of values: what comes back, what is refused, and directories that cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import dasklake
+from dasklake import TensorSpec
+from dasklake._codecs.registry import codec_for
+from dasklake._codecs.sequence import Place, places_of
+from dasklake._schema.values import Blob
+from dasklake.exceptions import CorruptionError, SampleError
+from tests.support.samples import same
+
+BOXES = TensorSpec("sequence[bbox]", compression="zstd")
+
+
+@pytest.mark.parametrize(
+    ("spec", "value"),
+    [
+        (BOXES, [np.ones((2, 4), "f4"), np.zeros((0, 4), "f4")]),
+        (TensorSpec("sequence[generic]", dtype="datetime64[s]", shape=()), [np.datetime64(5, "s")]),
+        (TensorSpec("sequence[generic]", dtype="bool", shape=(2,)), [np.array([True, False])]),
+        (TensorSpec("sequence[generic]", dtype="complex64", shape=(None,)), [np.array([1j], "c8")]),
+        (TensorSpec("sequence[text]"), ["", "é"]),
+        (TensorSpec("sequence[json]"), [{"a": [None]}, 5]),
+        (TensorSpec("sequence[polygon]"), [[np.ones((3, 2), "f4")], []]),
+        (TensorSpec("polygon", compression="lz4"), [np.ones((3, 2), "f4")]),
+        (BOXES, []),
+    ],
+)
+def test_lists_come_back(spec: TensorSpec, value: list[Any]) -> None:
+    """A list comes back with as many items, each as it was."""
+    codec = codec_for(spec)
+    found: Any = codec.decode(codec.encode(value))
+    assert isinstance(found, list)
+    assert len(found) == len(value)
+    for one, other in zip(found, value, strict=True):
+        if isinstance(other, list):
+            assert all(map(same, one, other))
+        else:
+            assert one == other if isinstance(other, dict | int) else same(one, other)
+
+
+def test_any_iterable_is_a_list() -> None:
+    """A generator, a tuple and an array along its first axis are lists."""
+    codec = codec_for(BOXES)
+    wanted = codec.encode([np.zeros((1, 4), "f4")] * 2)
+    for value in (
+        np.zeros((2, 1, 4), "f4"),
+        (np.zeros((1, 4), "f4") for _ in range(2)),
+        ([[0, 0, 0, 0]], [[0, 0, 0, 0]]),
+    ):
+        assert codec.encode(value) == wanted
+
+
+def test_one_item_can_be_read_alone() -> None:
+    """The directory says which bytes of the sample are those of an item."""
+    codec = codec_for(TensorSpec("sequence[generic]", dtype="uint8", shape=(None,)))
+    blob: Any = codec.encode([[1, 2], [], [3, 4, 5]])
+    places = places_of(blob.shape, len(blob.data))
+    assert places == [Place(0, 2, (2,)), Place(2, 2, (0,)), Place(2, 5, (3,))]
+    assert list(blob.data[places[2].begin : places[2].end]) == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("spec", "value", "words"),
+    [
+        (BOXES, 5, ["int", "list"]),
+        (BOXES, "abc", ["str", "list"]),
+        (BOXES, {"a": 1}, ["dict", "list"]),
+        (BOXES, [np.zeros((1, 4), "f4"), None], ["item 1", "None"]),
+        (BOXES, [np.zeros((1, 4), "f4"), np.zeros((1, 3), "f4")], ["item 1", "last axis"]),
+        (TensorSpec("sequence[text]"), ["a", 1], ["item 1", "not a string"]),
+        (TensorSpec("sequence[image]", compression="png"), [b"x"], ["item 0", "not a picture"]),
+        (TensorSpec("sequence[link[image]]"), ["s3://u:secret@b/a"], ["item 0", "password"]),
+        (TensorSpec("sequence[generic]", dtype=pa.decimal128(5, 2)), [1], ["item 0", "Arrow"]),
+    ],
+)
+def test_misfits_are_refused(spec: TensorSpec, value: Any, words: list[str]) -> None:
+    """What is no list, and an item that does not fit, is an error that names the item."""
+    with pytest.raises(SampleError) as raised:
+        codec_for(spec).encode(value)
+    for word in words:
+        assert word in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_links_of_a_list_keep_their_keys() -> None:
+    """A link in a list has its URL and the name of its credentials."""
+    codec = codec_for(TensorSpec("sequence[link[image]]"))
+    links = [dasklake.link("s3://b/1", "key"), dasklake.link("s3://b/2")]
+    assert codec.decode(codec.encode(links)) == links
+
+
+@pytest.mark.parametrize(
+    "directory",
+    [
+        (),
+        (-1,),
+        (1,),
+        (1, 8, 1),
+        (1, 9, 0),
+        (2, 8, 0),
+        (1, 8, 1, -2),
+        (1, 8, 0, 7),
+        (2, 16, 0, -8, 0),
+        (2**62, 8, 0),
+        (1, 8, 2**62, 1),
+    ],
+)
+def test_wrong_directories_are_found(directory: tuple[int, ...]) -> None:
+    """A directory that does not add up to the bytes is damage, found at once."""
+    with pytest.raises(CorruptionError):
+        places_of(directory, 8)
+
+
+@pytest.mark.parametrize(
+    ("spec", "data"),
+    [
+        (TensorSpec("sequence[generic]", dtype="int32", shape=()), b"12345"),
+        (TensorSpec("sequence[text]"), b"\xff\xfe"),
+        (TensorSpec("sequence[link[image]]"), b"{"),
+        (TensorSpec("sequence[json]"), b"{"),
+    ],
+)
+def test_items_that_cannot_be_read_are_damage(spec: TensorSpec, data: bytes) -> None:
+    """Bytes that are no item are damage."""
+    with pytest.raises(CorruptionError):
+        codec_for(spec).decode(Blob(data, (1, len(data), 0)))

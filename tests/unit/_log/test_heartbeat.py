@@ -1,0 +1,154 @@
+"""Whether a run is alive: two looks at a counter, and no clock but the observer's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from dasklake._format import object_keys
+from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._log import heartbeat
+from dasklake._log.heartbeat import is_alive, last_beat
+from dasklake.exceptions import StoreError
+from tests.support.flaky import Fault, FlakyStore
+
+KEY = object_keys.heartbeat_key("main", "run")
+BEAT = Heartbeat(2, "one", 7)
+
+
+class Clock:
+    """An observer's clock; what sleeps on it may be told to do something meanwhile."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.meanwhile: list[Callable[[], object]] = []
+
+    def monotonic(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Put a clock in the place of the machine's."""
+    clock = Clock()
+    monkeypatch.setattr(heartbeat, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def store() -> Iterator[FlakyStore]:
+    """Make an empty storage."""
+    store = FlakyStore()
+    yield store
+    store.clear()
+
+
+def beat(store: FlakyStore, beat: Heartbeat) -> None:
+    """Write a heartbeat."""
+    store.put(KEY, heartbeat_bytes(beat))
+
+
+def alive(store: FlakyStore, epoch: int = 2) -> bool:
+    """Ask for the run."""
+    return is_alive(store, "main", "run", epoch)
+
+
+def test_no_heartbeat(store: FlakyStore, clock: Clock) -> None:
+    """A run that never beat is dead, at once."""
+    assert last_beat(store, "main", "run") is None
+    assert not alive(store)
+    assert clock.now == 100.0
+
+
+def test_stopped(store: FlakyStore, clock: Clock) -> None:
+    """A coordinator that said that it stopped is dead, at once."""
+    beat(store, replace(BEAT, state="stopped"))
+    assert not alive(store)
+    assert clock.now == 100.0
+
+
+def test_moving(store: FlakyStore, clock: Clock) -> None:
+    """A counter that moves is life, told as soon as it is seen."""
+    beat(store, BEAT)
+    clock.meanwhile = [lambda: None, lambda: beat(store, replace(BEAT, counter=8))]
+    assert alive(store)
+    assert clock.now < 101.0
+
+
+def test_another_coordinator(store: FlakyStore, clock: Clock) -> None:
+    """A newer coordinator's beat is life too, though its counter may be lower."""
+    beat(store, BEAT)
+    clock.meanwhile = [lambda: beat(store, Heartbeat(3, "two", 1))]
+    assert alive(store)
+
+
+def test_standing_still(store: FlakyStore, clock: Clock) -> None:
+    """A heartbeat that stands still for the interval is death, whatever it says."""
+    beat(store, replace(BEAT, counter=10**18))
+    assert not alive(store)
+    assert heartbeat.INTERVAL <= clock.now - 100.0 < heartbeat.INTERVAL + 1.0
+
+
+def test_stops_meanwhile(store: FlakyStore, clock: Clock) -> None:
+    """A coordinator that stops while it is watched is dead at once."""
+    for last in (
+        lambda: beat(store, replace(BEAT, counter=8, state="stopped")),
+        lambda: store.delete([KEY]),
+    ):
+        beat(store, BEAT)
+        clock.meanwhile = [last]
+        before = clock.now
+        assert not alive(store)
+        assert clock.now - before < 1.0
+
+
+def test_closed_epoch(store: FlakyStore, clock: Clock) -> None:
+    """A coordinator of an older epoch does not count, however it beats."""
+    beat(store, BEAT)
+    clock.meanwhile = [
+        lambda number=number: beat(store, replace(BEAT, counter=number))  # type: ignore[misc] # bound early
+        for number in range(8, 100)
+    ]
+    assert not alive(store, epoch=3)
+
+
+def test_covered_by_a_zombie(store: FlakyStore, clock: Clock) -> None:
+    """Beats of an older epoch, even its last one, do not hide those of the living one."""
+    zombie, living = replace(BEAT, epoch=1, coordinator="zombie"), BEAT
+    beat(store, replace(zombie, state="stopped"))
+    clock.meanwhile = [
+        lambda: beat(store, living),
+        lambda: beat(store, replace(zombie, counter=8)),
+        lambda: beat(store, replace(living, counter=8)),
+    ]
+    assert alive(store)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"epoch":"x"}'])
+def test_torn(store: FlakyStore, clock: Clock, data: bytes) -> None:
+    """A heartbeat that cannot be read is none."""
+    store.put(KEY, data)
+    assert last_beat(store, "main", "run") is None
+    assert not alive(store)
+
+
+def test_storage_fails(store: FlakyStore) -> None:
+    """A storage that fails is not taken for a dead run."""
+    beat(store, BEAT)
+    store.fail("get", Fault.BEFORE, KEY)
+    with pytest.raises(StoreError):
+        alive(store)
+
+
+def test_beats_are_more_frequent_than_looks() -> None:
+    """An observer watches for longer than two beats of a coordinator take."""
+    assert 2 * heartbeat.BEAT < heartbeat.INTERVAL

@@ -1,0 +1,122 @@
+"""Images: sizes from headers equal those of the decoder; truncated files are recognized."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dasklake._media.image import (
+    HEAD,
+    TAIL,
+    claims,
+    ends,
+    jpeg_shape,
+    picture,
+    png_shape,
+    whole_picture,
+)
+from dasklake.exceptions import SampleError
+
+MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"]
+
+
+def _file(mode: str, form: str, **options: object) -> bytes | None:
+    sink = io.BytesIO()
+    try:
+        Image.new(mode, (33, 21)).save(sink, form, **options)
+    except OSError:
+        return None
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("form", ["jpeg", "png"])
+def test_sizes_are_those_of_the_decoder(mode: str, form: str) -> None:
+    """Where a size is found, it is the one that decoding gives."""
+    data = _file(mode, form)
+    if data is None:
+        return
+    found = (jpeg_shape if form == "jpeg" else png_shape)(data)
+    with Image.open(io.BytesIO(data)) as image:
+        pixels = np.array(image)
+    if found is not None:
+        assert pixels.dtype == np.uint8
+        assert found == (pixels.shape if pixels.ndim == 3 else (*pixels.shape, 1))
+    assert (found is None) == (mode in ("P", "CMYK", "I;16") or (mode == "1" and form == "png"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"progressive": True}, {"quality": 30}, {"exif": b"Exif\0\0" + b"x" * 300}]
+)
+def test_unusual_jpegs_are_read(options: dict[str, object]) -> None:
+    """Progressive files and files with a lot before the frame have their size found."""
+    data = _file("RGB", "jpeg", **options)
+    assert data is not None
+    assert jpeg_shape(data) == (21, 33, 3)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png"])
+def test_cut_and_spoiled_headers_are_left_alone(form: str) -> None:
+    """No prefix and no changed byte of a header is an error; a prefix has the size or none."""
+    data = _file("RGB", form)
+    assert data is not None
+    shape = jpeg_shape if form == "jpeg" else png_shape
+    for length in range(len(data)):
+        assert shape(data[:length]) in (None, (21, 33, 3))
+    for place in range(2, 200):
+        shape(data[:place] + b"\xff" + data[place + 1 :])
+
+
+FORMATS = ["jpeg", "png", "gif", "webp", "tiff", "bmp"]
+
+
+def encoded(format_: str, mode: str = "RGB") -> bytes:
+    """Encode noise of 90 x 120 pixels."""
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(sink, format_)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_whole_pictures(format_: str) -> None:
+    """Every format is recognised, and decoded where the ends of a file do not suffice."""
+    data = encoded(format_)
+    assert claims(data)
+    assert whole_picture(data) == (format_, (90, 120, 3))
+    assert picture(data[:HEAD]) in (None, (format_, (90, 120, 3)))
+
+
+@pytest.mark.parametrize("format_", ["jpeg", "png", "gif"])
+def test_ends_of_files(format_: str) -> None:
+    """The last bytes of a whole file are told from those of one that is cut off."""
+    data = encoded(format_)
+    assert picture(data[:HEAD]) == (format_, (90, 120, 3))
+    assert ends(format_, data[-TAIL:])
+    assert ends(format_, (data + bytes(20))[-TAIL:])
+    assert not ends(format_, data[:-20][-TAIL:])
+    assert not ends("bmp", data[-TAIL:])
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_pictures_that_are_cut_off(format_: str) -> None:
+    """Half a file is found to be one when it is decoded."""
+    data = encoded(format_)
+    with pytest.raises(SampleError):
+        whole_picture(data[: len(data) // 2])
+
+
+def test_channels() -> None:
+    """Gray pictures have one channel, those of print four."""
+    assert picture(encoded("jpeg", "L")) == ("jpeg", (90, 120, 1))
+    assert picture(encoded("jpeg", "CMYK")) == ("jpeg", (90, 120, 4))
+
+
+@pytest.mark.parametrize("data", [b"<html>", b"", b"PK\3\4", b"%PDF-1.7"])
+def test_other_files(data: bytes) -> None:
+    """What begins like nothing that is a picture is none."""
+    assert not claims(data)
+    assert picture(data) is None

@@ -1,0 +1,71 @@
+"""Class names that runs discover."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dasklake._model.discovered_names import first_places
+from dasklake._model.receipt import Receipt
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake.exceptions import SchemaError
+
+
+def test_first_place_is_the_smallest() -> None:
+    """Of a name that several partitions have, the first partition counts, whenever it comes."""
+    late = Receipt("r", 1, 5, "", (), 1, names={"label": ("a", "b")})
+    early = Receipt("r", 1, 2, "", (), 1, names={"label": ("b",)})
+    for receipts in ([late, early], [early, late]):
+        assert first_places(None, receipts) == {"label": {"a": (5, 0), "b": (2, 0)}}
+    assert first_places(None, [Receipt("r", 1, 0, "", (), 1)]) is None
+
+
+def test_receipt_carries_names() -> None:
+    """A receipt comes out of a message with the names that went in."""
+    receipt = Receipt("r", 1, 5, "", (), 1, names={"label": ("a", "b")})
+    assert Receipt.from_wire(json.loads(json.dumps(receipt.to_wire()))) == receipt
+
+
+def test_settled_survives_json() -> None:
+    """A schema says how many of its names are settled, and only these are given to writers."""
+    spec = TensorSpec("class_label", class_names=["a", "b"], discover=True, settled=1)
+    found = Schema.from_json(json.loads(json.dumps(Schema({"label": spec}).to_json())))
+    assert found["label"] == spec
+    assert found.given["label"].class_names == ("a",)
+    assert found.settled["label"] == TensorSpec(
+        "class_label", class_names=["a", "b"], discover=True
+    )
+    assert found.planned["label"].class_names == ()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"htype": "bbox"},
+        {"htype": "sequence[class_label]"},
+        {"dtype": "uint8"},
+        {"compression": "lz4"},
+        {"discover": 1},
+        {"settled": 7},
+        {"settled": -1},
+    ],
+)
+def test_discover_is_for_plain_labels(parameters: dict[str, object]) -> None:
+    """What cannot hold discovered names is refused where it is described."""
+    with pytest.raises(SchemaError):
+        TensorSpec(**{"htype": "class_label", "discover": True, **parameters})  # type: ignore[arg-type] # wrong ones too
+
+
+def test_lake_that_knows_more_names_fits() -> None:
+    """A writer may know any beginning of a lake's settled names, and nothing else."""
+
+    def schema(*names: str, settled: int | None = None) -> Schema:
+        spec = TensorSpec("class_label", class_names=names, discover=True, settled=settled)
+        return Schema({"label": spec})
+
+    lake = schema("a", "b", "c", settled=2)
+    for fits in (schema(), schema("a"), schema("a", "b"), schema("a", "x", settled=1)):
+        assert lake.differences(fits) == []
+    for other in (schema("b"), schema("a", "b", "c"), schema("a", "c")):
+        assert len(lake.differences(other)) == 1

@@ -1,0 +1,106 @@
+"""Links: nothing is read before it is asked for."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dasklake import Schema, TensorSpec, link
+from dasklake._api.lake import open as open_lake
+from dasklake._read.linked_values import LinkedImage, check_rows, fetched, linked, unwrapped
+from dasklake._schema.values import Link
+from dasklake.exceptions import LinkError, SampleError
+from tests.support.samples import Make
+
+SPEC = TensorSpec("link[image]", compression="png")
+SCHEMA = Schema({"image": SPEC})
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """Write a picture of 4 x 5 pixels."""
+    path = tmp_path / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 5, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_link_gives_bytes_and_pixels(picture: Path, make_lake: Make) -> None:
+    """What a link tensor gives names the file, and reads it when it is asked to."""
+    lake = open_lake(make_lake(SCHEMA, [[[{"image": link(str(picture))}, {"image": None}]]]).url)
+    found = lake[0]["image"]
+    assert (found.url, found.creds_key) == (str(picture), None)
+    assert lake[1]["image"] is None
+    assert lake["image"].bytes(1) is None
+    assert found.bytes() == lake["image"].bytes(0) == picture.read_bytes()
+    pixels = np.asarray(Image.open(picture))
+    assert np.array_equal(found.numpy(), pixels)
+    assert np.array_equal(np.asarray(found), pixels)
+
+
+def test_what_is_known_of_a_target(make_lake: Make) -> None:
+    """Shape, size, etag and format are those that the chunk stores, by row and by chunk."""
+    facts = {"shape": [4, 5, 3], "size": 9, "etag": "v1", "format": "png"}
+    stored = {"url": "memory://x/a.png", "creds_key": "old", **facts}
+    found = linked(SPEC, stored, {"old": "new"})
+    assert isinstance(found, LinkedImage)
+    assert (found.url, found.creds_key) == ("memory://x/a.png", "new")
+    assert (found.shape, found.size, found.etag, found.format) == ((4, 5, 3), 9, "v1", "png")
+    nothing = linked(SPEC, {"url": "u", "creds_key": None}, {})
+    assert (nothing.shape, nothing.size, nothing.etag, nothing.format) == (None,) * 4
+
+
+def test_gray_pictures_have_three_axes(tmp_path: Path) -> None:
+    """A gray picture is height x width x 1, as its stored shape says."""
+    Image.new("L", (5, 4)).save(tmp_path / "gray.png")
+    assert LinkedImage(str(tmp_path / "gray.png")).numpy().shape == (4, 5, 1)
+
+
+def test_a_link_can_be_written_again() -> None:
+    """What is read from one lake can be written into another as it is."""
+    assert isinstance(LinkedImage("s3://b/a.jpg"), Link)
+
+
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    """A missing file, a file that is no picture, and a URL that names none, are clear errors."""
+    with pytest.raises(LinkError, match="is dead"):
+        LinkedImage(str(tmp_path / "none.jpg")).bytes()
+    (tmp_path / "text.jpg").write_text("text")
+    with pytest.raises(SampleError, match="not a picture"):
+        LinkedImage(str(tmp_path / "text.jpg")).numpy()
+
+
+def test_problems_are_told_apart(picture: Path, tmp_path: Path) -> None:
+    """A target that is gone is broken, one of another size or etag is changed, the rest is well."""
+    url, size = str(picture), picture.stat().st_size
+    samples: list[dict[str, Any]] = [
+        {"image": LinkedImage(url, size=size)},
+        {"image": None},
+        {"image": LinkedImage(url, size=size + 1, etag="other")},
+        {"image": LinkedImage(str(tmp_path / "none.png"))},
+        {"image": LinkedImage(url)},
+    ]
+    found = check_rows(samples, 10, {"image": SPEC}, decode=False)
+    assert [(each.sample, each.problem) for each in found] == [(12, "changed"), (13, "broken")]
+    assert f"its size is {size}, and was {size + 1}" in found[0].message
+    assert "is dead" in found[1].message
+
+
+def test_bytes_are_fetched_in_order(picture: Path, tmp_path: Path) -> None:
+    """Each sample has its own bytes, and one that has none fails alone, when its turn comes."""
+    sink = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(sink, "png")
+    (tmp_path / "b.png").write_bytes(sink.getvalue())
+    urls = [str(picture), str(tmp_path / "none.png"), str(tmp_path / "b.png")]
+    samples = [{"n": n, "image": LinkedImage(url)} for n, url in enumerate(urls)]
+    first, second, third, fourth = fetched([*samples, {"n": 3, "image": None}], ["image"])
+    assert unwrapped(first) == {"n": 0, "image": picture.read_bytes()}
+    with pytest.raises(LinkError, match=r"tensor 'image'.*is dead"):
+        unwrapped(second)
+    assert unwrapped(third) == {"n": 2, "image": sink.getvalue()}
+    assert unwrapped(fourth) == {"n": 3, "image": None}

@@ -1,0 +1,214 @@
+"""The coordinator: what it commits, when, and what becomes of failures."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from dasklake._log.log import Log
+from dasklake._model.receipt import Failure
+from dasklake._run.progress import Every, MaxFailures
+from dasklake._write.partition import Outcome
+from dasklake.exceptions import (
+    LakeError,
+    RunFailedError,
+    StoreError,
+    TooManyFailuresError,
+    TransformError,
+)
+from tests.support.flaky import Fault, FlakyStore
+from tests.support.lakes import SmallLake, failure
+from tests.support.unsteady import LOG, PATIENCE, MakeLead, committed
+
+
+class TestCommits:
+    """What is committed, and when."""
+
+    def test_whole_run(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """Without checkpoints a run is one commit at its end."""
+        run = lead(3).start()
+        run.write(2, 0)
+        assert run.coordinator.status().commits == 0
+        run.write(1)
+        status = run.end()
+        assert (status.problem, status.commits, status.version) == (
+            None,
+            1,
+            flaky_lake.head.version,
+        )
+        assert (status.partitions, status.of, status.samples, status.committed) == (3, 3, 9, 9)
+        assert status.size == flaky_lake.head.totals.size
+        assert flaky_lake.head.runs["run"].finished
+        assert committed(flaky_lake) == [0, 1, 2]
+
+    def test_every_so_many_inputs(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """A checkpoint is made as soon as so many input samples are complete."""
+        run = lead(4, every=Every(inputs=6)).start()
+        run.write(3)
+        assert run.coordinator.status().commits == 0
+        run.write(1)
+        assert run.until(lambda s: s.commits == 1).partitions == 2
+        assert committed(flaky_lake) == [1, 3]
+        run.write(0, 2)
+        assert run.end().commits == 2
+
+    def test_every_so_often(self, lead: MakeLead) -> None:
+        """A checkpoint is made by the clock alone, when nothing else happens."""
+        run = lead(3, every=Every(seconds=0.05)).start()
+        for partition in range(2):
+            run.write(partition)
+            run.until(lambda s, wanted=partition + 1: s.partitions == wanted)  # type: ignore[misc] # bound early
+        run.write(2)
+        assert run.end().commits == 3
+
+    def test_lost_partitions_by_the_clock(self, lead: MakeLead) -> None:
+        """Partitions that failed are committed by the clock too, where nothing else is there."""
+        run = lead(2, every=Every(seconds=0.05), skip=True).start()
+        run.coordinator.lose(failure("run", 1, 0), ValueError())
+        assert run.until(lambda s: s.partitions == 1).failures == 1
+        run.write(0)
+        assert run.end().problem is None
+
+    def test_a_slow_commit_holds_nobody_up(
+        self, lead: MakeLead, flaky_lake: SmallLake, flaky_store: FlakyStore
+    ) -> None:
+        """While a commit is under way receipts are taken in, for the next one."""
+        begun, go = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            begun.set()
+            assert go.wait(PATIENCE)
+
+        run = lead(4, every=Every(inputs=1)).start()
+        flaky_store.at("create", hold, LOG)
+        run.write(0)
+        assert begun.wait(PATIENCE)
+        run.write(1, 2, 3)
+        status = run.coordinator.status()
+        assert (status.running, status.written, status.committed) == (True, 12, 0)
+        go.set()
+        assert run.end().commits == 2
+        kinds = [c.progress.partitions for c in Log(flaky_store).walk(2) if c.progress]
+        assert kinds == [1, 4]
+        assert committed(flaky_lake) == [0, 1, 2, 3]
+
+    def test_first_receipt_counts(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """A second attempt at a partition is left out, also when the first is committed."""
+        run = lead(2, every=Every(inputs=1)).start()
+        run.write(0, 0)
+        run.until(lambda s: s.partitions == 1)
+        run.write(0, 1, 1)
+        assert run.end().samples == 6
+        assert committed(flaky_lake) == [0, 1]
+
+    def test_strangers(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """Receipts of partitions that are not missing, or of other epochs, are left out."""
+        run = lead(3, missing=(1, 2)).start()
+        own = flaky_lake.write(run.writer, 1)
+        for receipt in (flaky_lake.write(run.writer, 0), replace(own, epoch=2), own):
+            run.coordinator.deliver(Outcome(receipt))
+        run.write(2)
+        status = run.end()
+        assert committed(flaky_lake) == [1, 2]
+        assert isinstance(status.problem, RunFailedError)
+        assert "resume" in str(status.problem)
+
+    def test_failures_are_kept(self, lead: MakeLead, flaky_store: FlakyStore) -> None:
+        """Failures of a partition are committed with it, those in an object of their own too."""
+        run = lead(2).start()
+        inline = (failure("run", 0, 7),)
+        receipt = run.lake.write(run.writer, 0)
+        run.coordinator.deliver(Outcome(replace(receipt, failures=inline, failed=1)))
+        run.write(1, failures=12)
+        assert run.end().failures == 13
+        log = Log(flaky_store)
+        assert len(log.failures(log.require_head())) == 13
+
+    def test_answer_lost(self, lead: MakeLead, flaky_store: FlakyStore) -> None:
+        """A commit whose answer is lost is one commit."""
+        run = lead(1).start()
+        flaky_store.fail("create", Fault.AFTER, LOG)
+        run.write(0)
+        assert (run.end().commits, len(list(Log(flaky_store).walk(2)))) == (1, 1)
+
+
+class TestFailures:
+    """Partitions that failed before the write task was reached, and how many may."""
+
+    def test_skipped(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """A partition that is skipped counts as written, is empty, and is in the table."""
+        run = lead(2, skip=True).start()
+        lost = Failure("run", 1, None, None, None, None, "ValueError", "bad", "trace")
+        run.coordinator.lose(lost, ValueError("bad"))
+        run.write(0)
+        assert run.end().problem is None
+        head = flaky_lake.head
+        assert (head.totals.samples, head.totals.chunks, head.totals.failures) == (3, 2, 1)
+        assert Log(flaky_lake.store).failures(head) == [lost]
+        assert committed(flaky_lake) == [0, 1]
+
+    @pytest.mark.parametrize(
+        ("skip", "fatal", "error", "raised"),
+        [
+            (False, False, ValueError("bad"), TransformError),
+            (True, True, ValueError("bad"), TransformError),
+            (True, False, MemoryError(), TransformError),
+            (True, False, StoreError("no. Look."), StoreError),
+        ],
+    )
+    def test_not_skipped(
+        self,
+        lead: MakeLead,
+        flaky_lake: SmallLake,
+        *,
+        skip: bool,
+        fatal: bool,
+        error: Exception,
+        raised: type[LakeError],
+    ) -> None:
+        """Nothing is skipped unasked, nor what is none of the user's mistakes."""
+        run = lead(2, skip=skip).start()
+        run.coordinator.lose(failure("run", 1, 0), error, fatal=fatal)
+        run.coordinator.drain()
+        assert type(run.end().problem) is raised
+        assert committed(flaky_lake) == []
+
+    def test_too_many(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """More failures than allowed end the run; what failed is left for a resume."""
+        run = lead(4, skip=True, max_failures=MaxFailures(count=2)).start()
+        run.write(0, 1)
+        run.write(2, failures=3)
+        assert run.coordinator.stopping
+        run.coordinator.drain({3})
+        run.write(3, failures=1)
+        problem = run.end().problem
+        assert isinstance(problem, TooManyFailuresError)
+        assert "resume" in str(problem)
+        assert committed(flaky_lake) == [0, 1]
+
+    def test_too_many_at_the_very_end(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """Where the verdict comes with the last partition, and that one is good, it is told."""
+        limit = MaxFailures(share=0.1, after=8)
+        run = lead(2, skip=True, max_failures=limit, every=Every(inputs=1)).start()
+        run.write(0, failures=2)
+        run.until(lambda s: s.partitions == 1)
+        run.write(1)
+        problem = run.end().problem
+        assert isinstance(problem, TooManyFailuresError)
+        assert "finished" in str(problem)
+        assert flaky_lake.head.runs["run"].finished
+
+    def test_storage_fails_meanwhile(
+        self, lead: MakeLead, flaky_store: FlakyStore, flaky_lake: SmallLake
+    ) -> None:
+        """Empty chunks of lost partitions are written again, long lists of failures read again."""
+        run = lead(2, skip=True).start()
+        run.coordinator.lose(failure("run", 1, 0), ValueError("bad"))
+        receipt = flaky_lake.write(run.writer, 0, failures=9)
+        flaky_store.fail("put", Fault.BEFORE, "data/")
+        flaky_store.fail("get", Fault.BEFORE, "data/")
+        run.coordinator.deliver(Outcome(receipt))
+        status = run.end()
+        assert (status.problem, status.failures) == (None, 10)

@@ -1,0 +1,369 @@
+"""The coordinator: how it lives and ends, and that nobody ever waits in vain."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from dasklake._log.heartbeat import last_beat
+from dasklake._log.log import Log
+from dasklake._log.run_writer import RunWriter
+from dasklake._log.transactions import abort
+from dasklake._model.commit import Kind
+from dasklake._run import coordinator as module
+from dasklake._run.coordinator import (
+    commit_adopted,
+    failures_of,
+)
+from dasklake._run.progress import Every, MaxFailures
+from dasklake.exceptions import (
+    LakeError,
+    ObjectNotFoundError,
+    RunAbortedError,
+    RunFailedError,
+    RunLostError,
+    RunSupersededError,
+    SchemaError,
+    StoreError,
+    TooManyFailuresError,
+    TransformError,
+    VersionNotFoundError,
+)
+from tests.support.flaky import Fault, FlakyStore
+from tests.support.lakes import SmallLake, failure
+from tests.support.unsteady import LOG, PATIENCE, MakeLead, committed
+
+
+class TestEndings:
+    """How a run ends that does not finish."""
+
+    @pytest.mark.parametrize(
+        ("kind", "error", "raised"),
+        [
+            ("cancelled", None, RunFailedError),
+            ("lost", None, RunLostError),
+            ("interrupted", SystemExit("enough"), SystemExit),
+            ("failed", SchemaError("no. Look."), SchemaError),
+        ],
+    )
+    def test_kinds(
+        self,
+        lead: MakeLead,
+        flaky_lake: SmallLake,
+        kind: str,
+        error: BaseException | None,
+        raised: type[BaseException],
+    ) -> None:
+        """Each reason has its exception; what is complete is committed, and is said to be."""
+        run = lead(3).start()
+        run.write(1)
+        run.coordinator.stop(kind, error)
+        run.coordinator.drain()
+        problem = run.end().problem
+        assert type(problem) is raised
+        assert error is not None or "mode='resume', run='run'" in str(problem)
+        assert committed(flaky_lake) == [1]
+
+    def test_failed_sample(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """A sample that failed is named, with what is kept, and the cause comes along."""
+        run = lead(3).start()
+        run.write(1)
+        cause = ValueError("bad")
+        run.fail(2, cause)
+        assert run.coordinator.stopping
+        run.coordinator.drain()
+        status = run.end()
+        problem = status.problem
+        assert isinstance(problem, TransformError)
+        assert (problem.partition, problem.position, problem.samples_processed) == (2, 3, 3)
+        assert status.cause is cause
+        assert committed(flaky_lake) == [1]
+
+    def test_first_reason_counts(self, lead: MakeLead) -> None:
+        """What ends a run is what came first."""
+        run = lead(2).start()
+        run.coordinator.stop("cancelled")
+        run.coordinator.stop("lost")
+        run.coordinator.drain()
+        assert "cancelled" in str(run.end().problem)
+
+    def test_running_tasks_are_waited_for(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """What runs already when a run is stopped is committed as well."""
+        run = lead(4).start()
+        run.write(0)
+        run.coordinator.stop("cancelled")
+        run.coordinator.drain({1, 2})
+        run.write(1)
+        assert run.coordinator.wait(0).running
+        run.write(2)
+        assert not run.end().running
+        assert committed(flaky_lake) == [0, 1, 2]
+
+    def test_failing_tasks_are_not_waited_for(self, lead: MakeLead) -> None:
+        """Where what runs fails as well, as one mistake does everywhere, the end comes at once."""
+        run = lead(4).start()
+        run.fail(0, ValueError("bad"))
+        run.coordinator.drain({1, 2})
+        run.fail(1, ValueError("bad"))
+        run.coordinator.lose(failure("run", 2, 0), ValueError("bad"))
+        assert isinstance(run.end().problem, TransformError)
+
+    def test_waiting_has_an_end(
+        self, lead: MakeLead, flaky_lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A task that never comes back is given up after a while."""
+        monkeypatch.setattr(module, "_DRAIN", 0.05)
+        run = lead(3).start()
+        run.write(0)
+        run.coordinator.stop("cancelled")
+        run.coordinator.drain({1})
+        assert isinstance(run.end().problem, RunFailedError)
+        assert committed(flaky_lake) == [0]
+
+    def test_finished_all_the_same(self, lead: MakeLead) -> None:
+        """A run that was stopped while its last partitions came in is finished, not failed."""
+        run = lead(2).start()
+        run.write(0)
+        run.coordinator.stop("cancelled")
+        run.coordinator.drain({1})
+        run.write(1)
+        assert run.end().problem is None
+
+    def test_after_the_end(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """What comes in after the end is not committed any more."""
+        run = lead(2).start()
+        run.coordinator.stop("cancelled")
+        run.coordinator.drain()
+        head = run.end().version
+        run.write(0, 1)
+        run.coordinator.stop("lost")
+        run.coordinator.drain({0})
+        assert not run.coordinator.wait(PATIENCE).running
+        assert flaky_lake.head.version == head
+
+
+class TestStorage:
+    """Storages that fail, and other writers."""
+
+    def test_failing_for_a_while(
+        self,
+        lead: MakeLead,
+        flaky_lake: SmallLake,
+        flaky_store: FlakyStore,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """While the storage fails status and heartbeat say why commits are late; then they are made."""
+        told: list[str | None] = []
+        monkeypatch.setattr(module, "BEAT", 0.01)
+        run = lead(1).start()
+
+        def look() -> None:
+            told.append(run.coordinator.status().delayed)
+            # Before this commit goes on, everybody can see why it is late.
+            deadline = time.monotonic() + PATIENCE
+            while not (beat := last_beat(flaky_store, "main", "run")) or not beat.trouble:
+                assert time.monotonic() < deadline
+            told.append(beat.trouble)
+
+        flaky_store.fail("create", Fault.BEFORE, LOG)
+        flaky_store.at("create", look, LOG)
+        run.write(0)
+        status = run.end()
+        assert "no answer to create" in str(told[0])
+        assert told[1] == told[0]
+        assert (status.problem, status.delayed) == (None, None)
+        assert committed(flaky_lake) == [0]
+
+    def test_failing_for_ever(
+        self,
+        lead: MakeLead,
+        flaky_lake: SmallLake,
+        flaky_store: FlakyStore,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A run that is stopped while the storage fails does not insist for long."""
+        monkeypatch.setattr(module, "_INSIST", 0.05)
+        monkeypatch.setattr(module, "BEAT", 0.02)
+        run = lead(2).start()
+        flaky_store.broken = "_lake/segments"
+        run.write(0)
+        run.coordinator.stop("cancelled")
+        run.coordinator.drain()
+        assert isinstance(run.end().problem, StoreError)
+        flaky_store.broken = ""
+        assert committed(flaky_lake) == []
+
+    @pytest.mark.parametrize(
+        ("meanwhile", "raised"),
+        [
+            (lambda lake: lake.resume("run"), RunSupersededError),
+            (lambda lake: abort(Log(lake.store), lake.head, ["run"]), RunAbortedError),
+        ],
+        ids=["resumed", "reset"],
+    )
+    def test_another_writer(
+        self,
+        lead: MakeLead,
+        flaky_lake: SmallLake,
+        meanwhile: Callable[[SmallLake], object],
+        raised: type[LakeError],
+    ) -> None:
+        """Who meets what ends its turn says so and never commits again."""
+        run = lead(3, every=Every(inputs=1)).start()
+        meanwhile(flaky_lake)
+        before = flaky_lake.head
+        run.write(0)
+        assert isinstance(run.end().problem, raised)
+        assert run.coordinator.stopping
+        run.write(1, 2)
+        assert flaky_lake.head == before
+
+    def test_finished_by_another(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """Where another one has finished the run, that is success."""
+        run = lead(1).start()
+        other = flaky_lake.resume("run")
+        other.commit([flaky_lake.write(other, 0)], [])
+        run.write(0)
+        status = run.end()
+        assert (status.problem, status.version) == (None, flaky_lake.head.version)
+        assert committed(flaky_lake) == [0]
+
+    def test_corruption_is_told_as_such(self, lead: MakeLead, flaky_store: FlakyStore) -> None:
+        """An error of the lake ends the run as itself."""
+        run = lead(1).start()
+        flaky_store.put(f"{LOG}/000000/{2:020d}.json", b"junk")
+        run.write(0)
+        problem = run.end().problem
+        assert isinstance(problem, LakeError)
+        assert problem.code == "corruption"
+
+    def test_what_nobody_foresaw(self, lead: MakeLead, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An error that nobody foresaw ends the run, and the cause comes along."""
+        run = lead(1).start()
+        mistake = RuntimeError("what?")
+
+        def fail(*_: object) -> None:
+            raise mistake
+
+        monkeypatch.setattr(RunWriter, "commit", fail)
+        run.write(0)
+        status = run.end()
+        assert isinstance(status.problem, RunFailedError)
+        assert status.cause is mistake
+
+    def test_owner_that_fails(self, lead: MakeLead) -> None:
+        """An owner whose callback fails in our thread ends the run; nobody waits for ever."""
+        run = lead(2, every=Every(inputs=1))
+        calls: list[int] = []
+
+        def fail() -> None:
+            if threading.current_thread().name.startswith("dasklake-") and not calls:
+                calls.append(1)
+                raise RuntimeError("owner")
+
+        run.coordinator.on_change = fail
+        run.start().write(0)
+        assert isinstance(run.end().problem, RunFailedError)
+
+
+class TestLife:
+    """Starting, beating, waiting."""
+
+    def test_entry_is_not_there(self, lead: MakeLead) -> None:
+        """Where the storage does not show the entry nothing is started."""
+        run = lead(1, version=99)
+        with pytest.raises(VersionNotFoundError):
+            run.start()
+        assert run.coordinator._threads == []
+        run.coordinator.join()
+
+    def test_storage_cannot_be_written(self, lead: MakeLead, flaky_store: FlakyStore) -> None:
+        """Where the storage cannot be written nothing is started."""
+        run = lead(1)
+        flaky_store.broken = "_lake/runs"
+        with pytest.raises(StoreError):
+            run.start()
+        assert run.coordinator._threads == []
+
+    def test_beats(
+        self, lead: MakeLead, flaky_store: FlakyStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It beats once before it starts, then on and on, and says when it stops."""
+        monkeypatch.setattr(module, "BEAT", 0.01)
+        beaten = threading.Event()
+        run = lead(2).start()
+        first = last_beat(flaky_store, "main", "run")
+        assert first is not None
+        assert (first.epoch, first.state) == (1, "running")
+        flaky_store.fail("put", Fault.BEFORE, "_lake/runs")
+        run.write(1)
+        flaky_store.at("put", beaten.set, "_lake/runs", skip=3)
+        assert beaten.wait(PATIENCE)
+        later = last_beat(flaky_store, "main", "run")
+        assert later is not None
+        assert later.coordinator == first.coordinator
+        assert (later.counter > first.counter, later.inputs) == (True, 3)
+        run.coordinator.stop("cancelled")
+        run.coordinator.drain()
+        run.end()
+        last = last_beat(flaky_store, "main", "run")
+        assert last is not None
+        assert last.state == "stopped"
+
+    def test_finished_run_leaves_no_heartbeat(
+        self, lead: MakeLead, flaky_store: FlakyStore
+    ) -> None:
+        """The heartbeat of a run goes when it is finished."""
+        run = lead(1).start()
+        run.write(0)
+        run.end()
+        assert flaky_store.walk("_lake/runs") == []
+
+    def test_wait_has_a_limit(self, lead: MakeLead) -> None:
+        """Waiting ends after the time that was given, with the status as it is."""
+        run = lead(1).start()
+        assert run.coordinator.wait(0.01).running
+
+    def test_adopted(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """What is on storage already is committed with what is written."""
+        run = lead(2)
+        adopted = (flaky_lake.write(run.writer, 1),)
+        run.coordinator.assignment = replace(run.assignment, missing=(0,), adopted=adopted)
+        run.start().write(0)
+        assert run.end().problem is None
+        assert committed(flaky_lake) == [0, 1]
+
+    def test_everything_adopted(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """A run of which everything is on storage is committed and finished at once."""
+        run = lead(2)
+        adopted = tuple(flaky_lake.write(run.writer, p) for p in (1, 0))
+        status = commit_adopted(replace(run.assignment, missing=(), adopted=adopted))
+        assert (status.running, status.problem, status.commits) == (False, None, 1)
+        assert committed(flaky_lake) == [0, 1]
+
+    def test_too_many_adopted(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """Too many failures among what is on storage already end the run, and nobody waits."""
+        run = lead(2, max_failures=MaxFailures(count=1))
+        adopted = tuple(flaky_lake.write(run.writer, p, failures=p) for p in (0, 1, 2))
+        status = commit_adopted(replace(run.assignment, missing=(), adopted=adopted))
+        assert isinstance(status.problem, TooManyFailuresError)
+
+    def test_nothing_missing(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """With nothing to do the end comes at once, and is no success the log knows nothing of."""
+        run = lead(2, missing=()).start()
+        assert isinstance(run.end().problem, RunFailedError)
+        assert flaky_lake.head.kind is Kind.BEGIN
+
+
+def test_failures_that_are_gone(flaky_lake: SmallLake) -> None:
+    """A long list of failures that is not there is an error, not no failures."""
+    writer = flaky_lake.begin("run", 1)
+    receipt = flaky_lake.write(writer, 0, failures=9)
+    assert len(failures_of(flaky_lake.store, [receipt])) == 9
+    flaky_lake.store.delete([str(receipt.failures_key)])
+    with pytest.raises(ObjectNotFoundError):
+        failures_of(flaky_lake.store, [receipt])

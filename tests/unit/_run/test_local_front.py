@@ -1,0 +1,284 @@
+"""Local schedulers: one coordinator fed from the dispatching thread, and how they are left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask.bag as db
+import dask.local
+import dask.multiprocessing
+import dask.threaded
+import pytest
+
+from dasklake._log.log import Log
+from dasklake._log.run_writer import RunWriter
+from dasklake._run.coordinator import Assignment, Coordinator, Status
+from dasklake._run.local_front import LocalDeliver, local_deliver, run_locally
+from dasklake._run.progress import Every, MaxFailures
+from dasklake._run.start import Request, start_run
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._storage.store import ObjectStore
+from dasklake._write.chunk_writer import Place
+from dasklake._write.graph import Delivery, WriteGraph, write_graph
+from dasklake._write.input import source_of
+from dasklake._write.partition import Job, Outcome
+from dasklake.exceptions import TransformError
+
+SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})
+Get = Callable[..., Any]
+
+
+class Write:
+    """A write that has begun, up to where a scheduler comes in.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Where the lake is made.
+    bag : dask.bag.Bag
+        The input: mappings.
+    get : callable
+        The scheduler.
+    every : Every
+        When a checkpoint is due.
+    skip : bool
+        Whether failures are skipped.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        bag: Any,
+        get: Get,
+        every: Every = Every(),  # noqa: B008 # frozen
+        *,
+        skip: bool = False,
+    ) -> None:
+        self.log = Log(ObjectStore(path / "lake"))
+        source = source_of(bag, SCHEMA)
+        count = len(source.parts)
+        begun = start_run(self.log, Request("create", "run", SCHEMA, count, None, None))
+        store = self.log.store
+        job = Job(
+            place=Place(store, "main/run", "run", 1),
+            entry=(begun.entry.version, begun.entry.id),
+            schema=SCHEMA,
+            kind="bag",
+            skip=skip,
+            retries=0,
+        )
+        self.deliver = local_deliver(get)
+        self.get = get
+        delivery = Delivery("to_lake-run", self.deliver, local=True)
+        self.graph: WriteGraph = write_graph(source, job, {}, begun.missing, delivery)
+        self.assignment = Assignment(
+            store=store,
+            branch="main",
+            run="run",
+            epoch=1,
+            version=begun.entry.version,
+            schema=SCHEMA,
+            label="run",
+            message=None,
+            missing=begun.missing,
+            adopted=(),
+            every=every,
+            skip=skip,
+            max_failures=MaxFailures(share=None),
+        )
+        self.seen: list[Status] = []
+
+    def run(self, get: Get | None = None) -> Status:
+        """Run it."""
+        return run_locally(
+            get or self.get,
+            self.assignment,
+            self.graph,
+            deliver=self.deliver,
+            watch=self.seen.append,
+        )
+
+    def committed(self) -> list[int]:
+        """Return the partitions in the newest version."""
+        found: list[int] = self.log.manifest(self.log.require_head()).partition.tolist()
+        return found
+
+
+def numbers(partitions: int) -> Any:
+    """Return a bag of one sample in each partition."""
+    return db.from_sequence([{"x": n} for n in range(partitions)], npartitions=partitions)
+
+
+def bad_at(*places: int) -> Callable[[dict[str, int]], dict[str, int]]:
+    """Return a function that fails on some samples."""
+
+    def check(sample: dict[str, int]) -> dict[str, int]:
+        if sample["x"] in places:
+            raise ValueError(f"bad {sample['x']}")
+        return sample
+
+    return check
+
+
+def test_who_delivers() -> None:
+    """Tasks call the coordinator where they run in its process; elsewhere results carry outcomes."""
+    assert isinstance(local_deliver(dask.local.get_sync), LocalDeliver)
+    assert isinstance(local_deliver(dask.threaded.get), LocalDeliver)
+    assert local_deliver(dask.multiprocessing.get) is None
+
+
+def test_before_there_is_a_coordinator() -> None:
+    """What is delivered before a coordinator is there stops nothing and breaks nothing."""
+    deliver = LocalDeliver()
+    deliver(Outcome(None))
+    assert not deliver.stopped()
+
+
+@pytest.mark.parametrize("get", [dask.local.get_sync, dask.threaded.get])
+def test_whole_run(tmp_path: Path, get: Get) -> None:
+    """A run is written, committed on the way, and watched to its end."""
+    write = Write(tmp_path, numbers(6), get, Every(inputs=2))
+    status = write.run()
+    assert (status.running, status.problem, status.partitions) == (False, None, 6)
+    assert 1 <= status.commits <= 3
+    assert write.seen[-1] == status
+    assert write.committed() == list(range(6))
+
+
+def test_commits_beside_the_scheduler(tmp_path: Path) -> None:
+    """Commits are made by a thread of their own, never by the one that dispatches."""
+    write = Write(tmp_path, numbers(3), dask.local.get_sync, Every(inputs=1))
+    real, threads = write.assignment.store.create, list[str]()
+
+    def create(key: str, data: bytes) -> None:
+        threads.append(threading.current_thread().name)
+        real(key, data)
+
+    write.assignment.store.create = create  # type: ignore[method-assign] # to look at it
+    write.run()
+    assert threads
+    assert all(name.startswith("dasklake-run-commit") for name in threads)
+
+
+def test_input_order(tmp_path: Path) -> None:
+    """Partitions are written in the order of the input, so that checkpoints follow it."""
+    seen: list[int] = []
+
+    def note(sample: dict[str, int]) -> dict[str, int]:
+        seen.append(sample["x"])
+        return sample
+
+    Write(tmp_path, numbers(12).map(note), dask.local.get_sync).run()
+    assert seen == list(range(12))
+
+
+def test_first_failure_ends_it(tmp_path: Path) -> None:
+    """After a failure nothing more is computed; what is complete is committed."""
+    seen: list[int] = []
+
+    def check(sample: dict[str, int]) -> dict[str, int]:
+        seen.append(sample["x"])
+        return bad_at(2)(sample)
+
+    write = Write(tmp_path, numbers(6).map(check), dask.local.get_sync)
+    status = write.run()
+    assert isinstance(status.problem, TransformError)
+    assert status.problem.partition == 2
+    assert seen == [0, 1, 2]
+    assert write.committed() == [0, 1]
+
+
+def test_skipping(tmp_path: Path) -> None:
+    """Partitions that fail are skipped, and all others are written."""
+    write = Write(tmp_path, numbers(6).map(bad_at(1, 4)), dask.threaded.get, skip=True)
+    status = write.run()
+    assert (status.problem, status.failures, status.samples) == (None, 2, 4)
+    assert write.committed() == list(range(6))
+
+
+def test_shared_upstream_fails(tmp_path: Path) -> None:
+    """A task that several partitions need takes down only those; each is told by its number."""
+
+    def parts(items: list[int]) -> list[int]:
+        raise ValueError(f"no {len(items)}")
+
+    good = numbers(2)
+    shared = db.from_sequence([1, 2, 3], npartitions=1).map_partitions(parts)
+    bad = shared.map_partitions(lambda s: [{"x": n} for n in s])
+    twice = shared.map_partitions(lambda s: [{"x": -n} for n in s])
+    write = Write(tmp_path, db.concat([good, bad, twice]), dask.local.get_sync, skip=True)
+    status = write.run()
+    assert (status.problem, status.failures, status.samples) == (None, 2, 2)
+    failures = write.log.failures(write.log.require_head())
+    assert sorted(each.partition for each in failures) == [2, 3]
+    assert {each.exception for each in failures} == {"ValueError"}
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    """Ctrl-C on the dispatching thread commits what is complete, and says how to go on."""
+    write = Write(tmp_path, numbers(4), dask.local.get_sync)
+
+    def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:
+        dask.local.get_sync(graph, keys[:2], **kwargs)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="mode='resume', run='run'"):
+        write.run(get)
+    assert len(write.committed()) == 2
+
+
+def test_ctrl_c_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second Ctrl-C does not wait for the storage, and says how to go on all the same."""
+    write = Write(tmp_path, numbers(4), dask.local.get_sync)
+    held, wait = threading.Event(), Coordinator.wait
+
+    def commit(writer: RunWriter, *_: Any) -> Any:
+        assert held.wait(20)
+        return writer.known
+
+    def impatient(coordinator: Coordinator, timeout: float | None = None) -> Status:
+        if not held.is_set():
+            raise KeyboardInterrupt
+        return wait(coordinator, timeout)
+
+    def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:
+        dask.local.get_sync(graph, keys[:2], **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunWriter, "commit", commit)
+    monkeypatch.setattr(Coordinator, "wait", impatient)
+    with pytest.raises(KeyboardInterrupt, match=r"left before its end.*mode='resume', run='run'"):
+        write.run(get)
+    held.set()
+    assert write.deliver is not None
+    assert write.deliver.coordinator is not None
+    write.deliver.coordinator.join()
+
+
+def test_ctrl_c_at_the_very_end(tmp_path: Path) -> None:
+    """Ctrl-C after the last partition finds the run finished, and says so."""
+    write = Write(tmp_path, numbers(2), dask.local.get_sync)
+
+    def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:
+        dask.local.get_sync(graph, keys, **kwargs)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="finished"):
+        write.run(get)
+    assert write.committed() == [0, 1]
+
+
+def test_scheduler_that_gives_up(tmp_path: Path) -> None:
+    """Whatever else leaves a scheduler goes its way, after what is complete was committed."""
+    write = Write(tmp_path, numbers(4), dask.local.get_sync)
+
+    def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:
+        dask.local.get_sync(graph, keys[:3], **kwargs)
+        raise GeneratorExit
+
+    with pytest.raises(GeneratorExit):
+        write.run(get)
+    assert len(write.committed()) == 3

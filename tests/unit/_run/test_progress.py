@@ -1,0 +1,213 @@
+"""When a checkpoint is due, how many failures are too many, and what a stopped run waits for."""
+
+from __future__ import annotations
+
+import pytest
+
+from dasklake._model.commit import Plan, RunState
+from dasklake._model.receipt import ChunkRef, Receipt
+from dasklake._run.progress import Every, MaxFailures, RunProgress, Stop, Tally
+from tests.support.lakes import failure
+
+NEVER = MaxFailures(share=None)
+
+
+def progress(
+    partitions: int,
+    every: Every = Every(),  # noqa: B008 # frozen
+    limit: MaxFailures = NEVER,
+    *,
+    inputs: int | None = None,
+) -> RunProgress:
+    """Make the progress of a first epoch, at time 0."""
+    before = RunState(Plan(partitions, inputs, "0" * 32, None), 0)
+    return RunProgress(range(partitions), every, limit, before, 0.0)
+
+
+def receipt(partition: int, rows: int = 10, failed: int = 0, *, whole: bool = False) -> Receipt:
+    """Make a receipt; of a partition that failed as a whole it has no inputs."""
+    chunk = ChunkRef(0, rows, 100, 50, 1)
+    inputs = 0 if whole else rows + failed
+    failures = tuple(failure("run", partition, n) for n in range(failed))
+    return Receipt("run", 1, partition, "ab" * 8, (chunk,), inputs, failures, failed=failed)
+
+
+class TestDue:
+    """When a commit is due."""
+
+    def test_inputs(self) -> None:
+        """A count is reached by input samples, failed ones included, and begins again."""
+        run = progress(5, Every(inputs=25))
+        run.received(receipt(0))
+        assert not run.due(1e9)
+        run.received(receipt(3, rows=5, failed=10))
+        assert run.due(0.0)
+        assert [r.partition for r in run.take().receipts] == [0, 3]
+        run.received(receipt(1))
+        run.committed(1.0)
+        assert not run.due(1e9)
+
+    def test_seconds(self) -> None:
+        """Time counts from the last commit, and only where something waits."""
+        run = progress(5, Every(seconds=60))
+        assert not run.due(100.0)
+        run.received(receipt(0))
+        assert run.due(100.0)
+        run.take()
+        run.committed(130.0)
+        run.received(receipt(1))
+        assert (run.due(189.0), run.wait(180.0), run.due(190.0)) == (False, 10.0, True)
+
+    def test_end(self) -> None:
+        """Without checkpoints a commit is due when the last partition is there."""
+        run = progress(2)
+        run.received(receipt(1))
+        assert (run.due(1e9), run.wait(1e9), run.complete) == (False, None, False)
+        run.received(receipt(0))
+        assert (run.due(0.0), run.complete, run.ended) == (True, True, False)
+        run.take()
+        assert not run.due(0.0)
+        run.committed(0.0)
+        assert run.ended
+
+    def test_one_at_a_time(self) -> None:
+        """While a commit is under way no other is due; what comes meanwhile is in the next."""
+        run = progress(3, Every(inputs=1))
+        run.received(receipt(0))
+        run.take()
+        run.received(receipt(1))
+        assert not run.due(0.0)
+        run.committed(0.0)
+        assert [r.partition for r in run.take().receipts] == [1]
+
+    def test_put_back(self) -> None:
+        """A commit that failed is made again with what came meanwhile, in the order it came."""
+        run = progress(3, Every(inputs=1))
+        run.failed(failure("run", 2, 0))
+        run.received(receipt(0))
+        run.take()
+        run.received(receipt(1))
+        run.put_back()
+        run.put_back()
+        batch = run.take()
+        assert [r.partition for r in batch.receipts] == [0, 1]
+        assert [f.partition for f in batch.lost] == [2]
+        assert run.commits == 0
+
+
+class TestStopped:
+    """Runs that end early."""
+
+    def test_waits_to_be_drained(self) -> None:
+        """A run that was stopped ends when it is said what still runs, and that has come in."""
+        run = progress(3)
+        run.end(Stop("cancelled"))
+        assert not run.ended
+        run.drain({1})
+        assert not run.ended
+        run.received(receipt(1))
+        assert (run.due(0.0), run.ended) == (True, False)
+        run.take()
+        run.committed(0.0)
+        assert run.ended
+
+    def test_nothing_runs(self) -> None:
+        """A run that was stopped while nothing runs has ended at once."""
+        run = progress(3)
+        run.drain(())
+        assert not run.ended
+        run.end(Stop("cancelled"))
+        assert run.ended
+
+    def test_those_that_failed(self) -> None:
+        """What failed is not waited for, whatever ended the run first."""
+        run = progress(3)
+        run.end(Stop("cancelled"))
+        run.drain({0, 1})
+        ended = []
+        for partition in (0, 1):
+            run.end(Stop("failed", failure("run", partition, 0)))
+            ended.append(run.ended)
+        assert ended == [False, True]
+        assert run.stop == Stop("cancelled")
+
+    def test_those_that_are_left_for_a_resume(self) -> None:
+        """After too many failures what failed is neither committed nor waited for."""
+        run = progress(4, limit=MaxFailures(count=1))
+        run.received(receipt(0))
+        run.received(receipt(1, failed=1))
+        run.received(receipt(2, failed=1))
+        assert run.stop is not None
+        assert run.stop.kind == "too-many"
+        run.drain({0, 1, 2, 3})
+        run.received(receipt(3, failed=4))
+        assert run.due(0.0)
+        assert [r.partition for r in run.take().receipts] == [0]
+        run.committed(0.0)
+        assert (run.ended, run.complete) == (True, False)
+
+
+class TestTakingIn:
+    """Receipts that count, and those that do not."""
+
+    def test_first_one_counts(self) -> None:
+        """Of several attempts at a partition the first one counts, failures included."""
+        run = progress(2)
+        assert run.received(receipt(0))
+        assert not run.received(receipt(0))
+        assert not run.failed(failure("run", 0, 0))
+        assert run.failed(failure("run", 1, 0))
+        assert not run.received(receipt(1))
+        assert (run.written_inputs, run.failures) == (10, 1)
+
+    @pytest.mark.parametrize(("epoch", "taken"), [(1, False), (2, True), (3, True), (4, False)])
+    def test_epochs(self, epoch: int, *, taken: bool) -> None:
+        """Receipts of open epochs up to one's own count."""
+        before = RunState(Plan(1, None, "0" * 32, None), 0, epoch=3, closed=1)
+        run = RunProgress([0], Every(), NEVER, before, 0.0)
+        found = Receipt("run", epoch, 0, "ab" * 8, (), 1)
+        assert run.received(found) is taken
+
+
+class TestTooMany:
+    """How many failures are too many."""
+
+    @pytest.mark.parametrize(
+        ("limit", "tally", "complete", "exceeded"),
+        [
+            (MaxFailures(count=2), Tally(2, 0, 2, 2), True, False),
+            (MaxFailures(count=2), Tally(3, 900, 903, 3), False, True),
+            (MaxFailures(count=0), Tally(0, 0, 0, 0), True, False),
+            (MaxFailures(share=None), Tally(10**6, 0, 10**6, 10**6), True, False),
+            (MaxFailures(share=0.01), Tally(99, 900, 999, 99), False, False),
+            (MaxFailures(share=0.01), Tally(10, 990, 1000, 10), False, False),
+            (MaxFailures(share=0.01), Tally(11, 989, 1000, 11), False, True),
+            (MaxFailures(share=0.01), Tally(1, 0, 1, 1), True, True),
+            (MaxFailures(share=0.01), Tally(1, 0, 1, 1), False, False),
+            (MaxFailures(share=0.01), Tally(99, 0, 99, 99), False, False),
+            (MaxFailures(share=0.01), Tally(100, 0, 100, 100), False, True),
+            (MaxFailures(share=1.0), Tally(5, 1, 6, 5), True, False),
+        ],
+    )
+    def test_limits(
+        self, limit: MaxFailures, tally: Tally, *, complete: bool, exceeded: bool
+    ) -> None:
+        """A count is absolute; a share is judged later, but nothing at all is never enough."""
+        assert limit.exceeded(tally, complete=complete) is exceeded
+
+    def test_earlier_epochs_count(self) -> None:
+        """What earlier epochs committed counts towards a limit, and towards what is written."""
+        before = RunState(Plan(3, None, "0" * 32, None), 0, failures=2, inputs=50, samples=48)
+        run = RunProgress([2], Every(), MaxFailures(count=2), before, 0.0)
+        run.received(receipt(2, rows=9, failed=1))
+        assert run.stop is not None
+        assert run.tally() == Tally(3, 57, 60, 3)
+
+    @pytest.mark.parametrize(("inputs", "size"), [(400, 100), (None, 10), (2, 1)])
+    def test_whole_partitions(self, inputs: int | None, size: int) -> None:
+        """A partition that failed as a whole counts as many samples as partitions have."""
+        run = progress(4, inputs=inputs)
+        run.received(receipt(0))
+        run.received(receipt(1, rows=0, failed=1, whole=True))
+        run.failed(failure("run", 2, 0))
+        assert run.tally() == Tally(2, 10, 10 + 2 * size, 2 * size)

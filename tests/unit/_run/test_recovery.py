@@ -1,0 +1,101 @@
+"""What a resume takes over from storage, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from dasklake._format import object_keys
+from dasklake._model.receipt import Failure, Receipt
+from dasklake._run.recovery import adoptable
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._storage.store import ObjectStore
+from dasklake._write.chunk_writer import ChunkWriter, Place, write_lost
+
+SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})
+HOME = "main/job"
+
+
+@pytest.fixture
+def store(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
+    """Make an empty store on a local disk."""
+    return ObjectStore(f"file://{tmp_path_factory.mktemp('lake')}")
+
+
+def write(store: ObjectStore, partition: int, rows: Sequence[int], epoch: int = 1) -> Receipt:
+    """Write a partition in chunks of a few samples."""
+    chunks = ChunkWriter(Place(store, HOME, "job", epoch), SCHEMA, partition, 64)
+    for x in rows:
+        chunks.add({"x": x})
+    return chunks.finish(len(rows))
+
+
+def keys(receipt: Receipt) -> list[str]:
+    """Return the keys of a receipt's chunks."""
+    return [
+        object_keys.chunk_key(HOME, receipt.partition, receipt.epoch, receipt.attempt, chunk.chunk)
+        for chunk in receipt.chunks
+    ]
+
+
+def test_complete_partitions_are_adopted_as_their_receipts(store: ObjectStore) -> None:
+    """What is read from the chunks of a partition is the receipt that its task handed back."""
+    receipts = [write(store, 0, range(40)), write(store, 3, []), write(store, 5, [7])]
+    assert len(receipts[0].chunks) > 1
+    assert adoptable(store, HOME, range(10), closed=0) == receipts
+
+
+def test_partitions_with_failures_are_left(store: ObjectStore) -> None:
+    """Failed samples that nobody has committed get another chance: the function may be mended."""
+    failure = Failure("job", 2, None, None, None, None, "ValueError", "no", "trace")
+    write_lost(Place(store, HOME, "job", 1), SCHEMA, failure)
+    assert adoptable(store, HOME, [2], closed=0) == []
+
+
+@pytest.mark.parametrize("number", [0, 1, -1])
+def test_incomplete_attempts_are_left(store: ObjectStore, number: int) -> None:
+    """An attempt of which any chunk is missing is not adopted."""
+    receipt = write(store, 0, range(40))
+    store.delete([keys(receipt)[number]])
+    assert adoptable(store, HOME, [0], closed=0) == []
+
+
+def test_damaged_attempts_are_left_and_another_is_taken(store: ObjectStore) -> None:
+    """A damaged chunk spoils its attempt; a second, whole attempt is adopted in its place."""
+    damaged, whole = sorted(
+        (write(store, 0, range(40)), write(store, 0, range(40))), key=lambda r: r.attempt
+    )
+    key = keys(damaged)[1]
+    data = bytearray(store.get(key))
+    data[-100] ^= 0xFF
+    store.put(key, bytes(data))
+    assert adoptable(store, HOME, [0], closed=0) == [whole]
+
+
+def test_closed_epochs_and_committed_partitions_are_left(store: ObjectStore) -> None:
+    """Chunks of an epoch that a reset closed are not adopted, nor partitions that nobody misses."""
+    write(store, 0, [1], epoch=1)
+    second = write(store, 1, [2], epoch=2)
+    write(store, 2, [3], epoch=2)
+    assert adoptable(store, HOME, [0, 1], closed=1) == [second]
+
+
+def test_chunks_under_a_wrong_name_are_left(store: ObjectStore) -> None:
+    """A chunk that says it belongs elsewhere is not adopted under the name it was given."""
+    receipt = write(store, 0, [1])
+    (key,) = keys(receipt)
+    store.put(object_keys.chunk_key(HOME, 1, 1, receipt.attempt, 0), store.get(key))
+    assert adoptable(store, HOME, [1], closed=0) == []
+
+
+def test_discovered_names_are_adopted(store: ObjectStore) -> None:
+    """The names that a receipt would have said are read from the heads of the chunks."""
+    spec = TensorSpec("class_label", shape=(), discover=True)
+    chunks = ChunkWriter(Place(store, HOME, "job", 1), Schema({"label": spec}), 0, 1)
+    for name in ("b", "a", "b", "c"):
+        chunks.add(chunks.encoder.encode({"label": name}))
+    receipt = chunks.finish(4)
+    assert len(receipt.chunks) == 4
+    assert receipt.names == {"label": ("b", "a", "c")}
+    assert adoptable(store, HOME, [0], closed=0) == [receipt]

@@ -1,0 +1,43 @@
+"""The table of htypes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dasklake._schema.htypes import COMPRESSION_ALIASES, COORDS, HTYPES, Htype, parse_htype
+from dasklake.exceptions import SchemaError
+
+
+@pytest.mark.parametrize("htype", HTYPES.values(), ids=lambda h: h.name)
+def test_rows_agree_with_themselves(htype: Htype) -> None:
+    """A row's defaults are among what the row allows."""
+    assert parse_htype(htype.name) == (htype, False, False)
+    if htype.dtype not in (None, "str"):
+        kinds = htype.dtypes or np.dtype(htype.dtype).kind
+        assert np.dtype(htype.dtype).kind in kinds
+    if htype.shape is not None and htype.ranks:
+        assert len(htype.shape) in htype.ranks
+    assert set(COMPRESSION_ALIASES.values()).isdisjoint({""})
+
+
+def test_links_name_what_they_point_to() -> None:
+    """``link[image]`` is a link to an image, ``sequence[...]`` a list of whatever is inside."""
+    assert parse_htype("link[image]") == (HTYPES["image"], True, False)
+    assert parse_htype("sequence[text]") == (HTYPES["text"], False, True)
+    assert parse_htype("sequence[link[image]]") == (HTYPES["image"], True, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["picture", "link[text]", "link[]", "link[link[image]]", "sequence[sequence[text]]", ""]
+)
+def test_unknown_names_list_the_known(name: str) -> None:
+    """An unknown htype is an error that lists the known ones."""
+    with pytest.raises(SchemaError, match="class_label"):
+        parse_htype(name)
+
+
+def test_coords_are_unit_and_mode() -> None:
+    """A box is said in pixels or fractions, in three ways."""
+    assert len(set(COORDS)) == 6
+    assert "pixel-ltwh" in COORDS

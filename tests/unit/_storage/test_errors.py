@@ -1,0 +1,205 @@
+"""Foreign errors: each is mapped, none brings a secret along."""
+
+from __future__ import annotations
+
+import inspect
+import string
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+from unittest.mock import MagicMock
+
+import aiohttp
+import aiohttp.http_exceptions
+import botocore.exceptions
+import fsspec.exceptions
+import pytest
+from s3fs.errors import ERROR_CODE_TO_EXCEPTION, translate_boto_error
+
+from dasklake._storage.errors import MAPPED_TYPES, is_conflict, mapped, safe_text
+from dasklake._storage.urls import safe_url
+from dasklake.exceptions import (
+    CorruptionError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    StoreError,
+    UnsupportedStoreError,
+)
+
+SECRET = "hunter2-and-more"  # noqa: S105 # of nobody
+
+#: What the codes of S3 mean to a caller; every other one is a plain StoreError.
+CODES = {
+    "AccessDenied": PermissionDeniedError,
+    "AccountProblem": PermissionDeniedError,
+    "InvalidAccessKeyId": PermissionDeniedError,
+    "InvalidObjectState": PermissionDeniedError,
+    "InvalidPayer": PermissionDeniedError,
+    "InvalidSecurity": PermissionDeniedError,
+    "NotSignedUp": PermissionDeniedError,
+    "RequestTimeTooSkewed": PermissionDeniedError,
+    "SignatureDoesNotMatch": PermissionDeniedError,
+    "AllAccessDisabled": PermissionDeniedError,
+    "CrossLocationLoggingProhibited": PermissionDeniedError,
+    "ExpiredToken": PermissionDeniedError,
+    "IllegalLocationConstraintException": PermissionDeniedError,
+    "InvalidBucketState": PermissionDeniedError,
+    "InvalidToken": PermissionDeniedError,
+    "MethodNotAllowed": PermissionDeniedError,
+    "RequestTorrentOfBucketError": PermissionDeniedError,
+    "TokenRefreshRequired": PermissionDeniedError,
+    "405": PermissionDeniedError,
+    "403": PermissionDeniedError,
+    "404": ObjectNotFoundError,
+    "NoSuchBucket": ObjectNotFoundError,
+    "NoSuchBucketPolicy": ObjectNotFoundError,
+    "NoSuchKey": ObjectNotFoundError,
+    "NoSuchLifecycleConfiguration": ObjectNotFoundError,
+    "NoSuchUpload": ObjectNotFoundError,
+    "NoSuchVersion": ObjectNotFoundError,
+    "BucketAlreadyExists": ObjectExistsError,
+    "BucketAlreadyOwnedByYou": ObjectExistsError,
+}
+
+
+def raised(error: BaseException, options: dict[str, Any] | None = None) -> StoreError:
+    """Let an error go through the door."""
+    with pytest.raises(StoreError) as caught, mapped("read", "the/key", "s3://bucket/x", options):
+        raise error
+    return caught.value
+
+
+def made(cls: type[Exception]) -> Exception:
+    """Make an error the way its library does, with something for each argument it needs."""
+    if hasattr(cls, "fmt"):
+        fields = [f for _, f, _, _ in string.Formatter().parse(cls.fmt) if f]
+        waiter = "Waiter" in cls.__name__
+        known: dict[str, Any] = {"last_response": {}} if waiter else {}
+        return cls(**known, **dict.fromkeys(fields, SECRET))
+    needed = [
+        MagicMock()
+        for name, p in inspect.signature(cls.__init__).parameters.items()
+        if name != "self" and p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+    ]
+    return cls(*needed)
+
+
+def foreign() -> Iterator[Exception]:
+    """Make one of each error that fsspec and the libraries of S3 can raise."""
+    modules = (
+        botocore.exceptions,
+        aiohttp.client_exceptions,
+        aiohttp.http_exceptions,
+        fsspec.exceptions,
+        import_module("aiobotocore.httpsession"),
+    )
+    values = (each for module in modules for each in vars(module).values())
+    for cls in sorted(set(filter(inspect.isclass, values)), key=str):
+        if issubclass(cls, Exception) and cls is not botocore.exceptions.ClientError:
+            yield made(cls)
+
+
+@pytest.mark.parametrize("error", list(foreign()), ids=lambda error: type(error).__name__)
+def test_every_foreign_error_is_mapped(error: BaseException) -> None:
+    """Whatever the libraries raise, callers see a StoreError that names object and operation."""
+    found = raised(error)
+    assert "Cannot read s3://bucket/x/the/key" in str(found)
+    expected = MAPPED_TYPES.get(type(error).__name__)
+    assert expected is None or type(found) is expected
+
+
+@pytest.mark.parametrize("code", sorted(ERROR_CODE_TO_EXCEPTION))
+def test_every_code_of_s3(code: str) -> None:
+    """Every error code that s3fs translates becomes the error a handler looks for."""
+    answer = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {}}
+    error = translate_boto_error(botocore.exceptions.ClientError(answer, "GetObject"))
+    assert type(raised(error)) is CODES.get(code, StoreError)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, PermissionDeniedError),
+        (403, PermissionDeniedError),
+        (404, ObjectNotFoundError),
+        (412, ObjectExistsError),
+        (409, StoreError),
+        (500, StoreError),
+        (503, StoreError),
+    ],
+)
+@pytest.mark.parametrize("where", ["response", "status", "status_code", "code", "cause"])
+def test_status(status: int, kind: type[StoreError], where: str) -> None:
+    """An HTTP status decides, wherever a library puts it."""
+    error = RuntimeError("no")
+    if where == "response":
+        error.response = {"ResponseMetadata": {"HTTPStatusCode": status}}  # type: ignore[attr-defined] # as botocore
+    elif where == "cause":
+        error.__cause__ = RuntimeError("inner")
+        error.__cause__.status = status  # type: ignore[attr-defined] # as aiohttp
+    else:
+        setattr(error, where, status)
+    assert type(raised(error)) is kind
+    assert is_conflict(error) == (status == 409)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FileNotFoundError("x"), ObjectNotFoundError),
+        (NotADirectoryError("x"), ObjectNotFoundError),
+        (FileExistsError("x"), ObjectExistsError),
+        (PermissionError("x"), PermissionDeniedError),
+        (OSError(30, "Read-only file system"), PermissionDeniedError),
+        (NotImplementedError(), UnsupportedStoreError),
+        (TimeoutError(), StoreError),
+        (ConnectionResetError(), StoreError),
+        (ValueError("x"), StoreError),
+    ],
+)
+def test_builtin_errors(error: Exception, kind: type[StoreError]) -> None:
+    """Python's own errors mean what they say; the cause is kept."""
+    found = raised(error)
+    assert type(found) is kind
+    assert found.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), CorruptionError("x"), KeyboardInterrupt()])
+def test_what_passes(error: BaseException) -> None:
+    """Errors of our own, of memory and interrupts pass as they are."""
+    with pytest.raises(type(error)) as caught, mapped("read", "k", "s3://b"):
+        raise error
+    assert caught.value is error
+
+
+def test_secrets_are_taken_out() -> None:
+    """Secrets of the options are in neither the message nor the cause."""
+    options = {"secret": SECRET, "client_kwargs": {"headers": [{"Authorization": SECRET}]}}
+    inner = OSError(f"signed with {SECRET}")
+    error = ValueError("outer")
+    error.__cause__ = inner
+    found = raised(error, options)
+    assert SECRET not in str(found)
+    assert found.__cause__ is None
+    assert found.__suppress_context__
+    assert safe_text(f"a {SECRET} b", options) == "a *** b"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://me:pw@host/x", "https://host/x"),
+        ("https://me:p@w@host/x", "https://host/x"),
+        ("https://token@host/x", "https://host/x"),
+        ("sftp://me:pw@host/x", "sftp://host/x"),
+        ("abfs://container@account.host/x", "abfs://container@account.host/x"),
+        ("https://host/x?sig=pw", "https://host/x"),
+        ("simplecache::https://me:pw@host/x?sig=pw", "simplecache::https://host/x"),
+        ("file:///home/me@work/x", "file:///home/me@work/x"),
+        ("s3://bucket/x", "s3://bucket/x"),
+    ],
+)
+def test_safe_url(url: str, expected: str) -> None:
+    """What opens a door is taken out of a URL; what names the place stays."""
+    assert safe_url(url) == expected

@@ -1,0 +1,253 @@
+"""The store: URLs, storages that cannot create exclusively, chained URLs, secrets."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.registry import _registry
+
+from dasklake._storage.store import ObjectStore, absolute_url
+from dasklake.exceptions import (
+    InvalidInputError,
+    MissingExtraError,
+    ObjectExistsError,
+    PermissionDeniedError,
+    StoreError,
+    UnsupportedStoreError,
+)
+
+
+class Careless(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
+    """A file system that takes ``mode="create"`` and overwrites all the same."""
+
+    protocol = "careless"
+    cachable = False
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+        """Overwrite, whatever the mode."""
+        self.objects[self._strip_protocol(path)] = value
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **_: Any
+    ) -> bytes:
+        """Read."""
+        return self.objects[path][start:end]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Look up an object."""
+        if path not in self.objects:
+            raise FileNotFoundError(path)
+        return {"name": path, "size": len(self.objects[path]), "type": "file"}
+
+    def rm_file(self, path: str) -> None:
+        """Delete."""
+        del self.objects[path]
+
+
+class CarelessCloud(Careless):
+    """The same, under a protocol whose file systems are known to create exclusively."""
+
+    protocol = "abfs"
+
+
+class Answering(Careless):
+    """A file system that answers a create with HTTP statuses first, then takes it."""
+
+    protocol = "gs"
+    answers: ClassVar[list[int]] = []
+
+    def pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
+        """Answer, or write."""
+        if not self.answers:
+            super().pipe_file(path, value, **kwargs)
+            return
+        error = OSError("an answer")
+        error.__cause__ = RuntimeError("of the library")
+        error.__cause__.status = self.answers.pop(0)  # type: ignore[attr-defined] # as aiohttp
+        raise error
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """Register both for one test."""
+    before = dict(_registry)
+    fsspec.register_implementation("careless", Careless, clobber=True)
+    fsspec.register_implementation("abfs", CarelessCloud, clobber=True)
+    fsspec.register_implementation("gs", Answering, clobber=True)
+    yield
+    _registry.clear()
+    _registry.update(before)
+    Careless.objects.clear()
+    Answering.answers.clear()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("/data/lakes/coco", "file:///data/lakes/coco"),
+        ("/data//lakes/../coco/", "file:///data/coco"),
+        (Path("/data/coco"), "file:///data/coco"),
+        ("file:///data/coco/", "file:///data/coco"),
+        ("local:///data/coco", "file:///data/coco"),
+        ("s3://bucket//coco/train/", "s3://bucket/coco/train"),
+        ("s3://bucket", "s3://bucket"),
+        ("memory://a//b/", "memory://a/b"),
+        ("memory:///a/b", "memory://a/b"),
+        ("simplecache::s3://bucket/x/", "simplecache::s3://bucket/x"),
+    ],
+)
+def test_absolute_url(url: Any, expected: str) -> None:
+    """Every way to write a place becomes one."""
+    assert absolute_url(url) == expected
+
+
+def test_absolute_url_of_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Relative paths and the home directory mean those of the caller."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert absolute_url("lake") == f"file://{tmp_path}/lake"
+    assert absolute_url("file://lake") == f"file://{tmp_path}/lake"
+    assert absolute_url("~/lake") == f"file://{tmp_path}/home/lake"
+
+
+@pytest.mark.parametrize("url", ["", "  ", "s3://", "s3://bucket/../x", 42, None, b"bytes"])
+def test_absolute_url_refuses(url: Any) -> None:
+    """What is no place is refused."""
+    with pytest.raises(InvalidInputError):
+        absolute_url(url)
+
+
+@pytest.mark.parametrize("url", ["careless://bucket/x", "abfs://bucket/x"])
+def test_probe_refuses_careless_storage(url: str) -> None:
+    """A storage without exclusive create is refused, with the way out; nothing stays behind."""
+    with pytest.raises(UnsupportedStoreError, match="single_writer=True"):
+        ObjectStore(url).probe()
+    assert Careless.objects == {}
+
+
+@pytest.mark.parametrize("url", ["careless://bucket/x", "abfs://bucket/x"])
+def test_single_writer(url: str) -> None:
+    """On the caller's word such a storage is written; what exists is still refused."""
+    store = ObjectStore(url, single_writer=True)
+    store.probe()
+    store.create("log/0", b"first")
+    with pytest.raises(ObjectExistsError):
+        store.create("log/0", b"second")
+    assert store.get("log/0") == b"first"
+    assert pickle.loads(pickle.dumps(store)).single_writer
+
+
+def test_conflict_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of "conflict, try again" is: some times, with longer and longer pauses."""
+    pauses: list[float] = []
+    monkeypatch.setattr("dasklake._storage.fsspec_backend.time.sleep", pauses.append)
+    Answering.answers.extend([409] * 4)
+    ObjectStore("gs://bucket/x").create("key", b"value")
+    assert Careless.objects == {"bucket/x/key": b"value"}
+    assert len(pauses) == 4
+    assert pauses[3] > pauses[0]
+    Answering.answers.extend([409] * 100)
+    with pytest.raises(StoreError) as caught:
+        ObjectStore("gs://bucket/x").create("other", b"value")
+    assert type(caught.value) is StoreError
+
+
+def test_refused_condition_is_an_existing_object() -> None:
+    """A refused condition means that the object is there, however the library calls it."""
+    Answering.answers.append(412)
+    with pytest.raises(ObjectExistsError):
+        ObjectStore("gs://bucket/x").create("key", b"value")
+    assert Answering.answers == []
+
+
+@pytest.mark.parametrize("options", [{}, {"simplecache": {"same_names": True}}])
+def test_chained_urls_are_read_only(options: dict[str, Any]) -> None:
+    """A chained URL reads, and refuses every write before anything happens."""
+    ObjectStore("memory://chained/lake").put("key", b"value")
+    store = ObjectStore("simplecache::memory://chained/lake", options)
+    assert store.get("key") == b"value"
+    assert store.names("") == ["key"]
+    assert store.read_only
+    writes: list[Callable[[], None]] = [
+        lambda: store.put("k", b""),
+        lambda: store.create("k", b""),
+        store.probe,
+    ]
+    for write in writes:
+        with pytest.raises(UnsupportedStoreError, match="can only be read"):
+            write()
+    with pytest.raises(UnsupportedStoreError, match="can only be read"):
+        store.delete(["key"])
+
+
+def test_directory_file_system_is_unwrapped(tmp_path: Path) -> None:
+    """A directory of another file system is that file system: local disks stay durable."""
+    store = ObjectStore("dir://sub", {"path": str(tmp_path), "target_protocol": "file"})
+    store.create("key", b"value")
+    assert (tmp_path / "sub" / "key").read_bytes() == b"value"
+    assert store.exclusive
+
+
+def test_unknown_protocol() -> None:
+    """A protocol that nobody knows is told as such."""
+    with pytest.raises(UnsupportedStoreError, match="nonsense"):
+        ObjectStore("nonsense://bucket/x").get("key")
+
+
+def test_missing_library() -> None:
+    """A protocol whose library is not installed names what to install."""
+    code = (
+        "import sys; sys.modules['s3fs'] = None\n"
+        "from dasklake._storage.store import ObjectStore\n"
+        "from dasklake.exceptions import MissingExtraError\n"
+        "try: ObjectStore('s3://bucket/x').get('key')\n"
+        "except MissingExtraError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'pip install "dasklake[s3]"' in done.stdout
+    assert MissingExtraError("x", "s3").extra == "s3"
+
+
+@pytest.mark.parametrize("start", ["https://me:hunter2@", "https://hunter2@"])
+def test_userinfo_is_never_shown(start: str) -> None:
+    """User and password of a URL are in no repr and in no message, and still used."""
+    store = ObjectStore(f"{start}127.0.0.1:1/lake?sig=hunter2")
+    with pytest.raises(StoreError) as caught:
+        store.get("key")
+    shown = f"{store!r} {store.url} {caught.value} {caught.value.__cause__}"
+    assert "hunter2" not in shown
+    assert store.url == "https://127.0.0.1:1/lake"
+    assert pickle.loads(pickle.dumps(store))._address == store._address
+
+
+def test_denied_directory(tmp_path: Path) -> None:
+    """A directory that may not be written is PermissionDeniedError, naming the object."""
+    if os.geteuid() == 0:
+        # Root may write anywhere but to the kernel's own files.
+        root, key = Path("/proc/self"), "lake"
+    else:
+        root, key = tmp_path, "lake"
+        tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="lake") as caught:
+        ObjectStore(root).put(key, b"")
+    assert isinstance(caught.value, PermissionDeniedError) or os.geteuid() == 0
+
+
+def test_connects_again_after_a_fork(tmp_path: Path) -> None:
+    """A store that was used before a fork works in the child."""
+    store = ObjectStore(tmp_path)
+    store.put("key", b"value")
+    before = store._connected
+    store._connected = (-1, *before[1:]) if before else None
+    assert store.get("key") == b"value"
+    assert store._connected is not None
+    assert store._connected[0] == os.getpid()

@@ -1,0 +1,275 @@
+"""Tests of what a collection is to a write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from dask.delayed import delayed
+
+import dasklake
+from dasklake._schema.schema import Schema
+from dasklake._write.input import source_of
+from dasklake.exceptions import InvalidInputError, SchemaError
+
+#: Prints the ids of inputs that are built anew: each line is a name and the id.
+_INPUTS = """
+import pathlib, sys, tempfile
+from dataclasses import dataclass
+import dask.array as da, dask.bag as db, dask.dataframe as dd
+import numpy as np, pandas as pd
+from dask.delayed import delayed
+from dasklake._write.input import source_of
+
+class Plain:
+    def __init__(self, n):
+        self.n, self.tags = n, {f"tag-{i}" for i in range(n, n + 9)}
+
+@dataclass
+class Data:
+    n: int
+    tags: frozenset
+
+def bag(*items, parts=2):
+    return db.from_sequence(list(items), npartitions=parts)
+
+def load(i):
+    return [i]
+
+def table(i):
+    return pd.DataFrame({"x": [i, i + 1], "s": ["a", "b"]})
+
+def sequence(*items):
+    return [delayed(load)(i) for i in items]
+
+paths = [pathlib.Path(sys.argv[1]) / f"{i}.parquet" for i in range(3)]
+texts = [pathlib.Path(sys.argv[1]) / f"{i}.txt" for i in range(3)]
+for i, (path, text) in enumerate(zip(paths, texts)):
+    if not path.exists():
+        table(i).to_parquet(path)
+        text.write_text(str(i))
+x, y = np.arange(6), np.ones((6, 2))
+one = dd.from_pandas(table(1), npartitions=1)
+two = dd.from_pandas(table(2), npartitions=1)
+inputs = {
+    "sequence": bag(1, 2, 3),
+    "sequence 2": bag(2, 1, 3),
+    "mapped": bag(1, 2, 3).map(lambda i: i + 1),
+    "concat": db.concat([bag(1), bag(2)]),
+    "concat 2": db.concat([bag(2), bag(1)]),
+    "zip": db.zip(bag(1, 2), bag(3, 4)),
+    "zip 2": db.zip(bag(3, 4), bag(1, 2)),
+    "delayed": db.from_delayed(sequence(1, 2, 3)),
+    "delayed 2": db.from_delayed(sequence(3, 2, 1)),
+    "plain": bag(Plain(1), Plain(2)),
+    "plain 2": bag(Plain(2), Plain(1)),
+    "data": bag(Data(1, frozenset("abc")), Data(2, frozenset("def"))),
+    "data 2": bag(Data(2, frozenset("def")), Data(1, frozenset("abc"))),
+    "objects": bag(pathlib.Path("a"), np.float32(1), {"s", "t", "u"}, range(3)),
+    "text": db.read_text([str(t) for t in texts]),
+    "text 2": db.read_text([str(t) for t in texts[::-1]]),
+    "pandas": dd.from_pandas(table(1), npartitions=2),
+    "pandas 2": dd.from_pandas(table(1)[::-1].reset_index(drop=True), npartitions=2),
+    "frames": dd.concat([one, two]),
+    "frames 2": dd.concat([two, one]),
+    "persisted": one.persist(scheduler="sync"),
+    "persisted 2": two.persist(scheduler="sync"),
+    "parquet": dd.read_parquet([str(p) for p in paths]),
+    "parquet 2": dd.read_parquet([str(p) for p in paths[::-1]]),
+    "map": dd.from_map(table, [1, 2, 3]),
+    "map 2": dd.from_map(table, [3, 2, 1]),
+    "tables": dd.from_delayed([delayed(table)(i) for i in (1, 2)], meta=table(0)),
+    "tables 2": dd.from_delayed([delayed(table)(i) for i in (2, 1)], meta=table(0)),
+    "partitions": dd.from_map(table, [1, 2, 3]).partitions[[2, 1]],
+    "array": da.from_array(x, chunks=3),
+    "array 2": da.from_array(x, chunks=3)[::-1],
+    "array 3": da.from_array(x[::-1].copy(), chunks=3),
+    "stacked": da.concatenate([da.from_array(x), da.from_array(-x)]),
+    "stacked 2": da.concatenate([da.from_array(-x), da.from_array(x)]),
+    "arrays": {"x": da.from_array(x, chunks=3), "y": da.from_array(y, chunks=(3, 2))},
+    "arrays 2": {"y": da.from_array(x, chunks=3), "x": da.from_array(y, chunks=(3, 2))},
+    "blocks": da.ones((6, 2), chunks=(3, 2)).map_blocks(lambda b: b + 1),
+}
+for name, each in inputs.items():
+    print(name, source_of(each, None).input_id, sep=": ")
+"""
+
+
+def test_an_input_has_one_id_in_every_process_and_another_has_another(tmp_path: Path) -> None:
+    """Ids are equal whatever the order of hashes, and tell the order of an input apart."""
+    script = tmp_path / "inputs.py"
+    script.write_text(_INPUTS)
+    outputs = []
+    for seed in ("1", "2"):
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        found = subprocess.run(
+            [sys.executable, str(script), str(tmp_path)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        outputs.append(dict(line.split(": ") for line in found.stdout.splitlines()))
+    assert outputs[0] == outputs[1]
+    ids = outputs[0]
+    assert "None" not in ids.values()
+    assert ids.pop("mapped") == ids["sequence"]
+    assert len(set(ids.values())) == len(ids)
+
+
+def test_what_all_partitions_hand_to_a_function_is_no_part_of_an_input() -> None:
+    """A function and its arguments may be mended; an input that all partitions read may not."""
+
+    def read(place: int, index: dict[int, str]) -> str:
+        return index[place]
+
+    def input_id(items: list[int], index: dict[int, str]) -> str | None:
+        bag = db.from_sequence(items, npartitions=2).map(read, index=delayed(index))
+        return source_of(bag, None).input_id
+
+    first = input_id([1, 2], {1: "a", 2: "b"})
+    assert first is not None
+    assert input_id([1, 2], {1: "A", 2: "b"}) == first
+    assert input_id([2, 1], {1: "a", 2: "b"}) != first
+    arrays = [da.from_array(np.full(6, number), chunks=3) for number in (1, 2)]
+    assert len({source_of(each, None).input_id for each in arrays}) == 2
+
+
+def test_an_input_without_identity_says_so() -> None:
+    """What lies only in memory has no id, with the cure named."""
+    source = source_of(db.from_sequence([object()], npartitions=1), None)
+    with pytest.warns(UserWarning, match="input_id="):
+        assert source.input_id is None
+
+
+def _images() -> pd.DataFrame:
+    return pd.DataFrame({"k": [1, 2], "img": [np.zeros(2), np.ones(2)], "s": ["a", "b"]})
+
+
+def _damaged(kind: str) -> Any:
+    frame = dd.from_pandas(_images(), npartitions=2)
+    if kind == "index":
+        by = _images().assign(key=_images()["img"].map(tuple).astype(object)).set_index("key")
+        return dd.from_pandas(by[["k"]], npartitions=1, sort=False)
+    made = {
+        "rename": lambda: frame.rename(columns={"img": "pic"}),
+        "assign": lambda: frame.assign(pic=frame.img)[["k", "pic"]],
+        "persist": lambda: frame.persist(scheduler="sync"),
+        "series": lambda: frame.img,
+        "merge": lambda: frame.merge(frame, on="k"),
+        "map_partitions": lambda: frame.map_partitions(lambda f: f),
+        "from_map": lambda: dd.from_map(lambda _: _images(), [0]).rename(columns={"img": "pic"}),
+    }
+    return made[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["rename", "assign", "persist", "series", "merge", "map_partitions", "from_map", "index"],
+)
+def test_damaged_columns_are_refused_under_any_name(kind: str) -> None:
+    """Arrays that became strings are refused wherever they may have gone."""
+    with pytest.raises(InvalidInputError, match="convert-string"):
+        source_of(_damaged(kind), None)
+
+
+def test_what_holds_nothing_damaged_is_accepted() -> None:
+    """Strings in object columns, and what is left when the damaged column is gone, are written."""
+    frame = dd.from_pandas(_images(), npartitions=2)
+    strings = pd.DataFrame({"s": pd.Series(["a", None, "b"], dtype=object)})
+    assert list(source_of(dd.from_pandas(strings, npartitions=1), None).schema or ()) == ["s"]
+    kept = dd.from_pandas(strings, npartitions=1).persist(scheduler="sync")
+    assert list(source_of(kept, None).schema or ()) == ["s"]
+    for rest in (frame[["k", "s"]], frame.drop(columns="img"), frame.assign(img=frame.k)):
+        assert "k" in (source_of(rest, None).schema or ())
+    text = Schema({"k": dasklake.TensorSpec(dtype="int64"), "pic": "text", "s": "text"})
+    assert source_of(frame.rename(columns={"img": "pic"}), text).names == ("k", "pic", "s")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({1: [1], "1": [2]}),
+        pd.DataFrame([[1, 2]], columns=["1", "1"]),
+        pd.DataFrame({"1": [1]}, index=pd.Index([5], name="1")),
+    ],
+    ids=["number", "twice", "index"],
+)
+def test_columns_with_one_name_are_refused(frame: pd.DataFrame) -> None:
+    """Columns that would be one tensor are refused before anything is written, by name."""
+    with pytest.raises(SchemaError, match=r"1.*Rename"):
+        source_of(dd.from_pandas(frame, npartitions=1), None)
+
+
+def test_a_series_is_a_frame_of_one_column() -> None:
+    """A series is written under its name, or that of the schema's only tensor."""
+    series = dd.from_pandas(pd.Series([1, 2], name="x"), npartitions=1)
+    assert source_of(series, None).names == ("x",)
+    nameless = dd.from_pandas(pd.Series([1, 2]), npartitions=1)
+    assert source_of(nameless, None).names == ("data",)
+    one = Schema({"y": dasklake.TensorSpec(dtype="int64", shape=())})
+    assert source_of(nameless, one).names == ("y",)
+
+
+def test_the_schema_that_an_error_shows_runs() -> None:
+    """The schema in the message can be copied: each line makes the column's own spec."""
+    names = [f"class-{i}" for i in range(9)]
+    frame = pd.DataFrame(
+        {
+            "what": [[1]],
+            "x": [1.0],
+            "kind": pd.Categorical(["class-1"], categories=names),
+            "when": pd.to_datetime(["2026-01-01"]),
+            "n": pd.array([1], dtype="Int64"),
+            "money": pd.array([None], dtype=pd.ArrowDtype(pa.decimal128(10, 2))),
+            "list": pd.array([None], dtype=pd.ArrowDtype(pa.list_(pa.int8()))),
+        }
+    )
+    with dask.config.set({"dataframe.convert-string": False}):
+        source = dd.from_pandas(frame, npartitions=1)
+    with pytest.raises(SchemaError, match="'what'") as caught:
+        source_of(source, None)
+    shown = str(caught.value)
+    scope: dict[str, Any] = {"dasklake": dasklake, "frame": source}
+    exec(shown[shown.index("schema = {") :], scope)  # noqa: S102 # what a user would do
+    expected = source_of(source.drop(columns="what"), None).schema
+    assert {n: s for n, s in scope["schema"].items() if n != "what"} == dict(expected or {})
+
+
+def test_arrays_of_strings_are_text() -> None:
+    """Strings and bytes have a spec of their own; objects need a schema, which is then taken."""
+    strings = da.from_array(np.array(["a", "bb"]), chunks=1)
+    assert source_of(strings, None).schema == Schema({"data": "text"})
+    data = da.from_array(np.array([b"a", b"bb"]), chunks=1)
+    binary = dasklake.TensorSpec(dtype="binary")
+    assert source_of(data, None).schema == Schema({"data": binary})
+    objects = da.from_array(np.array(["a", None], dtype=object), chunks=1)
+    with pytest.raises(SchemaError, match=r"'data': dasklake\.TensorSpec"):
+        source_of(objects, None)
+    assert source_of(objects, Schema({"t": "text"})).names == ("t",)
+
+
+def test_mapped_bags_have_known_lengths() -> None:
+    """A map keeps the lengths of the bag it maps; anything else leaves them unknown."""
+    bag = db.from_sequence([(1, 2), (3, 4), (5, 6)], npartitions=2)
+    mapped = bag.map(lambda pair: pair).starmap(lambda a, b: a + b).map(lambda n, by: n * by, by=2)
+    assert source_of(mapped, None).lengths == (2, 1)
+    assert source_of(mapped, None).starts == [0, 2]
+    assert source_of(bag.map(lambda a, b: (a, b), bag), None).lengths is None
+    assert source_of(bag.filter(bool), None).lengths is None
+    assert source_of(db.from_delayed([delayed(list)()]), None).lengths is None
