@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from dasklake._storage.errors import is_beyond
-from dasklake._storage.fsspec_backend import file_system_of
+from dasklake._storage.fsspec_backend import file_system_of, whole_options
 from dasklake._storage.urls import LOCAL, absolute_url
 
 __all__ = ["Begin", "Target", "target_of"]
@@ -146,8 +146,7 @@ class _S3:
         return (await self._get(f"bytes={max(size - count, 0)}-{size - 1}"))[1]
 
     async def whole(self) -> bytes:
-        # One request: s3fs would ask for the size first, so as to split large ones.
-        return bytes(await self._fs._cat_file(self._path, max_concurrency=1))  # noqa: SLF001 # as above
+        return bytes(await self._fs._cat_file(self._path, **whole_options(self._fs)))  # noqa: SLF001 # as above
 
     async def _get(self, wanted: str) -> tuple[Any, bytes]:
         bucket, key, version = self._fs.split_path(self._path)

@@ -38,7 +38,7 @@ from dasklake._format.columns import ColumnBuilder, fixed_numbers, rows_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Layout, storage_of
 
-__all__ = ["dtype_of", "series_of"]
+__all__ = ["NAN_STRING", "dtype_of", "series_of"]
 
 #: A tensor's column and its column of shapes, in one chunk.
 Part = tuple[pa.Array, pa.Array | None]
@@ -52,6 +52,12 @@ _NULLABLE = {
 _UNITS = ("s", "ms", "us", "ns")
 
 _TAGS = pd.ArrowDtype(pa.large_list(pa.large_string()))
+
+#: Strings whose missing values are NaN. pandas before 2.3 has another name for them.
+try:
+    NAN_STRING = pd.StringDtype("pyarrow", na_value=np.nan)
+except TypeError:
+    NAN_STRING = pd.StringDtype("pyarrow_numpy")
 
 #: Htypes of pixels, of which nested lists would be many times as large.
 _MAPS = ("instance_label", "segment_mask")
@@ -131,7 +137,7 @@ def _table_dtype(spec: TensorSpec) -> Any:
     if name == "string":
         return pd.StringDtype("pyarrow")
     if name == "str":
-        return pd.StringDtype("pyarrow", na_value=np.nan)
+        return NAN_STRING
     if name == "string[pyarrow]":
         # pandas reads this name as a string type of its own; only Arrow's own type writes it.
         return pd.ArrowDtype(pa.string())

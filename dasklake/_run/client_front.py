@@ -18,9 +18,13 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
 import dask
-from dask._task_spec import Dict  # the public alias lacks it
+from dask._task_spec import (
+    Dict,  # the public alias lacks it
+    GraphNode,
+    Task,
+    TaskRef,
+)
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-from dask.task_spec import GraphNode, Task, TaskRef
 from distributed import Client, LocalCluster, as_completed, get_worker
 from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-from dask.task_spec import Task
+from dask._task_spec import Task
 
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead

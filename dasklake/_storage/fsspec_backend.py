@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import threading
 import time
@@ -21,7 +22,7 @@ from dasklake._storage.local_backend import LocalFiles, temporary_target
 from dasklake._storage.urls import LOCAL, safe_url
 from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
 
-__all__ = ["Files", "file_system_of", "files_of", "io_loop"]
+__all__ = ["Files", "file_system_of", "files_of", "io_loop", "whole_options"]
 
 #: File systems whose ``pipe_file(mode="create")`` is one conditional request of the storage.
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "azure"}
@@ -33,6 +34,17 @@ _CREATE_TRIES = 7
 
 #: ``memory://`` checks, then writes: two threads could both win.
 _MEMORY = threading.RLock()
+
+
+def whole_options(fs: Any) -> dict[str, Any]:
+    """Return the arguments that make a file system read a whole object with one request.
+
+    Recent releases of s3fs first request the size, to split large objects into parts. Chunks are
+    read concurrently already, and all other objects are small.
+    """
+    read = getattr(fs, "_cat_file", None)
+    split = read is not None and "max_concurrency" in inspect.signature(read).parameters
+    return {"max_concurrency": 1} if split else {}
 
 
 class Files(Protocol):
@@ -65,9 +77,7 @@ class _RemoteFiles:
         self.writable = writable
         self.shared = True
         self.exclusive = writable and bool(protocols & _CONDITIONAL)
-        # s3fs asks for the size before it reads a whole object, so as to split large ones: the
-        # readers of chunks are many already, and all else is small.
-        self._whole = {"max_concurrency": 1} if type(fs).__module__ == "s3fs.core" else {}
+        self._whole = whole_options(fs)
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}" if key else self._root

@@ -17,13 +17,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dask._task_spec import Dict, convert_legacy_graph  # the public alias lacks these two
+from dask._task_spec import (  # the public alias lacks these two
+    Dict,
+    GraphNode,
+    Task,
+    TaskRef,
+    convert_legacy_graph,
+)
 from dask.bag.core import reify
 from dask.base import is_dask_collection
 from dask.core import flatten
 from dask.delayed import delayed
 from dask.optimization import cull
-from dask.task_spec import GraphNode, Task, TaskRef
 
 from dasklake._write.input import Key, Source
 from dasklake._write.partition import Deliver, Job, PartMaker, bind, write_partition

@@ -19,9 +19,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from dask._task_spec import convert_legacy_graph  # the public alias lacks it
+from dask._task_spec import (
+    Alias,
+    DataNode,
+    GraphNode,
+    Task,
+    TaskRef,
+    _execute_subgraph,
+    convert_legacy_graph,
+)
 from dask.core import flatten
-from dask.task_spec import Alias, DataNode, GraphNode, Task, TaskRef
 from dask.tokenize import tokenize
 
 __all__ = ["digest", "expression_roots", "graph_roots"]
@@ -177,7 +184,7 @@ class _Plain:
 
 
 def _arguments(task: Task) -> list[Any]:
-    if task.has_subgraph():
+    if task.func is _execute_subgraph:  # Task.has_subgraph() is younger than Dask 2025.1
         # Its other arguments are names of tasks.
         return list(task.args[0].values())
     return [*task.args, *task.kwargs.values()]

@@ -10,7 +10,6 @@ from typing import Any
 
 import dask.bag as db
 import pytest
-from click.testing import CliRunner
 from distributed import Client
 
 import dasklake
@@ -19,6 +18,7 @@ from dasklake.exceptions import LakeNotFoundError, PermissionDeniedError
 from dasklake.sources import coco
 from examples.shapes import ShapeSet, truth
 from tests.support._work import PATIENCE, SCHEMA, sample
+from tests.support.cli import cli_runner
 from tests.support.clusters import Stage, check_content, residue, wait_until
 from tests.support.coco import check_shapes
 from tests.support.proxy import Decide, Fate, Proxy, Request, Weather, fair
@@ -72,7 +72,7 @@ class Bucket:
     def watch(self) -> dict[str, Any]:
         """Call ``dasklake watch --once``."""
         options = [f"-o{name}={value}" for name, value in self.bucket.options.items()]
-        result = CliRunner().invoke(cli, ["watch", self.url, "--once", "--json", *options])
+        result = cli_runner().invoke(cli, ["watch", self.url, "--once", "--json", *options])
         assert result.exit_code == 0, result.output
         return dict(json.loads(result.output))
 

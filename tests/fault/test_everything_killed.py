@@ -13,11 +13,11 @@ from pathlib import Path
 import dask.bag as db
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import dasklake
 from dasklake._api.cli import cli
 from tests.support._work import SCHEMA, sample
+from tests.support.cli import cli_runner
 from tests.support.clusters import (
     Cluster,
     Process,
@@ -93,7 +93,7 @@ def disaster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disaster]:
 
 def reset(stage: Stage, *options: str) -> list[str]:
     """Call ``dasklake reset``; the objects that it names."""
-    result = CliRunner().invoke(cli, ["reset", stage.url, "--json", *options])
+    result = cli_runner().invoke(cli, ["reset", stage.url, "--json", *options])
     assert result.exit_code == 0, result.output
     return list(json.loads(result.output)["objects"])
 

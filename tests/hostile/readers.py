@@ -129,7 +129,8 @@ def _whole(origin: Origin, place: ChunkPlace, name: str) -> None:
 
 
 def _frame(origin: Origin, place: ChunkPlace, name: str) -> None:
-    repr(read_frame([place], origin=origin, columns=[name]))
+    # By series: pandas 2 cannot print a frame that has an Arrow tensor.
+    repr(read_frame([place], origin=origin, columns=[name])[name])
 
 
 def _array(origin: Origin, place: ChunkPlace, name: str) -> None:

@@ -12,7 +12,7 @@ import click
 import dask
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from dask.cli import _register_command_ep
 
 from dasklake._api import cli as command_line
@@ -22,6 +22,7 @@ from dasklake._format.documents import Heartbeat, heartbeat_bytes
 from dasklake._schema.values import Link
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import LakeNotFoundError
+from tests.support.cli import cli_runner
 from tests.support.lakes import SmallLake, failure
 from tests.support.s3 import SECRET, S3Bucket
 
@@ -30,7 +31,7 @@ COMMANDS = ("compact", "head", "info", "log", "reset", "vacuum", "verify", "watc
 
 def call(*args: object, code: int = 0) -> Result:
     """Run the command line and look at how it ends."""
-    result = CliRunner().invoke(cli, [str(arg) for arg in args])
+    result = cli_runner().invoke(cli, [str(arg) for arg in args])
     assert result.exit_code == code, result.output
     return result
 
@@ -70,7 +71,7 @@ def test_dask_finds_it() -> None:
     """`dask lake` is the same group."""
     dask_cli = click.Group("dask")
     _register_command_ep(dask_cli, EntryPoint("lake", "dasklake._api.cli:cli", "dask_cli"))
-    shown = CliRunner().invoke(dask_cli, ["lake", "--help"])
+    shown = cli_runner().invoke(dask_cli, ["lake", "--help"])
     assert shown.exit_code == 0
     assert "verify" in shown.stdout
 
@@ -285,7 +286,7 @@ def test_no_lake(name: str, tmp_path: Path) -> None:
 
 def test_debug(tmp_path: Path) -> None:
     """The error itself comes out where it was asked for."""
-    result = CliRunner().invoke(cli, ["info", str(tmp_path / "none"), "--debug"])
+    result = cli_runner().invoke(cli, ["info", str(tmp_path / "none"), "--debug"])
     assert isinstance(result.exception, LakeNotFoundError)
 
 

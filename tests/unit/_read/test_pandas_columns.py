@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from dasklake import Schema, TensorSpec
-from dasklake._read.pandas_columns import dtype_of, series_of
+from dasklake._read.pandas_columns import NAN_STRING, dtype_of, series_of
 from tests.support.samples import encode, opened
 
 I4 = TensorSpec(dtype="int32", shape=(None, None))
@@ -43,9 +43,9 @@ def _plain(value: Any) -> Any:
         (TensorSpec(dtype="int64", shape=(), compression="lz4"), [1, 2], "int64"),
         (TensorSpec(dtype="int16", shape=(), optional=True), [1, None], "Int16"),
         (TensorSpec(dtype="bool", shape=(), optional=True), [True, None], "boolean"),
-        (TensorSpec("text"), ["a", None], TensorSpec("text").dtype),
+        (TensorSpec("text"), ["a", None], NAN_STRING),
         (TensorSpec(dtype="Int8"), [1, None], "Int8"),
-        (TensorSpec("link[image]", compression="png"), ["s3://a", None], "string"),
+        (TensorSpec("link[image]", compression="png"), ["s3://a", None], pd.StringDtype("pyarrow")),
     ],
 )
 def test_scalars(spec: TensorSpec, values: list[Any], wanted: Any) -> None:

@@ -12,6 +12,7 @@ import dask.local
 import dask.multiprocessing
 import dask.threaded
 import pytest
+from dask.optimization import cull
 
 from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
@@ -222,7 +223,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     write = Write(tmp_path, numbers(4), dask.local.get_sync)
 
     def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:
-        dask.local.get_sync(graph, keys[:2], **kwargs)
+        dask.local.get_sync(cull(graph, keys[:2])[0], keys[:2], **kwargs)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="mode='resume', run='run'"):
@@ -245,7 +246,7 @@ def test_ctrl_c_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return wait(coordinator, timeout)
 
     def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:
-        dask.local.get_sync(graph, keys[:2], **kwargs)
+        dask.local.get_sync(cull(graph, keys[:2])[0], keys[:2], **kwargs)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(RunWriter, "commit", commit)
@@ -276,7 +277,7 @@ def test_scheduler_that_gives_up(tmp_path: Path) -> None:
     write = Write(tmp_path, numbers(4), dask.local.get_sync)
 
     def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:
-        dask.local.get_sync(graph, keys[:3], **kwargs)
+        dask.local.get_sync(cull(graph, keys[:3])[0], keys[:3], **kwargs)
         raise GeneratorExit
 
     with pytest.raises(GeneratorExit):

@@ -20,7 +20,7 @@ def _columns() -> dict[str, Any]:
         "moment": pd.to_datetime(["2026-01-01", None, "2026-01-03"]),
         "span": pd.to_timedelta(["1h", None, "2h"]),
         "zone": pd.to_datetime(["2026-01-01", None, "2026-01-03"]).tz_localize("UTC"),
-        "string": pd.array(["a", None, "b"], dtype="str"),
+        "string": pd.array(["a", None, "b"], dtype="string"),
         "object": pd.Series(["a", np.nan, "b"], dtype=object),
         "float": np.array([1.0, np.nan, 2.0]),
     }

@@ -48,7 +48,7 @@ def load(i):
     return [i]
 
 def table(i):
-    return pd.DataFrame({"x": [i, i + 1], "s": ["a", "b"]})
+    return pd.DataFrame({"x": [i, i + 1], "s": pd.array(["a", "b"], dtype="string")})
 
 def sequence(*items):
     return [delayed(load)(i) for i in items]
