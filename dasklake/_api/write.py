@@ -20,7 +20,7 @@ from dasklake._run.client_front import (
 from dasklake._run.execute import Call, WriteOptions, WriteReport, lazy_call, preview_call, run_call
 from dasklake._run.options import (
     check_validate,
-    parse_every,
+    parse_checkpoint_interval,
     parse_items,
     parse_max_failures,
     parse_size,
@@ -178,7 +178,7 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         mode=mode,
         run=run,
         input_id=input_id,
-        every=parse_every(checkpoint_every),
+        interval=parse_checkpoint_interval(checkpoint_every),
         skip=on_error == "skip",
         max_failures=parse_max_failures(max_failures),
         transform=transform,

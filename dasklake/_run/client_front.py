@@ -30,7 +30,7 @@ from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
 from dasklake._run.coordinator import Assignment, Coordinator, Status
-from dasklake._run.outcome import impatience, interruption
+from dasklake._run.outcome import interrupt_error, second_interrupt_error
 from dasklake._run.scheduler_plugin import CheckpointPlugin
 from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph
@@ -179,7 +179,7 @@ def run_on_scheduler(
     *,
     name: str,
     retries: int,
-    watch: Watch,
+    on_status: Watch,
 ) -> Status:
     """Submit a write and wait for its end; the scheduler, where the run was opened, commits.
 
@@ -195,7 +195,7 @@ def run_on_scheduler(
         Prefix of the write keys.
     retries : int
         How often Dask tries a task that erred again.
-    watch : callable
+    on_status : callable
         Called with the status from time to time.
     """
     run = assignment.run
@@ -208,14 +208,14 @@ def run_on_scheduler(
                 # Nobody else would end it.
                 _call(client, "stop", name=name, kind="cancelled")
                 raise
-            return _follow(client, run, name, futures, watch)
+            return _follow(client, run, name, futures, on_status)
         except KeyboardInterrupt:
             try:
                 _call(client, "stop", name=name, kind="cancelled")
-                status = _follow(client, run, name, futures, watch)
+                status = _follow(client, run, name, futures, on_status)
             except KeyboardInterrupt:
-                raise impatience(run, goes_on=True) from None
-            raise interruption(run, status.problem) from None
+                raise second_interrupt_error(run, on_cluster=True) from None
+            raise interrupt_error(run, status.problem) from None
 
 
 def find_on_scheduler(client: Client, url: str, run: str | None) -> tuple[str, str] | None:
@@ -233,10 +233,10 @@ def find_on_scheduler(client: Client, url: str, run: str | None) -> tuple[str, s
     return (found["name"], found["run"]) if found else None
 
 
-def follow_on_scheduler(client: Client, run: str, name: str, *, watch: Watch) -> Status:
+def follow_on_scheduler(client: Client, run: str, name: str, *, on_status: Watch) -> Status:
     """Wait for the end of a run that the cluster is writing already."""
     with _cluster_errors(run):
-        return _follow(client, run, name, [], watch)
+        return _follow(client, run, name, [], on_status)
 
 
 def _call(client: Client, operation: str, **arguments: Any) -> Any:
@@ -264,7 +264,7 @@ async def _ask(client: Client, operation: str, **arguments: Any) -> Any:
         call.cancel()
 
 
-def _follow(client: Client, run: str, name: str, futures: list[Any], watch: Watch) -> Status:
+def _follow(client: Client, run: str, name: str, futures: list[Any], on_status: Watch) -> Status:
     while True:
         answer = _call(client, "wait", name=name)
         if "unknown" in answer:
@@ -282,7 +282,7 @@ def _follow(client: Client, run: str, name: str, futures: list[Any], watch: Watc
             _call(client, "stop", name=name, kind="cancelled")
             futures[0].result()
         status: Status = loads(answer["status"])
-        watch(status)
+        on_status(status)
         if not status.running:
             return status
 
@@ -324,7 +324,7 @@ def _cluster_errors(run: str | None) -> Iterator[None]:
 
 
 def run_on_client(
-    client: Client, assignment: Assignment, graph: WriteGraph, *, retries: int, watch: Watch
+    client: Client, assignment: Assignment, graph: WriteGraph, *, retries: int, on_status: Watch
 ) -> Status:
     """Submit a write and commit from here, for schedulers that cannot.
 
@@ -339,16 +339,16 @@ def run_on_client(
             futures = _submit(client, _sealed(graph), retries)
             front = _ClientFront(client, coordinator, graph, {f.key: f for f in futures})
             try:
-                front.settle_all(watch)
+                front.settle_all(on_status)
             except KeyboardInterrupt:
                 coordinator.stop("cancelled")
                 try:
                     front.drain()
                     problem = coordinator.wait().problem
                 except KeyboardInterrupt:
-                    raise impatience(run, goes_on=False) from None
-                raise interruption(run, problem) from None
-            return coordinator.follow(watch)
+                    raise second_interrupt_error(run, on_cluster=False) from None
+                raise interrupt_error(run, problem) from None
+            return coordinator.follow(on_status)
     finally:
         # However this ends, nobody must take the run for alive afterwards.
         coordinator.stop("lost")
@@ -365,7 +365,7 @@ class _ClientFront:
     graph: WriteGraph
     left: dict[Any, Any]
 
-    def settle_all(self, watch: Watch) -> None:
+    def settle_all(self, on_status: Watch) -> None:
         """Take the outcomes in as they come, until all are there or the run has to end."""
         for future in as_completed(list(self.left.values()), loop=self.client.loop):
             if future.cancelled():
@@ -373,7 +373,7 @@ class _ClientFront:
                 self.coordinator.drain()
                 return
             self._settle(future)
-            watch(self.coordinator.status())
+            on_status(self.coordinator.status())
             if self.coordinator.stopping:
                 self.drain()
                 return
@@ -397,7 +397,7 @@ class _ClientFront:
             error = future.exception()
             run, partition = self.coordinator.assignment.run, self.graph.keys[future.key]
             failure = failure_of_task(run, partition, error, "")
-            self.coordinator.lose(failure, error, fatal=isinstance(error, KilledWorker))
+            self.coordinator.record_failure(failure, error, fatal=isinstance(error, KilledWorker))
         future.release()
 
 

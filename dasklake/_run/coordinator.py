@@ -22,7 +22,7 @@ from dasklake._log.run_writer import RunWriter
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure, Receipt
 from dasklake._run.outcome import explain, refused
-from dasklake._run.progress import Batch, Every, MaxFailures, RunProgress, Stop
+from dasklake._run.progress import Batch, CheckpointInterval, MaxFailures, RunProgress, Stop
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import Place, write_lost
@@ -30,7 +30,7 @@ from dasklake._write.failures import never_skipped
 from dasklake._write.partition import Outcome
 from dasklake.exceptions import LakeError, RunFailedError, StoreError
 
-__all__ = ["Assignment", "Coordinator", "Status", "commit_adopted", "failures_of"]
+__all__ = ["Assignment", "Coordinator", "Status", "commit_recovered", "load_failures"]
 
 #: Longest wait, in seconds, for tasks that are running when the run is stopped.
 _DRAIN = 60.0
@@ -64,9 +64,9 @@ class Assignment:
         First line of commit messages.
     missing : tuple of int
         Partitions to write.
-    adopted : tuple of Receipt
+    recovered : tuple of Receipt
         Partitions that are on storage already.
-    every : Every
+    interval : CheckpointInterval
         When a checkpoint is due.
     skip : bool
         Whether failures are skipped.
@@ -87,8 +87,8 @@ class Assignment:
     label: str
     message: str | None
     missing: tuple[int, ...]
-    adopted: tuple[Receipt, ...]
-    every: Every
+    recovered: tuple[Receipt, ...]
+    interval: CheckpointInterval
     skip: bool
     max_failures: MaxFailures
     partition_timeout: float | None = None
@@ -171,12 +171,12 @@ class Coordinator:
         log = Log(a.store, a.branch)
         known = log.read(a.version)
         self._writer = RunWriter(log, a.run, a.epoch, known, a.schema, a.label, a.message)
-        partitions = {*a.missing, *(receipt.partition for receipt in a.adopted)}
+        partitions = {*a.missing, *(receipt.partition for receipt in a.recovered)}
         self._progress = RunProgress(
-            partitions, a.every, a.max_failures, self._writer.state, time.monotonic()
+            partitions, a.interval, a.max_failures, self._writer.state, time.monotonic()
         )
         self._put_beat()
-        for receipt in a.adopted:
+        for receipt in a.recovered:
             self._progress.received(receipt)
         for target in (self._commit_loop, self._beat_loop):
             name = f"dasklake-{a.run}-{target.__name__.strip('_')}"
@@ -195,7 +195,9 @@ class Coordinator:
             self._changed.notify_all()
         self.on_change()
 
-    def lose(self, failure: Failure, error: BaseException | None, *, fatal: bool = False) -> None:
+    def record_failure(
+        self, failure: Failure, error: BaseException | None, *, fatal: bool = False
+    ) -> None:
         """Take in that a partition failed before our part of its task was reached.
 
         Parameters
@@ -234,11 +236,11 @@ class Coordinator:
             self._changed.wait_for(lambda: self._done, timeout)
         return self.status()
 
-    def follow(self, watch: Callable[[Status], object]) -> Status:
+    def follow(self, on_status: Callable[[Status], object]) -> Status:
         """Wait until the run has ended, and show its status meanwhile."""
         while (status := self.wait(_LOOK)).running:
-            watch(status)
-        watch(status)
+            on_status(status)
+        on_status(status)
         return status
 
     @property
@@ -326,7 +328,7 @@ class Coordinator:
         retry = self._writer.log.retry
         empty = [retry(partial(write_lost, place, a.schema, failure)) for failure in batch.lost]
         receipts = [*batch.receipts, *empty]
-        return self._writer.commit(receipts, lambda: failures_of(a.store, receipts))
+        return self._writer.commit(receipts, lambda: load_failures(a.store, receipts))
 
     def _beat_loop(self) -> None:
         done, trouble = False, None
@@ -365,7 +367,7 @@ class Coordinator:
             thread.join()
 
 
-def failures_of(store: ObjectStore, receipts: Sequence[Receipt]) -> list[Failure]:
+def load_failures(store: ObjectStore, receipts: Sequence[Receipt]) -> list[Failure]:
     """Return the failures of some receipts, read from storage where they are many."""
     found: list[Failure] = []
     for receipt in receipts:
@@ -377,12 +379,12 @@ def failures_of(store: ObjectStore, receipts: Sequence[Receipt]) -> list[Failure
     return found
 
 
-def commit_adopted(assignment: Assignment) -> Status:
+def commit_recovered(assignment: Assignment) -> Status:
     """Commit a run of which everything that was missing lies on storage already."""
     coordinator = Coordinator(assignment)
     coordinator.start()
     if coordinator.stopping:
-        # Too many failures among what was adopted: nothing runs that could be waited for.
+        # Too many failures among what was recovered: nothing runs that could be waited for.
         coordinator.drain()
     status = coordinator.wait()
     coordinator.join()

@@ -15,9 +15,9 @@ from dasklake._format import object_keys
 from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
 from dasklake._model.commit import RunState
-from dasklake._run.coordinator import failures_of
+from dasklake._run.coordinator import load_failures
 from dasklake._run.outcome import explain
-from dasklake._run.progress import Every, MaxFailures, RunProgress, Stop
+from dasklake._run.progress import CheckpointInterval, MaxFailures, RunProgress, Stop
 from dasklake._run.start import Request, start_run
 from dasklake._write.graph import Delivery, write_graph
 from dasklake._write.input import Source
@@ -111,7 +111,7 @@ def _begin(job: Job, request: Request) -> Job:
     place = replace(job.place, home=home, run=start.run, epoch=start.state.epoch)
     entry = (start.entry.version, start.entry.id)
     return replace(
-        job, place=place, entry=entry, only=frozenset(start.missing), adopted=start.adopted
+        job, place=place, entry=entry, only=frozenset(start.missing), recovered=start.recovered
     )
 
 
@@ -133,9 +133,11 @@ def _commit(job: Job, outcomes: Sequence[Any], ending: _Ending) -> Any:
     entry = log.read(job.entry[0])
     writer = RunWriter(log, place.run, place.epoch, entry, job.schema, place.run, ending.message)
     found = _gather(outcomes)
-    partitions = {*(job.only or ()), *(receipt.partition for receipt in job.adopted)}
-    progress = RunProgress(partitions, Every(), ending.max_failures, writer.state, began)
-    for receipt in job.adopted:
+    partitions = {*(job.only or ()), *(receipt.partition for receipt in job.recovered)}
+    progress = RunProgress(
+        partitions, CheckpointInterval(), ending.max_failures, writer.state, began
+    )
+    for receipt in job.recovered:
         progress.received(receipt)
     for outcome in found:
         if outcome.receipt is not None:
@@ -145,7 +147,7 @@ def _commit(job: Job, outcomes: Sequence[Any], ending: _Ending) -> Any:
             progress.end(Stop(kind, outcome.failure, outcome.error))
     receipts = progress.take().receipts
     if receipts:
-        writer.commit(receipts, lambda: failures_of(place.store, receipts))
+        writer.commit(receipts, lambda: load_failures(place.store, receipts))
     problem, cause = explain(place.run, progress, writer.state)
     if problem is not None:
         raise problem from cause

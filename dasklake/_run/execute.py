@@ -24,11 +24,11 @@ from dasklake._run.client_front import (
     run_on_client,
     run_on_scheduler,
 )
-from dasklake._run.coordinator import Assignment, Status, commit_adopted
+from dasklake._run.coordinator import Assignment, Status, commit_recovered
 from dasklake._run.delayed import LazyWrite, lazy_write
 from dasklake._run.local_front import local_deliver, run_locally
 from dasklake._run.preview import Preview, preview_write
-from dasklake._run.progress import Every, MaxFailures
+from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake._run.progress_bar import make_bar
 from dasklake._run.scheduler_plugin import TaskDeliver
 from dasklake._run.start import Request, Start, check_plan, check_schema, start_run
@@ -119,7 +119,7 @@ class Call:
     mode: str
     run: str | None
     input_id: str | None
-    every: Every
+    interval: CheckpointInterval
     skip: bool
     max_failures: MaxFailures
     transform: Callable[..., Any] | None
@@ -205,7 +205,7 @@ def preview_call(call: Call, get: Callable[..., Any] | None, client: Any, items:
         partitions=len(call.source.parts),
         workers=_places(get, client),
         chunk_size=call.chunk_size,
-        every=call.every,
+        interval=call.interval,
     )
     print(preview)  # noqa: T201 # what it is called for
     return preview
@@ -218,15 +218,15 @@ def _places(get: Callable[..., Any], client: Any) -> int:
     return 1 if get is dask.local.get_sync else int(CPU_COUNT)
 
 
-def _noting(call: Call, watch: Callable[[Status], None]) -> Callable[[Status], None]:
+def _noting(call: Call, on_status: Callable[[Status], None]) -> Callable[[Status], None]:
     """Return what is told the status: the bar, and whoever wants to know of each commit."""
     if call.on_checkpoint is None:
-        return watch
+        return on_status
     on_checkpoint, seen = call.on_checkpoint, 0
 
     def note(status: Status) -> None:
         nonlocal seen
-        watch(status)
+        on_status(status)
         if status.commits > seen:
             seen = status.commits
             try:
@@ -256,7 +256,7 @@ def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteRe
         if attached is not None:
             return attached
     start = start_run(log, request)
-    if not start.missing and not start.adopted:
+    if not start.missing and not start.recovered:
         seconds = time.monotonic() - call.began
         return _report(start.run, start.entry.version, start.state, seconds)
     place = Place(
@@ -265,7 +265,7 @@ def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteRe
     name = f"to_lake-{start.run}-{start.state.epoch}-{object_keys.new_id()[:8]}"
     assignment = _assignment(call, start, log)
     if not start.missing:
-        return _report_status(call, start.run, commit_adopted(assignment))
+        return _report_status(call, start.run, commit_recovered(assignment))
     options = call.options
     on_scheduler = client is not None and call.coordinator != "client"
     get = get or dask.threaded.get
@@ -286,15 +286,15 @@ def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteRe
         tasks = tasks if on_scheduler else graph()
     retries = options.retries
     with make_bar(call.progress, start.run) as bar:
-        watch = _noting(call, bar)
+        on_status = _noting(call, bar)
         if client is None:
-            status = run_locally(get, assignment, tasks, deliver=local, watch=watch)
+            status = run_locally(get, assignment, tasks, deliver=local, on_status=on_status)
         elif on_scheduler:
             status = run_on_scheduler(
-                client, assignment, tasks, name=name, retries=retries, watch=watch
+                client, assignment, tasks, name=name, retries=retries, on_status=on_status
             )
         else:
-            status = run_on_client(client, assignment, tasks, retries=retries, watch=watch)
+            status = run_on_client(client, assignment, tasks, retries=retries, on_status=on_status)
     return _report_status(call, start.run, status)
 
 
@@ -306,7 +306,7 @@ def _attach(call: Call, log: Log, request: Request, client: Any) -> WriteReport 
     name, run = found
     check_plan(run, log.require_head().runs[run].plan, request)
     with make_bar(call.progress, run) as bar:
-        status = follow_on_scheduler(client, run, name, watch=_noting(call, bar))
+        status = follow_on_scheduler(client, run, name, on_status=_noting(call, bar))
     return _report_status(call, run, status)
 
 
@@ -337,8 +337,8 @@ def _assignment(call: Call, start: Start, log: Log) -> Assignment:
         label=start.run,
         message=call.message,
         missing=start.missing,
-        adopted=start.adopted,
-        every=call.every,
+        recovered=start.recovered,
+        interval=call.interval,
         skip=call.skip,
         max_failures=call.max_failures,
         partition_timeout=call.partition_timeout,

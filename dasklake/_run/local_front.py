@@ -13,7 +13,7 @@ import dask.threaded
 from dask.callbacks import Callback
 
 from dasklake._run.coordinator import Assignment, Coordinator, Status
-from dasklake._run.outcome import impatience, interruption
+from dasklake._run.outcome import interrupt_error, second_interrupt_error
 from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph
 from dasklake._write.partition import Outcome
@@ -55,7 +55,7 @@ def run_locally(
     graph: WriteGraph,
     *,
     deliver: LocalDeliver | None,
-    watch: Callable[[Status], None],
+    on_status: Callable[[Status], None],
 ) -> Status:
     """Write with a local scheduler; commits are made by the coordinator's own thread.
 
@@ -69,19 +69,19 @@ def run_locally(
         The tasks.
     deliver : LocalDeliver or None
         What the tasks call.
-    watch : callable
+    on_status : callable
         Called with the status from time to time.
     """
     coordinator = Coordinator(assignment)
     coordinator.start()
     if deliver is not None:
         deliver.coordinator = coordinator
-    front = _Front(coordinator, graph, watch)
+    front = _Front(coordinator, graph, on_status)
     try:
         front.compute(get)
         if coordinator.stopping:
             coordinator.drain()
-        status = coordinator.follow(watch)
+        status = coordinator.follow(on_status)
     except KeyboardInterrupt:
         coordinator.stop("cancelled")
         coordinator.drain()
@@ -89,8 +89,8 @@ def run_locally(
             status = coordinator.wait()
             coordinator.join()
         except KeyboardInterrupt:
-            raise impatience(assignment.run, goes_on=False) from None
-        raise interruption(assignment.run, status.problem) from None
+            raise second_interrupt_error(assignment.run, on_cluster=False) from None
+        raise interrupt_error(assignment.run, status.problem) from None
     except BaseException:
         # Not ours to judge: what is complete is committed, and the error goes its way.
         coordinator.stop("cancelled")
@@ -103,11 +103,11 @@ def run_locally(
 
 class _Front:
     def __init__(
-        self, coordinator: Coordinator, graph: WriteGraph, watch: Callable[[Status], None]
+        self, coordinator: Coordinator, graph: WriteGraph, on_status: Callable[[Status], None]
     ) -> None:
         self.coordinator = coordinator
         self.graph = graph
-        self.watch = watch
+        self.on_status = on_status
         self.left = dict(graph.keys)
         self.running: set[Any] = set()
         self.looked = 0.0
@@ -139,7 +139,7 @@ class _Front:
             except Exception as error:  # noqa: BLE001 # the user's own, handed on with its partition
                 text = "".join(traceback.format_exception(error))
                 run = self.coordinator.assignment.run
-                self.coordinator.lose(failure_of_task(run, partition, error, text), error)
+                self.coordinator.record_failure(failure_of_task(run, partition, error, text), error)
 
     def pretask(self, key: Any, *_: Any) -> None:
         if key in self.left and not self.coordinator.stopping:
@@ -152,7 +152,7 @@ class _Front:
             if result is not None:
                 self.coordinator.deliver(result)
             if time.monotonic() - self.looked > _LOOK:
-                self.watch(self.coordinator.status())
+                self.on_status(self.coordinator.status())
                 self.looked = time.monotonic()
         # What runs already is waited for, so that its work is kept.
         if self.coordinator.stopping and not self.running:

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from dask.utils import parse_bytes, parse_timedelta
 
-from dasklake._run.progress import Every, MaxFailures
+from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake.exceptions import InvalidInputError
 
 __all__ = [
     "check_validate",
     "parse_age",
-    "parse_every",
+    "parse_checkpoint_interval",
     "parse_items",
     "parse_max_failures",
     "parse_size",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def parse_every(every: Any) -> Every:
+def parse_checkpoint_interval(every: Any) -> CheckpointInterval:
     """Return when a checkpoint is due.
 
     Raises
@@ -35,13 +35,13 @@ def parse_every(every: Any) -> Every:
         It is neither a number of samples nor a time, or not more than nothing.
     """
     if every is None:
-        return Every()
+        return CheckpointInterval()
     if _is_whole(every):
-        return Every(inputs=int(_positive(int(every))))
+        return CheckpointInterval(inputs=int(_positive(int(every))))
     if isinstance(every, str):
         every = _time(every)
     if isinstance(every, timedelta) and every is not pd.NaT:
-        return Every(seconds=_positive(every.total_seconds()))
+        return CheckpointInterval(seconds=_positive(every.total_seconds()))
     raise InvalidInputError(
         f"checkpoint_every={every!r} is no time and no whole number of samples. Write '5min', a "
         "timedelta, or a number such as 25_000."

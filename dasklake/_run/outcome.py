@@ -19,11 +19,11 @@ from dasklake.exceptions import (
 
 __all__ = [
     "explain",
-    "impatience",
-    "interruption",
+    "interrupt_error",
+    "is_lake_error",
     "kept",
-    "of_lake",
     "refused",
+    "second_interrupt_error",
     "transform_error",
 ]
 
@@ -74,12 +74,12 @@ def _failed(run: str, stop: Stop, inputs: int) -> Ending:
         return PartitionTimeoutError(f"{error} {rest}", seconds=error.seconds, **place), error
     if isinstance(error, StoreError):
         return refused(error, run, inputs), error
-    if stop.failure is not None and not of_lake(error):
+    if stop.failure is not None and not is_lake_error(error):
         return transform_error(stop.failure, error, inputs, rest), error
     return error or RunFailedError(f"Run {run!r} ended early. {rest}"), None
 
 
-def of_lake(error: BaseException | None) -> bool:
+def is_lake_error(error: BaseException | None) -> bool:
     """Whether an error is about the lake or its storage, and speaks for itself."""
     return isinstance(error, LakeError) and not isinstance(error, SampleError | RunFailedError)
 
@@ -91,22 +91,22 @@ def refused(error: StoreError, run: str, inputs: int) -> StoreError:
     return told
 
 
-def interruption(run: str, problem: BaseException | None) -> KeyboardInterrupt:
+def interrupt_error(run: str, problem: BaseException | None) -> KeyboardInterrupt:
     """Return what Ctrl-C is told as: with the sentence that says how to go on."""
     return KeyboardInterrupt(str(problem or f"Run {run!r} is finished."))
 
 
-def impatience(run: str, *, goes_on: bool) -> KeyboardInterrupt:
+def second_interrupt_error(run: str, *, on_cluster: bool) -> KeyboardInterrupt:
     """Return what a second Ctrl-C is told as: nobody has seen how the run ended.
 
     Parameters
     ----------
     run : str
         The run.
-    goes_on : bool
+    on_cluster : bool
         Whether a cluster commits what is complete all the same.
     """
-    rest = "The cluster goes on to commit what is complete. " if goes_on else ""
+    rest = "The cluster goes on to commit what is complete. " if on_cluster else ""
     return KeyboardInterrupt(
         f"Run {run!r} was left before its end was known. {rest}What is committed is kept: run "
         f"again with mode='resume', run={run!r} to continue."

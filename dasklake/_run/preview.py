@@ -17,7 +17,7 @@ from dasklake._format.segment import read_failures
 from dasklake._log.log import Log
 from dasklake._log.transactions import create_lake
 from dasklake._model.receipt import Failure, Receipt
-from dasklake._run.progress import Every
+from dasklake._run.progress import CheckpointInterval
 from dasklake._schema.schema import Schema, describe
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import Place
@@ -86,7 +86,7 @@ class Preview:
         Partitions of the input, and how many can be written at the same time.
     chunk_size : int
         Bytes after which a chunk is full.
-    every : Every
+    interval : CheckpointInterval
         When a checkpoint is due.
     """
 
@@ -101,7 +101,7 @@ class Preview:
     partitions: int
     workers: int
     chunk_size: int
-    every: Every = field(repr=False)
+    interval: CheckpointInterval = field(repr=False)
 
     @property
     def estimated_bytes(self) -> int | None:
@@ -121,10 +121,10 @@ class Preview:
         if self.total is None or self.estimated_seconds is None:
             return None
         wanted = 1
-        if self.every.inputs is not None:
-            wanted = math.ceil(self.total / self.every.inputs)
-        elif self.every.seconds is not None:
-            wanted = math.ceil(self.estimated_seconds / self.every.seconds)
+        if self.interval.inputs is not None:
+            wanted = math.ceil(self.total / self.interval.inputs)
+        elif self.interval.seconds is not None:
+            wanted = math.ceil(self.estimated_seconds / self.interval.seconds)
         return max(1, min(wanted, self.partitions))
 
     @property

@@ -23,11 +23,11 @@ from typing import NamedTuple
 from dasklake._model.commit import RunState
 from dasklake._model.receipt import Failure, Receipt
 
-__all__ = ["Batch", "Every", "MaxFailures", "RunProgress", "Stop"]
+__all__ = ["Batch", "CheckpointInterval", "MaxFailures", "RunProgress", "Stop"]
 
 
 @dataclass(frozen=True, slots=True)
-class Every:
+class CheckpointInterval:
     """When a checkpoint is due: after so many input samples, or so many seconds.
 
     Attributes
@@ -83,11 +83,6 @@ class MaxFailures:
     after: int = 1000
     none: int = 100
 
-    @property
-    def judges_later(self) -> bool:
-        """Whether the first failures say nothing yet."""
-        return self.count is None and self.share is not None
-
     def exceeded(self, tally: Tally, *, complete: bool) -> bool:
         """Whether so many failures are too many."""
         if self.count is not None:
@@ -134,7 +129,7 @@ class RunProgress:
     ----------
     missing : iterable of int
         Partitions to write.
-    every : Every
+    interval : CheckpointInterval
         When a checkpoint is due.
     max_failures : MaxFailures
         When failures are too many.
@@ -145,7 +140,7 @@ class RunProgress:
     """
 
     missing: Iterable[int]
-    every: Every
+    interval: CheckpointInterval
     max_failures: MaxFailures
     before: RunState
     now: float
@@ -263,11 +258,11 @@ class RunProgress:
 
     def wait(self, now: float) -> float | None:
         """Return the seconds until a commit may be due by the clock; None for "not by the clock"."""
-        if self.every.inputs is not None:
-            return 0.0 if self._pending_inputs >= self.every.inputs else None
-        if self.every.seconds is None:
+        if self.interval.inputs is not None:
+            return 0.0 if self._pending_inputs >= self.interval.inputs else None
+        if self.interval.seconds is None:
             return None
-        return max(0.0, self._last_commit + self.every.seconds - now)
+        return max(0.0, self._last_commit + self.interval.seconds - now)
 
     def take(self) -> Batch:
         """Hand out what the next commit holds; nothing else is handed out until it is settled."""

@@ -18,7 +18,7 @@ from dasklake._model.receipt import Receipt
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError
 
-__all__ = ["adoptable"]
+__all__ = ["find_recoverable"]
 
 #: Attempts read at the same time.
 _READERS = 8
@@ -27,7 +27,7 @@ _READERS = 8
 _Attempt = tuple[int, int, str]
 
 
-def adoptable(
+def find_recoverable(
     store: ObjectStore, home: str, missing: Collection[int], *, closed: int
 ) -> list[Receipt]:
     """Return a receipt for each missing partition that is complete on storage.
@@ -41,7 +41,7 @@ def adoptable(
     missing : collection of int
         Partitions that the version of the epoch's entry does not hold.
     closed : int
-        Chunks of epochs up to this one were given up by a reset and are never adopted.
+        Chunks of epochs up to this one were given up by a reset and are never recovered.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def adoptable(
 def _attempts(
     objects: Iterable[tuple[str, int]], missing: set[int], closed: int
 ) -> Mapping[_Attempt, dict[int, str]]:
-    """Return the chunks of each attempt that may be adopted, by number."""
+    """Return the chunks of each attempt that may be recovered, by number."""
     found: dict[_Attempt, dict[int, str]] = {}
     for key, _ in objects:
         name = object_keys.parse_chunk_key(key)
@@ -120,5 +120,5 @@ def _checked(store: ObjectStore, key: str) -> ChunkHead | None:
         head = ChunkHead.parse(data, len(data), key)
         head.check(head.length, memoryview(data)[head.length :])
     except (CorruptionError, ObjectNotFoundError):
-        return None  # not adopted: computed again
+        return None  # not recovered: computed again
     return head

@@ -275,7 +275,7 @@ class CheckpointPlugin(SchedulerPlugin):
         )
         # What cannot be looked at is nobody's to skip.
         fatal = error is None or isinstance(error, KilledWorker)
-        coordinator.lose(failure, error, fatal=fatal)
+        coordinator.record_failure(failure, error, fatal=fatal)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Note who looks after a worker."""
@@ -394,7 +394,7 @@ class CheckpointPlugin(SchedulerPlugin):
         )
         error = PartitionTimeoutError(text, seconds=limit, partition=partition)
         failure = failure_of_task(active.coordinator.assignment.run, partition, error, "")
-        active.coordinator.lose(failure, error, fatal=True)
+        active.coordinator.record_failure(failure, error, fatal=True)
 
     def _fail_slow(self, active: _Active, worker: WorkerState, key: Any, limit: float) -> None:
         coordinator = active.coordinator
@@ -414,7 +414,7 @@ class CheckpointPlugin(SchedulerPlugin):
         error = PartitionTimeoutError(text, seconds=limit, partition=partition)
         failure = failure_of_task(coordinator.assignment.run, partition, error, "")
         # Without a nanny each one that is skipped would cost a worker.
-        coordinator.lose(failure, error, fatal=not worker.nanny)
+        coordinator.record_failure(failure, error, fatal=not worker.nanny)
         self.scheduler.client_releases_keys([key], client=_ADOPTER)
 
     def _changed(self, name: str) -> None:

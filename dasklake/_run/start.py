@@ -14,7 +14,7 @@ from dasklake._log.log import Log
 from dasklake._log.transactions import begin, create_lake, resume
 from dasklake._model.commit import Commit, Plan, RunState
 from dasklake._model.receipt import Receipt
-from dasklake._run.recovery import adoptable
+from dasklake._run.recovery import find_recoverable
 from dasklake._schema.schema import Schema
 from dasklake.exceptions import (
     InvalidInputError,
@@ -80,14 +80,14 @@ class Start:
         The entry of the epoch; the head, where the run is finished.
     missing : tuple of int
         Partitions to write; empty where the run is finished.
-    adopted : tuple of Receipt
+    recovered : tuple of Receipt
         Partitions that are on storage already and only have to be committed.
     """
 
     run: str
     entry: Commit
     missing: tuple[int, ...]
-    adopted: tuple[Receipt, ...] = ()
+    recovered: tuple[Receipt, ...] = ()
 
     @property
     def state(self) -> RunState:
@@ -164,11 +164,11 @@ def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
     mine = [i for i, name in enumerate(manifest.home) if name == home]
     done = np.unique(manifest.partition[np.isin(manifest.run, mine)])
     missing = np.setdiff1d(np.arange(state.plan.partitions), done).tolist()
-    found = adoptable(log.store, home, missing, closed=entry.runs[run].closed)
+    found = find_recoverable(log.store, home, missing, closed=entry.runs[run].closed)
     # Those of a newer epoch are somebody's who has taken over already.
-    adopted = [receipt for receipt in found if receipt.epoch <= entry.runs[run].epoch]
-    kept = {receipt.partition for receipt in adopted}
-    return Start(run, entry, tuple(p for p in missing if p not in kept), tuple(adopted))
+    recovered = [receipt for receipt in found if receipt.epoch <= entry.runs[run].epoch]
+    kept = {receipt.partition for receipt in recovered}
+    return Start(run, entry, tuple(p for p in missing if p not in kept), tuple(recovered))
 
 
 def _refuse_existing(log: Log, head: Commit) -> None:

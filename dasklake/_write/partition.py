@@ -65,7 +65,7 @@ class Job:
         Bytes after which a chunk is full.
     only : frozenset of int or None
         The partitions to write, where the graph holds more.
-    adopted : tuple of Receipt
+    recovered : tuple of Receipt
         Partitions that are on storage already, where the graph commits them.
     retries : int or None
         How often an attempt that the storage or the machine failed is made again here; None
@@ -84,7 +84,7 @@ class Job:
     skip: bool = False
     chunk_size: int = 64 << 20
     only: frozenset[int] | None = None
-    adopted: tuple[Receipt, ...] = ()
+    recovered: tuple[Receipt, ...] = ()
     retries: int | None = None
     strict: bool = True
 

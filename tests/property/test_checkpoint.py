@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 
 from dasklake._model.commit import Plan, RunState
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
-from dasklake._run.progress import Batch, Every, MaxFailures, RunProgress, Stop, Tally
+from dasklake._run.progress import Batch, CheckpointInterval, MaxFailures, RunProgress, Stop, Tally
 from tests.support.lakes import failure
 
 PARTITIONS = 8
@@ -22,9 +22,9 @@ partitions = st.integers(0, PARTITIONS - 1)
 quarters = st.integers(1, 40).map(lambda n: n / 4)
 subsets = st.sets(partitions)
 everies = st.one_of(
-    st.just(Every()),
-    st.builds(Every, inputs=st.integers(1, 30)),
-    st.builds(Every, seconds=quarters),
+    st.just(CheckpointInterval()),
+    st.builds(CheckpointInterval, inputs=st.integers(1, 30)),
+    st.builds(CheckpointInterval, seconds=quarters),
 )
 limits = st.one_of(
     st.just(MaxFailures(share=None)),
@@ -43,20 +43,25 @@ class Progress(RuleBasedStateMachine):
 
     @initialize(
         missing=subsets,
-        every=everies,
+        interval=everies,
         limit=limits,
         closed=st.integers(0, 2),
         epoch=st.integers(3, 4),
     )
     def begin(
-        self, missing: set[int], every: Every, limit: MaxFailures, closed: int, epoch: int
+        self,
+        missing: set[int],
+        interval: CheckpointInterval,
+        limit: MaxFailures,
+        closed: int,
+        epoch: int,
     ) -> None:
         """Begin an epoch in which some partitions are missing."""
         plan = Plan(PARTITIONS, None, "0" * 32, None)
         self.before = RunState(plan, 0, epoch=epoch, closed=closed, inputs=10, samples=9)
         self.now = self.clock = 1000.0
-        self.every, self.limit, self.missing = every, limit, missing
-        self.progress = RunProgress(missing, every, limit, self.before, self.now)
+        self.interval, self.limit, self.missing = interval, limit, missing
+        self.progress = RunProgress(missing, interval, limit, self.before, self.now)
         #: Partition to what was taken in for it and still counts, in order.
         self.taken: dict[int, Receipt | Failure] = {}
         #: Everything that was ever taken in.
@@ -121,7 +126,7 @@ class Progress(RuleBasedStateMachine):
             self.take_in(partition, found)
 
     @rule(partition=partitions)
-    def lose(self, partition: int) -> None:
+    def record_failure(self, partition: int) -> None:
         """Skip a partition that failed as a whole."""
         found = failure("run", partition, 0)
         wanted = partition in self.open
@@ -197,8 +202,8 @@ class Progress(RuleBasedStateMachine):
         waiting = self.waiting
         inputs = sum(r.inputs for p in waiting if isinstance(r := self.taken[p], Receipt))
         time = {
-            self.every.inputs is not None and inputs >= self.every.inputs,
-            self.every.seconds is not None and self.now - self.clock >= self.every.seconds,
+            self.interval.inputs is not None and inputs >= self.interval.inputs,
+            self.interval.seconds is not None and self.now - self.clock >= self.interval.seconds,
             not self.open,
             self.over(),
         }

@@ -21,7 +21,7 @@ from dasklake._log.run_writer import RunWriter
 from dasklake._log.transactions import begin, resume
 from dasklake._model.commit import RunState
 from dasklake._model.receipt import Receipt
-from dasklake._run.progress import Every, MaxFailures, RunProgress
+from dasklake._run.progress import CheckpointInterval, MaxFailures, RunProgress
 from dasklake.exceptions import (
     ConflictError,
     LakeExistsError,
@@ -594,7 +594,7 @@ class TestDoubt:
         """A receipt that comes twice, or a second one of its partition, is committed once."""
         writer = first_writer(sim)
         progress = RunProgress(
-            [0, 1], Every(), MaxFailures(share=None), writer.state, time.monotonic()
+            [0, 1], CheckpointInterval(), MaxFailures(share=None), writer.state, time.monotonic()
         )
         receipts = [write(sim, writer, partition) for partition in (0, 0, 1)]
         for receipt in (receipts[0], receipts[0], receipts[1], receipts[2], receipts[2]):

@@ -29,7 +29,7 @@ from dasklake._maintenance.vacuum import vacuum
 from dasklake._model.commit import Commit, Kind
 from dasklake._model.receipt import Receipt
 from dasklake._read.reader import reader_of
-from dasklake._run.coordinator import failures_of
+from dasklake._run.coordinator import load_failures
 from dasklake._run.start import Request, Start, start_run
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._write.chunk_writer import ChunkWriter, Place
@@ -154,8 +154,8 @@ class Simulation:
     def finish(self, store: FaultStore, log: Log, start: Start) -> None:
         """Write and commit what a run lacks, one partition after the other."""
         writer = RunWriter(log, start.run, start.state.epoch, start.entry, SCHEMA, start.run)
-        if start.adopted:
-            self.commit(store, writer, start.adopted)
+        if start.recovered:
+            self.commit(store, writer, start.recovered)
         for partition in start.missing:
             self.commit(store, writer, [self.chunks(store, writer, partition)])
 
@@ -172,7 +172,7 @@ class Simulation:
 
     def commit(self, store: FaultStore, writer: RunWriter, receipts: Sequence[Receipt]) -> None:
         """Commit receipts, and note what was acknowledged."""
-        made = writer.commit(receipts, lambda: failures_of(store, receipts))
+        made = writer.commit(receipts, lambda: load_failures(store, receipts))
         self.told.append((made, receipts))
 
     def reset(self, store: FaultStore, *, force: bool = False) -> None:

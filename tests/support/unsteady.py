@@ -14,7 +14,7 @@ from dasklake._log.log import Draft, Log
 from dasklake._log.transactions import next_commit
 from dasklake._model.commit import Commit, Kind, Plan
 from dasklake._run.coordinator import Assignment, Coordinator, Status
-from dasklake._run.progress import Every, MaxFailures
+from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake._write.partition import Outcome
 from tests.support.flaky import FlakyStore
 from tests.support.lakes import SCHEMA, SmallLake, failure
@@ -94,8 +94,8 @@ class Lead:
             label="run",
             message=None,
             missing=tuple(range(partitions)),
-            adopted=(),
-            every=Every(),
+            recovered=(),
+            interval=CheckpointInterval(),
             skip=False,
             max_failures=MaxFailures(share=None),
         )

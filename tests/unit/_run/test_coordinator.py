@@ -9,7 +9,7 @@ import pytest
 
 from dasklake._log.log import Log
 from dasklake._model.receipt import Failure
-from dasklake._run.progress import Every, MaxFailures
+from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake._write.partition import Outcome
 from dasklake.exceptions import (
     LakeError,
@@ -45,7 +45,7 @@ class TestCommits:
 
     def test_every_so_many_inputs(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
         """A checkpoint is made as soon as so many input samples are complete."""
-        run = lead(4, every=Every(inputs=6)).start()
+        run = lead(4, interval=CheckpointInterval(inputs=6)).start()
         run.write(3)
         assert run.coordinator.status().commits == 0
         run.write(1)
@@ -56,7 +56,7 @@ class TestCommits:
 
     def test_every_so_often(self, lead: MakeLead) -> None:
         """A checkpoint is made by the clock alone, when nothing else happens."""
-        run = lead(3, every=Every(seconds=0.05)).start()
+        run = lead(3, interval=CheckpointInterval(seconds=0.05)).start()
         for partition in range(2):
             run.write(partition)
             run.until(lambda s, wanted=partition + 1: s.partitions == wanted)  # type: ignore[misc] # bound early
@@ -65,8 +65,8 @@ class TestCommits:
 
     def test_lost_partitions_by_the_clock(self, lead: MakeLead) -> None:
         """Partitions that failed are committed by the clock too, where nothing else is there."""
-        run = lead(2, every=Every(seconds=0.05), skip=True).start()
-        run.coordinator.lose(failure("run", 1, 0), ValueError())
+        run = lead(2, interval=CheckpointInterval(seconds=0.05), skip=True).start()
+        run.coordinator.record_failure(failure("run", 1, 0), ValueError())
         assert run.until(lambda s: s.partitions == 1).failures == 1
         run.write(0)
         assert run.end().problem is None
@@ -81,7 +81,7 @@ class TestCommits:
             begun.set()
             assert go.wait(PATIENCE)
 
-        run = lead(4, every=Every(inputs=1)).start()
+        run = lead(4, interval=CheckpointInterval(inputs=1)).start()
         flaky_store.at("create", hold, LOG)
         run.write(0)
         assert begun.wait(PATIENCE)
@@ -96,7 +96,7 @@ class TestCommits:
 
     def test_first_receipt_counts(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
         """A second attempt at a partition is left out, also when the first is committed."""
-        run = lead(2, every=Every(inputs=1)).start()
+        run = lead(2, interval=CheckpointInterval(inputs=1)).start()
         run.write(0, 0)
         run.until(lambda s: s.partitions == 1)
         run.write(0, 1, 1)
@@ -141,7 +141,7 @@ class TestFailures:
         """A partition that is skipped counts as written, is empty, and is in the table."""
         run = lead(2, skip=True).start()
         lost = Failure("run", 1, None, None, None, None, "ValueError", "bad", "trace")
-        run.coordinator.lose(lost, ValueError("bad"))
+        run.coordinator.record_failure(lost, ValueError("bad"))
         run.write(0)
         assert run.end().problem is None
         head = flaky_lake.head
@@ -170,7 +170,7 @@ class TestFailures:
     ) -> None:
         """Nothing is skipped unasked, nor what is none of the user's mistakes."""
         run = lead(2, skip=skip).start()
-        run.coordinator.lose(failure("run", 1, 0), error, fatal=fatal)
+        run.coordinator.record_failure(failure("run", 1, 0), error, fatal=fatal)
         run.coordinator.drain()
         assert type(run.end().problem) is raised
         assert committed(flaky_lake) == []
@@ -191,7 +191,7 @@ class TestFailures:
     def test_too_many_at_the_very_end(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
         """Where the verdict comes with the last partition, and that one is good, it is told."""
         limit = MaxFailures(share=0.1, after=8)
-        run = lead(2, skip=True, max_failures=limit, every=Every(inputs=1)).start()
+        run = lead(2, skip=True, max_failures=limit, interval=CheckpointInterval(inputs=1)).start()
         run.write(0, failures=2)
         run.until(lambda s: s.partitions == 1)
         run.write(1)
@@ -205,7 +205,7 @@ class TestFailures:
     ) -> None:
         """Empty chunks of lost partitions are written again, long lists of failures read again."""
         run = lead(2, skip=True).start()
-        run.coordinator.lose(failure("run", 1, 0), ValueError("bad"))
+        run.coordinator.record_failure(failure("run", 1, 0), ValueError("bad"))
         receipt = flaky_lake.write(run.writer, 0, failures=9)
         flaky_store.fail("put", Fault.BEFORE, "data/")
         flaky_store.fail("get", Fault.BEFORE, "data/")

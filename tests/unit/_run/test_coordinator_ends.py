@@ -16,10 +16,10 @@ from dasklake._log.transactions import abort
 from dasklake._model.commit import Kind
 from dasklake._run import coordinator as module
 from dasklake._run.coordinator import (
-    commit_adopted,
-    failures_of,
+    commit_recovered,
+    load_failures,
 )
-from dasklake._run.progress import Every, MaxFailures
+from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake.exceptions import (
     LakeError,
     ObjectNotFoundError,
@@ -109,7 +109,7 @@ class TestEndings:
         run.fail(0, ValueError("bad"))
         run.coordinator.drain({1, 2})
         run.fail(1, ValueError("bad"))
-        run.coordinator.lose(failure("run", 2, 0), ValueError("bad"))
+        run.coordinator.record_failure(failure("run", 2, 0), ValueError("bad"))
         assert isinstance(run.end().problem, TransformError)
 
     def test_waiting_has_an_end(
@@ -213,7 +213,7 @@ class TestStorage:
         raised: type[LakeError],
     ) -> None:
         """Who meets what ends its turn says so and never commits again."""
-        run = lead(3, every=Every(inputs=1)).start()
+        run = lead(3, interval=CheckpointInterval(inputs=1)).start()
         meanwhile(flaky_lake)
         before = flaky_lake.head
         run.write(0)
@@ -257,7 +257,7 @@ class TestStorage:
 
     def test_owner_that_fails(self, lead: MakeLead) -> None:
         """An owner whose callback fails in our thread ends the run; nobody waits for ever."""
-        run = lead(2, every=Every(inputs=1))
+        run = lead(2, interval=CheckpointInterval(inputs=1))
         calls: list[int] = []
 
         def fail() -> None:
@@ -332,7 +332,7 @@ class TestLife:
         """What is on storage already is committed with what is written."""
         run = lead(2)
         adopted = (flaky_lake.write(run.writer, 1),)
-        run.coordinator.assignment = replace(run.assignment, missing=(0,), adopted=adopted)
+        run.coordinator.assignment = replace(run.assignment, missing=(0,), recovered=adopted)
         run.start().write(0)
         assert run.end().problem is None
         assert committed(flaky_lake) == [0, 1]
@@ -341,7 +341,7 @@ class TestLife:
         """A run of which everything is on storage is committed and finished at once."""
         run = lead(2)
         adopted = tuple(flaky_lake.write(run.writer, p) for p in (1, 0))
-        status = commit_adopted(replace(run.assignment, missing=(), adopted=adopted))
+        status = commit_recovered(replace(run.assignment, missing=(), recovered=adopted))
         assert (status.running, status.problem, status.commits) == (False, None, 1)
         assert committed(flaky_lake) == [0, 1]
 
@@ -349,7 +349,7 @@ class TestLife:
         """Too many failures among what is on storage already end the run, and nobody waits."""
         run = lead(2, max_failures=MaxFailures(count=1))
         adopted = tuple(flaky_lake.write(run.writer, p, failures=p) for p in (0, 1, 2))
-        status = commit_adopted(replace(run.assignment, missing=(), adopted=adopted))
+        status = commit_recovered(replace(run.assignment, missing=(), recovered=adopted))
         assert isinstance(status.problem, TooManyFailuresError)
 
     def test_nothing_missing(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
@@ -363,7 +363,7 @@ def test_failures_that_are_gone(flaky_lake: SmallLake) -> None:
     """A long list of failures that is not there is an error, not no failures."""
     writer = flaky_lake.begin("run", 1)
     receipt = flaky_lake.write(writer, 0, failures=9)
-    assert len(failures_of(flaky_lake.store, [receipt])) == 9
+    assert len(load_failures(flaky_lake.store, [receipt])) == 9
     flaky_lake.store.delete([str(receipt.failures_key)])
     with pytest.raises(ObjectNotFoundError):
-        failures_of(flaky_lake.store, [receipt])
+        load_failures(flaky_lake.store, [receipt])

@@ -18,7 +18,7 @@ from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
 from dasklake._run.coordinator import Assignment, Coordinator, Status
 from dasklake._run.local_front import LocalDeliver, local_deliver, run_locally
-from dasklake._run.progress import Every, MaxFailures
+from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake._run.start import Request, start_run
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore
@@ -43,7 +43,7 @@ class Write:
         The input: mappings.
     get : callable
         The scheduler.
-    every : Every
+    interval : CheckpointInterval
         When a checkpoint is due.
     skip : bool
         Whether failures are skipped.
@@ -54,7 +54,7 @@ class Write:
         path: Path,
         bag: Any,
         get: Get,
-        every: Every = Every(),  # noqa: B008 # frozen
+        interval: CheckpointInterval = CheckpointInterval(),  # noqa: B008 # frozen
         *,
         skip: bool = False,
     ) -> None:
@@ -85,8 +85,8 @@ class Write:
             label="run",
             message=None,
             missing=begun.missing,
-            adopted=(),
-            every=every,
+            recovered=(),
+            interval=interval,
             skip=skip,
             max_failures=MaxFailures(share=None),
         )
@@ -99,7 +99,7 @@ class Write:
             self.assignment,
             self.graph,
             deliver=self.deliver,
-            watch=self.seen.append,
+            on_status=self.seen.append,
         )
 
     def committed(self) -> list[int]:
@@ -141,7 +141,7 @@ def test_before_there_is_a_coordinator() -> None:
 @pytest.mark.parametrize("get", [dask.local.get_sync, dask.threaded.get])
 def test_whole_run(tmp_path: Path, get: Get) -> None:
     """A run is written, committed on the way, and watched to its end."""
-    write = Write(tmp_path, numbers(6), get, Every(inputs=2))
+    write = Write(tmp_path, numbers(6), get, CheckpointInterval(inputs=2))
     status = write.run()
     assert (status.running, status.problem, status.partitions) == (False, None, 6)
     assert 1 <= status.commits <= 3
@@ -151,7 +151,7 @@ def test_whole_run(tmp_path: Path, get: Get) -> None:
 
 def test_commits_beside_the_scheduler(tmp_path: Path) -> None:
     """Commits are made by a thread of their own, never by the one that dispatches."""
-    write = Write(tmp_path, numbers(3), dask.local.get_sync, Every(inputs=1))
+    write = Write(tmp_path, numbers(3), dask.local.get_sync, CheckpointInterval(inputs=1))
     real, threads = write.assignment.store.create, list[str]()
 
     def create(key: str, data: bytes) -> None:

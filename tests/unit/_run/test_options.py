@@ -11,12 +11,12 @@ import pytest
 
 from dasklake._run.options import (
     parse_age,
-    parse_every,
+    parse_checkpoint_interval,
     parse_max_failures,
     parse_size,
     parse_timeout,
 )
-from dasklake._run.progress import Every, MaxFailures
+from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake.exceptions import InvalidInputError
 
 
@@ -26,7 +26,7 @@ from dasklake.exceptions import InvalidInputError
 )
 def test_times_as_dask_and_pandas_write_them(text: str, seconds: int) -> None:
     """A time means the same wherever one is asked for."""
-    assert parse_every(text) == Every(seconds=seconds)
+    assert parse_checkpoint_interval(text) == CheckpointInterval(seconds=seconds)
     assert parse_timeout(text) == seconds
     assert parse_age(text) == timedelta(seconds=seconds)
 
@@ -34,22 +34,22 @@ def test_times_as_dask_and_pandas_write_them(text: str, seconds: int) -> None:
 @pytest.mark.parametrize(
     ("every", "found"),
     [
-        (None, Every()),
-        (25_000, Every(inputs=25_000)),
-        (np.int64(3), Every(inputs=3)),
-        (timedelta(minutes=1), Every(seconds=60)),
+        (None, CheckpointInterval()),
+        (25_000, CheckpointInterval(inputs=25_000)),
+        (np.int64(3), CheckpointInterval(inputs=3)),
+        (timedelta(minutes=1), CheckpointInterval(seconds=60)),
     ],
 )
-def test_checkpoints(every: Any, found: Every) -> None:
+def test_checkpoints(every: Any, found: CheckpointInterval) -> None:
     """A checkpoint is due after samples, after a time, or at the end alone."""
-    assert parse_every(every) == found
+    assert parse_checkpoint_interval(every) == found
 
 
 @pytest.mark.parametrize("every", [0, -1, True, 1.5, "5", "soon", "NaT", pd.NaT, timedelta(0)])
 def test_what_is_no_checkpoint(every: Any) -> None:
     """What is neither a number of samples nor a time is refused."""
     with pytest.raises(InvalidInputError, match="checkpoint_every"):
-        parse_every(every)
+        parse_checkpoint_interval(every)
 
 
 @pytest.mark.parametrize(("timeout", "seconds"), [(None, None), (3, 3), ("45", 45), (0.5, 0.5)])

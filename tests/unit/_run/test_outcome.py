@@ -8,8 +8,14 @@ import pytest
 
 from dasklake._model.commit import Plan, RunState
 from dasklake._model.receipt import Failure
-from dasklake._run.outcome import explain, impatience, interruption, kept, transform_error
-from dasklake._run.progress import Every, MaxFailures, RunProgress, Stop
+from dasklake._run.outcome import (
+    explain,
+    interrupt_error,
+    kept,
+    second_interrupt_error,
+    transform_error,
+)
+from dasklake._run.progress import CheckpointInterval, MaxFailures, RunProgress, Stop
 from dasklake.exceptions import (
     PartitionTimeoutError,
     PermissionDeniedError,
@@ -30,7 +36,7 @@ PLACE = Failure("run", 3, 7, 307, "'item'", "boxes", "ValueError", "bad value", 
 
 def ended(*stops: Stop) -> RunProgress:
     """Return the progress of a run that was stopped."""
-    progress = RunProgress(range(4), Every(), MaxFailures(), STATE, 0.0)
+    progress = RunProgress(range(4), CheckpointInterval(), MaxFailures(), STATE, 0.0)
     for stop in stops:
         progress.end(stop)
     return progress
@@ -154,14 +160,14 @@ def test_interruption() -> None:
         assert isinstance(found, KeyboardInterrupt)
         assert "mode='resume', run='run'" in str(found)
     problem, _ = explain("run", ended(Stop("cancelled")), STATE)
-    assert "mode='resume'" in str(interruption("run", problem))
-    assert "finished" in str(interruption("run", None))
+    assert "mode='resume'" in str(interrupt_error("run", problem))
+    assert "finished" in str(interrupt_error("run", None))
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_second_interruption(*, goes_on: bool) -> None:
     """A second Ctrl-C, which does not wait for the end, says how to go on all the same."""
-    told = str(impatience("run", goes_on=goes_on))
+    told = str(second_interrupt_error("run", on_cluster=goes_on))
     assert "mode='resume', run='run'" in told
     assert ("cluster goes on" in told) == goes_on
 

@@ -6,7 +6,7 @@ import pytest
 
 from dasklake._model.commit import Plan, RunState
 from dasklake._model.receipt import ChunkRef, Receipt
-from dasklake._run.progress import Every, MaxFailures, RunProgress, Stop, Tally
+from dasklake._run.progress import CheckpointInterval, MaxFailures, RunProgress, Stop, Tally
 from tests.support.lakes import failure
 
 NEVER = MaxFailures(share=None)
@@ -14,14 +14,14 @@ NEVER = MaxFailures(share=None)
 
 def progress(
     partitions: int,
-    every: Every = Every(),  # noqa: B008 # frozen
+    interval: CheckpointInterval = CheckpointInterval(),  # noqa: B008 # frozen
     limit: MaxFailures = NEVER,
     *,
     inputs: int | None = None,
 ) -> RunProgress:
     """Make the progress of a first epoch, at time 0."""
     before = RunState(Plan(partitions, inputs, "0" * 32, None), 0)
-    return RunProgress(range(partitions), every, limit, before, 0.0)
+    return RunProgress(range(partitions), interval, limit, before, 0.0)
 
 
 def receipt(partition: int, rows: int = 10, failed: int = 0, *, whole: bool = False) -> Receipt:
@@ -37,7 +37,7 @@ class TestDue:
 
     def test_inputs(self) -> None:
         """A count is reached by input samples, failed ones included, and begins again."""
-        run = progress(5, Every(inputs=25))
+        run = progress(5, CheckpointInterval(inputs=25))
         run.received(receipt(0))
         assert not run.due(1e9)
         run.received(receipt(3, rows=5, failed=10))
@@ -49,7 +49,7 @@ class TestDue:
 
     def test_seconds(self) -> None:
         """Time counts from the last commit, and only where something waits."""
-        run = progress(5, Every(seconds=60))
+        run = progress(5, CheckpointInterval(seconds=60))
         assert not run.due(100.0)
         run.received(receipt(0))
         assert run.due(100.0)
@@ -72,7 +72,7 @@ class TestDue:
 
     def test_one_at_a_time(self) -> None:
         """While a commit is under way no other is due; what comes meanwhile is in the next."""
-        run = progress(3, Every(inputs=1))
+        run = progress(3, CheckpointInterval(inputs=1))
         run.received(receipt(0))
         run.take()
         run.received(receipt(1))
@@ -82,7 +82,7 @@ class TestDue:
 
     def test_put_back(self) -> None:
         """A commit that failed is made again with what came meanwhile, in the order it came."""
-        run = progress(3, Every(inputs=1))
+        run = progress(3, CheckpointInterval(inputs=1))
         run.failed(failure("run", 2, 0))
         run.received(receipt(0))
         run.take()
@@ -164,7 +164,7 @@ class TestTakingIn:
     def test_epochs(self, epoch: int, *, taken: bool) -> None:
         """Receipts of open epochs up to one's own count."""
         before = RunState(Plan(1, None, "0" * 32, None), 0, epoch=3, closed=1)
-        run = RunProgress([0], Every(), NEVER, before, 0.0)
+        run = RunProgress([0], CheckpointInterval(), NEVER, before, 0.0)
         found = Receipt("run", epoch, 0, "ab" * 8, (), 1)
         assert run.received(found) is taken
 
@@ -198,7 +198,7 @@ class TestTooMany:
     def test_earlier_epochs_count(self) -> None:
         """What earlier epochs committed counts towards a limit, and towards what is written."""
         before = RunState(Plan(3, None, "0" * 32, None), 0, failures=2, inputs=50, samples=48)
-        run = RunProgress([2], Every(), MaxFailures(count=2), before, 0.0)
+        run = RunProgress([2], CheckpointInterval(), MaxFailures(count=2), before, 0.0)
         run.received(receipt(2, rows=9, failed=1))
         assert run.stop is not None
         assert run.tally() == Tally(3, 57, 60, 3)

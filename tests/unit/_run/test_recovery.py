@@ -8,7 +8,7 @@ import pytest
 
 from dasklake._format import object_keys
 from dasklake._model.receipt import Failure, Receipt
-from dasklake._run.recovery import adoptable
+from dasklake._run.recovery import find_recoverable
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import ChunkWriter, Place, write_lost
@@ -43,14 +43,14 @@ def test_complete_partitions_are_adopted_as_their_receipts(store: ObjectStore) -
     """What is read from the chunks of a partition is the receipt that its task handed back."""
     receipts = [write(store, 0, range(40)), write(store, 3, []), write(store, 5, [7])]
     assert len(receipts[0].chunks) > 1
-    assert adoptable(store, HOME, range(10), closed=0) == receipts
+    assert find_recoverable(store, HOME, range(10), closed=0) == receipts
 
 
 def test_partitions_with_failures_are_left(store: ObjectStore) -> None:
     """Failed samples that nobody has committed get another chance: the function may be mended."""
     failure = Failure("job", 2, None, None, None, None, "ValueError", "no", "trace")
     write_lost(Place(store, HOME, "job", 1), SCHEMA, failure)
-    assert adoptable(store, HOME, [2], closed=0) == []
+    assert find_recoverable(store, HOME, [2], closed=0) == []
 
 
 @pytest.mark.parametrize("number", [0, 1, -1])
@@ -58,7 +58,7 @@ def test_incomplete_attempts_are_left(store: ObjectStore, number: int) -> None:
     """An attempt of which any chunk is missing is not adopted."""
     receipt = write(store, 0, range(40))
     store.delete([keys(receipt)[number]])
-    assert adoptable(store, HOME, [0], closed=0) == []
+    assert find_recoverable(store, HOME, [0], closed=0) == []
 
 
 def test_damaged_attempts_are_left_and_another_is_taken(store: ObjectStore) -> None:
@@ -70,7 +70,7 @@ def test_damaged_attempts_are_left_and_another_is_taken(store: ObjectStore) -> N
     data = bytearray(store.get(key))
     data[-100] ^= 0xFF
     store.put(key, bytes(data))
-    assert adoptable(store, HOME, [0], closed=0) == [whole]
+    assert find_recoverable(store, HOME, [0], closed=0) == [whole]
 
 
 def test_closed_epochs_and_committed_partitions_are_left(store: ObjectStore) -> None:
@@ -78,7 +78,7 @@ def test_closed_epochs_and_committed_partitions_are_left(store: ObjectStore) -> 
     write(store, 0, [1], epoch=1)
     second = write(store, 1, [2], epoch=2)
     write(store, 2, [3], epoch=2)
-    assert adoptable(store, HOME, [0, 1], closed=1) == [second]
+    assert find_recoverable(store, HOME, [0, 1], closed=1) == [second]
 
 
 def test_chunks_under_a_wrong_name_are_left(store: ObjectStore) -> None:
@@ -86,7 +86,7 @@ def test_chunks_under_a_wrong_name_are_left(store: ObjectStore) -> None:
     receipt = write(store, 0, [1])
     (key,) = keys(receipt)
     store.put(object_keys.chunk_key(HOME, 1, 1, receipt.attempt, 0), store.get(key))
-    assert adoptable(store, HOME, [1], closed=0) == []
+    assert find_recoverable(store, HOME, [1], closed=0) == []
 
 
 def test_discovered_names_are_adopted(store: ObjectStore) -> None:
@@ -98,4 +98,4 @@ def test_discovered_names_are_adopted(store: ObjectStore) -> None:
     receipt = chunks.finish(4)
     assert len(receipt.chunks) == 4
     assert receipt.names == {"label": ("b", "a", "c")}
-    assert adoptable(store, HOME, [0], closed=0) == [receipt]
+    assert find_recoverable(store, HOME, [0], closed=0) == [receipt]

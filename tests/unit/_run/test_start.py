@@ -63,7 +63,7 @@ class TestNew:
         """Every mode makes the lake where there is none, and begins with all partitions."""
         begun = start(flaky_store, mode)
         assert (begun.entry.version, begun.entry.kind) == (1, Kind.BEGIN)
-        assert (begun.run, begun.missing, begun.adopted) == ("run", (0, 1, 2), ())
+        assert (begun.run, begun.missing, begun.recovered) == ("run", (0, 1, 2), ())
         assert begun.entry.schema == SCHEMA
         plan = begun.state.plan
         assert (plan.partitions, plan.inputs, plan.input_id) == (3, 9, "ab" * 16)
@@ -177,7 +177,7 @@ class TestResume:
         write(flaky_lake, start(flaky_store, "resume"), 0, 1, 2)
         before = flaky_lake.head
         again = start(flaky_store, "resume")
-        assert (again.entry, again.missing, again.adopted) == (before, (), ())
+        assert (again.entry, again.missing, again.recovered) == (before, (), ())
         assert flaky_lake.head == before
 
     def test_finished_meanwhile(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
@@ -193,7 +193,7 @@ class TestResume:
         begun = start(flaky_store, "resume")
         flaky_store.at("create", lambda: write(flaky_lake, begun, 1), LOG)
         again = start(flaky_store, "resume")
-        assert (again.missing, again.adopted) == ((0, 2), ())
+        assert (again.missing, again.recovered) == ((0, 2), ())
         write(flaky_lake, again, 0, 2)
         assert committed(flaky_lake) == [0, 1, 2]
 
@@ -206,7 +206,7 @@ class TestResume:
         receipt = flaky_lake.write(second, 2)
         third = start(flaky_store, "resume")
         assert (third.state.epoch, third.missing) == (3, (0, 1))
-        assert third.adopted == (receipt,)
+        assert third.recovered == (receipt,)
 
     def test_adopts_nothing_of_a_newer_epoch(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
@@ -220,7 +220,7 @@ class TestResume:
 
         flaky_store.at("walk", take_over, "data/")
         mine = start(flaky_store, "resume")
-        assert (mine.state.epoch, mine.missing, mine.adopted) == (2, (0, 1, 2), ())
+        assert (mine.state.epoch, mine.missing, mine.recovered) == (2, (0, 1, 2), ())
 
     def test_the_only_run(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
         """Without a name the lake's only run is meant; of several one has to be named."""
