@@ -16,9 +16,9 @@ from dasklake._maintenance.vacuum import VacuumReport
 from dasklake._maintenance.vacuum import vacuum as vacuum_lake
 from dasklake._maintenance.verify import VerifyReport
 from dasklake._maintenance.verify import verify as verify_lake
-from dasklake._run.execute import WriteReport
 from dasklake._run.options import parse_age, parse_size
 from dasklake._run.progress_bar import make_count_bar
+from dasklake._run.report import WriteReport
 
 __all__ = ["Upkeep"]
 

@@ -17,8 +17,9 @@ from dasklake._run.client_front import (
     inside_task,
     on_own_client,
 )
-from dasklake._run.execute import Call, WriteOptions, WriteReport, lazy_call, preview_call, run_call
+from dasklake._run.execute import Call, lazy_call, preview_call, run_call
 from dasklake._run.options import (
+    WriteOptions,
     check_validate,
     parse_checkpoint_interval,
     parse_items,
@@ -26,6 +27,7 @@ from dasklake._run.options import (
     parse_size,
     parse_timeout,
 )
+from dasklake._run.report import WriteReport
 from dasklake._run.start import MODES
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore, absolute_url

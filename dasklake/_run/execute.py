@@ -7,7 +7,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Any, Literal
 
 import dask.local
@@ -27,9 +26,11 @@ from dasklake._run.client_front import (
 from dasklake._run.coordinator import Assignment, Status, commit_recovered
 from dasklake._run.delayed import LazyWrite, lazy_write
 from dasklake._run.local_front import local_deliver, run_locally
+from dasklake._run.options import WriteOptions
 from dasklake._run.preview import Preview, preview_write
 from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake._run.progress_bar import make_bar
+from dasklake._run.report import WriteReport
 from dasklake._run.scheduler_plugin import TaskDeliver
 from dasklake._run.start import Request, Start, check_plan, check_schema, start_run
 from dasklake._schema.schema import Schema
@@ -40,73 +41,7 @@ from dasklake._write.input import Source
 from dasklake._write.partition import Job
 from dasklake.exceptions import LakeExistsError
 
-__all__ = ["Call", "WriteOptions", "WriteReport", "lazy_call", "preview_call", "run_call"]
-
-
-@dataclass(frozen=True, slots=True)
-class WriteOptions:
-    """The rarer choices of :func:`to_lake`.
-
-    Parameters
-    ----------
-    scheduler : str or callable, optional
-        A Dask scheduler to use instead of the current one, as in ``compute(scheduler=...)``.
-    retries : int, default 3
-        How often Dask tries a task again that the storage or a worker failed.
-    chunk_size : str or int, default "64 MiB"
-        Bytes after which a chunk is full.
-    single_writer : bool, default False
-        Make the lake on a storage that cannot create exclusively; you promise that no two
-        writers ever commit at the same time.
-    partition_timeout : float, str or timedelta, optional
-        Longest time that an attempt at a partition may take, such as ``"10min"`` or seconds; then
-        its worker is restarted, with all that it was doing, and the partition is tried again. After
-        ``retries`` further attempts it has failed. Only on a cluster whose workers have nannies
-        and whose scheduler commits.
-    validate : {"strict", "basic"}, default "strict"
-        How closely values are looked at. Both check dtype, shape, class names and ``same_length``;
-        ``"strict"`` checks the constraints of each htype as well: numbers that are not finite,
-        negative sizes, fractions beyond 1, and so on.
-    """
-
-    scheduler: Any = None
-    retries: int = 3
-    chunk_size: str | int = "64 MiB"
-    single_writer: bool = False
-    partition_timeout: float | str | timedelta | None = None
-    validate: Literal["strict", "basic"] = "strict"
-
-
-@dataclass(frozen=True, slots=True)
-class WriteReport:
-    """What a write has done.
-
-    Attributes
-    ----------
-    run : str
-        The run.
-    version : int
-        The version that holds all of it.
-    samples, failures : int
-        Samples written and samples skipped since the run began.
-    partitions : int
-        Partitions of the run.
-    commits : int
-        Data commits made by this call.
-    bytes : int
-        Length of the run's chunks.
-    seconds : float
-        Duration of this call.
-    """
-
-    run: str
-    version: int
-    samples: int
-    failures: int
-    partitions: int
-    commits: int
-    bytes: int
-    seconds: float
+__all__ = ["Call", "lazy_call", "preview_call", "run_call"]
 
 
 @dataclass(frozen=True, slots=True)

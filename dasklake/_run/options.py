@@ -1,12 +1,13 @@
-"""The words of ``to_lake`` as values, and what is wrong with those that are none."""
+"""Parse and validate the arguments of ``to_lake``."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import re
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake.exceptions import InvalidInputError
 
 __all__ = [
+    "WriteOptions",
     "check_validate",
     "parse_age",
     "parse_checkpoint_interval",
@@ -24,6 +26,40 @@ __all__ = [
     "parse_size",
     "parse_timeout",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """The rarer choices of :func:`to_lake`.
+
+    Parameters
+    ----------
+    scheduler : str or callable, optional
+        A Dask scheduler to use instead of the current one, as in ``compute(scheduler=...)``.
+    retries : int, default 3
+        How often Dask tries a task again that the storage or a worker failed.
+    chunk_size : str or int, default "64 MiB"
+        Bytes after which a chunk is full.
+    single_writer : bool, default False
+        Make the lake on a storage that cannot create exclusively; you promise that no two
+        writers ever commit at the same time.
+    partition_timeout : float, str or timedelta, optional
+        Longest time that an attempt at a partition may take, such as ``"10min"`` or seconds; then
+        its worker is restarted, with all that it was doing, and the partition is tried again. After
+        ``retries`` further attempts it has failed. Only on a cluster whose workers have nannies
+        and whose scheduler commits.
+    validate : {"strict", "basic"}, default "strict"
+        How closely values are looked at. Both check dtype, shape, class names and ``same_length``;
+        ``"strict"`` checks the constraints of each htype as well: numbers that are not finite,
+        negative sizes, fractions beyond 1, and so on.
+    """
+
+    scheduler: Any = None
+    retries: int = 3
+    chunk_size: str | int = "64 MiB"
+    single_writer: bool = False
+    partition_timeout: float | str | timedelta | None = None
+    validate: Literal["strict", "basic"] = "strict"
 
 
 def parse_checkpoint_interval(every: Any) -> CheckpointInterval:
