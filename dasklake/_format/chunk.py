@@ -34,7 +34,7 @@ from dasklake._model.receipt import ChunkRef, Failure
 from dasklake._schema.values import shape_column
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
-__all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "most_rows", "write_chunk"]
+__all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "max_rows", "write_chunk"]
 
 FORMAT_VERSION = 1
 
@@ -143,7 +143,7 @@ def write_chunk(columns: Sequence[tuple[pa.Field, pa.Array]], header: ChunkHeade
     return EncodedChunk(data.data.toreadonly(), head, crc, batch.num_rows)
 
 
-def most_rows(size: Any) -> Any:
+def max_rows(size: Any) -> Any:
     """Return how many rows a chunk of ``size`` bytes, or each of several, may say it has."""
     return _EMPTY_ROWS + 8 * size
 
@@ -256,7 +256,7 @@ class ChunkHead:
         self._read_header(about)
         if self.length + batch.body > self.size:
             raise ValueError("its columns reach beyond it")
-        if batch.rows > most_rows(self.size):
+        if batch.rows > max_rows(self.size):
             raise ValueError(f"{self.size} bytes cannot hold {batch.rows} samples")
         self._read_sums(batch, head)
 

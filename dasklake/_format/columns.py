@@ -18,12 +18,12 @@ from dasklake._schema.values import Blob, Layout, Named, shape_column, storage_o
 
 __all__ = [
     "ColumnBuilder",
-    "fixed_numbers",
-    "joined_names",
+    "iterate_stored",
     "missing_column",
-    "names_of",
-    "renumbered",
-    "rows_of",
+    "read_class_names",
+    "renumber_labels",
+    "unify_class_names",
+    "view_numbers",
 ]
 
 #: Memory of the user from this size on is borrowed instead of copied, in bytes.
@@ -167,7 +167,7 @@ class ColumnBuilder:
         return pa.field(self.name, self._storage.type, metadata=_metadata(about))
 
 
-def names_of(field: pa.Field) -> tuple[str, ...] | None:
+def read_class_names(field: pa.Field) -> tuple[str, ...] | None:
     """Return a chunk's own list of class names of a tensor; None where it has none.
 
     Raises
@@ -183,7 +183,7 @@ def names_of(field: pa.Field) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def renumbered(column: pa.Array, indices: npt.NDArray[np.uint32]) -> pa.Array:
+def renumber_labels(column: pa.Array, indices: npt.NDArray[np.uint32]) -> pa.Array:
     """Return a column of class labels with other numbers.
 
     Parameters
@@ -231,12 +231,12 @@ def _renumbered_blobs(column: pa.Array, indices: npt.NDArray[np.uint32]) -> pa.A
     return pa.Array.from_buffers(column.type, len(column), buffers, null_count=column.null_count)
 
 
-def joined_names(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def unify_class_names(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """Return chunks with one list of class names for each tensor that has lists of its own."""
     lists: dict[str, dict[str, int]] = {}
     for batch in batches:
         for field in batch.schema:
-            for name in names_of(field) or ():
+            for name in read_class_names(field) or ():
                 places = lists.setdefault(field.name, {})
                 places.setdefault(name, len(places))
     return [_with_names(batch, lists) for batch in batches] if lists else list(batches)
@@ -245,11 +245,13 @@ def joined_names(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
 def _with_names(batch: pa.RecordBatch, lists: Mapping[str, dict[str, int]]) -> pa.RecordBatch:
     fields, columns = list(batch.schema), list(batch.columns)
     for i, field in enumerate(fields):
-        own, places = names_of(field), lists.get(field.name, {})
+        own, places = read_class_names(field), lists.get(field.name, {})
         if own is not None:
             about = {**_about(field), "names": list(places)}
             fields[i] = field.with_metadata(_metadata(about))
-            columns[i] = renumbered(columns[i], np.array([places[name] for name in own], _LABEL))
+            columns[i] = renumber_labels(
+                columns[i], np.array([places[name] for name in own], _LABEL)
+            )
     schema = pa.schema(fields, metadata=batch.schema.metadata)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -274,7 +276,7 @@ def missing_column(spec: TensorSpec, rows: int) -> tuple[pa.Array, pa.Array | No
     return columns[0], columns[1] if len(columns) > 1 else None
 
 
-def rows_of(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) -> Iterator[Any]:
+def iterate_stored(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) -> Iterator[Any]:
     """Yield a copy of what each sample stores, for the tensor's codec to decode; None for no value.
 
     Parameters
@@ -293,7 +295,7 @@ def rows_of(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) -> Iter
         yield from column.to_pylist()
     else:
         # Each sample may be changed by its reader, so none may share the memory of the chunk.
-        numbers = fixed_numbers(column, spec).copy()
+        numbers = view_numbers(column, spec).copy()
         if column.null_count:
             present = column.is_valid().to_numpy(zero_copy_only=False)
             yield from (each if ok else None for each, ok in zip(numbers, present, strict=True))
@@ -301,7 +303,7 @@ def rows_of(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) -> Iter
             yield from numbers
 
 
-def fixed_numbers(column: pa.Array, spec: TensorSpec) -> npt.NDArray[Any]:
+def view_numbers(column: pa.Array, spec: TensorSpec) -> npt.NDArray[Any]:
     """Return a column of numbers of one shape as an array, axis 0 = samples, without a copy.
 
     Rows without a value hold whatever lies there; bools come out as bools, times as ``int64``.

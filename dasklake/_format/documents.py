@@ -19,8 +19,8 @@ from dasklake._format import object_keys
 from dasklake._format.validate import MOST, natural, plain
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
 from dasklake._model.creds_key import CredsKey
-from dasklake._model.discovered_names import Names
-from dasklake._model.tensor_history import Past
+from dasklake._model.discovered_names import DiscoveredNames
+from dasklake._model.tensor_history import TensorHistory
 from dasklake._model.versions import Versions
 from dasklake._schema.schema import Schema
 from dasklake.exceptions import (
@@ -33,7 +33,7 @@ from dasklake.exceptions import (
 
 __all__ = [
     "FORMAT_VERSION",
-    "MOST_BYTES",
+    "MAX_DOCUMENT_BYTES",
     "Heartbeat",
     "commit_bytes",
     "heartbeat_bytes",
@@ -56,7 +56,7 @@ WRITER_FEATURES: frozenset[str] = frozenset({"past", "names"})
 _INLINE_SCHEMA = 32_768
 
 #: No document is longer, in bytes: a commit of 10,000 runs takes 4 MB.
-MOST_BYTES = 64 * 2**20
+MAX_DOCUMENT_BYTES = 64 * 2**20
 
 #: No version names more tables of one kind: there are at most 15 of each level.
 _MOST_TABLES = 1024
@@ -124,7 +124,7 @@ def commit_bytes(commit: Commit) -> bytes:
     """Return the object of a commit."""
     large = schema_object(commit.schema)
     # Who does not know of it would look for columns that are not there, and lose it in writing.
-    needed = ["past"] if commit.past else []
+    needed = ["past"] if commit.histories else []
     # Who does not know of it would take places in a chunk's own list of names for indices.
     needed += ["names"] if any(spec.discover for spec in commit.schema.values()) else []
     document = {
@@ -154,8 +154,8 @@ def commit_bytes(commit: Commit) -> bytes:
         document["first_order"] = commit.first_order
     if commit.creds:
         document["creds"] = {name: key.to_json() for name, key in commit.creds.items()}
-    if commit.past:
-        document["past"] = {name: past.to_json() for name, past in commit.past.items()}
+    if commit.histories:
+        document["past"] = {name: past.to_json() for name, past in commit.histories.items()}
     rest = _dumps(document)[1:]
     return _head_of(rest) + rest
 
@@ -264,7 +264,9 @@ def _commit(document: Mapping[str, Any], key: str, schema_of: Callable[[str], Sc
         branches=document["branches"],
         expired={name: Versions.of(spans) for name, spans in document["expired"].items()},
         first_order=document.get("first_order", 0),
-        past={name: Past.from_json(past) for name, past in document.get("past", {}).items()},
+        histories={
+            name: TensorHistory.from_json(past) for name, past in document.get("past", {}).items()
+        },
         creds={name: CredsKey.from_json(key) for name, key in document.get("creds", {}).items()},
         single_writer=document["single_writer"],
         unknown=tuple(sorted(set(document["features"]["writer"]) - WRITER_FEATURES)),
@@ -277,7 +279,7 @@ def _run(name: str, document: Mapping[str, Any]) -> RunState:
     return found if found.names is None else replace(found, names=_places(found.names))
 
 
-def _places(names: Mapping[str, Mapping[str, Any]]) -> Names:
+def _places(names: Mapping[str, Mapping[str, Any]]) -> DiscoveredNames:
     """Read the class names that a run discovered, and where."""
     return {
         tensor: {

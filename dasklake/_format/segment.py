@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dasklake._format import object_keys
 from dasklake._format.arrow_message import BATCH, DICTIONARY, SCHEMA, walk_messages
-from dasklake._format.chunk import most_rows
+from dasklake._format.chunk import max_rows
 from dasklake._format.validate import MOST, plain
 from dasklake._model.commit import SegmentRef
 from dasklake._model.manifest import Manifest
@@ -25,10 +25,10 @@ from dasklake._model.receipt import Failure, Receipt
 from dasklake.exceptions import CorruptionError
 
 __all__ = [
+    "build_manifest",
     "chunk_key_at",
     "failures_bytes",
-    "join",
-    "manifest_of",
+    "join_manifests",
     "read_failures",
     "read_segment",
     "segment_bytes",
@@ -53,7 +53,7 @@ _HOME = pa.dictionary(pa.int32(), pa.string())
 _MESSAGES = 8
 
 
-def manifest_of(home: str, order: int, receipts: Iterable[Receipt]) -> Manifest:
+def build_manifest(home: str, order: int, receipts: Iterable[Receipt]) -> Manifest:
     """Return the chunk references of some receipts of one run.
 
     Parameters
@@ -75,10 +75,10 @@ def manifest_of(home: str, order: int, receipts: Iterable[Receipt]) -> Manifest:
         name: np.array(column, dtype)
         for (name, dtype), column in zip(_NUMBERS.items(), columns, strict=True)
     }
-    return join([Manifest((home,), np.zeros(len(rows), np.int32), **arrays)])
+    return join_manifests([Manifest((home,), np.zeros(len(rows), np.int32), **arrays)])
 
 
-def join(manifests: Sequence[Manifest]) -> Manifest:
+def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
     """Put manifests together, in row order: (run order, partition, chunk)."""
     homes: dict[str, int] = {}
     runs = []
@@ -159,7 +159,7 @@ def _check_numbers(manifest: Manifest, ref: SegmentRef) -> None:
             raise ValueError(f"its column {name!r} has negative numbers")
     if (manifest.head > manifest.size).any() or (manifest.size > MOST // 16).any():
         raise ValueError("a chunk is smaller than its head, or larger than anything")
-    if (manifest.rows > most_rows(manifest.size)).any():
+    if (manifest.rows > max_rows(manifest.size)).any():
         raise ValueError("a chunk is said to hold more samples than it can")
     if sum(manifest.rows.tolist()) != ref.samples:
         raise ValueError(f"its chunks do not hold the {ref.samples} samples that it stands for")

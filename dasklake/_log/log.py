@@ -17,13 +17,13 @@ from typing import Generic, NamedTuple, TypeVar
 
 from dasklake._format import object_keys
 from dasklake._format.documents import (
-    MOST_BYTES,
+    MAX_DOCUMENT_BYTES,
     commit_bytes,
     read_commit,
     read_schema,
     schema_object,
 )
-from dasklake._format.segment import join, read_failures, read_segment
+from dasklake._format.segment import join_manifests, read_failures, read_segment
 from dasklake._model.commit import Commit, SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure
@@ -191,7 +191,7 @@ class Log:
             return commit
         key = object_keys.commit_key(self.branch, version)
         try:
-            data = self.store.get(key, MOST_BYTES)
+            data = self.store.get(key, MAX_DOCUMENT_BYTES)
         except ObjectNotFoundError as error:
             raise VersionNotFoundError(
                 f"{self.store.url} has no version {version}. `dasklake log` lists them."
@@ -227,7 +227,7 @@ class Log:
         """
         with ThreadPoolExecutor(max_workers=_FETCHES) as pool:
             try:
-                return join(list(pool.map(self.segment, commit.segments)))
+                return join_manifests(list(pool.map(self.segment, commit.segments)))
             except ObjectNotFoundError as error:
                 raise self.missing(commit.version, str(error)) from error
 
@@ -343,7 +343,7 @@ class Log:
         except StoreError as error:
             # The answer may be wrong either way: only the version itself tells.
             try:
-                found = self.store.get(key, MOST_BYTES)
+                found = self.store.get(key, MAX_DOCUMENT_BYTES)
             except ObjectNotFoundError:
                 if isinstance(error, ObjectExistsError):
                     raise StoreError(
@@ -396,7 +396,7 @@ class Log:
     def _schema(self, digest: str) -> Schema:
         found = self._schemas.get(digest)
         if found is None:
-            data = self.store.get(object_keys.schema_key(digest), MOST_BYTES)
+            data = self.store.get(object_keys.schema_key(digest), MAX_DOCUMENT_BYTES)
             found = read_schema(data, digest)
             self._schemas.keep(digest, found, len(data))
         return found

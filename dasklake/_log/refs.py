@@ -334,7 +334,7 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
                 segments=wanted.segments,
                 failures=wanted.failures,
                 totals=wanted.totals,
-                past=wanted.past,
+                histories=wanted.histories,
                 runs=_replaced(known.runs),
             )
         )

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dasklake._format import object_keys
-from dasklake._format.segment import manifest_of
+from dasklake._format.segment import build_manifest
 from dasklake._log.log import Draft, Log
 from dasklake._log.segments import add_failures, add_segment
 from dasklake._log.transactions import next_commit, published, with_run
 from dasklake._model.commit import Commit, Kind, Progress, RunState, Totals
-from dasklake._model.discovered_names import first_places, with_names
+from dasklake._model.discovered_names import apply_discovered_names, merge_discovered_names
 from dasklake._model.receipt import Failure, Receipt
 from dasklake._schema.schema import Schema
 from dasklake.exceptions import ConflictError, RunAbortedError, RunSupersededError
@@ -138,7 +138,7 @@ class RunWriter:
         failures = [f for f in failures if f.partition in partitions]
         state = _advance(before, taken, len(failures))
         base = replace(head, segments=(), failures=(), totals=Totals()) if replaces else head
-        new = manifest_of(self.home, state.order, taken)
+        new = build_manifest(self.home, state.order, taken)
         segments, chunks = add_segment(self.log, base, commit_id, new)
         failed, table = add_failures(self.log, base, commit_id, failures)
         schema = self.schema if replaces else head.schema
@@ -149,7 +149,7 @@ class RunWriter:
                 for name, other in head.runs.items()
                 if name != self.run and not other.finished
             }
-        schema, known = with_names(schema, runs)
+        schema, known = apply_discovered_names(schema, runs)
         progress = _progress(self.run, state)
         commit = next_commit(
             head,
@@ -168,7 +168,7 @@ class RunWriter:
                 base.totals.size + sum(r.size for r in taken),
             ),
             progress=progress,
-            **({"past": {}} if replaces else {}),
+            **({"histories": {}} if replaces else {}),
         )
         return Draft(commit, [*chunks, *table])
 
@@ -182,7 +182,7 @@ def _advance(state: RunState, receipts: Sequence[Receipt], failures: int) -> Run
         samples=state.samples + sum(r.samples for r in receipts),
         failures=state.failures + failures,
         size=state.size + sum(r.size for r in receipts),
-        names=first_places(state.names, receipts),
+        names=merge_discovered_names(state.names, receipts),
         overwrote=state.plan.overwrite,
         finished=partitions >= state.plan.partitions,
     )

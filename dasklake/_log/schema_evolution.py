@@ -1,8 +1,8 @@
 """Changes of the schema as commits of their own: add, rename and drop tensors, or start over.
 
 A change is for rows that come later: chunks are never rewritten. The commit notes what older chunks
-call a tensor, or that they do not have it (:class:`~dasklake._model.tensor_history.Past`). That only holds
-while no run can write rows of the old schema any more: beside an unfinished run a change is refused,
+call a tensor, or that they do not have it
+(:class:`~dasklake._model.tensor_history.TensorHistory`). That only holds while no run can write rows of the old schema any more: beside an unfinished run a change is refused,
 and a run that a reset has closed cannot be resumed after one. As for every entry, all of it is
 computed again from the new head after a lost race.
 """
@@ -17,7 +17,7 @@ from dasklake._log.heartbeat import is_alive
 from dasklake._log.log import Draft, Log
 from dasklake._log.transactions import next_commit, published, refuse_closed
 from dasklake._model.commit import Commit, Kind, RunState, Totals
-from dasklake._model.tensor_history import Past
+from dasklake._model.tensor_history import TensorHistory
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import ConflictError, RunActiveError, SchemaError, VersionNotFoundError
 
@@ -32,7 +32,7 @@ class _Change(NamedTuple):
     """A schema, and what its tensors were before."""
 
     schema: Schema
-    past: Mapping[str, Past]
+    histories: Mapping[str, TensorHistory]
 
 
 def add_tensors(
@@ -75,9 +75,9 @@ def add_tensors(
             del new[name]
         if not new:
             return None
-        past = Past(since=known.totals.samples)
+        past = TensorHistory(since=known.totals.samples)
         added = dict.fromkeys(new, past) if past.since else {}
-        return _Change(Schema({**known.schema, **new}), {**known.past, **added})
+        return _Change(Schema({**known.schema, **new}), {**known.histories, **added})
 
     names = list(tensors)
     message = f"Add tensor{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
@@ -105,9 +105,9 @@ def rename_tensor(log: Log, head: Commit, old: str, new: str) -> Commit:
             new if name == old else name: _grouped(spec, new) if spec.same_length == old else spec
             for name, spec in known.schema.items()
         }
-        past = {name: each for name, each in known.past.items() if name != old}
+        past = {name: each for name, each in known.histories.items() if name != old}
         if known.totals.samples:
-            before = known.past.get(old, Past())
+            before = known.histories.get(old, TensorHistory())
             former = (*before.former, (known.totals.samples, old))
             past[new] = replace(before, former=former)
         return _Change(Schema(tensors), past)
@@ -136,7 +136,7 @@ def drop_tensor(log: Log, head: Commit, name: str) -> Commit:
                 "anew with dasklake.empty(url, overwrite=True)."
             )
         left = {each: spec for each, spec in known.schema.items() if each != name}
-        past = {each: past for each, past in known.past.items() if each != name}
+        past = {each: past for each, past in known.histories.items() if each != name}
         return _Change(Schema(_regrouped(left)), past)
 
     return _publish(log, head, change, f"Remove tensor {name!r}", {"drop": name})
@@ -187,7 +187,7 @@ def add_class_names(log: Log, head: Commit, name: str, names: Sequence[str]) -> 
         if given == had:
             return None
         made = replace(spec, class_names=given, compression=compression)
-        return _Change(Schema({**known.schema, name: made}), known.past)
+        return _Change(Schema({**known.schema, name: made}), known.histories)
 
     return _publish(log, head, change, f"Add class names of tensor {name!r}", {"names": name})
 
@@ -225,7 +225,7 @@ def empty_lake(log: Log, head: Commit) -> Commit:
                 Kind.OVERWRITE,
                 "Empty the lake",
                 schema=Schema({}),
-                past={},
+                histories={},
                 runs=_given_up(known, known.runs),
                 segments=(),
                 failures=(),
@@ -260,7 +260,7 @@ def _publish(
                 message,
                 entry=dict(entry),
                 schema=made.schema,
-                past=made.past,
+                histories=made.histories,
                 # What a reset has closed was planned with the old schema.
                 runs=_given_up(known, _unfinished(known)),
             )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dasklake._format import object_keys
 from dasklake._format.segment import (
     failures_bytes,
-    join,
+    join_manifests,
     read_failures,
     read_segment,
     segment_bytes,
@@ -37,7 +37,7 @@ def add_segment(
         read_segment(log.store.get(key, ref.size), ref)
         for key, ref in zip(keys, merged, strict=True)
     ]
-    manifest = join([*found, new]) if merged else new
+    manifest = join_manifests([*found, new]) if merged else new
     data = segment_bytes(manifest)
     samples = int(manifest.rows.sum())
     ref = table_ref(commit_id, data, rows=len(manifest), samples=samples, level=level)

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, write_chunk
-from dasklake._format.columns import joined_names
-from dasklake._format.segment import chunk_key_at, join, segment_bytes, table_ref
+from dasklake._format.columns import unify_class_names
+from dasklake._format.segment import chunk_key_at, join_manifests, segment_bytes, table_ref
 from dasklake._log.heartbeat import beating
 from dasklake._log.log import Draft, Log
 from dasklake._log.transactions import begin, next_commit, published, refuse_closed, with_run
@@ -142,7 +142,7 @@ def _groups(manifest: Manifest, head: Commit, chunk_size: int) -> list[range]:
     waiting = [s.order for s in head.runs.values() if not (s.finished or s.replaced)]
     before = np.searchsorted(np.sort(waiting), manifest.order)
     # Where what the columns mean has changed; a chunk lies on one side.
-    past = head.past.values()
+    past = head.histories.values()
     edges = {each.since for each in past} | {until for p in past for until, _ in p.former}
     firsts = np.cumsum(manifest.rows) - manifest.rows
     cut = np.isin(firsts, sorted(edges)) | (np.diff(before, prepend=-1) != 0)
@@ -242,7 +242,7 @@ class _Compaction:
                     "it from a copy; `dasklake verify` shows what else is damaged."
                 )
             batches.append(head.batch)
-        return joined_names(batches)
+        return unify_class_names(batches)
 
     def commit(self, entry: Commit, joined: Sequence[_Joined]) -> Commit:
         """Commit the joined chunks in place of those that the newest version still names."""
@@ -252,7 +252,7 @@ class _Compaction:
             refuse_closed(known, since)
             for commit in since:
                 self._examine(commit)
-            now = join([self.log.segment(ref) for ref in known.segments])
+            now = join_manifests([self.log.segment(ref) for ref in known.segments])
             there = set(np.flatnonzero(_is_in(self.manifest, now)).tolist())
             self.taken = [each for each in joined if there.issuperset(each.group)]
             return self._draft(known, now, commit_id)
@@ -276,7 +276,7 @@ class _Compaction:
         """Return the commit after a version, and the one segment that it names."""
         gone = [place for each in self.taken for place in each.group]
         left = ~_is_in(now, _rows(self.manifest, np.array(gone, np.intp)))
-        manifest = join([_rows(now, left), self._new()])
+        manifest = join_manifests([_rows(now, left), self._new()])
         data = segment_bytes(manifest)
         state: RunState = known.runs[self.run]
         changes: dict[str, Any] = {}

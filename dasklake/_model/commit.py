@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from dasklake._model.creds_key import CredsKey
-from dasklake._model.tensor_history import Past
+from dasklake._model.tensor_history import TensorHistory
 from dasklake._model.versions import Versions
 from dasklake._schema.schema import Schema
 
@@ -218,7 +218,7 @@ class Commit:
         Versions given up, by branch; kept on ``main``.
     first_order : int
         Smaller order numbers are those of rows that the branch began with.
-    past : mapping of str to Past
+    past : mapping of str to TensorHistory
         Of tensors that were added or renamed when the version held samples already.
     creds : mapping of str to CredsKey
         The credentials keys that links may name.
@@ -247,7 +247,7 @@ class Commit:
     branches: Mapping[str, Any] = field(default_factory=dict)
     expired: Mapping[str, Versions] = field(default_factory=dict)
     first_order: int = 0
-    past: Mapping[str, Past] = field(default_factory=dict)
+    histories: Mapping[str, TensorHistory] = field(default_factory=dict)
     creds: Mapping[str, CredsKey] = field(default_factory=dict)
     single_writer: bool = False
     unknown: tuple[str, ...] = ()

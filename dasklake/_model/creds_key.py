@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CredsKey", "renamed_keys"]
+__all__ = ["CredsKey", "current_key_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,6 @@ class CredsKey:
         return cls(managed, former)
 
 
-def renamed_keys(keys: Mapping[str, CredsKey]) -> dict[str, str]:
+def current_key_names(keys: Mapping[str, CredsKey]) -> dict[str, str]:
     """Return the present name of each former one."""
     return {former: name for name, key in keys.items() for former in key.former}

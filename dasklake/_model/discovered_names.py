@@ -13,19 +13,21 @@ from dasklake._model.commit import RunState
 from dasklake._model.receipt import Receipt
 from dasklake._schema.schema import Schema
 
-__all__ = ["Names", "first_places", "with_names"]
+__all__ = ["DiscoveredNames", "apply_discovered_names", "merge_discovered_names"]
 
 #: By tensor: names, each with its partition and its place among the names there.
-Names = Mapping[str, Mapping[str, tuple[int, int]]]
+DiscoveredNames = Mapping[str, Mapping[str, tuple[int, int]]]
 
 
-def first_places(known: Names | None, receipts: Sequence[Receipt]) -> Names | None:
+def merge_discovered_names(
+    known: DiscoveredNames | None, receipts: Sequence[Receipt]
+) -> DiscoveredNames | None:
     """Return where each name was first, with those of more partitions; None where there is none.
 
     Examples
     --------
     >>> receipt = Receipt("r", 1, 4, "", (), 2, names={"label": ("dog", "cat")})
-    >>> first_places({"label": {"cat": (7, 0)}}, [receipt])
+    >>> merge_discovered_names({"label": {"cat": (7, 0)}}, [receipt])
     {'label': {'cat': (4, 1), 'dog': (4, 0)}}
     """
     found = {tensor: dict(places) for tensor, places in (known or {}).items()}
@@ -38,7 +40,7 @@ def first_places(known: Names | None, receipts: Sequence[Receipt]) -> Names | No
     return {tensor: places for tensor, places in found.items() if places} or None
 
 
-def with_names(
+def apply_discovered_names(
     schema: Schema, runs: Mapping[str, RunState]
 ) -> tuple[Schema, Mapping[str, RunState]]:
     """Return a schema with the names that runs discovered, and the runs.

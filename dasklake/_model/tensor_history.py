@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Past"]
+__all__ = ["TensorHistory"]
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class TensorHistory:
     """Where the values of a tensor lie that was added to, or renamed in, a lake with samples.
 
     Attributes
@@ -23,7 +23,7 @@ class Past:
 
     Examples
     --------
-    >>> past = Past(since=10, former=((20, "label"),))
+    >>> past = TensorHistory(since=10, former=((20, "label"),))
     >>> [past.name_at("category", place) for place in (0, 10, 20)]
     [None, 'label', 'category']
     """
@@ -50,7 +50,7 @@ class Past:
         return {"since": self.since, "former": [list(each) for each in self.former]}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Past:
+    def from_json(cls, document: Mapping[str, Any]) -> TensorHistory:
         """Read what :meth:`to_json` wrote."""
         former = tuple((int(until), str(name)) for until, name in document["former"])
         return cls(int(document["since"]), former)

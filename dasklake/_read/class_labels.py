@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dasklake._format.columns import names_of
+from dasklake._format.columns import read_class_names
 from dasklake._schema.schema import TensorSpec
 
 __all__ = ["label_indices"]
@@ -30,7 +30,7 @@ def label_indices(field: pa.Field, spec: TensorSpec) -> npt.NDArray[np.uint32] |
     KeyError, ValueError
         The chunk has a name that the version has not.
     """
-    names = names_of(field) if spec.discover else None
+    names = read_class_names(field) if spec.discover else None
     if names is None:
         return None
     index = _index(spec.class_names)

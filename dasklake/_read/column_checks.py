@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dasklake._codecs.compression import most_decoded
-from dasklake._format.columns import renumbered
+from dasklake._format.columns import renumber_labels
 from dasklake._read.chunk_reader import MISFITS, OpenChunk, typed_column
 from dasklake._read.class_labels import label_indices
 from dasklake._read.pandas_columns import Part
@@ -56,7 +56,7 @@ def checked_part(chunk: OpenChunk, name: str, spec: TensorSpec) -> Part:
             _check_shapes(column, shapes, spec)
         indices = label_indices(batch.schema.field(name), spec)
         if indices is not None:
-            column = renumbered(column, indices)
+            column = renumber_labels(column, indices)
     except MISFITS as error:
         raise chunk.misfit(error) from error
     return column, shapes

@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 
 from dasklake._codecs.registry import codec_for
 from dasklake._codecs.sequence import SequenceCodec
-from dasklake._format.columns import ColumnBuilder, fixed_numbers, rows_of
+from dasklake._format.columns import ColumnBuilder, iterate_stored, view_numbers
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Layout, storage_of
 
@@ -193,7 +193,8 @@ def _sequences(column: pa.Array, shapes: Any, spec: TensorSpec) -> pa.Array:
     """Return lists of any values, as lists of what the column of one item holds."""
     codec = cast("SequenceCodec", codec_for(spec))
     rows = [
-        None if each is None else list(codec.items(each)) for each in rows_of(column, shapes, spec)
+        None if each is None else list(codec.items(each))
+        for each in iterate_stored(column, shapes, spec)
     ]
     values = _items([item for row in rows if row is not None for item in row], spec)
     sizes = np.array([0 if row is None else len(row) for row in rows], np.int64)
@@ -222,9 +223,9 @@ def _numbers(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) -> npt
     dtype = np.dtype(str(spec.dtype))
     if storage_of(spec).layout is Layout.BLOB:
         codec = codec_for(spec)
-        stored = rows_of(column, shapes, spec)
+        stored = iterate_stored(column, shapes, spec)
         return np.array([0 if each is None else codec.decode(each) for each in stored], dtype)
-    numbers = fixed_numbers(column, spec)
+    numbers = view_numbers(column, spec)
     return numbers.view(dtype).reshape(len(column)).copy()
 
 
@@ -279,7 +280,7 @@ def _ragged(column: pa.Array, shapes: Any, spec: TensorSpec) -> _Ragged:
         flat = np.frombuffer(data, dtype, count, at) if count else np.zeros(0, dtype)
         return _Ragged(flat, np.diff(ends) // dtype.itemsize, shapes)
     codec = codec_for(spec)
-    stored = rows_of(column, shapes, spec)
+    stored = iterate_stored(column, shapes, spec)
     arrays: list[Any] = [None if each is None else codec.decode(each) for each in stored]
     pieces = [each.reshape(-1) for each in arrays if each is not None]
     sizes = np.array([0 if each is None else each.size for each in arrays], np.int64)

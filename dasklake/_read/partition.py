@@ -15,11 +15,11 @@ import pandas as pd
 
 from dasklake._codecs.compression import most_decoded
 from dasklake._codecs.registry import Codec, codec_for
-from dasklake._format.columns import fixed_numbers, missing_column, rows_of
+from dasklake._format.columns import iterate_stored, missing_column, view_numbers
 from dasklake._log.log import Log
 from dasklake._model.commit import Commit
-from dasklake._model.creds_key import renamed_keys
-from dasklake._model.tensor_history import Past
+from dasklake._model.creds_key import current_key_names
+from dasklake._model.tensor_history import TensorHistory
 from dasklake._read.chunk_reader import MISFITS, OpenChunk
 from dasklake._read.column_checks import checked_part
 from dasklake._read.corruption import OnCorrupt, warn_once
@@ -121,11 +121,11 @@ class Origin:
 
 
 #: The tensors of a version, what they were before, and the new names of credentials keys.
-_Described = tuple[Schema, Mapping[str, Past], Mapping[str, str]]
+_Described = tuple[Schema, Mapping[str, TensorHistory], Mapping[str, str]]
 
 
 def _description(commit: Commit) -> _Described:
-    return commit.schema, commit.past, renamed_keys(commit.creds)
+    return commit.schema, commit.histories, current_key_names(commit.creds)
 
 
 class _Schemas:
@@ -247,7 +247,7 @@ def _kept(
 
 def _values(part: Part | None, spec: TensorSpec, rows: int) -> Iterable[Any]:
     """Return what each sample of a chunk stores of a tensor; None for no value."""
-    return repeat(None, rows) if part is None else rows_of(*part, spec)
+    return repeat(None, rows) if part is None else iterate_stored(*part, spec)
 
 
 def read_rows(
@@ -355,11 +355,11 @@ def read_array(places: Sequence[ChunkPlace], origin: Origin, name: str) -> npt.N
 def _fill(block: npt.NDArray[Any], column: Any, shapes: Any, spec: TensorSpec) -> None:
     """Copy what a chunk holds of a tensor into a block."""
     if storage_of(spec).layout is not Layout.BLOB:
-        flat = np.ascontiguousarray(fixed_numbers(column, spec)).reshape(len(block), -1)
+        flat = np.ascontiguousarray(view_numbers(column, spec)).reshape(len(block), -1)
         block[...] = flat.view(block.dtype).reshape(block.shape)
         return
     codec = codec_for(spec)
-    for i, stored in enumerate(rows_of(column, shapes, spec)):
+    for i, stored in enumerate(iterate_stored(column, shapes, spec)):
         if stored is not None:
             value: Any = codec.decode(stored)
             if value.shape != block.shape[1:]:

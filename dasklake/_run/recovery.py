@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
-from dasklake._format.columns import names_of
+from dasklake._format.columns import read_class_names
 from dasklake._model.receipt import Receipt
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError
@@ -110,7 +110,7 @@ def _names(heads: Sequence[ChunkHead]) -> dict[str, tuple[str, ...]]:
     found: dict[str, dict[str, None]] = {}
     for head in heads:
         for column in head.batch.schema:
-            found.setdefault(column.name, {}).update(dict.fromkeys(names_of(column) or ()))
+            found.setdefault(column.name, {}).update(dict.fromkeys(read_class_names(column) or ()))
     return {tensor: tuple(names) for tensor, names in found.items() if names}
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
-from dasklake._format.segment import chunk_key_at, join, read_failures
+from dasklake._format.segment import chunk_key_at, join_manifests, read_failures
 from dasklake._log.log import Log
 from dasklake._model.commit import Commit, Kind, RunState, SegmentRef
 from dasklake._model.manifest import Manifest
@@ -295,7 +295,7 @@ def _compactions(history: History) -> set[str]:
 def _look(store: ObjectStore, commit: Commit, where: str, compactions: set[str]) -> _Facts:
     log = Log(store, commit.branch)
     objects = {object_keys.segment_key(ref.name): ref.size for ref in commit.segments}
-    manifest = join([log.segment(ref) for ref in commit.segments])
+    manifest = join_manifests([log.segment(ref) for ref in commit.segments])
     failures = [_failures(store, ref) for ref in commit.failures]
     objects |= {object_keys.failures_key(ref.name): ref.size for ref in commit.failures}
     # Of partitions that a compaction joined the rest alone is under their own names.

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dasklake._format.documents import Heartbeat, commit_bytes, heartbeat_bytes
-from dasklake._format.segment import failures_bytes, manifest_of, segment_bytes
+from dasklake._format.segment import build_manifest, failures_bytes, segment_bytes
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
 from dasklake._model.creds_key import CredsKey
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
-from dasklake._model.tensor_history import Past
+from dasklake._model.tensor_history import TensorHistory
 from dasklake._model.versions import Versions
 from dasklake._schema.schema import Schema
 from tests.compat.write import make_sample
@@ -54,7 +54,7 @@ _DATA = replace(
     branches={"b": {"source": ["main", 2], "first": 0, "entry": 3}},
     expired={"main": Versions.each([0, 1, 5])},
     first_order=3,
-    past={"label": Past(3, ((7, "former"),))},
+    histories={"label": TensorHistory(3, ((7, "former"),))},
     creds={"key": CredsKey(managed=True, former=("old key",))},
     single_writer=True,
 )
@@ -71,8 +71,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         yield f"commit/{commit.kind}.json", commit_bytes(commit)
     chunks = (ChunkRef(0, 10, 1000, 500, 1), ChunkRef(1, 20, 2000, 500, 2))
     receipts = [Receipt("r", 1, n, "ab" * 8, chunks, 30) for n in range(3)]
-    yield "segment/some.arrow", segment_bytes(manifest_of("main/r", 0, receipts))
-    yield "segment/none.arrow", segment_bytes(manifest_of("main/r", 0, []))
+    yield "segment/some.arrow", segment_bytes(build_manifest("main/r", 0, receipts))
+    yield "segment/none.arrow", segment_bytes(build_manifest("main/r", 0, []))
     yield "failures/some.arrow", failures_bytes(_FAILURES)
     yield "failures/none.arrow", failures_bytes([])
     heartbeat = Heartbeat(1, "ab" * 8, 7, "running", 10, 1, "")

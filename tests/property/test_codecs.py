@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from dasklake import Schema, TensorSpec
 from dasklake._codecs.registry import codec_for
-from dasklake._format.columns import rows_of
+from dasklake._format.columns import iterate_stored
 from dasklake._read.chunk_reader import OpenChunk
 from dasklake._read.plan import ChunkPlace
 from dasklake._read.row_reader import RowReader
@@ -47,7 +47,7 @@ def test_arrays_come_back_from_a_chunk(case: tuple[TensorSpec, list[Any]]) -> No
     batch = opened(chunk).batch
     shapes = batch.column("a:shape") if "a:shape" in batch.schema.names else None
     codec = codec_for(spec)
-    stored = list(rows_of(batch.column("a"), shapes, spec))
+    stored = list(iterate_stored(batch.column("a"), shapes, spec))
     found = [None if each is None else codec.decode(each) for each in stored]
     assert len(found) == len(values)
     assert all(same(a, b) for a, b in zip(found, values, strict=True))
@@ -75,7 +75,7 @@ def test_lists_come_back_from_a_chunk(values: list[Any]) -> None:
     batch = opened(encode(Schema({"a": spec}), [{"a": value} for value in values])).batch
     codec = codec_for(spec)
     for stored, value in zip(
-        rows_of(batch.column("a"), batch.column("a:shape"), spec), values, strict=True
+        iterate_stored(batch.column("a"), batch.column("a:shape"), spec), values, strict=True
     ):
         found: Any = None if stored is None else codec.decode(stored)
         assert (found is None) == (value is None)
@@ -95,4 +95,4 @@ def test_masks_come_back(mask: np.ndarray[Any, Any]) -> None:
 def test_texts_come_back(values: list[str | None]) -> None:
     """Any text comes back."""
     batch = opened(encode(Schema({"a": TensorSpec("text")}), [{"a": v} for v in values])).batch
-    assert list(rows_of(batch.column("a"), None, TensorSpec("text"))) == values
+    assert list(iterate_stored(batch.column("a"), None, TensorSpec("text"))) == values

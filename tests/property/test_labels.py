@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dasklake._model.commit import Plan, RunState
-from dasklake._model.discovered_names import first_places, with_names
+from dasklake._model.discovered_names import apply_discovered_names, merge_discovered_names
 from dasklake._model.receipt import Receipt
 from dasklake._schema.schema import Schema, TensorSpec
 
@@ -30,9 +30,9 @@ def commit(schema: Schema, runs: dict[str, RunState], run: str, receipts: list[R
         state,
         partitions=done,
         finished=done == state.plan.partitions,
-        names=first_places(state.names, receipts),
+        names=merge_discovered_names(state.names, receipts),
     )
-    schema, known = with_names(schema, runs)
+    schema, known = apply_discovered_names(schema, runs)
     runs.update(known)
     return schema
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dasklake._format import object_keys
-from dasklake._format.segment import join
+from dasklake._format.segment import join_manifests
 from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
 from dasklake._log.transactions import abort, begin, create_lake, resume
@@ -207,7 +207,7 @@ class World:
 
 def attempts(log: Log, commit: Commit) -> set[Attempt]:
     """Return what a version names, each partition of a run once."""
-    manifest = join([log.segment(ref) for ref in commit.segments])
+    manifest = join_manifests([log.segment(ref) for ref in commit.segments])
     found = [
         Attempt(manifest.home[run].partition("/")[2], int(partition), int(epoch), int(attempt))
         for run, partition, epoch, attempt in zip(

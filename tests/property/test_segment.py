@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from dasklake._format import object_keys
 from dasklake._format.segment import (
+    build_manifest,
     chunk_key_at,
     failures_bytes,
-    join,
-    manifest_of,
+    join_manifests,
     read_failures,
     read_segment,
     segment_bytes,
@@ -81,14 +81,14 @@ def test_segments_come_back_in_row_order(
     found: list[tuple[str, int, list[Receipt]]], random: object
 ) -> None:
     """However chunks are spread over segments, their rows come back sorted and complete."""
-    manifests = [manifest_of(home, order, each) for home, order, each in found]
+    manifests = [build_manifest(home, order, each) for home, order, each in found]
     again = []
     for manifest in manifests:
         data = segment_bytes(manifest)
         ref = ref_of(data, len(manifest), sum(manifest.rows.tolist()))
         again.append(read_segment(data, ref))
     getattr(random, "shuffle")(again)  # noqa: B009 # Hypothesis's own random has no type
-    whole = join(again)
+    whole = join_manifests(again)
     expected = sorted(
         (
             order,
@@ -107,7 +107,7 @@ def test_segments_come_back_in_row_order(
         for c in r.chunks
     )
     assert [(r[1], r[2], r[5], r[0], r[3], r[4], *r[6:]) for r in rows(whole)] == expected
-    assert rows(join([whole])) == rows(whole)
+    assert rows(join_manifests([whole])) == rows(whole)
     keys = [chunk_key_at(whole, i) for i in range(len(whole))]
     assert [object_keys.parse_chunk_key(key) for key in keys] == [
         (*home.split("/"), partition, epoch, f"{attempt:016x}", chunk)
@@ -118,11 +118,11 @@ def test_segments_come_back_in_row_order(
 @given(runs())
 def test_merged_segments_hold_the_same(found: list[tuple[str, int, list[Receipt]]]) -> None:
     """A segment that replaces several holds exactly their rows."""
-    manifests = [manifest_of(home, order, each) for home, order, each in found]
-    data = segment_bytes(join(manifests))
+    manifests = [build_manifest(home, order, each) for home, order, each in found]
+    data = segment_bytes(join_manifests(manifests))
     samples = sum(sum(manifest.rows.tolist()) for manifest in manifests)
     merged = read_segment(data, ref_of(data, sum(map(len, manifests)), samples))
-    assert rows(merged) == rows(join(manifests))
+    assert rows(merged) == rows(join_manifests(manifests))
 
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -174,7 +174,7 @@ def test_tables_stay_few() -> None:
 def test_every_flipped_byte_is_found() -> None:
     """A segment with any byte changed is never read."""
     receipt = Receipt("run", 1, 3, "cd" * 8, (ChunkRef(0, 10, 1000, 100, 7),), inputs=10)
-    data = segment_bytes(manifest_of("main/run", 0, [receipt]))
+    data = segment_bytes(build_manifest("main/run", 0, [receipt]))
     ref = ref_of(data, 1, 10)
     assert len(read_segment(data, ref)) == 1
     for place in range(len(data)):
@@ -187,7 +187,7 @@ def test_every_flipped_byte_is_found() -> None:
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_foreign_bytes_are_an_error(junk: bytes, cut: int) -> None:
     """Bytes that are no segment, even with the right checksum, raise nothing but corruption."""
-    whole = segment_bytes(manifest_of("main/run", 0, []))
+    whole = segment_bytes(build_manifest("main/run", 0, []))
     for data in (junk, whole[:cut] + junk, whole[cut:]):
         ref = SegmentRef("ab" * 8, 0, 0, len(data), google_crc32c.value(data))
         try:

@@ -13,7 +13,7 @@ import pytest
 from dasklake import Schema, TensorSpec
 from dasklake._codecs.registry import codec_for
 from dasklake._format.chunk import ChunkHead, head_length, write_chunk
-from dasklake._format.columns import rows_of
+from dasklake._format.columns import iterate_stored
 from dasklake._model.receipt import Failure
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 from tests.support.samples import HEADER, encode, opened, same
@@ -78,7 +78,7 @@ def test_samples_come_back() -> None:
             continue
         shapes = batch.column(f"{name}:shape") if f"{name}:shape" in batch.schema.names else None
         codec = codec_for(spec)
-        found = [codec.decode(each) for each in rows_of(batch.column(name), shapes, spec)]
+        found = [codec.decode(each) for each in iterate_stored(batch.column(name), shapes, spec)]
         assert all(same(a, b[name]) for a, b in zip(found, SAMPLES, strict=True))
 
 
@@ -113,7 +113,7 @@ def test_parts_can_be_read_alone() -> None:
         head.memory[start:stop] = np.frombuffer(data[start:stop], np.uint8)
     column, shapes = (head.batch.column(name) for name in ("boxes", "boxes:shape"))
     codec = codec_for(SCHEMA["boxes"])
-    found = [codec.decode(each) for each in rows_of(column, shapes, SCHEMA["boxes"])]
+    found = [codec.decode(each) for each in iterate_stored(column, shapes, SCHEMA["boxes"])]
     assert all(same(a, b["boxes"]) for a, b in zip(found, SAMPLES, strict=True))
 
 

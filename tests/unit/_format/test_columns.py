@@ -10,7 +10,7 @@ import pytest
 
 from dasklake import TensorSpec
 from dasklake._codecs.registry import codec_for
-from dasklake._format.columns import ColumnBuilder, fixed_numbers, rows_of
+from dasklake._format.columns import ColumnBuilder, iterate_stored, view_numbers
 from dasklake._schema.values import Blob
 from tests.support.samples import same
 
@@ -20,7 +20,7 @@ BLOB = TensorSpec(dtype="uint8", shape=(None,))
 def _rows(builder: ColumnBuilder, spec: TensorSpec) -> list[Any]:
     (_, column), *shapes = builder.finish()
     codec = codec_for(spec)
-    stored = rows_of(column, shapes[0][1] if shapes else None, spec)
+    stored = iterate_stored(column, shapes[0][1] if shapes else None, spec)
     return [None if each is None else codec.decode(each) for each in stored]
 
 
@@ -101,10 +101,10 @@ def test_rows_are_the_readers_own() -> None:
     spec = TensorSpec(dtype="int64", shape=(2,))
     column = codec_for(spec).encode_column(np.zeros((2, 2), np.int64))
     assert column is not None
-    first, second = rows_of(column, None, spec)
+    first, second = iterate_stored(column, None, spec)
     first += 1
     assert second.tolist() == [0, 0]
-    assert not fixed_numbers(column, spec).any()
+    assert not view_numbers(column, spec).any()
 
 
 def test_slices_of_columns_are_read_rightly() -> None:
@@ -112,4 +112,4 @@ def test_slices_of_columns_are_read_rightly() -> None:
     spec = TensorSpec(dtype="bool", shape=())
     bits = np.arange(20) % 3 == 0
     column = pa.array(bits).slice(5, 9)
-    assert fixed_numbers(column, spec).tolist() == bits[5:14].tolist()
+    assert view_numbers(column, spec).tolist() == bits[5:14].tolist()

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from dasklake._format.segment import (
+    build_manifest,
     failures_bytes,
-    join,
-    manifest_of,
+    join_manifests,
     read_failures,
     read_segment,
     segment_bytes,
@@ -49,14 +49,14 @@ def batch_of(manifest: Manifest) -> pa.RecordBatch:
 
 def with_column(name: str, column: Any) -> tuple[bytes, SegmentRef]:
     """Return a segment with another column in the place of one."""
-    batch = batch_of(manifest_of("main/run", 0, [receipt(0), receipt(1)]))
+    batch = batch_of(build_manifest("main/run", 0, [receipt(0), receipt(1)]))
     place = batch.schema.get_field_index(name)
     return file_of([batch.set_column(place, name, column)])
 
 
 def test_rows_are_in_the_order_of_the_input() -> None:
     """Rows are sorted by partition and chunk, whatever order receipts came in."""
-    found = manifest_of("main/run", 4, [receipt(7), receipt(1, chunks=2), receipt(3)])
+    found = build_manifest("main/run", 4, [receipt(7), receipt(1, chunks=2), receipt(3)])
     assert found.partition.tolist() == [1, 1, 3, 7]
     assert found.chunk.tolist() == [0, 1, 0, 0]
     assert set(found.order.tolist()) == {4}
@@ -65,20 +65,22 @@ def test_rows_are_in_the_order_of_the_input() -> None:
 
 def test_runs_are_in_the_order_they_began() -> None:
     """Rows of several runs are sorted by the order numbers of the runs, not by their names."""
-    joined = join([manifest_of("main/a", 9, [receipt(0)]), manifest_of("main/b", 2, [receipt(5)])])
+    joined = join_manifests(
+        [build_manifest("main/a", 9, [receipt(0)]), build_manifest("main/b", 2, [receipt(5)])]
+    )
     assert [joined.home[run] for run in joined.run] == ["main/b", "main/a"]
 
 
 def test_nothing_joined_is_empty() -> None:
     """No manifests, or empty ones, make an empty manifest with every column."""
-    for empty in (join([]), manifest_of("main/run", 0, [])):
+    for empty in (join_manifests([]), build_manifest("main/run", 0, [])):
         assert len(empty) == 0
         assert empty.attempt.dtype == np.uint64
 
 
 def test_segment_opens_with_plain_arrow() -> None:
     """Any Arrow reader opens a segment: one record batch, one row for each chunk."""
-    batch = batch_of(manifest_of("main/run", 0, [receipt(0, chunks=3)]))
+    batch = batch_of(build_manifest("main/run", 0, [receipt(0, chunks=3)]))
     assert batch.num_rows == 3
     assert batch.column("home").to_pylist() == ["main/run"] * 3
     assert batch.column("rows").to_pylist() == [10] * 3
@@ -86,8 +88,8 @@ def test_segment_opens_with_plain_arrow() -> None:
 
 def test_checksum_length_and_rows_must_match() -> None:
     """A segment that is not the one its commit names is corruption, even where it is whole."""
-    data = segment_bytes(manifest_of("main/run", 0, [receipt(0)]))
-    other = segment_bytes(manifest_of("main/run", 0, [receipt(1)]))
+    data = segment_bytes(build_manifest("main/run", 0, [receipt(0)]))
+    other = segment_bytes(build_manifest("main/run", 0, [receipt(1)]))
     ref = table_ref("ab" * 8, data, rows=1, samples=10, level=0)
     assert len(read_segment(data, ref)) == 1
     for wrong, why in ((other, "checksum"), (data + b"x", "checksum"), (b"", "checksum")):
@@ -103,7 +105,7 @@ def test_checksum_length_and_rows_must_match() -> None:
 )
 def test_names_stay_under_the_root(home: str) -> None:
     """A segment whose chunks would lie outside of the lake is corruption."""
-    data, ref = file_of([batch_of(manifest_of(home, 0, [receipt(0)]))])
+    data, ref = file_of([batch_of(build_manifest(home, 0, [receipt(0)]))])
     with pytest.raises(CorruptionError, match="ab" * 8):
         read_segment(data, ref)
 
@@ -133,7 +135,7 @@ def test_odd_columns_are_damaged(name: str, column: Any) -> None:
 
 def test_other_shapes_are_damaged() -> None:
     """A segment has every column, in exactly one record batch."""
-    batch = batch_of(manifest_of("main/run", 0, [receipt(0)]))
+    batch = batch_of(build_manifest("main/run", 0, [receipt(0)]))
     for batches in ([batch.drop_columns(["crc"])], [batch, batch]):
         data, ref = file_of(batches)
         with pytest.raises(CorruptionError, match="ab" * 8):

@@ -20,7 +20,7 @@ from dasklake._log.schema_evolution import (
 )
 from dasklake._log.transactions import abort, resume
 from dasklake._model.commit import Commit, Kind
-from dasklake._model.tensor_history import Past
+from dasklake._model.tensor_history import TensorHistory
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import (
     ConflictError,
@@ -47,15 +47,15 @@ class TestChanges:
     def test_add_to_an_empty_lake(self, small_lake: SmallLake) -> None:
         """Where there are no samples, an added tensor is like one that was there from the start."""
         made = add_tensors(small_lake.log, small_lake.head, NEW)
-        assert (made.kind, list(made.schema), made.past) == (Kind.SCHEMA, ["x", "y"], {})
+        assert (made.kind, list(made.schema), made.histories) == (Kind.SCHEMA, ["x", "y"], {})
         assert made.entry == {"add": ["y"]}
         assert small_lake.head == made
 
     def test_add_after_samples(self, small_lake: SmallLake) -> None:
         """A tensor that is added later begins behind the samples that are there."""
         made = add_tensors(small_lake.log, written(small_lake), NEW)
-        assert made.past == {"y": Past(since=3)}
-        assert small_lake.head.past == made.past
+        assert made.histories == {"y": TensorHistory(since=3)}
+        assert small_lake.head.histories == made.histories
 
     def test_add_what_is_there(self, small_lake: SmallLake) -> None:
         """A name that is taken is refused; the very same tensor may be declared again."""
@@ -70,15 +70,18 @@ class TestChanges:
     def test_rename_twice(self, small_lake: SmallLake) -> None:
         """Each name is kept for the chunks that were written under it."""
         first = rename_tensor(small_lake.log, written(small_lake), "x", "a")
-        assert (list(first.schema), first.past) == (["a"], {"a": Past(former=((3, "x"),))})
+        assert (list(first.schema), first.histories) == (
+            ["a"],
+            {"a": TensorHistory(former=((3, "x"),))},
+        )
         again = rename_tensor(small_lake.log, first, "a", "b")
-        assert again.past == {"b": Past(former=((3, "x"), (3, "a")))}
+        assert again.histories == {"b": TensorHistory(former=((3, "x"), (3, "a")))}
 
     def test_rename_keeps_its_place(self, small_lake: SmallLake) -> None:
         """The order of the tensors stays; without samples nothing has to be remembered."""
         head = add_tensors(small_lake.log, small_lake.head, NEW)
         made = rename_tensor(small_lake.log, head, "x", "z")
-        assert (list(made.schema), made.past) == (["z", "y"], {})
+        assert (list(made.schema), made.histories) == (["z", "y"], {})
 
     def test_names_that_cannot_be(self, small_lake: SmallLake) -> None:
         """A tensor that is not there, and a name that is taken or none, are refused."""
@@ -97,8 +100,8 @@ class TestChanges:
         """A tensor that is dropped is gone with its past, and a new one may have its name."""
         head = add_tensors(small_lake.log, written(small_lake), NEW)
         head = drop_tensor(small_lake.log, head, "y")
-        assert (list(head.schema), head.past) == (["x"], {})
-        assert add_tensors(small_lake.log, head, NEW).past == {"y": Past(since=3)}
+        assert (list(head.schema), head.histories) == (["x"], {})
+        assert add_tensors(small_lake.log, head, NEW).histories == {"y": TensorHistory(since=3)}
 
     def test_drop_the_only_one(self, small_lake: SmallLake) -> None:
         """Samples without any tensor cannot be; a lake without samples may lose its last one."""
@@ -124,7 +127,7 @@ class TestChanges:
         rename_tensor(small_lake.log, written(small_lake), "x", "a")
         writer = small_lake.begin("other", 1, overwrite=True)
         made = writer.commit([small_lake.write(writer, 0)], [])
-        assert (made.schema, made.past) == (SCHEMA, {})
+        assert (made.schema, made.histories) == (SCHEMA, {})
 
     def test_document(self, small_lake: SmallLake) -> None:
         """What tensors were before is part of the commit's bytes, and only where there is any."""
@@ -197,7 +200,9 @@ class TestBesideRuns:
         """The place from which on a tensor is there is that of the head the commit builds on."""
         lake = SmallLake(flaky_store)
         flaky_store.at("create", lambda: written(lake), LOG)
-        assert add_tensors(Log(flaky_store), lake.head, NEW).past == {"y": Past(since=3)}
+        assert add_tensors(Log(flaky_store), lake.head, NEW).histories == {
+            "y": TensorHistory(since=3)
+        }
 
 
 class TestEmptyLake:

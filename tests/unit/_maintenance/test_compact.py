@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dasklake._format.chunk import ChunkHead
-from dasklake._format.segment import chunk_key_at, join
+from dasklake._format.segment import chunk_key_at, join_manifests
 from dasklake._log.log import Draft, Log
 from dasklake._log.refs import create_branch, restore
 from dasklake._log.transactions import next_commit
@@ -19,7 +19,7 @@ from dasklake._maintenance.reset import reset
 from dasklake._maintenance.vacuum import vacuum
 from dasklake._maintenance.verify import verify
 from dasklake._model.commit import Commit, Kind
-from dasklake._model.tensor_history import Past
+from dasklake._model.tensor_history import TensorHistory
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     ConflictError,
@@ -124,11 +124,11 @@ def test_full_chunks_stay(small_lake: SmallLake) -> None:
 def test_a_chunk_stays_on_its_side_of_a_schema_change(small_lake: SmallLake) -> None:
     """Chunks from before and from after a tensor was added or renamed are not joined."""
     write(small_lake, "run", [[[n]] for n in range(6)])
-    past = {"x": Past(since=2, former=((4, "y"),))}
+    past = {"x": TensorHistory(since=2, former=((4, "y"),))}
 
     def build(known: Commit | None, _: object, commit_id: str) -> Draft:
         assert known is not None
-        return Draft(next_commit(known, commit_id, Kind.SCHEMA, "", past=past))
+        return Draft(next_commit(known, commit_id, Kind.SCHEMA, "", histories=past))
 
     small_lake.log.publish(small_lake.head, build)
     assert run_compact(small_lake).into == 3
@@ -337,8 +337,8 @@ def test_chunks_are_told_apart(small_lake: SmallLake) -> None:
     write(small_lake, "run", [[[1]], [[2]]])
     one = Log(small_lake.store).manifest(small_lake.head)
     assert compacting._is_in(one, one).tolist() == [True, True]
-    assert compacting._is_in(join([]), one).tolist() == []
-    assert compacting._is_in(one, join([])).tolist() == [False, False]
+    assert compacting._is_in(join_manifests([]), one).tolist() == []
+    assert compacting._is_in(one, join_manifests([])).tolist() == [False, False]
     for name in ("attempt", "partition", "epoch", "chunk"):
         numbers = getattr(one, name).copy()
         numbers[1] += 7

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dasklake._model.discovered_names import first_places
+from dasklake._model.discovered_names import merge_discovered_names
 from dasklake._model.receipt import Receipt
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import SchemaError
@@ -17,8 +17,8 @@ def test_first_place_is_the_smallest() -> None:
     late = Receipt("r", 1, 5, "", (), 1, names={"label": ("a", "b")})
     early = Receipt("r", 1, 2, "", (), 1, names={"label": ("b",)})
     for receipts in ([late, early], [early, late]):
-        assert first_places(None, receipts) == {"label": {"a": (5, 0), "b": (2, 0)}}
-    assert first_places(None, [Receipt("r", 1, 0, "", (), 1)]) is None
+        assert merge_discovered_names(None, receipts) == {"label": {"a": (5, 0), "b": (2, 0)}}
+    assert merge_discovered_names(None, [Receipt("r", 1, 0, "", (), 1)]) is None
 
 
 def test_receipt_carries_names() -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dasklake._model.tensor_history import Past
+from dasklake._model.tensor_history import TensorHistory
 
 
 def test_names_by_place() -> None:
     """Each chunk is read under the name it was written with, and none before the tensor was added."""
-    past = Past(since=2, former=((5, "a"), (9, "b")))
+    past = TensorHistory(since=2, former=((5, "a"), (9, "b")))
     found = [past.name_at("c", place) for place in (0, 1, 2, 4, 5, 8, 9, 100)]
     assert found == [None, None, "a", "a", "b", "b", "c", "c"]
 
 
 def test_json() -> None:
     """What a commit stores of it is read back equal."""
-    past = Past(since=2, former=((5, "a"), (9, "b")))
-    assert Past.from_json(past.to_json()) == past
-    assert Past.from_json(Past().to_json()) == Past()
+    past = TensorHistory(since=2, former=((5, "a"), (9, "b")))
+    assert TensorHistory.from_json(past.to_json()) == past
+    assert TensorHistory.from_json(TensorHistory().to_json()) == TensorHistory()

@@ -10,7 +10,13 @@ import pyarrow as pa
 import pytest
 
 from dasklake._codecs.registry import codec_for
-from dasklake._format.columns import ColumnBuilder, joined_names, names_of, renumbered, rows_of
+from dasklake._format.columns import (
+    ColumnBuilder,
+    iterate_stored,
+    read_class_names,
+    renumber_labels,
+    unify_class_names,
+)
 from dasklake._read.class_labels import label_indices
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
@@ -35,7 +41,7 @@ def stored(spec: TensorSpec, columns: list[tuple[pa.Field, pa.Array]]) -> list[o
     """Return the numbers of each row."""
     shapes = columns[1][1] if len(columns) > 1 else None
     found = []
-    for row in rows_of(columns[0][1], shapes, spec):
+    for row in iterate_stored(columns[0][1], shapes, spec):
         value = np.frombuffer(row.data, "<u4") if isinstance(row, Blob) else row
         found.append(None if value is None else np.asarray(value).tolist())
     return found
@@ -43,7 +49,7 @@ def stored(spec: TensorSpec, columns: list[tuple[pa.Field, pa.Array]]) -> list[o
 
 def named(spec: TensorSpec, columns: list[tuple[pa.Field, pa.Array]]) -> list[object]:
     """Return the names of each row, by the list of the chunk."""
-    names = names_of(columns[0][0]) or ()
+    names = read_class_names(columns[0][0]) or ()
 
     def name(value: object) -> object:
         return [name(each) for each in value] if isinstance(value, list) else names[value]  # type: ignore[call-overload] # a number
@@ -56,7 +62,7 @@ def test_chunk_has_its_own_list(shape: tuple[int, ...] | None) -> None:
     """A chunk lists its names in the order of their first samples, in every layout."""
     spec = TensorSpec("class_label", shape=shape, class_names=["c"], discover=True)
     columns = columns_of(spec, SHAPES[shape])
-    assert (names_of(columns[0][0]) or ())[0] == "b"
+    assert (read_class_names(columns[0][0]) or ())[0] == "b"
     assert named(spec, columns) == SHAPES[shape]
 
 
@@ -71,8 +77,8 @@ def test_joined_chunks_say_the_same(shape: tuple[int, ...] | None) -> None:
         )
         for columns in (columns_of(spec, values) for values in kinds)
     ]
-    joined = joined_names(batches)
-    assert len({names_of(batch.schema.field(0)) for batch in joined}) == 1
+    joined = unify_class_names(batches)
+    assert len({read_class_names(batch.schema.field(0)) for batch in joined}) == 1
     for batch, values in zip(joined, kinds, strict=True):
         columns = [(batch.schema.field(i), batch.column(i)) for i in range(len(batch.schema))]
         assert named(spec, columns) == values
@@ -84,7 +90,7 @@ def test_sliced_column_is_renumbered(shape: tuple[int, ...] | None) -> None:
     spec = TensorSpec("class_label", shape=shape, discover=True)
     columns = columns_of(spec, SHAPES[shape])
     parts = [(field, array.slice(1)) for field, array in columns]
-    new = renumbered(parts[0][1], np.array([10, 11, 12], np.uint32))
+    new = renumber_labels(parts[0][1], np.array([10, 11, 12], np.uint32))
     old = stored(spec, parts)
     shifted = [None if row is None else (np.asarray(row, np.int64) + 10).tolist() for row in old]
     assert stored(spec, [(parts[0][0], new), *parts[1:]]) == shifted
@@ -93,7 +99,7 @@ def test_sliced_column_is_renumbered(shape: tuple[int, ...] | None) -> None:
 def test_number_beyond_the_list() -> None:
     """A number that is no place in the list is found, not read as something else."""
     with pytest.raises(IndexError):
-        renumbered(pa.array([0, 3], pa.uint32()), np.zeros(3, np.uint32))
+        renumber_labels(pa.array([0, 3], pa.uint32()), np.zeros(3, np.uint32))
 
 
 def test_indices_of_a_version() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dasklake._format.segment import manifest_of
+from dasklake._format.segment import build_manifest
 from dasklake._model.receipt import ChunkRef, Receipt
 from dasklake._read.plan import ReadPlan
 
@@ -15,7 +15,7 @@ def _plan(*rows: int, size: int = 100) -> ReadPlan:
         Receipt("r", 1, i, f"{i:016x}", (ChunkRef(0, n, size, 10, 0),), n)
         for i, n in enumerate(rows)
     ]
-    return ReadPlan(manifest_of("main/r", 0, receipts))
+    return ReadPlan(build_manifest("main/r", 0, receipts))
 
 
 @pytest.mark.parametrize("rows", [(), (0,), (3,), (0, 2, 0, 0, 5, 1, 0)])
