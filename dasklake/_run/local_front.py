@@ -11,6 +11,7 @@ import dask.config
 import dask.local
 import dask.threaded
 from dask.callbacks import Callback
+from dask.optimization import cull
 
 from dasklake._run.coordinator import Assignment, Coordinator, Status
 from dasklake._run.outcome import interrupt_error, second_interrupt_error
@@ -126,7 +127,8 @@ class _Front:
                 dask.config.set(chunksize=1),
                 Callback(pretask=self.pretask, posttask=self.posttask),
             ):
-                get(self.graph.tasks, keys)
+                # Dask before 2025.2 runs every task of the graph, whatever the keys.
+                get(cull(self.graph.tasks, keys)[0], keys)
         except _StoppedError:
             return
 

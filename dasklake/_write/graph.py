@@ -13,7 +13,8 @@ known by its partition under every scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +144,7 @@ def write_graph(
     wanted = [key for i in partitions for key in source.parts[i]]
     upstream, _ = cull(source.graph, wanted)
     upstream = dict(upstream)
-    dependents = _dependents(upstream)
+    dependents = _dependents(upstream, wanted)
     keys: dict[Key, int] = {}
     fused: set[Key] = set()
     for i in partitions:
@@ -206,31 +207,28 @@ def _check_single(name: str, value: Any) -> None:
         )
 
 
-def _dependents(graph: Mapping[Key, GraphNode]) -> dict[Key, int]:
-    """Count how many tasks need each key."""
-    count: dict[Key, int] = {}
+def _dependents(graph: Mapping[Key, GraphNode], parts: Iterable[Key]) -> Counter[Key]:
+    """Count the tasks that need each key; a write task needs its parts."""
+    count = Counter(parts)
     for node in graph.values():
-        for dependency in node.dependencies:
-            count[dependency] = count.get(dependency, 0) + 1
+        count.update(node.dependencies)
     return count
 
 
-def _chain(
-    part: Key, graph: Mapping[Key, GraphNode], dependents: Mapping[Key, int]
-) -> list[GraphNode]:
+def _chain(part: Key, graph: Mapping[Key, GraphNode], dependents: Counter[Key]) -> list[GraphNode]:
     """Return the tasks that only lead to ``part``, the first one first.
 
     What others need too stays outside and is computed once. Each task of the chain hands its
     result to one other, so a list that a bag would build in between is left an iterator.
     """
     chain: list[GraphNode] = []
-    key, allowed = part, 0
-    while key in graph and dependents.get(key, 0) <= allowed and not graph[key].block_fusion:
+    key = part
+    while key in graph and dependents[key] == 1 and not graph[key].block_fusion:
         node = graph[key]
         chain.insert(0, _lazy(node))
         if len(node.dependencies) != 1:
             break
-        (key,), allowed = node.dependencies, 1
+        (key,) = node.dependencies
     return chain
 
 
