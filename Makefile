@@ -5,18 +5,22 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip -qq --disable-pip-version-check
 STAMPS := $(VENV)/stamps
+LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs deep chaos clean
+.PHONY: help demo test test-lowest check bench docs deep chaos clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(STAMPS)/demo ## COCO on a real cluster and an S3 server, killed, resumed, drawn
 	@$(PY) -m examples.demo
 
 test: $(STAMPS)/test ## every test except the benchmarks
 	@$(PY) -m pytest $(ARGS)
+
+test-lowest: $(LOWEST)/stamp ## every test with the oldest supported versions
+	@$(LOWEST)/bin/python -m pytest $(ARGS)
 
 check: $(STAMPS)/check ## lint, format, types, layers
 	@$(VENV)/bin/ruff check .
@@ -39,7 +43,7 @@ chaos: $(STAMPS)/test ## random kills of a running job: SEED=1 BUDGET=20min
 	@$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) docs/_build docs/reference/generated .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) docs/_build docs/reference/generated .mypy_cache .ruff_cache .pytest_cache
 
 # An extra is installed once, and again when pyproject.toml has changed.
 $(STAMPS)/%: pyproject.toml
@@ -47,5 +51,11 @@ $(STAMPS)/%: pyproject.toml
 	@echo "installing dasklake[$*] into $(VENV)"
 	@$(PIP) install -e ".[$*]"
 	@mkdir -p $(STAMPS) && touch $@
+
+$(LOWEST)/stamp: pyproject.toml .ci/lowest.txt
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@echo "installing the oldest supported versions into $(LOWEST)"
+	@$(LOWEST)/bin/python -m pip -qq --disable-pip-version-check install -e ".[test]" -c .ci/lowest.txt
+	@touch $@
 
 .PRECIOUS: $(STAMPS)/%
