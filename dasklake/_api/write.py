@@ -28,6 +28,7 @@ from dasklake._run.options import (
     parse_timeout,
 )
 from dasklake._run.report import WriteReport
+from dasklake._run.run_spec import RunSpec
 from dasklake._run.start import MODES
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore, absolute_url
@@ -173,29 +174,35 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         )
     if not final:
         raise SchemaError("The lake has no tensor yet. Add some with lake.create_tensor(...).")
-    call = Call(
-        source=source,
-        schema=final.given,
-        store=store,
+    spec = RunSpec(
         mode=mode,
         run=run,
-        input_id=input_id,
+        schema=final.given,
+        partitions=len(source.parts),
+        inputs=source.inputs,
+        input_id=input_id or source.input_id,
+        message=message,
         interval=parse_checkpoint_interval(checkpoint_every),
         skip=on_error == "skip",
         max_failures=parse_max_failures(max_failures),
+        retries=options.retries,
+        partition_timeout=parse_timeout(options.partition_timeout),
+    )
+    call = Call(
+        source=source,
+        store=store,
+        spec=spec,
         transform=transform,
         kwargs=dict(transform_kwargs or {}),
-        message=message,
         coordinator=coordinator,
         progress=progress,
         chunk_size=chunk_size,
-        partition_timeout=parse_timeout(options.partition_timeout),
-        options=options,
+        strict=options.validate == "strict",
         on_checkpoint=on_checkpoint,
     )
     check_arguments(call.kwargs)
     if preview is not None:
-        return _preview(call, collection, parse_items(preview))
+        return _preview(call, options.scheduler, collection, parse_items(preview))
     if not compute:
         _check_timeout(call, cluster=False)
         return lazy_call(call)
@@ -208,11 +215,11 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
     return run_call(call, get, client_of(get))
 
 
-def _preview(call: Call, collection: Any, items: int) -> Any:
-    client = asynchronous_client(call.options.scheduler)
+def _preview(call: Call, scheduler: Any, collection: Any, items: int) -> Any:
+    client = asynchronous_client(scheduler)
     if client is not None:
         return on_own_client(client, lambda own: preview_call(call, own.get, own, items))
-    get = _get_of(call.options.scheduler, collection)
+    get = _get_of(scheduler, collection)
     return preview_call(call, get, client_of(get), items)
 
 
@@ -254,7 +261,7 @@ def _check_types(run: Any, transform: Any, kwargs: Any, options: Any) -> None:
 
 def _check_timeout(call: Call, *, cluster: bool) -> None:
     """Refuse a limit that nobody could enforce."""
-    if call.partition_timeout is not None and not (cluster and call.coordinator != "client"):
+    if call.spec.partition_timeout is not None and not (cluster and call.coordinator != "client"):
         raise InvalidInputError(
             "partition_timeout needs a cluster whose scheduler commits: it restarts the worker that "
             "hangs, while a thread or a process of a local scheduler cannot be ended alone. Leave "

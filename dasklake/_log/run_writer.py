@@ -35,8 +35,6 @@ class RunWriter:
         The newest commit it has examined, at first its own ``begin`` or epoch entry.
     schema : Schema
         What an overwrite puts in the place of the lake's schema.
-    label : str
-        What commit messages call the run.
     message : str or None
         First line of commit messages.
     """
@@ -46,7 +44,6 @@ class RunWriter:
     epoch: int
     known: Commit
     schema: Schema
-    label: str
     message: str | None = None
 
     @property
@@ -155,7 +152,7 @@ class RunWriter:
             head,
             commit_id,
             Kind.OVERWRITE if replaces else Kind.DATA,
-            _message(self.label, progress, self.message),
+            _message(self.run, progress, self.message),
             entry={"run": self.run, "epoch": self.epoch},
             schema=schema,
             runs=known,
@@ -197,9 +194,9 @@ def _progress(run: str, state: RunState) -> Progress:
     return Progress(run, state.partitions, plan.partitions, state.inputs, percent)
 
 
-def _message(label: str, progress: Progress, first: str | None) -> str:
+def _message(run: str, progress: Progress, first: str | None) -> str:
     return (
         (f"{first}\n" if first else "")
-        + f"Auto-commit during to_lake of {label} after {progress.percent:g}% progress\n"
+        + f"Auto-commit during to_lake of {run} after {progress.percent:g}% progress\n"
         f"Total samples processed: {progress.inputs}"
     )

@@ -29,8 +29,9 @@ from distributed import Client, LocalCluster, as_completed, get_worker
 from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
-from dasklake._run.coordinator import Assignment, Coordinator, Status
+from dasklake._run.coordinator import Coordinator, Status
 from dasklake._run.outcome import interrupt_error, second_interrupt_error
+from dasklake._run.run_spec import Assignment
 from dasklake._run.scheduler_plugin import CheckpointPlugin
 from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph

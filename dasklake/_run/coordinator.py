@@ -17,20 +17,19 @@ from dasklake._format import object_keys
 from dasklake._format.documents import Heartbeat, heartbeat_bytes
 from dasklake._format.segment import read_failures
 from dasklake._log.heartbeat import BEAT
-from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure, Receipt
 from dasklake._run.outcome import explain, refused
-from dasklake._run.progress import Batch, CheckpointInterval, MaxFailures, RunProgress, Stop
-from dasklake._schema.schema import Schema
+from dasklake._run.progress import Batch, RunProgress, Stop
+from dasklake._run.run_spec import Assignment
 from dasklake._storage.store import ObjectStore
-from dasklake._write.chunk_writer import Place, write_lost
+from dasklake._write.chunk_writer import write_lost
 from dasklake._write.failures import never_skipped
 from dasklake._write.partition import Outcome
 from dasklake.exceptions import LakeError, RunFailedError, StoreError
 
-__all__ = ["Assignment", "Coordinator", "Status", "commit_recovered", "load_failures"]
+__all__ = ["Coordinator", "Status", "commit_recovered", "load_failures", "record_outcome"]
 
 #: Longest wait, in seconds, for tasks that are running when the run is stopped.
 _DRAIN = 60.0
@@ -40,59 +39,6 @@ _INSIST = 60.0
 
 #: Seconds between two looks at the status.
 _LOOK = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """Everything a coordinator needs to know; travels to where it runs.
-
-    Attributes
-    ----------
-    store : ObjectStore
-        The lake's objects.
-    branch, run : str
-        The run and its home branch.
-    epoch : int
-        The epoch to lead.
-    version : int
-        The version of the epoch's entry.
-    schema : Schema
-        What the run writes.
-    label : str
-        What commit messages call the run.
-    message : str or None
-        First line of commit messages.
-    missing : tuple of int
-        Partitions to write.
-    recovered : tuple of Receipt
-        Partitions that are on storage already.
-    interval : CheckpointInterval
-        When a checkpoint is due.
-    skip : bool
-        Whether failures are skipped.
-    max_failures : MaxFailures
-        How many.
-    partition_timeout : float or None
-        Seconds after which whoever runs the tasks ends one and tries it again.
-    retries : int
-        How often.
-    """
-
-    store: ObjectStore
-    branch: str
-    run: str
-    epoch: int
-    version: int
-    schema: Schema
-    label: str
-    message: str | None
-    missing: tuple[int, ...]
-    recovered: tuple[Receipt, ...]
-    interval: CheckpointInterval
-    skip: bool
-    max_failures: MaxFailures
-    partition_timeout: float | None = None
-    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +114,9 @@ class Coordinator:
             The storage does not show the entry, or cannot be written from here.
         """
         a = self.assignment
-        log = Log(a.store, a.branch)
-        known = log.read(a.version)
-        self._writer = RunWriter(log, a.run, a.epoch, known, a.schema, a.label, a.message)
-        partitions = {*a.missing, *(receipt.partition for receipt in a.recovered)}
+        self._writer = a.open_writer()
         self._progress = RunProgress(
-            partitions, a.interval, a.max_failures, self._writer.state, time.monotonic()
+            a.partitions, a.spec.interval, a.spec.max_failures, self._writer.state, time.monotonic()
         )
         self._put_beat()
         for receipt in a.recovered:
@@ -187,11 +130,7 @@ class Coordinator:
     def deliver(self, outcome: Outcome) -> None:
         """Take in what a write task handed back."""
         with self._changed:
-            if outcome.receipt is not None:
-                self._progress.received(outcome.receipt)
-            else:
-                kind = "interrupted" if outcome.interrupt else "failed"
-                self._progress.end(Stop(kind, outcome.failure, outcome.error))
+            record_outcome(self._progress, outcome)
             self._changed.notify_all()
         self.on_change()
 
@@ -210,7 +149,7 @@ class Coordinator:
             Whether it is none of the user's code and must not be skipped.
         """
         with self._changed:
-            if self.assignment.skip and not fatal and not never_skipped(error):
+            if self.assignment.spec.skip and not fatal and not never_skipped(error):
                 self._progress.failed(failure)
             else:
                 self._progress.end(Stop("failed", failure, error))
@@ -324,11 +263,12 @@ class Coordinator:
 
     def _commit(self, batch: Batch) -> Commit:
         a = self.assignment
-        place = Place(a.store, object_keys.home_of(a.branch, a.run), a.run, a.epoch)
         retry = self._writer.log.retry
-        empty = [retry(partial(write_lost, place, a.schema, failure)) for failure in batch.lost]
+        empty = [
+            retry(partial(write_lost, a.place, a.spec.schema, failure)) for failure in batch.lost
+        ]
         receipts = [*batch.receipts, *empty]
-        return self._writer.commit(receipts, lambda: load_failures(a.store, receipts))
+        return self._writer.commit(receipts, lambda: load_failures(a.place.store, receipts))
 
     def _beat_loop(self) -> None:
         done, trouble = False, None
@@ -346,12 +286,12 @@ class Coordinator:
 
     def _put_beat(self) -> None:
         a, status = self.assignment, self.status()
-        key = object_keys.heartbeat_key(a.branch, a.run)
+        key = object_keys.heartbeat_key(a.place.branch, a.run)
         if not status.running and self._writer.state.finished:
-            a.store.delete([key])
+            a.place.store.delete([key])
             return
         self._beat = Heartbeat(
-            epoch=a.epoch,
+            epoch=a.place.epoch,
             coordinator=self._beat.coordinator if self._beat else object_keys.new_id(),
             counter=self._beat.counter + 1 if self._beat else 1,
             state="running" if status.running else "stopped",
@@ -359,12 +299,21 @@ class Coordinator:
             failures=status.failures,
             trouble=status.delayed or "",
         )
-        a.store.put(key, heartbeat_bytes(self._beat))
+        a.place.store.put(key, heartbeat_bytes(self._beat))
 
     def join(self) -> None:
         """Wait for the last beat."""
         for thread in self._threads:
             thread.join()
+
+
+def record_outcome(progress: RunProgress, outcome: Outcome) -> None:
+    """Record a write task's outcome: a receipt, or a failure that ends the run."""
+    if outcome.receipt is not None:
+        progress.received(outcome.receipt)
+    else:
+        kind = "interrupted" if outcome.interrupt else "failed"
+        progress.end(Stop(kind, outcome.failure, outcome.error))
 
 
 def load_failures(store: ObjectStore, receipts: Sequence[Receipt]) -> list[Failure]:

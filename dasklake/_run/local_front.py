@@ -13,8 +13,9 @@ import dask.threaded
 from dask.callbacks import Callback
 from dask.optimization import cull
 
-from dasklake._run.coordinator import Assignment, Coordinator, Status
+from dasklake._run.coordinator import Coordinator, Status
 from dasklake._run.outcome import interrupt_error, second_interrupt_error
+from dasklake._run.run_spec import Assignment
 from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph
 from dasklake._write.partition import Outcome

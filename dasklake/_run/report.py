@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
-__all__ = ["WriteReport"]
+from dasklake._model.commit import RunState
+from dasklake._run.coordinator import Status
+
+__all__ = ["WriteReport", "report_write"]
 
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """What a write has done.
+    """The result of a write.
 
     Attributes
     ----------
@@ -24,7 +28,7 @@ class WriteReport:
     commits : int
         Data commits made by this call.
     bytes : int
-        Length of the run's chunks.
+        Total size of the run's chunks.
     seconds : float
         Duration of this call.
     """
@@ -37,3 +41,33 @@ class WriteReport:
     commits: int
     bytes: int
     seconds: float
+
+
+def report_write(
+    run: str, version: int, counts: RunState | Status, began: float, commits: int = 0
+) -> WriteReport:
+    """Return the report of a run.
+
+    Parameters
+    ----------
+    run : str
+        The run.
+    version : int
+        The version that holds all of it.
+    counts : RunState or Status
+        The committed partitions, samples, failures and bytes.
+    began : float
+        When the call began, on the monotonic clock.
+    commits : int, default 0
+        Data commits made by the call.
+    """
+    return WriteReport(
+        run=run,
+        version=version,
+        samples=counts.samples,
+        failures=counts.failures,
+        partitions=counts.partitions,
+        commits=commits,
+        bytes=counts.size,
+        seconds=time.monotonic() - began,
+    )

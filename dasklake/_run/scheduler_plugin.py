@@ -177,7 +177,7 @@ class CheckpointPlugin(SchedulerPlugin):
         found = [
             {"name": name, "run": active.coordinator.assignment.run}
             for name, active in self.runs.items()
-            if active.coordinator.assignment.store.url == url
+            if active.coordinator.assignment.place.store.url == url
             and run in (None, active.coordinator.assignment.run)
             and active.adopted
             and active.coordinator.status().running
@@ -198,7 +198,7 @@ class CheckpointPlugin(SchedulerPlugin):
                 # It died while the coordinator started, and nobody else will send the graph.
                 coordinator.stop("cancelled")
                 coordinator.drain()
-            if coordinator.assignment.partition_timeout is not None:
+            if coordinator.assignment.spec.partition_timeout is not None:
                 active.watching = asyncio.create_task(self._watch(active))
         return {}
 
@@ -299,7 +299,7 @@ class CheckpointPlugin(SchedulerPlugin):
             self._take_back(active)
 
     async def _end_hanging(self, active: _Active) -> None:
-        limit = active.coordinator.assignment.partition_timeout or 0.0
+        limit = active.coordinator.assignment.spec.partition_timeout or 0.0
         pause = min(limit / 4, _LOOK)
         while active.coordinator.status().running:
             asleep = time.time()
@@ -351,7 +351,7 @@ class CheckpointPlugin(SchedulerPlugin):
         partition = active.keys[keys[0]]
         for key in keys:
             tries = active.slow[key]
-            if tries > assignment.retries or not worker.nanny:
+            if tries > assignment.spec.retries or not worker.nanny:
                 self._fail_slow(active, worker, key, limit)
         if worker.nanny:
             active.away[worker.nanny] = partition

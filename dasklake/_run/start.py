@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,10 +12,12 @@ from dasklake._log.creds_keys import check_keys
 from dasklake._log.heartbeat import is_alive
 from dasklake._log.log import Log
 from dasklake._log.transactions import begin, create_lake, resume
-from dasklake._model.commit import Commit, Plan, RunState
+from dasklake._model.commit import Commit, Plan
 from dasklake._model.receipt import Receipt
 from dasklake._run.recovery import find_recoverable
+from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._schema.schema import Schema
+from dasklake._write.chunk_writer import Place
 from dasklake.exceptions import (
     InvalidInputError,
     LakeExistsError,
@@ -24,78 +26,12 @@ from dasklake.exceptions import (
     SchemaError,
 )
 
-__all__ = ["MODES", "Request", "Start", "check_plan", "check_schema", "start_run"]
+__all__ = ["MODES", "check_plan", "check_schema", "start_run"]
 
 MODES = ("create", "append", "overwrite", "resume")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a write asks for.
-
-    Attributes
-    ----------
-    mode : str
-        One of ``MODES``.
-    run : str or None
-        The run's name, if the user gave one.
-    schema : Schema
-        What is to be written.
-    partitions : int
-        Number of partitions.
-    inputs : int or None
-        Number of input samples, where known.
-    input_id : str or None
-        Digest of the input.
-    """
-
-    mode: str
-    run: str | None
-    schema: Schema
-    partitions: int
-    inputs: int | None
-    input_id: str | None
-
-    @property
-    def plan(self) -> Plan:
-        """What a run that begins with this request sets out to write."""
-        return Plan(
-            partitions=self.partitions,
-            inputs=self.inputs,
-            schema=schema_digest(self.schema.planned),
-            input_id=self.input_id,
-            overwrite=self.mode == "overwrite",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a write stands after its beginning.
-
-    Attributes
-    ----------
-    run : str
-        The run.
-    entry : Commit
-        The entry of the epoch; the head, where the run is finished.
-    missing : tuple of int
-        Partitions to write; empty where the run is finished.
-    recovered : tuple of Receipt
-        Partitions that are on storage already and only have to be committed.
-    """
-
-    run: str
-    entry: Commit
-    missing: tuple[int, ...]
-    recovered: tuple[Receipt, ...] = ()
-
-    @property
-    def state(self) -> RunState:
-        """What the log says of the run."""
-        return self.entry.runs[self.run]
-
-
-def start_run(log: Log, request: Request) -> Start:
+def start_run(log: Log, spec: RunSpec) -> Assignment:
     """Make the lake if need be, and begin or continue the run.
 
     Raises
@@ -111,43 +47,43 @@ def start_run(log: Log, request: Request) -> Start:
     InvalidInputError
         The lake has several runs and none was named.
     """
-    if request.run is not None:
-        object_keys.valid_name("run", request.run)
-    head, _ = create_lake(log, request.schema, single_writer=log.store.single_writer)
-    run = request.run or (_only_run(head) if request.mode == "resume" else None)
-    if request.mode == "resume" and run is not None and run in head.runs:
-        return _resume(log, head, run, request)
+    if spec.run is not None:
+        object_keys.valid_name("run", spec.run)
+    head, _ = create_lake(log, spec.schema, single_writer=log.store.single_writer)
+    run = spec.run or (_only_run(head) if spec.mode == "resume" else None)
+    if spec.mode == "resume" and run is not None and run in head.runs:
+        return _resume(log, head, run, spec)
     run = run or f"run-{object_keys.new_id()[:8]}"
     try:
-        entry = begin(log, head, run, request.plan, check=lambda known: _check(known, log, request))
+        entry = begin(log, head, run, spec.plan, check=lambda known: _check(known, log, spec))
     except LakeExistsError:
         # Two first calls of the same script: the other one has begun the run.
-        if request.mode != "resume":
+        if spec.mode != "resume":
             raise
         head = log.require_head()
-        return _resume(log, head, request.run or _only_run(head) or run, request)
-    return Start(run, entry, tuple(range(request.partitions)))
+        return _resume(log, head, spec.run or _only_run(head) or run, spec)
+    return _assignment(log, spec, run, entry, tuple(range(spec.partitions)))
 
 
-def _check(known: Commit, log: Log, request: Request) -> None:
+def _check(known: Commit, log: Log, spec: RunSpec) -> None:
     """Raise where a new run must not begin on a version; asked again after each lost race."""
-    if request.mode == "create":
+    if spec.mode == "create":
         _refuse_existing(log, known)
-    if request.mode == "resume" and request.run is None and known.runs:
+    if spec.mode == "resume" and spec.run is None and known.runs:
         raise LakeExistsError("The lake has a run by now. Continue it with mode='resume'.")
-    if request.mode != "overwrite":
-        check_schema(known.schema, request.schema)
-    if any(spec.linked for spec in request.schema.values()):
+    if spec.mode != "overwrite":
+        check_schema(known.schema, spec.schema)
+    if any(spec.linked for spec in spec.schema.values()):
         check_keys(known, managed=False)
 
 
-def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
+def _resume(log: Log, head: Commit, run: str, spec: RunSpec) -> Assignment:
     state = head.runs[run]
-    check_plan(run, state.plan, request)
+    check_plan(run, state.plan, spec)
     if not state.plan.overwrite or state.overwrote:
-        _check_names(head.schema, request.schema)
+        _check_names(head.schema, spec.schema)
     if state.finished:
-        return Start(run, head, ())
+        return _assignment(log, spec, run, head)
     # Where the newest epoch is closed nobody leads the run, whatever still beats.
     if state.closed < state.epoch and is_alive(log.store, log.branch, run, state.epoch):
         raise RunActiveError(
@@ -156,7 +92,7 @@ def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
         )
     entry = resume(log, head, run)
     if entry.runs[run].finished:
-        return Start(run, entry, ())
+        return _assignment(log, spec, run, entry)
     # From the entry's own version: what was committed before it is known, and nobody else commits
     # partitions of the run after it.
     manifest = log.manifest(entry)
@@ -168,7 +104,21 @@ def _resume(log: Log, head: Commit, run: str, request: Request) -> Start:
     # Those of a newer epoch are somebody's who has taken over already.
     recovered = [receipt for receipt in found if receipt.epoch <= entry.runs[run].epoch]
     kept = {receipt.partition for receipt in recovered}
-    return Start(run, entry, tuple(p for p in missing if p not in kept), tuple(recovered))
+    left = tuple(p for p in missing if p not in kept)
+    return _assignment(log, spec, run, entry, left, tuple(recovered))
+
+
+def _assignment(
+    log: Log,
+    spec: RunSpec,
+    run: str,
+    entry: Commit,
+    missing: tuple[int, ...] = (),
+    recovered: tuple[Receipt, ...] = (),
+) -> Assignment:
+    home = object_keys.home_of(log.branch, run)
+    place = Place(log.store, home, run, entry.runs[run].epoch)
+    return Assignment(spec, place, entry, missing, recovered)
 
 
 def _refuse_existing(log: Log, head: Commit) -> None:
@@ -225,22 +175,22 @@ def _only_run(head: Commit) -> str | None:
     return next(iter(runs), None)
 
 
-def check_plan(run: str, plan: Plan, request: Request) -> None:
+def check_plan(run: str, plan: Plan, spec: RunSpec) -> None:
     """Refuse to continue a run with another input or schema.
 
     Raises
     ------
     PlanMismatchError
-        The request differs from the plan; the message says in what.
+        The spec differs from the plan; the message says in what.
     """
     found = []
-    if plan.partitions != request.partitions:
-        found.append(f"it has {request.partitions} partitions, not {plan.partitions}")
-    if plan.schema != schema_digest(request.schema.planned):
+    if plan.partitions != spec.partitions:
+        found.append(f"it has {spec.partitions} partitions, not {plan.partitions}")
+    if plan.schema != schema_digest(spec.schema.planned):
         found.append("it has another schema")
-    ids = plan.input_id, request.input_id
+    ids = plan.input_id, spec.input_id
     if None not in ids and ids[0] != ids[1]:
-        found.append(f"its input_id is {request.input_id}, not {plan.input_id}")
+        found.append(f"its input_id is {spec.input_id}, not {plan.input_id}")
     if found:
         raise PlanMismatchError(
             f"This is not the input that run {run!r} was begun with: {'; '.join(found)}. Give the "

@@ -43,6 +43,11 @@ class Place:
     run: str
     epoch: int
 
+    @property
+    def branch(self) -> str:
+        """The run's home branch."""
+        return self.home.partition("/")[0]
+
 
 #: Writes an object: a key, and its bytes.
 Put = Callable[[str, Any], None]

@@ -108,8 +108,8 @@ def check_arguments(kwargs: Mapping[str, Any]) -> None:
         One has several partitions.
     """
     for name, value in kwargs.items():
-        if is_dask_collection(value):
-            parts = len(list(flatten(value.__dask_keys__())))
+        for collection in _collections(value):
+            parts = len(list(flatten(collection.__dask_keys__())))
             if parts != 1:
                 raise InvalidInputError(
                     f"transform_kwargs[{name!r}] has {parts} partitions. Give a Delayed, or "
@@ -172,12 +172,9 @@ def _share(
     refs: dict[str, TaskRef] = {}
     plain: dict[str, Any] = {}
     for name, value in kwargs.items():
-        inside = list(_collections(value))
-        if not inside:
+        if next(_collections(value), None) is None:
             plain[name] = value
             continue
-        for each in inside:
-            _check_single(name, each)
         whole = value if is_dask_collection(value) else delayed(value)
         graph |= convert_legacy_graph(dict(whole.__dask_graph__()))
         refs[name] = TaskRef(next(flatten(whole.__dask_keys__())))
@@ -196,15 +193,6 @@ def _collections(value: Any) -> Iterator[Any]:
     elif type(value) in (list, tuple, dict) and len(value) <= _NESTED:
         for each in value.values() if isinstance(value, dict) else value:
             yield from _collections(each)
-
-
-def _check_single(name: str, value: Any) -> None:
-    parts = len(list(flatten(value.__dask_keys__())))
-    if parts != 1:
-        raise InvalidInputError(
-            f"transform_kwargs[{name!r}] has {parts} partitions. Give a Delayed, or compute it "
-            "first."
-        )
 
 
 def _dependents(graph: Mapping[Key, GraphNode], parts: Iterable[Key]) -> Counter[Key]:

@@ -65,8 +65,6 @@ class Job:
         Bytes after which a chunk is full.
     only : frozenset of int or None
         The partitions to write, where the graph holds more.
-    recovered : tuple of Receipt
-        Partitions that are on storage already, where the graph commits them.
     retries : int or None
         How often an attempt that the storage or the machine failed is made again here; None
         where Dask does.
@@ -84,9 +82,12 @@ class Job:
     skip: bool = False
     chunk_size: int = 64 << 20
     only: frozenset[int] | None = None
-    recovered: tuple[Receipt, ...] = ()
     retries: int | None = None
     strict: bool = True
+
+    def at(self, place: Place, entry: Commit) -> Job:
+        """Return the job of the epoch that a commit began."""
+        return replace(self, place=place, entry=(entry.version, entry.id))
 
 
 class Deliver(Protocol):
@@ -226,14 +227,13 @@ def _attempts(task: _Task, makers: tuple[PartMaker, ...], values: Mapping[Any, A
 
 def check_shared(job: Job) -> None:
     """Look once in each process whether the storage here is the lake's, and links can be read."""
-    entry = _check_shared(job.place.store, job.place.home, *job.entry)
+    entry = _check_shared(job.place.store, job.place.branch, *job.entry)
     if any(spec.linked for spec in job.schema.values()):
         check_keys(entry, managed=True)
 
 
 @lru_cache(maxsize=64)
-def _check_shared(store: ObjectStore, home: str, version: int, commit_id: str) -> Commit:
-    branch = home.partition("/")[0]
+def _check_shared(store: ObjectStore, branch: str, version: int, commit_id: str) -> Commit:
     try:
         found: Commit | None = Log(store, branch).read(version)
     except NotFoundError:

@@ -57,14 +57,14 @@ def first_writer(sim: Simulation, run: str = "R") -> RunWriter:
     """Begin a run by hand."""
     log = quick_log(sim.root)
     entry = begin(log, log.require_head(), run, sim.request(run, "append").plan)
-    return RunWriter(log, run, 1, entry, SCHEMA, run)
+    return RunWriter(log, run, 1, entry, SCHEMA)
 
 
 def next_writer(sim: Simulation, run: str = "R") -> RunWriter:
     """Begin the next epoch of a run by hand."""
     log = quick_log(sim.root)
     entry = resume(log, log.require_head(), run)
-    return RunWriter(log, run, entry.runs[run].epoch, entry, SCHEMA, run)
+    return RunWriter(log, run, entry.runs[run].epoch, entry, SCHEMA)
 
 
 def write(sim: Simulation, writer: RunWriter, partition: int) -> Receipt:
@@ -187,7 +187,7 @@ class TestResume:
         head = log.require_head()
         second = next_writer(sim)
         entry = resume(log, head, "R", take_over=True)
-        third = RunWriter(log, "R", entry.runs["R"].epoch, entry, SCHEMA, "R")
+        third = RunWriter(log, "R", entry.runs["R"].epoch, entry, SCHEMA)
         assert (second.epoch, third.epoch) == (2, 3)
         commit(sim, third, write(sim, third, 0))
         for writer in (first, second):
@@ -273,7 +273,7 @@ class TestBegin:
     def test_h7b(self, sim: Simulation) -> None:
         """H7b: of two coordinators of one epoch the first to commit goes on, the other stops."""
         first = first_writer(sim)
-        again = RunWriter(quick_log(sim.root), "R", 1, first.known, SCHEMA, "R")
+        again = RunWriter(quick_log(sim.root), "R", 1, first.known, SCHEMA)
         commit(sim, first, write(sim, first, 0))
         with pytest.raises(RunSupersededError):
             commit(sim, again, write(sim, again, 0))
@@ -568,7 +568,7 @@ class TestDoubt:
 
         def commit_all(store: FaultStore) -> None:
             log = quick_log(store)
-            own = RunWriter(log, "R", 1, writer.known, SCHEMA, "R")
+            own = RunWriter(log, "R", 1, writer.known, SCHEMA)
             sim.told.append((own.commit(receipts, []), tuple(receipts[:1])))
 
         sim.start("A", commit_all)

@@ -70,7 +70,7 @@ class World:
         log = quick_log(self.store)
         plan = Plan(partitions, None, "0" * 32, None, overwrite=overwrite)
         entry = begin(log, log.require_head(), run, plan)
-        return RunWriter(log, run, 1, entry, SCHEMA, run)
+        return RunWriter(log, run, 1, entry, SCHEMA)
 
     def commit(self, writer: RunWriter, partitions: Sequence[int]) -> None:
         """Commit some partitions with one commit; every second one has a failed sample."""
@@ -117,7 +117,7 @@ class World:
             if state.finished:
                 return
             done = {a.partition for a in attempts(log, entry) if a.run == run}
-            writer = RunWriter(log, run, state.epoch, entry, SCHEMA, run)
+            writer = RunWriter(log, run, state.epoch, entry, SCHEMA)
             for partition in sorted(set(range(state.plan.partitions)) - done):
                 self.commit(writer, [partition])
 
@@ -317,7 +317,7 @@ def one_entry_twice(world: World) -> Mapping[str, Writer]:
     """Lead the same epoch of the same run twice."""
     first = world.begin("R", 2)
     log = quick_log(world.store)
-    second = RunWriter(log, "R", 1, first.known, SCHEMA, "R")
+    second = RunWriter(log, "R", 1, first.known, SCHEMA)
     return {"A": world.go_on(first, [0, 1]), "A2": world.go_on(second, [0, 1])}
 
 

@@ -55,13 +55,13 @@ class SmallLake:
         """Begin a run."""
         plan = Plan(partitions, None, "0" * 32, None, overwrite=overwrite)
         entry = begin(self.log, self.head, run, plan)
-        return RunWriter(Log(self.store, self.branch), run, 1, entry, SCHEMA, run)
+        return RunWriter(Log(self.store, self.branch), run, 1, entry, SCHEMA)
 
     def resume(self, run: str) -> RunWriter:
         """Begin the next epoch of a run."""
         entry = resume(self.log, self.head, run)
         log = Log(self.store, self.branch)
-        return RunWriter(log, run, entry.runs[run].epoch, entry, SCHEMA, run)
+        return RunWriter(log, run, entry.runs[run].epoch, entry, SCHEMA)
 
     def write(
         self,

@@ -30,7 +30,8 @@ from dasklake._model.commit import Commit, Kind
 from dasklake._model.receipt import Receipt
 from dasklake._read.reader import reader_of
 from dasklake._run.coordinator import load_failures
-from dasklake._run.start import Request, Start, start_run
+from dasklake._run.run_spec import Assignment, RunSpec
+from dasklake._run.start import start_run
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._write.chunk_writer import ChunkWriter, Place
 from dasklake.exceptions import ConflictError, LakeError, VersionExpiredError
@@ -146,14 +147,14 @@ class Simulation:
         log = quick_log(store, branch)
         self.finish(store, log, start_run(log, self.request(run, mode)))
 
-    def request(self, run: str, mode: str) -> Request:
+    def request(self, run: str, mode: str) -> RunSpec:
         """Return what a writer of a run asks for."""
         partitions = self.partitions[run]
-        return Request(mode, run, SCHEMA, partitions, SAMPLES * partitions, "the input")
+        return RunSpec(mode, run, SCHEMA, partitions, SAMPLES * partitions, "the input")
 
-    def finish(self, store: FaultStore, log: Log, start: Start) -> None:
+    def finish(self, store: FaultStore, log: Log, start: Assignment) -> None:
         """Write and commit what a run lacks, one partition after the other."""
-        writer = RunWriter(log, start.run, start.state.epoch, start.entry, SCHEMA, start.run)
+        writer = RunWriter(log, start.run, start.state.epoch, start.entry, SCHEMA)
         if start.recovered:
             self.commit(store, writer, start.recovered)
         for partition in start.missing:

@@ -13,8 +13,10 @@ from dasklake._format import object_keys
 from dasklake._log.log import Draft, Log
 from dasklake._log.transactions import next_commit
 from dasklake._model.commit import Commit, Kind, Plan
-from dasklake._run.coordinator import Assignment, Coordinator, Status
-from dasklake._run.progress import CheckpointInterval, MaxFailures
+from dasklake._run.coordinator import Coordinator, Status
+from dasklake._run.progress import MaxFailures
+from dasklake._run.run_spec import Assignment, RunSpec
+from dasklake._write.chunk_writer import Place
 from dasklake._write.partition import Outcome
 from tests.support.flaky import FlakyStore
 from tests.support.lakes import SCHEMA, SmallLake, failure
@@ -76,30 +78,29 @@ class Lead:
         The lake.
     partitions : int
         Partitions of the run.
+    missing : tuple of int, optional
+        Partitions to write; left out, all of them.
     **changes : object
-        Fields of the assignment.
+        Fields of the specification.
     """
 
-    def __init__(self, lake: SmallLake, partitions: int, **changes: Any) -> None:
+    def __init__(
+        self,
+        lake: SmallLake,
+        partitions: int,
+        *,
+        missing: tuple[int, ...] | None = None,
+        **changes: Any,
+    ) -> None:
         self.lake = lake
         self.writer = lake.begin("run", partitions)
         self.changes = queue.SimpleQueue[None]()
-        plain = Assignment(
-            store=lake.store,
-            branch="main",
-            run="run",
-            epoch=1,
-            version=self.writer.known.version,
-            schema=SCHEMA,
-            label="run",
-            message=None,
-            missing=tuple(range(partitions)),
-            recovered=(),
-            interval=CheckpointInterval(),
-            skip=False,
-            max_failures=MaxFailures(share=None),
-        )
-        self.assignment = replace(plain, **changes)
+        limit = MaxFailures(share=None)
+        spec = replace(RunSpec("append", "run", SCHEMA, partitions, max_failures=limit), **changes)
+        place = Place(lake.store, "main/run", "run", 1)
+        entry = self.writer.known
+        missing = tuple(range(partitions)) if missing is None else missing
+        self.assignment = Assignment(spec, place, entry, missing)
         self.coordinator = Coordinator(self.assignment, lambda: self.changes.put(None))
 
     def start(self) -> Lead:

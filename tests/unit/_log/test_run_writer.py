@@ -180,7 +180,6 @@ class TestCommit:
             1,
             begin(flaky_lake.log, flaky_lake.head, "run", plan(3, 12)),
             SCHEMA,
-            "coco",
             message="my data",
         )
         receipts = [
@@ -200,7 +199,7 @@ class TestCommit:
         assert (made.progress.partitions, made.progress.of, made.progress.inputs) == (2, 3, 8)
         assert made.message == (
             "my data\n"
-            "Auto-commit during to_lake of coco after 66.67% progress\n"
+            "Auto-commit during to_lake of run after 66.67% progress\n"
             "Total samples processed: 8"
         )
         assert committed(flaky_lake) == [0, 0, 2]
@@ -209,7 +208,7 @@ class TestCommit:
     def test_last_one_is_at_100(self, flaky_lake: SmallLake) -> None:
         """The commit that completes the partitions finishes the run, at 100 %."""
         head = begin(flaky_lake.log, flaky_lake.head, "run", plan(2, 1_000))
-        writer = RunWriter(Log(flaky_lake.store), "run", 1, head, SCHEMA, "run")
+        writer = RunWriter(Log(flaky_lake.store), "run", 1, head, SCHEMA)
         first = writer.commit([flaky_lake.write(writer, 1)], [])
         last = writer.commit([flaky_lake.write(writer, 0)], [])
         assert (first.runs["run"].finished, last.runs["run"].finished) == (False, True)
@@ -220,7 +219,7 @@ class TestCommit:
     def test_more_samples_than_planned(self, flaky_lake: SmallLake) -> None:
         """An input that is longer than it was said to be is not more than all of it."""
         head = begin(flaky_lake.log, flaky_lake.head, "run", plan(2, 1))
-        writer = RunWriter(Log(flaky_lake.store), "run", 1, head, SCHEMA, "run")
+        writer = RunWriter(Log(flaky_lake.store), "run", 1, head, SCHEMA)
         first = writer.commit([flaky_lake.write(writer, 1)], [])
         assert first.progress is not None
         assert first.progress.percent == 100.0
@@ -258,7 +257,7 @@ class TestCommit:
         for partition in range(15):
             made = writer.commit([flaky_lake.write(writer, partition)], [])
         flaky_lake.store.delete([object_keys.segment_key(made.segments[3].name)])
-        writer = RunWriter(Log(flaky_lake.store), "run", 1, made, SCHEMA, "run")
+        writer = RunWriter(Log(flaky_lake.store), "run", 1, made, SCHEMA)
         with pytest.raises(CorruptionError, match=made.segments[3].name):
             writer.commit([flaky_lake.write(writer, 15)], [])
         assert flaky_lake.head == made

@@ -34,7 +34,7 @@ class TestTurnEnds:
     def test_h7b_two_of_one_epoch(self, flaky_lake: SmallLake) -> None:
         """H7b: of two coordinators of one epoch only the first to commit goes on."""
         first = flaky_lake.begin("run", 2)
-        second = RunWriter(Log(flaky_lake.store), "run", 1, first.known, SCHEMA, "run")
+        second = RunWriter(Log(flaky_lake.store), "run", 1, first.known, SCHEMA)
         first.commit([flaky_lake.write(first, 0)], [])
         with pytest.raises(RunSupersededError, match="taken over"):
             second.commit([flaky_lake.write(second, 0)], [])
@@ -91,7 +91,7 @@ class TestTurnEnds:
         first = flaky_lake.begin("run", 1)
         entry = first.known
         made = first.commit([flaky_lake.write(first, 0)], [])
-        again = RunWriter(Log(flaky_lake.store), "run", 1, entry, SCHEMA, "run")
+        again = RunWriter(Log(flaky_lake.store), "run", 1, entry, SCHEMA)
         assert again.commit([flaky_lake.write(again, 0)], []) == made
         assert committed(flaky_lake) == [0]
 
@@ -250,7 +250,7 @@ class TestOverwrite:
         old.commit([flaky_lake.write(old, 0)], [failure("old", 0, 0)])
         entry = begin(flaky_lake.log, flaky_lake.head, "new", plan(2, overwrite=True))
         assert entry.totals.samples == 3
-        writer = RunWriter(Log(flaky_lake.store), "new", 1, entry, OTHER, "new")
+        writer = RunWriter(Log(flaky_lake.store), "new", 1, entry, OTHER)
         first = writer.commit([flaky_lake.write(writer, 1)], [])
         assert (first.kind, first.schema, first.failures) == (Kind.OVERWRITE, OTHER, ())
         assert (first.totals.samples, first.totals.failures) == (3, 0)

@@ -69,9 +69,7 @@ def test_what_only_old_versions_named_goes(lake: SmallLake) -> None:
     broken.commit([committed], [])
     uncommitted = lake.write(broken, 1, failures=3)
     new, kept = write(lake, "new", overwrite=True)
-    speculative = lake.write(
-        RunWriter(Log(lake.store), "new", 1, lake.head, lake.head.schema, ""), 0
-    )
+    speculative = lake.write(RunWriter(Log(lake.store), "new", 1, lake.head, lake.head.schema), 0)
     open_run = lake.begin("open", 2)
     waiting = lake.keys(lake.write(open_run, 0))
     lake.store.put("data/main/old/notes.txt", b"foreign")

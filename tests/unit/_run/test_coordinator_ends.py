@@ -275,7 +275,9 @@ class TestLife:
 
     def test_entry_is_not_there(self, lead: MakeLead) -> None:
         """Where the storage does not show the entry nothing is started."""
-        run = lead(1, version=99)
+        run = lead(1)
+        entry = replace(run.assignment.entry, version=99)
+        run.coordinator.assignment = replace(run.assignment, entry=entry)
         with pytest.raises(VersionNotFoundError):
             run.start()
         assert run.coordinator._threads == []

@@ -16,13 +16,13 @@ from dask.optimization import cull
 
 from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
-from dasklake._run.coordinator import Assignment, Coordinator, Status
+from dasklake._run.coordinator import Coordinator, Status
 from dasklake._run.local_front import LocalDeliver, local_deliver, run_locally
 from dasklake._run.progress import CheckpointInterval, MaxFailures
-from dasklake._run.start import Request, start_run
+from dasklake._run.run_spec import RunSpec
+from dasklake._run.start import start_run
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore
-from dasklake._write.chunk_writer import Place
 from dasklake._write.graph import Delivery, WriteGraph, write_graph
 from dasklake._write.input import source_of
 from dasklake._write.partition import Job, Outcome
@@ -61,11 +61,20 @@ class Write:
         self.log = Log(ObjectStore(path / "lake"))
         source = source_of(bag, SCHEMA)
         count = len(source.parts)
-        begun = start_run(self.log, Request("create", "run", SCHEMA, count, None, None))
-        store = self.log.store
+        spec = RunSpec(
+            mode="create",
+            run="run",
+            schema=SCHEMA,
+            partitions=count,
+            interval=interval,
+            skip=skip,
+            max_failures=MaxFailures(share=None),
+        )
+        self.assignment = start_run(self.log, spec)
+        entry = self.assignment.entry
         job = Job(
-            place=Place(store, "main/run", "run", 1),
-            entry=(begun.entry.version, begun.entry.id),
+            place=self.assignment.place,
+            entry=(entry.version, entry.id),
             schema=SCHEMA,
             kind="bag",
             skip=skip,
@@ -74,22 +83,7 @@ class Write:
         self.deliver = local_deliver(get)
         self.get = get
         delivery = Delivery("to_lake-run", self.deliver, local=True)
-        self.graph: WriteGraph = write_graph(source, job, {}, begun.missing, delivery)
-        self.assignment = Assignment(
-            store=store,
-            branch="main",
-            run="run",
-            epoch=1,
-            version=begun.entry.version,
-            schema=SCHEMA,
-            label="run",
-            message=None,
-            missing=begun.missing,
-            recovered=(),
-            interval=interval,
-            skip=skip,
-            max_failures=MaxFailures(share=None),
-        )
+        self.graph: WriteGraph = write_graph(source, job, {}, self.assignment.missing, delivery)
         self.seen: list[Status] = []
 
     def run(self, get: Get | None = None) -> Status:
@@ -152,13 +146,13 @@ def test_whole_run(tmp_path: Path, get: Get) -> None:
 def test_commits_beside_the_scheduler(tmp_path: Path) -> None:
     """Commits are made by a thread of their own, never by the one that dispatches."""
     write = Write(tmp_path, numbers(3), dask.local.get_sync, CheckpointInterval(inputs=1))
-    real, threads = write.assignment.store.create, list[str]()
+    real, threads = write.assignment.place.store.create, list[str]()
 
     def create(key: str, data: bytes) -> None:
         threads.append(threading.current_thread().name)
         real(key, data)
 
-    write.assignment.store.create = create  # type: ignore[method-assign] # to look at it
+    write.assignment.place.store.create = create  # type: ignore[method-assign] # to look at it
     write.run()
     assert threads
     assert all(name.startswith("dasklake-run-commit") for name in threads)

@@ -15,7 +15,8 @@ from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
 from dasklake._log.transactions import abort
 from dasklake._model.commit import Kind
-from dasklake._run.start import Request, Start, start_run
+from dasklake._run.run_spec import Assignment, RunSpec
+from dasklake._run.start import start_run
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import (
     ConflictError,
@@ -33,23 +34,23 @@ from tests.support.unsteady import LOG, committed
 OTHER = Schema({"y": TensorSpec(dtype="float64", shape=())})
 
 
-def request(mode: str, run: str | None = "run", **changes: Any) -> Request:
+def request(mode: str, run: str | None = "run", **changes: Any) -> RunSpec:
     """Make a request over three partitions of an input that is known."""
-    return replace(Request(mode, run, SCHEMA, 3, 9, "ab" * 16), **changes)
+    return replace(RunSpec(mode, run, SCHEMA, 3, 9, "ab" * 16), **changes)
 
 
-def start(store: FlakyStore, mode: str, run: str | None = "run", **changes: Any) -> Start:
+def start(store: FlakyStore, mode: str, run: str | None = "run", **changes: Any) -> Assignment:
     """Start a run, with a log of its own."""
     return start_run(Log(store), request(mode, run, **changes))
 
 
-def writer_of(lake: SmallLake, begun: Start) -> RunWriter:
+def writer_of(lake: SmallLake, begun: Assignment) -> RunWriter:
     """Return the committing end of what was started."""
     log = Log(lake.store)
-    return RunWriter(log, begun.run, begun.state.epoch, begun.entry, SCHEMA, begun.run)
+    return RunWriter(log, begun.run, begun.state.epoch, begun.entry, SCHEMA)
 
 
-def write(lake: SmallLake, begun: Start, *partitions: int) -> None:
+def write(lake: SmallLake, begun: Assignment, *partitions: int) -> None:
     """Commit partitions of what was started."""
     writer = writer_of(lake, begun)
     writer.commit([lake.write(writer, partition) for partition in partitions], [])
@@ -280,7 +281,7 @@ class TestTogether:
     @pytest.mark.parametrize("run", ["run", None])
     def test_one_run(self, flaky_lake: SmallLake, flaky_store: FlakyStore, run: str | None) -> None:
         """Two first resumes at once are one run, named or not: nothing is written twice."""
-        others: list[Start] = []
+        others: list[Assignment] = []
         flaky_store.at("create", lambda: others.append(start(flaky_store, "resume", run)), LOG)
         mine = start(flaky_store, "resume", run)
         assert mine.run == others[0].run
