@@ -1,7 +1,7 @@
-"""``import dasklake`` gives Dask's collections a ``to_lake`` method.
+"""Bind ``to_lake`` as a method of Dask's collections when dasklake is imported.
 
-The function is the interface; the method is a convenience. An attribute that somebody else has put
-there is left alone.
+The function is the interface; the method is a convenience. An existing attribute ``to_lake`` is
+not replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["bind_methods"]
 
 
 def bind_methods() -> None:
-    """Bind ``to_lake`` on Bag, Array and DataFrame, once."""
+    """Bind ``to_lake`` to Bag, Array and DataFrame, once."""
     for cls in (Bag, Array):
         if not hasattr(cls, "to_lake"):
             cls.to_lake = _method  # type: ignore[union-attr] # the classes do not declare it
@@ -34,7 +34,7 @@ def _method(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 class _Accessor:
-    """``ddf.to_lake(url, ...)``, through Dask's registration of accessors."""
+    """``ddf.to_lake(url, ...)``, registered as an accessor of DataFrames."""
 
     def __init__(self, frame: Any) -> None:
         self._frame = frame

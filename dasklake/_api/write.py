@@ -1,13 +1,14 @@
-"""``to_lake``: any Dask collection becomes a lake, committed while it is written."""
+"""``to_lake``: write any Dask collection as a lake, with commits while the write runs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from dask.base import get_scheduler
+from dask.delayed import Delayed
 
 from dasklake._format.documents import schema_digest
 from dasklake._log.log import Log
@@ -27,26 +28,83 @@ from dasklake._run.options import (
     parse_size,
     parse_timeout,
 )
+from dasklake._run.preview import Preview
 from dasklake._run.report import WriteReport
 from dasklake._run.run_spec import RunSpec
 from dasklake._run.start import MODES
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore, absolute_url
 from dasklake._write.graph import check_arguments
-from dasklake._write.input import source_of
+from dasklake._write.input import Source, source_of
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
 
 __all__ = ["WriteOptions", "WriteReport", "to_lake"]
 
-#: A schema, or what makes one: tensor names with specs, htypes or the parameters of specs.
+#: A schema, or a mapping of tensor names to specs, htypes or parameters of specs.
 SchemaLike = Schema | Mapping[str, TensorSpec | str | Mapping[str, Any]]
 
 
 _DEFAULTS = WriteOptions()
 
 
-def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in WriteOptions
+class _Arguments(TypedDict, total=False):
+    """The keyword arguments of ``to_lake`` that do not change the type of its result."""
+
+    schema: SchemaLike | None
+    transform: Callable[..., Any] | None
+    transform_kwargs: Mapping[str, Any] | None
+    checkpoint_every: int | str | timedelta | None
+    mode: Literal["create", "append", "overwrite", "resume"]
+    run: str | None
+    input_id: str | None
+    on_error: Literal["raise", "skip"]
+    max_failures: float | None
+    message: str | None
+    storage_options: StorageOptions
+    coordinator: Literal["auto", "scheduler", "client"]
+    progress: bool | Literal["auto"]
+    on_checkpoint: Callable[[int], object] | None
+    options: WriteOptions
+
+
+@overload
+def to_lake(
+    collection: Any,
+    url: str | os.PathLike[str] | ObjectStore,
+    *,
+    compute: Literal[True] = True,
+    preview: None = None,
+    **arguments: Unpack[_Arguments],
+) -> WriteReport: ...
+@overload
+def to_lake(
+    collection: Any,
+    url: str | os.PathLike[str] | ObjectStore,
+    *,
+    compute: Literal[False],
+    preview: None = None,
+    **arguments: Unpack[_Arguments],
+) -> Delayed: ...
+@overload
+def to_lake(
+    collection: Any,
+    url: str | os.PathLike[str] | ObjectStore,
+    *,
+    compute: bool = True,
+    preview: int,
+    **arguments: Unpack[_Arguments],
+) -> Preview: ...
+@overload
+def to_lake(
+    collection: Any,
+    url: str | os.PathLike[str] | ObjectStore,
+    *,
+    compute: bool = True,
+    preview: int | None = None,
+    **arguments: Unpack[_Arguments],
+) -> WriteReport | Delayed | Preview: ...
+def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions has the rest
     collection: Any,
     url: str | os.PathLike[str] | ObjectStore,
     *,
@@ -67,74 +125,96 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
     preview: int | None = None,
     on_checkpoint: Callable[[int], object] | None = None,
     options: WriteOptions = _DEFAULTS,
-) -> Any:
-    """Write a Dask collection as a lake, with commits while it is written.
+) -> WriteReport | Delayed | Preview:
+    """Write a Dask collection as a lake.
+
+    Partitions are written in parallel. Completed partitions are committed at regular intervals
+    (checkpoints), so a run that is interrupted loses at most the work since its last checkpoint.
+    Call it again with ``mode="resume"`` to continue.
 
     Parameters
     ----------
     collection : dask Bag, DataFrame, Array, or mapping of str to aligned Arrays
-        The input. A bag's items are samples (mappings of tensor names to values), or whatever
-        ``transform`` takes; an array's first axis is samples.
+        The input. The items of a bag are samples (mappings of tensor names to values), or the
+        items that ``transform`` takes. Samples lie along the first axis of an array.
     url : str or path
-        Root of the lake, as fsspec reads it.
+        Root of the lake: a path, or any URL that fsspec supports.
     schema : Schema or mapping, optional
-        The tensors. Left out, the schema of the lake, or what the collection's metadata say.
+        The tensors to write. By default, the schema of the existing lake, or the schema inferred
+        from the collection's metadata. Bags have no such metadata.
     transform : callable, optional
-        ``transform(item, **transform_kwargs)`` makes a sample of an item, inside the write task.
-        Only its failures can be skipped sample by sample.
+        Function that makes a sample of an item: ``transform(item, **transform_kwargs)``. It runs
+        inside the write task. With ``on_error="skip"`` its failures are skipped sample by sample;
+        failures of earlier tasks cost the whole partition.
     transform_kwargs : mapping, optional
-        Further arguments; they travel once to each worker. Delayed values are computed once.
+        Further arguments of ``transform``. They are sent to each worker once. Delayed values among
+        them are computed once.
     checkpoint_every : int, str, timedelta or None, default "5min"
-        Commit after so many completed input samples (int), or so much time. None commits once,
-        at the end.
+        Interval between checkpoints: a number of completed input samples, or a duration. None
+        commits once, at the end.
     mode : {"create", "append", "overwrite", "resume"}, default "create"
-        ``create`` refuses an existing lake; ``append`` adds a run; ``overwrite`` replaces what the
-        lake holds at its first checkpoint; ``resume`` makes the lake, continues the unfinished
-        run of that name, and does nothing where it is finished.
+        How to treat an existing lake:
+
+        - ``"create"``: raise an error if the lake exists.
+        - ``"append"``: add the samples as a new run.
+        - ``"overwrite"``: replace the content of the lake at the first checkpoint.
+        - ``"resume"``: continue the unfinished run, or create the lake if it does not exist. If
+          the run is finished, do nothing.
     run : str, optional
-        Name of the run, needed where a lake has several.
+        Name of the run. Required to resume a lake that has several runs. A new run gets a random
+        name by default.
     input_id : str, optional
-        Name of the input, compared by a resume; left out, a digest of the items or sources.
+        Identifier of the input, which a resumed run must match. By default, a digest of the items
+        or their sources.
     on_error : {"raise", "skip"}, default "raise"
-        What to do when a sample fails in the user's code or does not fit the schema.
+        Whether to raise or skip a sample that fails in the user's code or does not fit the schema.
+        Skipped failures are listed by ``lake.failures()``. Errors of the machine and the storage
+        are never skipped.
     max_failures : int or float, default 0.01
-        Give up when more samples failed: a count, or a share of the input that is judged after
-        the first 1,000 samples. None for no limit.
+        Maximum number of skipped samples (int), or maximum fraction of the input (float), before
+        the run fails. A fraction is first checked after 1,000 samples. None means no limit.
     message : str, optional
         First line of the commit messages.
     storage_options : mapping, callable or str, optional
-        For fsspec; a callable or the name of a credentials key is resolved in each process.
+        Options for fsspec. A callable, or the name of a credentials key, is resolved in each
+        process.
     coordinator : {"auto", "scheduler", "client"}, default "auto"
-        Who commits on a cluster. ``"client"`` is for schedulers without this package or without
-        write access to the storage; the client then has to live until the end. ``"auto"`` is the
-        scheduler, or the client with a warning.
+        Process that commits when the write runs on a cluster. The scheduler needs dasklake and
+        write access to the storage, and then finishes the run even if the client dies.
+        ``"client"`` has no such requirement, but the client must stay alive until the end.
+        ``"auto"`` uses the scheduler, or the client with a warning.
     compute : bool, default True
-        False returns a Delayed that writes everything with one commit at the end.
+        Whether to write now. False returns a Delayed that writes everything with one commit at
+        the end.
     progress : bool or "auto", default "auto"
-        Whether to show a bar; ``"auto"`` shows one in terminals and notebooks.
+        Whether to show a progress bar. ``"auto"`` shows one in terminals and notebooks.
     preview : int, optional
-        Only try so many items: they go through everything into memory, and what the whole would
-        take is printed. Nothing is written, and no lake is made.
+        Number of items to try. They are processed and encoded in memory, and an estimate for the
+        whole input is printed. Nothing is written, and no lake is created.
     on_checkpoint : callable, optional
-        ``on_checkpoint(version)`` is called here soon after a commit; after several in quick
-        succession once, with the last of them. What it raises becomes a warning.
+        Function called in this process as ``on_checkpoint(version)`` soon after a commit. After
+        several commits in quick succession it is called once, with the newest version. If it
+        raises, a warning is issued and the run continues.
     options : WriteOptions, optional
-        The rarer choices.
+        Less common options.
 
     Returns
     -------
     WriteReport
-        What was written; an awaitable of it on an asynchronous client; a Delayed of it with
-        ``compute=False``; a Preview with ``preview=``.
+        Counts of the finished run. With ``compute=False``, a Delayed of the report. With
+        ``preview``, a :class:`Preview` instead. With an asynchronous client, an awaitable of
+        the report or preview, which type checkers cannot know.
 
     Raises
     ------
     SchemaError
-        The schema is wrong, does not fit the lake, or cannot be inferred.
+        ``schema`` is invalid, differs from the lake's schema, or is missing and cannot be
+        inferred.
     LakeExistsError, PlanMismatchError, RunActiveError
-        The mode does not fit what is there.
+        ``mode`` does not fit the state of the lake, the input differs from the run's input, or
+        another process is writing the run.
     TransformError
-        A sample failed; everything that was complete is committed.
+        A sample failed with ``on_error="raise"``. Completed partitions are committed.
     TooManyFailuresError
         More samples failed than ``max_failures`` allows.
     StoreError
@@ -158,26 +238,14 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
     _check_choice("mode", mode, MODES)
     _check_choice("on_error", on_error, ("raise", "skip"))
     _check_choice("coordinator", coordinator, ("auto", "scheduler", "client"))
-    store = _store(url, storage_options, options)
+    store = _open_store(url, storage_options, options)
     chunk_size = parse_size(options.chunk_size)
     check_validate(options.validate)
-    wanted = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
-    if wanted is not None and not wanted:
-        raise SchemaError("The schema has no tensor. Name at least one and its spec.")
-    source = source_of(collection, wanted)
-    final = wanted or _schema(store, mode, run, source.schema)
-    if final is None:
-        raise SchemaError(
-            "A bag's metadata do not say what its samples hold. Give a schema, such as "
-            "schema={'image': dasklake.TensorSpec('image', compression='jpeg'), "
-            "'label': dasklake.TensorSpec('class_label', class_names=[...])}."
-        )
-    if not final:
-        raise SchemaError("The lake has no tensor yet. Add some with lake.create_tensor(...).")
+    source, resolved = _resolve_schema(collection, schema, store, mode, run)
     spec = RunSpec(
         mode=mode,
         run=run,
-        schema=final.given,
+        schema=resolved.given,
         partitions=len(source.parts),
         inputs=source.inputs,
         input_id=input_id or source.input_id,
@@ -201,89 +269,115 @@ def to_lake(  # noqa: PLR0913 # the words of the job; the rare ones are in Write
         on_checkpoint=on_checkpoint,
     )
     check_arguments(call.kwargs)
-    if preview is not None:
-        return _preview(call, options.scheduler, collection, parse_items(preview))
-    if not compute:
+    if preview is None and not compute:
         _check_timeout(call, cluster=False)
         return lazy_call(call)
-    client = asynchronous_client(options.scheduler)
-    if client is not None:
-        _check_timeout(call, cluster=True)
-        return on_own_client(client, lambda own: run_call(call, own.get, own))
-    get = _get_of(options.scheduler, collection)
-    _check_timeout(call, cluster=client_of(get) is not None)
-    return run_call(call, get, client_of(get))
+    items = None if preview is None else parse_items(preview)
+    result: WriteReport | Preview = _execute(call, options.scheduler, collection, items)
+    return result
 
 
-def _preview(call: Call, scheduler: Any, collection: Any, items: int) -> Any:
+def _execute(call: Call, scheduler: Any, collection: Any, items: int | None) -> Any:
+    """Run or preview a call on the chosen scheduler; awaitable if the client is asynchronous."""
+
+    def execute(get: Callable[..., Any] | None, client: Any) -> WriteReport | Preview:
+        if items is not None:
+            return preview_call(call, get, client, items)
+        _check_timeout(call, cluster=client is not None)
+        return run_call(call, get, client)
+
     client = asynchronous_client(scheduler)
     if client is not None:
-        return on_own_client(client, lambda own: preview_call(call, own.get, own, items))
+        return on_own_client(client, lambda own: execute(own.get, own))
     get = _get_of(scheduler, collection)
-    return preview_call(call, get, client_of(get), items)
+    return execute(get, client_of(get))
 
 
-def _store(url: Any, storage_options: StorageOptions, options: WriteOptions) -> ObjectStore:
-    """Return where the lake lies; the methods of a lake's handle pass its own store as the URL."""
+def _open_store(url: Any, storage_options: StorageOptions, options: WriteOptions) -> ObjectStore:
+    """Return the lake's store; the methods of ``Lake`` pass their own store as ``url``."""
     if isinstance(url, ObjectStore):
         return url
     return ObjectStore(absolute_url(url), storage_options, single_writer=options.single_writer)
 
 
 def _get_of(scheduler: Any, collection: Any) -> Callable[..., Any] | None:
-    """Return the function by which Dask would compute a collection."""
+    """Return the scheduler function that Dask would use for a collection."""
     collections = list(collection.values()) if isinstance(collection, Mapping) else [collection]
     try:
-        found: Callable[..., Any] | None = get_scheduler(
-            scheduler=scheduler, collections=collections
-        )
+        get: Callable[..., Any] | None = get_scheduler(scheduler=scheduler, collections=collections)
     except (ValueError, RuntimeError) as error:
         raise InvalidInputError(
-            f"Dask does not know the scheduler {scheduler!r}: {error}. Give 'threads', "
-            "'processes', 'sync' or a Client, or leave it out."
+            f"scheduler must be 'threads', 'processes', 'sync' or a Client, got {scheduler!r}: "
+            f"{error}. Omit it to use Dask's current scheduler."
         ) from error
-    return found
+    return get
 
 
 def _check_types(run: Any, transform: Any, kwargs: Any, options: Any) -> None:
     if run is not None and not isinstance(run, str):
-        raise InvalidInputError(f"run={run!r} is no name. Give a string.")
+        raise InvalidInputError(f"run must be a string, got {run!r}.")
     if not isinstance(options, WriteOptions):
-        raise InvalidInputError(f"options={options!r} are none. Give dasklake.WriteOptions(...).")
-    if transform is not None and not callable(transform):
-        raise InvalidInputError(f"transform={transform!r} cannot be called. Give a function.")
-    if kwargs is not None and not (isinstance(kwargs, Mapping) and transform is not None):
         raise InvalidInputError(
-            "transform_kwargs are the further arguments of transform: give a function as "
-            "transform, and a mapping of names to values."
+            f"options must be a dasklake.WriteOptions, got {type(options).__name__}. Use "
+            "options=dasklake.WriteOptions(...)."
         )
+    if transform is not None and not callable(transform):
+        raise InvalidInputError(f"transform must be callable, got {transform!r}.")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise InvalidInputError(
+            f"transform_kwargs must be a mapping of names to values, got {type(kwargs).__name__}."
+        )
+    if kwargs is not None and transform is None:
+        raise InvalidInputError("transform_kwargs needs a transform. Give a function, or omit it.")
 
 
 def _check_timeout(call: Call, *, cluster: bool) -> None:
-    """Refuse a limit that nobody could enforce."""
+    """Raise if ``partition_timeout`` is given and cannot be enforced."""
     if call.spec.partition_timeout is not None and not (cluster and call.coordinator != "client"):
         raise InvalidInputError(
-            "partition_timeout needs a cluster whose scheduler commits: it restarts the worker that "
-            "hangs, while a thread or a process of a local scheduler cannot be ended alone. Leave "
-            "it out, or write with a distributed Client whose workers have nannies."
+            "partition_timeout needs a cluster whose scheduler commits, because it restarts a worker "
+            "that hangs; a local scheduler cannot stop a single thread or process. Omit it, or use "
+            "a distributed Client whose workers have nannies."
         )
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise InvalidInputError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}.")
+        raise InvalidInputError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}."
+        )
 
 
-def _schema(
+def _resolve_schema(
+    collection: Any, schema: SchemaLike | None, store: ObjectStore, mode: str, run: str | None
+) -> tuple[Source, Schema]:
+    """Return the source of a collection, and the given schema, the lake's, or the inferred one."""
+    given = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
+    if given is not None and not given:
+        raise SchemaError("schema has no tensors. Give at least one tensor name and its spec.")
+    source = source_of(collection, given)
+    resolved = given or _lake_schema(store, mode, run, source.schema)
+    if resolved is None:
+        raise SchemaError(
+            "The schema of a bag cannot be inferred from its metadata. Give a schema, such as "
+            "schema={'image': dasklake.TensorSpec('image', compression='jpeg'), "
+            "'label': dasklake.TensorSpec('class_label', class_names=[...])}."
+        )
+    if not resolved:
+        raise SchemaError("The lake has no tensors yet. Add some with lake.create_tensor(...).")
+    return source, resolved
+
+
+def _lake_schema(
     store: ObjectStore, mode: str, run: str | None, inferred: Schema | None
 ) -> Schema | None:
-    """Return the schema of the lake that is written on, else what the collection's metadata say."""
+    """Return the schema of the lake that is continued, else the inferred schema."""
     head = Log(store).head() if mode in ("append", "resume") else None
     if head is None:
         return inferred
     states = [s for name, s in head.runs.items() if run in (None, name) and not s.finished]
     planned = {state.plan.schema for state in states}
     if mode == "resume" and inferred is not None and schema_digest(inferred.planned) in planned:
-        # The run overwrites, and its schema is not the lake's yet.
+        # An unfinished overwrite, whose schema is not the lake's schema yet.
         return inferred
     return head.schema

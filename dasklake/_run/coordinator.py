@@ -20,7 +20,7 @@ from dasklake._log.heartbeat import BEAT
 from dasklake._log.run_writer import RunWriter
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure, Receipt
-from dasklake._run.outcome import explain, refused
+from dasklake._run.outcome import explain, storage_error
 from dasklake._run.progress import Batch, RunProgress, Stop
 from dasklake._run.run_spec import Assignment
 from dasklake._storage.store import ObjectStore
@@ -229,7 +229,7 @@ class Coordinator:
             self._progress.drain(())
             if isinstance(error, StoreError):
                 inputs = self._writer.state.inputs
-                error, cause = refused(error, self.assignment.run, inputs), error
+                error, cause = storage_error(error, self.assignment.run, inputs), error
             self._problem, self._cause = error, cause
 
     def _commit_next(self) -> bool:

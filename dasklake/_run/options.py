@@ -30,28 +30,28 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """The rarer choices of :func:`to_lake`.
+    """Less common options of :func:`to_lake`.
 
     Parameters
     ----------
     scheduler : str or callable, optional
-        A Dask scheduler to use instead of the current one, as in ``compute(scheduler=...)``.
+        The Dask scheduler to use instead of the current one, as in ``compute(scheduler=...)``.
     retries : int, default 3
-        How often Dask tries a task again that the storage or a worker failed.
+        Number of times Dask retries a task that failed because of the storage or a worker.
     chunk_size : str or int, default "64 MiB"
-        Bytes after which a chunk is full.
+        Target size of a chunk in bytes; a chunk that reaches it is written.
     single_writer : bool, default False
-        Make the lake on a storage that cannot create exclusively; you promise that no two
-        writers ever commit at the same time.
+        Allow a new lake on storage that does not support exclusive creation. You must then
+        ensure that two writers never commit at the same time.
     partition_timeout : float, str or timedelta, optional
-        Longest time that an attempt at a partition may take, such as ``"10min"`` or seconds; then
-        its worker is restarted, with all that it was doing, and the partition is tried again. After
-        ``retries`` further attempts it has failed. Only on a cluster whose workers have nannies
-        and whose scheduler commits.
+        Maximum duration of one attempt at a partition, in seconds or as a string such as
+        ``"10min"``. A worker that exceeds it is restarted together with all its tasks, and the
+        partition is retried. After ``retries`` retries the partition fails. Requires a cluster
+        whose workers have nannies and whose scheduler commits.
     validate : {"strict", "basic"}, default "strict"
-        How closely values are looked at. Both check dtype, shape, class names and ``same_length``;
-        ``"strict"`` checks the constraints of each htype as well: numbers that are not finite,
-        negative sizes, fractions beyond 1, and so on.
+        Level of validation. Both levels check dtype, shape, class names and ``same_length``.
+        ``"strict"`` also checks the constraints of each htype, such as finite numbers,
+        non-negative sizes and fractions of at most 1.
     """
 
     scheduler: Any = None
@@ -63,12 +63,12 @@ class WriteOptions:
 
 
 def parse_checkpoint_interval(every: Any) -> CheckpointInterval:
-    """Return when a checkpoint is due.
+    """Parse ``checkpoint_every``.
 
     Raises
     ------
     InvalidInputError
-        It is neither a number of samples nor a time, or not more than nothing.
+        ``every`` is not a positive number of samples or a positive duration.
     """
     if every is None:
         return CheckpointInterval()
@@ -79,15 +79,15 @@ def parse_checkpoint_interval(every: Any) -> CheckpointInterval:
     if isinstance(every, timedelta) and every is not pd.NaT:
         return CheckpointInterval(seconds=_positive(every.total_seconds()))
     raise InvalidInputError(
-        f"checkpoint_every={every!r} is no time and no whole number of samples. Write '5min', a "
-        "timedelta, or a number such as 25_000."
+        "checkpoint_every must be a duration or a whole number of samples, got "
+        f"{every!r}. Use '5min', a timedelta, or a number such as 25_000."
     )
 
 
 def _time(text: str) -> timedelta | None:
-    """Read a time as Dask writes it ("1d"), or as pandas does ("1h 30min"); None for no time.
+    """Parse a duration in Dask's notation ("1d") or pandas' ("1h 30min"); None if it is invalid.
 
-    A number without a unit is none: nobody knows what it counts.
+    A number without a unit is ambiguous and therefore invalid.
     """
     if text.strip().isdigit():
         return None
@@ -95,8 +95,8 @@ def _time(text: str) -> timedelta | None:
         return timedelta(seconds=parse_timedelta(text, default=False))
     with contextlib.suppress(ValueError):
         # Dask's "d" is pandas' "D".
-        found: timedelta = pd.Timedelta(re.sub(r"(?<=[\d\s])d\b", "D", text))
-        return found
+        duration: timedelta = pd.Timedelta(re.sub(r"(?<=[\d\s])d\b", "D", text))
+        return duration
     return None
 
 
@@ -107,19 +107,19 @@ def _is_whole(value: Any) -> bool:
 def _positive(value: float) -> float:
     if value <= 0:
         raise InvalidInputError(
-            f"checkpoint_every must be more than nothing, not {value}. Leave it out, or give None "
-            "for one commit at the end."
+            f"checkpoint_every must be positive, got {value}. Omit it, or use None to commit once "
+            "at the end."
         )
     return value
 
 
 def parse_max_failures(most: Any) -> MaxFailures:
-    """Return how many samples may fail.
+    """Parse ``max_failures``.
 
     Raises
     ------
     InvalidInputError
-        It is neither a count nor a share.
+        ``most`` is neither a count nor a fraction.
     """
     if most is None:
         return MaxFailures(share=None)
@@ -128,90 +128,97 @@ def parse_max_failures(most: Any) -> MaxFailures:
     if isinstance(most, float | np.floating) and 0 <= most <= 1:
         return MaxFailures(share=float(most))
     raise InvalidInputError(
-        f"max_failures={most!r} is no count and no share. Give a whole number, a share between 0.0 "
-        "and 1.0, or None for no limit."
+        "max_failures must be a whole number, a fraction from 0.0 to 1.0, or None, got "
+        f"{most!r}. None means no limit."
     )
 
 
 def parse_timeout(timeout: Any) -> float | None:
-    """Return a number of seconds; None for no limit.
+    """Parse ``partition_timeout`` into seconds; None means no limit.
 
     Raises
     ------
     InvalidInputError
-        It is no time, or not more than nothing.
+        ``timeout`` is not a positive duration.
     """
     if timeout is None:
         return None
     number = isinstance(timeout, int | float | np.number) and not isinstance(timeout, bool)
     bare = isinstance(timeout, str) and timeout.strip().isdigit()
-    found = _time(timeout) if isinstance(timeout, str) and not bare else timeout
+    duration = _time(timeout) if isinstance(timeout, str) and not bare else timeout
     if number or bare:
         seconds = float(timeout)
     else:
-        seconds = found.total_seconds() if isinstance(found, timedelta) else 0.0
-    if not 0 < seconds < math.inf:  # NaT and NaN are not either
+        seconds = duration.total_seconds() if isinstance(duration, timedelta) else 0.0
+    if not 0 < seconds < math.inf:  # false for NaT and NaN too
         raise InvalidInputError(
-            f"partition_timeout={timeout!r} is no time. Write '10min', a timedelta, or seconds."
+            f"partition_timeout must be a positive duration, got {timeout!r}. Use '10min', a "
+            "timedelta, or a number of seconds."
         )
     return float(seconds)
 
 
 def parse_items(most: Any) -> int:
-    """Return how many items to try.
+    """Validate ``preview``, the number of items to try.
 
     Raises
     ------
     InvalidInputError
-        It is no number of items.
+        ``most`` is not a positive whole number.
     """
     if not _is_whole(most) or most < 1:
         raise InvalidInputError(
-            f"preview={most!r} is no number of items. Write 20, or leave it out."
+            f"preview must be a positive number of items, got {most!r}. Use 20, or omit it."
         )
     return int(most)
 
 
 def check_validate(validate: Any) -> None:
-    """Refuse what is no way to validate.
+    """Validate ``validate``.
 
     Raises
     ------
     InvalidInputError
-        It is none.
+        ``validate`` is neither ``"strict"`` nor ``"basic"``.
     """
     if validate not in ("strict", "basic"):
-        raise InvalidInputError(f"validate={validate!r} is unknown. Use 'strict' or 'basic'.")
+        raise InvalidInputError(f"validate must be 'strict' or 'basic', got {validate!r}.")
 
 
 def parse_size(size: Any) -> int:
-    """Return a number of bytes.
+    """Parse ``chunk_size`` into bytes.
 
     Raises
     ------
     InvalidInputError
-        It is none, or not more than nothing.
+        ``size`` is not a positive number of bytes.
     """
     try:
-        found = parse_bytes(size)
-    except (ValueError, TypeError, AttributeError):
-        found = 0
-    if found <= 0:
-        raise InvalidInputError(f"chunk_size={size!r} is no size. Write '64 MiB', or bytes.")
-    return int(found)
+        count = int(parse_bytes(size))
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        count = 0
+    if count <= 0:
+        raise InvalidInputError(
+            f"chunk_size must be a positive number of bytes, got {size!r}. Use '64 MiB', or an "
+            "integer."
+        )
+    return count
 
 
 def parse_age(age: Any) -> timedelta | None:
-    """Return an age; None for none.
+    """Parse ``older_than``; None means any age.
 
     Raises
     ------
     InvalidInputError
-        It is no time, or less than nothing.
+        ``age`` is not a duration, or is negative.
     """
     if age is None:
         return None
-    found = _time(age) if isinstance(age, str) else age
-    if isinstance(found, timedelta) and found is not pd.NaT and found >= timedelta(0):
-        return found
-    raise InvalidInputError(f"{age!r} is no age. Write '30d', '12h', or give a timedelta.")
+    duration = _time(age) if isinstance(age, str) else age
+    if isinstance(duration, timedelta) and duration is not pd.NaT and duration >= timedelta(0):
+        return duration
+    raise InvalidInputError(
+        f"older_than must be a non-negative duration, got {age!r}. Use '30d', '12h', or a "
+        "timedelta."
+    )

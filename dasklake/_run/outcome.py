@@ -1,4 +1,4 @@
-"""How a run that ended is told: the exception for each reason, and what to do next."""
+"""The exceptions by which runs end, each with the committed progress and the way to resume."""
 
 from __future__ import annotations
 
@@ -21,100 +21,109 @@ __all__ = [
     "explain",
     "interrupt_error",
     "is_lake_error",
-    "kept",
-    "refused",
+    "resume_hint",
     "second_interrupt_error",
+    "storage_error",
     "transform_error",
 ]
 
-#: What to raise, and from what; nothing for success.
-Ending = tuple[BaseException | None, BaseException | None]
+#: The exception to raise and its cause; None and None for success.
+OutcomeError = tuple[BaseException | None, BaseException | None]
 
-_AGAIN = "Partitions with failures that were not committed yet are then written again."
-_FINISHED = "The run is finished all the same: lake.failures() lists what failed."
+_REWRITTEN = "Partitions with uncommitted failures are then written again."
+_FINISHED = "The run is finished nevertheless: lake.failures() lists the failures."
 
 
-def explain(run: str, progress: RunProgress, state: RunState) -> Ending:
-    """Return the exception by which an epoch ends, and its cause.
+def explain(run: str, progress: RunProgress, state: RunState) -> OutcomeError:
+    """Return the exception that ends an epoch, and its cause.
 
     Parameters
     ----------
     run : str
         The run.
     progress : RunProgress
-        What has happened in the epoch.
+        The progress of the epoch.
     state : RunState
-        What the newest commit says of the run: it alone decides whether all is done.
+        The run's state in the newest commit, which alone decides whether the run is finished.
     """
     stop = progress.stop
-    rest = kept(run, state.inputs)
+    rest = resume_hint(run, state.inputs)
     if state.finished and (stop is None or stop.kind != "too-many"):
         return None, None
     if stop is None:
-        return RunFailedError(f"Run {run!r} ended before all of it was committed. {rest}"), None
+        return RunFailedError(
+            f"Run {run!r} ended before all its partitions were committed. {rest}"
+        ), None
     if stop.kind == "too-many":
-        return _too_many(progress, stop, _FINISHED if state.finished else f"{rest} {_AGAIN}"), None
+        return _too_many(
+            progress, stop, _FINISHED if state.finished else f"{rest} {_REWRITTEN}"
+        ), None
     if stop.kind == "cancelled":
         return RunFailedError(f"Run {run!r} was cancelled. {rest}"), None
     if stop.kind == "lost":
-        lost = f"The cluster was restarted or closed during run {run!r}. {rest}"
-        return RunLostError(lost), stop.error
+        text = f"The cluster was restarted or closed during run {run!r}. {rest}"
+        return RunLostError(text), stop.error
     if stop.kind == "interrupted" and stop.error is not None:
-        # A bare Ctrl-C says nothing; what somebody raised with a text is theirs.
+        # A bare Ctrl-C has no text; an exception raised with a text keeps it.
         bare = isinstance(stop.error, KeyboardInterrupt) and not stop.error.args
         return (KeyboardInterrupt(rest), stop.error) if bare else (stop.error, None)
     return _failed(run, stop, state.inputs)
 
 
-def _failed(run: str, stop: Stop, inputs: int) -> Ending:
-    """Tell of a partition that failed."""
-    error, rest = stop.error, kept(run, inputs)
+def _failed(run: str, stop: Stop, inputs: int) -> OutcomeError:
+    """Return the exception for a partition that failed."""
+    error, rest = stop.error, resume_hint(run, inputs)
     if isinstance(error, PartitionTimeoutError):
-        place = {"partition": error.partition, "samples_processed": inputs}
-        return PartitionTimeoutError(f"{error} {rest}", seconds=error.seconds, **place), error
+        timeout = PartitionTimeoutError(
+            f"{error} {rest}",
+            seconds=error.seconds,
+            partition=error.partition,
+            samples_processed=inputs,
+        )
+        return timeout, error
     if isinstance(error, StoreError):
-        return refused(error, run, inputs), error
+        return storage_error(error, run, inputs), error
     if stop.failure is not None and not is_lake_error(error):
         return transform_error(stop.failure, error, inputs, rest), error
     return error or RunFailedError(f"Run {run!r} ended early. {rest}"), None
 
 
 def is_lake_error(error: BaseException | None) -> bool:
-    """Whether an error is about the lake or its storage, and speaks for itself."""
+    """Return whether an error is about the lake or its storage, and needs no further context."""
     return isinstance(error, LakeError) and not isinstance(error, SampleError | RunFailedError)
 
 
-def refused(error: StoreError, run: str, inputs: int) -> StoreError:
-    """Return an error of the storage with what it leaves, and how to go on."""
-    told = type(error)(f"{error} {kept(run, inputs)}")
-    told.__dict__.update(error.__dict__)
-    return told
+def storage_error(error: StoreError, run: str, inputs: int) -> StoreError:
+    """Return a copy of a storage error whose message adds the progress and the way to resume."""
+    extended = type(error)(f"{error} {resume_hint(run, inputs)}")
+    extended.__dict__.update(error.__dict__)
+    return extended
 
 
 def interrupt_error(run: str, problem: BaseException | None) -> KeyboardInterrupt:
-    """Return what Ctrl-C is told as: with the sentence that says how to go on."""
+    """Return the exception for Ctrl-C, with a message that says how to resume."""
     return KeyboardInterrupt(str(problem or f"Run {run!r} is finished."))
 
 
 def second_interrupt_error(run: str, *, on_cluster: bool) -> KeyboardInterrupt:
-    """Return what a second Ctrl-C is told as: nobody has seen how the run ended.
+    """Return the exception for a second Ctrl-C, after which the outcome is unknown.
 
     Parameters
     ----------
     run : str
         The run.
     on_cluster : bool
-        Whether a cluster commits what is complete all the same.
+        Whether a cluster still commits complete partitions.
     """
-    rest = "The cluster goes on to commit what is complete. " if on_cluster else ""
+    rest = "The cluster still commits complete partitions. " if on_cluster else ""
     return KeyboardInterrupt(
-        f"Run {run!r} was left before its end was known. {rest}What is committed is kept: run "
-        f"again with mode='resume', run={run!r} to continue."
+        f"Run {run!r} was interrupted again before its outcome was known. {rest}Committed data is "
+        f"kept. Run again with mode='resume', run={run!r} to continue."
     )
 
 
-def kept(run: str, inputs: int) -> str:
-    """Say what a run that ends early leaves, and how to go on."""
+def resume_hint(run: str, inputs: int) -> str:
+    """Return a text with a run's committed progress and the way to resume it."""
     return (
         f"Last checkpoint: {inputs} samples committed (not necessarily the first {inputs}). "
         f"Run again with mode='resume', run={run!r} to continue."
@@ -122,9 +131,9 @@ def kept(run: str, inputs: int) -> str:
 
 
 def transform_error(
-    failure: Failure, error: BaseException | None, inputs: int, kept: str
+    failure: Failure, error: BaseException | None, inputs: int, hint: str
 ) -> TransformError:
-    """Return the exception by which a failure ends a run."""
+    """Return the exception for a failure that ends a run."""
     if failure.position is None:
         where = f"in partition {failure.partition} of the input data"
     elif failure.index is None:
@@ -134,19 +143,19 @@ def transform_error(
     item = f" on the item: {failure.item}" if failure.item is not None else ""
     tensor = f" (tensor {failure.tensor!r})" if failure.tensor is not None else ""
     if never_skipped(error):
-        skip = "Errors of the machine and the storage are never skipped."
+        skip = "Machine and storage errors are never skipped."
         if failure.exception == "KilledWorker":
             skip += (
-                " Workers that die at one partition, one after the other, have most often run out "
-                "of memory: give them more, or make chunk_size and the partitions smaller."
+                " When several workers die at the same partition, they have most often run out of "
+                "memory. Give them more memory, or reduce chunk_size and the size of partitions."
             )
     elif failure.position is not None:
-        skip = "If you wish to skip the samples that cause errors, please specify on_error='skip'."
+        skip = "To skip the samples that cause errors, use on_error='skip'."
     else:
-        skip = "on_error='skip' would leave out the whole partition."
+        skip = "on_error='skip' would skip the whole partition."
     return TransformError(
         f"Transform failed {where}{item}{tensor}: {failure.exception}: {failure.message}\n"
-        f"{kept} {skip}",
+        f"{hint} {skip}",
         index=failure.index,
         item=failure.item,
         partition=failure.partition,
@@ -155,12 +164,14 @@ def transform_error(
     )
 
 
-def _too_many(progress: RunProgress, stop: Stop, kept: str) -> TooManyFailuresError:
+def _too_many(progress: RunProgress, stop: Stop, hint: str) -> TooManyFailuresError:
     tally = progress.tally()
     last = (
-        f" The last one: {stop.failure.exception}: {stop.failure.message}" if stop.failure else ""
+        f" The last failure: {stop.failure.exception}: {stop.failure.message}"
+        if stop.failure
+        else ""
     )
     return TooManyFailuresError(
         f"{tally.lost_inputs} of {tally.inputs} samples failed, more than max_failures allows."
-        f"{last}\n{kept}"
+        f"{last}\n{hint}"
     )

@@ -1,4 +1,4 @@
-"""How a write begins: which run it is, which epoch, and which partitions are missing."""
+"""Start a write: choose its run, begin its epoch, and determine its missing partitions."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ MODES = ("create", "append", "overwrite", "resume")
 
 
 def start_run(log: Log, spec: RunSpec) -> Assignment:
-    """Make the lake if need be, and begin or continue the run.
+    """Create the lake if necessary, and begin or continue the run.
 
     Raises
     ------
     LakeExistsError
-        ``mode="create"``, and the lake holds something.
+        ``mode="create"`` and the lake has data or an unfinished run.
     PlanMismatchError
-        The run of that name was planned over another input.
+        The run was begun with another input or schema.
     RunActiveError
-        The run is being written.
+        Another coordinator is writing the run.
     SchemaError
-        The schema does not fit the lake.
+        The schema differs from the lake's schema.
     InvalidInputError
-        The lake has several runs and none was named.
+        The lake has several runs and ``run`` was not given.
     """
     if spec.run is not None:
         object_keys.valid_name("run", spec.run)
@@ -57,7 +57,7 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
     try:
         entry = begin(log, head, run, spec.plan, check=lambda known: _check(known, log, spec))
     except LakeExistsError:
-        # Two first calls of the same script: the other one has begun the run.
+        # The same script was started twice, and the other process has begun the run.
         if spec.mode != "resume":
             raise
         head = log.require_head()
@@ -66,11 +66,11 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
 
 
 def _check(known: Commit, log: Log, spec: RunSpec) -> None:
-    """Raise where a new run must not begin on a version; asked again after each lost race."""
+    """Raise if a new run must not begin on a version; called again after each lost race."""
     if spec.mode == "create":
         _refuse_existing(log, known)
     if spec.mode == "resume" and spec.run is None and known.runs:
-        raise LakeExistsError("The lake has a run by now. Continue it with mode='resume'.")
+        raise LakeExistsError("Another writer has begun a run. Continue it with mode='resume'.")
     if spec.mode != "overwrite":
         check_schema(known.schema, spec.schema)
     if any(spec.linked for spec in spec.schema.values()):
@@ -84,28 +84,27 @@ def _resume(log: Log, head: Commit, run: str, spec: RunSpec) -> Assignment:
         _check_names(head.schema, spec.schema)
     if state.finished:
         return _assignment(log, spec, run, head)
-    # Where the newest epoch is closed nobody leads the run, whatever still beats.
+    # A closed epoch has no coordinator, even if an old heartbeat still changes.
     if state.closed < state.epoch and is_alive(log.store, log.branch, run, state.epoch):
         raise RunActiveError(
-            f"Run {run!r} is being written by another coordinator. Wait for it (`dasklake watch` "
-            "shows it), or stop it and try again."
+            f"Run {run!r} is being written by another coordinator. Wait until it ends (`dasklake "
+            "watch` shows its progress), or stop it and try again."
         )
     entry = resume(log, head, run)
     if entry.runs[run].finished:
         return _assignment(log, spec, run, entry)
-    # From the entry's own version: what was committed before it is known, and nobody else commits
-    # partitions of the run after it.
+    # Read at the entry's own version: earlier commits are visible there, and no other coordinator
+    # commits partitions of the run after it.
     manifest = log.manifest(entry)
     home = object_keys.home_of(log.branch, run)
-    mine = [i for i, name in enumerate(manifest.home) if name == home]
-    done = np.unique(manifest.partition[np.isin(manifest.run, mine)])
+    indices = [i for i, name in enumerate(manifest.home) if name == home]
+    done = np.unique(manifest.partition[np.isin(manifest.run, indices)])
     missing = np.setdiff1d(np.arange(state.plan.partitions), done).tolist()
-    found = find_recoverable(log.store, home, missing, closed=entry.runs[run].closed)
-    # Those of a newer epoch are somebody's who has taken over already.
-    recovered = [receipt for receipt in found if receipt.epoch <= entry.runs[run].epoch]
-    kept = {receipt.partition for receipt in recovered}
-    left = tuple(p for p in missing if p not in kept)
-    return _assignment(log, spec, run, entry, left, tuple(recovered))
+    receipts = find_recoverable(log.store, home, missing, closed=entry.runs[run].closed)
+    # Chunks of a newer epoch belong to a coordinator that has already taken over.
+    recovered = tuple(r for r in receipts if r.epoch <= entry.runs[run].epoch)
+    missing = sorted({*missing}.difference(receipt.partition for receipt in recovered))
+    return _assignment(log, spec, run, entry, tuple(missing), recovered)
 
 
 def _assignment(
@@ -130,69 +129,69 @@ def _refuse_existing(log: Log, head: Commit) -> None:
     if unfinished:
         raise LakeExistsError(
             f"{log.store.url} has the unfinished run {unfinished[0]!r}. Continue it with "
-            f"mode='resume', run={unfinished[0]!r}; or remove what it left with "
+            f"mode='resume', run={unfinished[0]!r}; or delete its leftovers with "
             "dasklake.open(url).reset() and start over with mode='overwrite'."
         )
     if head.runs or head.totals.samples:
         raise LakeExistsError(
-            f"{log.store.url} is a lake of {head.totals.samples} samples. Choose mode='append', "
+            f"{log.store.url} is a lake of {head.totals.samples} samples. Use mode='append', "
             "'overwrite' or 'resume', or another URL."
         )
 
 
 def check_schema(have: Schema, want: Schema) -> None:
-    """Refuse to write other tensors than a lake has.
+    """Check that a write has the lake's schema.
 
     Raises
     ------
     SchemaError
-        The message says in what the schemas differ.
+        The schemas differ; the message lists the differences.
     """
-    found = have.differences(want)
-    if found:
+    differences = have.differences(want)
+    if differences:
         raise SchemaError(
-            f"The lake has another schema: {'; '.join(found)}. Write what the lake holds, or "
-            "replace it with mode='overwrite'."
+            f"The lake has another schema: {'; '.join(differences)}. Write the lake's tensors, or "
+            "replace the lake with mode='overwrite'."
         )
 
 
 def _check_names(have: Schema, want: Schema) -> None:
-    """Refuse to go on with class names that a lake has not, or has in another order."""
+    """Check that given class names are the lake's, in the same order."""
     labels = [name for name, spec in want.items() if spec.discover and name in have]
-    found = [
-        # Alone, for the other tensors of its group are left out.
+    schemas = [
+        # Without same_length, because the other tensors of the group are not compared.
         Schema({name: replace(schema[name], same_length=None) for name in labels})
         for schema in (have, want)
     ]
-    check_schema(*found)
+    check_schema(*schemas)
 
 
 def _only_run(head: Commit) -> str | None:
     runs = [name for name, state in head.runs.items() if not state.plan.compaction]
     if len(runs) > 1:
         names = ", ".join(map(repr, runs))
-        raise InvalidInputError(f"The lake has several runs: {names}. Say which with run='...'.")
+        raise InvalidInputError(f"The lake has several runs: {names}. Choose one with run='...'.")
     return next(iter(runs), None)
 
 
 def check_plan(run: str, plan: Plan, spec: RunSpec) -> None:
-    """Refuse to continue a run with another input or schema.
+    """Check that a run is continued with the input and schema it was begun with.
 
     Raises
     ------
     PlanMismatchError
-        The spec differs from the plan; the message says in what.
+        ``spec`` differs from the plan; the message lists the differences.
     """
-    found = []
+    differences = []
     if plan.partitions != spec.partitions:
-        found.append(f"it has {spec.partitions} partitions, not {plan.partitions}")
+        differences.append(f"it has {spec.partitions} partitions, not {plan.partitions}")
     if plan.schema != schema_digest(spec.schema.planned):
-        found.append("it has another schema")
+        differences.append("it has another schema")
     ids = plan.input_id, spec.input_id
     if None not in ids and ids[0] != ids[1]:
-        found.append(f"its input_id is {spec.input_id}, not {plan.input_id}")
-    if found:
+        differences.append(f"its input_id is {spec.input_id}, not {plan.input_id}")
+    if differences:
         raise PlanMismatchError(
-            f"This is not the input that run {run!r} was begun with: {'; '.join(found)}. Give the "
-            "same input, or write a new one under another run name with mode='append'."
+            f"The input differs from the input of run {run!r}: {'; '.join(differences)}. Give the "
+            "same input, or write the new input as another run with mode='append'."
         )

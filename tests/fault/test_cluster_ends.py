@@ -131,7 +131,7 @@ def test_interrupted_twice(cluster: Cluster, client: Client, stage: Stage) -> No
     # Both workers are held still: nobody has waited for them.
     code, words = last_words(job)
     assert code == -signal.SIGINT
-    assert "Run 'job' was left before its end was known" in words
+    assert "Run 'job' was interrupted again before its outcome was known" in words
     assert "mode='resume', run='job'" in words
     stage.let_go(*HELD)
     wait_until(lambda: client.run_on_scheduler(has_ended), "the cluster has committed it")

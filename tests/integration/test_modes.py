@@ -206,9 +206,9 @@ def test_resume_without_a_name(tmp_path: Path) -> None:
     [
         ({"mode": "replace"}, "'resume'"),
         ({"on_error": "ignore"}, "'skip'"),
-        ({"checkpoint_every": 0}, "more than nothing"),
+        ({"checkpoint_every": 0}, "must be positive"),
         ({"checkpoint_every": "soon"}, "'5min'"),
-        ({"max_failures": 1.5}, "share between 0"),
+        ({"max_failures": 1.5}, "fraction from 0"),
         ({"run": "a/b"}, "letters"),
         ({"options": dasklake.WriteOptions(scheduler="best")}, "'threads'"),
         ({"options": dasklake.WriteOptions(partition_timeout="soon")}, "'10min'"),

@@ -111,7 +111,7 @@ def test_schema_of_the_lake(tmp_path: Path) -> None:
             preview=5,
             options=LOCAL,
         )
-    with pytest.raises(InvalidInputError, match="no number of items"):
+    with pytest.raises(InvalidInputError, match="preview must be"):
         preview(tmp_path / "lake", preview=0)
 
 

@@ -160,7 +160,7 @@ def test_asynchronous_client(cluster: Cluster, stage: Stage) -> None:
     async def write() -> Any:
         async with Client(cluster.address, asynchronous=True, set_as_default=False) as client:
             counting = asyncio.create_task(count())
-            report = await dasklake.to_lake(
+            report = await dasklake.to_lake(  # type: ignore[misc] # only the client makes it awaitable
                 bag_of_items(),
                 stage.url,
                 schema=SCHEMA,

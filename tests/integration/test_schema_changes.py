@@ -265,7 +265,7 @@ def test_empty(tmp_path: Path) -> None:
     again = dasklake.empty(tmp_path / "lake", overwrite=True)
     assert (len(again), list(again.schema)) == (0, [])
     assert dasklake.load(tmp_path / "lake", version=lake.version)[0] == {"x": "old"}
-    with pytest.raises(SchemaError, match="no tensor yet"):
+    with pytest.raises(SchemaError, match="no tensors yet"):
         again.append({"x": "new"})
     again.create_tensor("y", dtype="int64", shape=())
     again.append({"y": 1})

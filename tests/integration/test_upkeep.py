@@ -132,7 +132,7 @@ def test_words_are_checked(tmp_path: Path) -> None:
     url = str(tmp_path / "lake")
     write(url, None, 0, "run", "create")
     lake = dasklake.open(url)
-    with pytest.raises(InvalidInputError, match="no age"):
+    with pytest.raises(InvalidInputError, match="older_than must be"):
         lake.vacuum(older_than="30")
     with pytest.raises(InvalidInputError):
         lake.compact(chunk_size="much")

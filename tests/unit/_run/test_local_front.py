@@ -245,7 +245,7 @@ def test_ctrl_c_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(RunWriter, "commit", commit)
     monkeypatch.setattr(Coordinator, "wait", impatient)
-    with pytest.raises(KeyboardInterrupt, match=r"left before its end.*mode='resume', run='run'"):
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted again.*mode='resume', run='run'"):
         write.run(get)
     held.set()
     assert write.deliver is not None

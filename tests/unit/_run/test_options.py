@@ -68,7 +68,7 @@ def test_what_is_no_timeout(timeout: Any) -> None:
 @pytest.mark.parametrize("age", ["7", "-1d", "old", 7, pd.NaT, timedelta(-1)])
 def test_what_is_no_age(age: Any) -> None:
     """An age has a unit."""
-    with pytest.raises(InvalidInputError, match="age"):
+    with pytest.raises(InvalidInputError, match="older_than"):
         parse_age(age)
 
 

@@ -11,7 +11,7 @@ from dasklake._model.receipt import Failure
 from dasklake._run.outcome import (
     explain,
     interrupt_error,
-    kept,
+    resume_hint,
     second_interrupt_error,
     transform_error,
 )
@@ -115,7 +115,7 @@ def test_workers_that_died() -> None:
     """A partition at which workers died says what that mostly is."""
     killed = replace(PLACE, position=None, index=None, item=None, exception="KilledWorker")
     kind = type("KilledWorker", (Exception,), {})
-    found = transform_error(killed, kind(), 50, kept("run", 50))
+    found = transform_error(killed, kind(), 50, resume_hint("run", 50))
     assert "never skipped" in str(found)
     assert "out of memory" in str(found)
 
@@ -140,14 +140,14 @@ def test_too_many_of_a_finished_run() -> None:
         (
             replace(PLACE, index=None, position=None, item=None, tensor=None),
             ValueError(),
-            ["in partition 3 of the input", "leave out the whole partition"],
+            ["in partition 3 of the input", "skip the whole partition"],
         ),
         (PLACE, MemoryError(), ["never skipped"]),
     ],
 )
 def test_place_of_a_failure(place: Failure, error: Exception, said: list[str]) -> None:
     """A failure is told by the most exact place that is known."""
-    found = transform_error(place, error, 50, kept("run", 50))
+    found = transform_error(place, error, 50, resume_hint("run", 50))
     assert all(words in str(found) for words in said)
     assert (found.index, found.item, found.partition) == (place.index, place.item, 3)
     assert (found.position, found.samples_processed) == (place.position, 50)
@@ -169,11 +169,11 @@ def test_second_interruption(*, goes_on: bool) -> None:
     """A second Ctrl-C, which does not wait for the end, says how to go on all the same."""
     told = str(second_interrupt_error("run", on_cluster=goes_on))
     assert "mode='resume', run='run'" in told
-    assert ("cluster goes on" in told) == goes_on
+    assert ("cluster still commits" in told) == goes_on
 
 
 def test_last_failure_may_be_unknown() -> None:
     """Without the last failure at hand the rest is told all the same."""
     problem, _ = explain("run", ended(Stop("too-many")), STATE)
-    assert "The last one" not in str(problem)
+    assert "The last failure" not in str(problem)
     assert "resume" in str(problem)
