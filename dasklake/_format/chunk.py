@@ -29,14 +29,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dasklake._format.arrow_message import BATCH, SCHEMA, Message, read_message
-from dasklake._format.validate import plain
+from dasklake._format.documents import FORMAT_VERSION
+from dasklake._format.validate import validate
 from dasklake._model.receipt import ChunkRef, Failure
+from dasklake._model.stored_types import Count
 from dasklake._schema.values import shape_column
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
 __all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "max_rows", "write_chunk"]
-
-FORMAT_VERSION = 1
 
 #: Bytes with a checksum of their own, which is also the least that is read. Over 64 MiB: 4 KiB
 #: pages cost 16 to 23 ms and 87 kB of head, 16 KiB 6 to 11 ms and 22 kB, 64 KiB 7 ms and 5 kB,
@@ -88,15 +88,15 @@ class ChunkHeader:
 
     branch: str
     run: str
-    epoch: int
-    partition: int
+    epoch: Count
+    partition: Count
     attempt: str
-    chunk: int
+    chunk: Count
     last: bool
-    inputs: int = 0
+    inputs: Count = 0
     failures: tuple[Failure, ...] = ()
     failures_key: str | None = None
-    failed: int = 0
+    failed: Count = 0
 
 
 class EncodedChunk(NamedTuple):
@@ -281,8 +281,7 @@ class ChunkHead:
             raise UnsupportedFormatError(
                 f"Chunk {self.key} was written by a newer release. Upgrade dasklake."
             )
-        failures = tuple(plain(Failure, failure) for failure in document["failures"])
-        self.header = plain(ChunkHeader, {**document, "failures": failures})
+        self.header = validate(document, ChunkHeader)
 
     def _read(self) -> None:
         reader = pa.ipc.open_stream(pa.py_buffer(self.memory[len(_MAGIC) :]))

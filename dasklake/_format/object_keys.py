@@ -16,6 +16,7 @@ import re
 import secrets
 from typing import NamedTuple
 
+from dasklake._model.stored_types import ID_PATTERN, NAME_PATTERN
 from dasklake.exceptions import CorruptionError, InvalidInputError
 
 __all__ = [
@@ -41,8 +42,8 @@ __all__ = [
 #: Commits in one directory of a log, so that a listing of it is one page.
 BUCKET = 1000
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_ID = re.compile(r"[0-9a-f]{16,32}")
+_NAME = re.compile(NAME_PATTERN)
+_ID = re.compile(ID_PATTERN)
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHUNK = re.compile(
     r"data/(?P<branch>[^/]+)/(?P<run>[^/]+)/"

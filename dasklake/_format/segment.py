@@ -18,10 +18,11 @@ import pyarrow as pa
 from dasklake._format import object_keys
 from dasklake._format.arrow_message import BATCH, DICTIONARY, SCHEMA, walk_messages
 from dasklake._format.chunk import max_rows
-from dasklake._format.validate import MOST, plain
+from dasklake._format.validate import validate
 from dasklake._model.commit import SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure, Receipt
+from dasklake._model.stored_types import MAX_COUNT
 from dasklake.exceptions import CorruptionError
 
 __all__ = [
@@ -155,9 +156,9 @@ def _check_numbers(manifest: Manifest, ref: SegmentRef) -> None:
     """Refuse numbers that no writer writes."""
     for name in _NUMBERS:
         numbers = getattr(manifest, name)
-        if name != "attempt" and len(numbers) and not 0 <= int(numbers.min()) <= MOST:
+        if name != "attempt" and len(numbers) and not 0 <= int(numbers.min()) <= MAX_COUNT:
             raise ValueError(f"its column {name!r} has negative numbers")
-    if (manifest.head > manifest.size).any() or (manifest.size > MOST // 16).any():
+    if (manifest.head > manifest.size).any() or (manifest.size > MAX_COUNT // 16).any():
         raise ValueError("a chunk is smaller than its head, or larger than anything")
     if (manifest.rows > max_rows(manifest.size)).any():
         raise ValueError("a chunk is said to hold more samples than it can")
@@ -191,7 +192,7 @@ def read_failures(data: bytes, ref: SegmentRef | None, key: str) -> list[Failure
     try:
         names = [f.name for f in fields(Failure) if f.name in batch.schema.names]
         _check_types(batch.select(names))
-        return [plain(Failure, row) for row in batch.select(names).to_pylist()]
+        return validate(batch.select(names).to_pylist(), list[Failure])
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise _damaged(key, str(error)) from error
 

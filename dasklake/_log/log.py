@@ -18,10 +18,11 @@ from typing import Generic, NamedTuple, TypeVar
 from dasklake._format import object_keys
 from dasklake._format.documents import (
     MAX_DOCUMENT_BYTES,
+    EncodedSchema,
     commit_bytes,
+    encode_schema,
     read_commit,
     read_schema,
-    schema_object,
 )
 from dasklake._format.segment import join_manifests, read_failures, read_segment
 from dasklake._model.commit import Commit, SegmentRef
@@ -316,26 +317,26 @@ class Log:
     def _create(self, draft: Draft) -> bool:
         """Create a commit; whether the version is ours in the end."""
         commit = draft.commit
-        for name, data in [*draft.objects, *self._new_schema(commit.schema)]:
+        schema = encode_schema(commit.schema)
+        for name, data in [*draft.objects, *self._new_schema(schema)]:
             self.retry(partial(self.store.put, name, data))
         if commit.version and commit.version % object_keys.BUCKET == 0:
             # The directory of v must outlive a power loss before v + 1 lies in the next one.
             before = object_keys.commit_key(self.branch, commit.version - 1)
             self.retry(lambda: self.store.sync(before))
         key = object_keys.commit_key(self.branch, commit.version)
-        data = commit_bytes(commit)
+        data = commit_bytes(commit, schema)
         ours = self.retry(lambda: self._create_once(key, data, commit))
         if ours:
             self._commits.keep(commit.version, commit, len(data))
         return ours
 
-    def _new_schema(self, schema: Schema) -> list[tuple[str, bytes]]:
+    def _new_schema(self, schema: EncodedSchema) -> list[tuple[str, bytes]]:
         """Return the object of a schema that lies beside its commits and is not there yet."""
-        found = schema_object(schema)
-        if found is None:
+        if schema.inline:
             return []
-        key = object_keys.schema_key(found[0])
-        return [] if self.retry(lambda: self.store.exists(key)) else [(key, found[1])]
+        key = object_keys.schema_key(schema.digest)
+        return [] if self.retry(lambda: self.store.exists(key)) else [(key, schema.data)]
 
     def _create_once(self, key: str, data: bytes, commit: Commit) -> bool:
         try:

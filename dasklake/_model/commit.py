@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from dasklake._model.creds_key import CredsKey
+from dasklake._model.stored_types import Count, NonNegative, ObjectId
 from dasklake._model.tensor_history import TensorHistory
 from dasklake._model.versions import Versions
 from dasklake._schema.schema import Schema
@@ -62,8 +63,8 @@ class Plan:
         Whether the run writes nothing new: it joins chunks of others.
     """
 
-    partitions: int
-    inputs: int | None
+    partitions: Count
+    inputs: Count | None
     schema: str
     input_id: str | None
     overwrite: bool = False
@@ -99,18 +100,18 @@ class RunState:
     """
 
     plan: Plan
-    order: int
-    epoch: int = 1
-    closed: int = 0
+    order: Count
+    epoch: Count = 1
+    closed: Count = 0
     finished: bool = False
     replaced: bool = False
     overwrote: bool = False
-    partitions: int = 0
-    inputs: int = 0
-    samples: int = 0
-    failures: int = 0
-    size: int = 0
-    names: Mapping[str, Mapping[str, tuple[int, int]]] | None = None
+    partitions: Count = 0
+    inputs: Count = 0
+    samples: Count = 0
+    failures: Count = 0
+    size: Count = 0
+    names: Mapping[str, Mapping[str, tuple[Count, Count]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +134,22 @@ class SegmentRef:
         How often it was merged.
     """
 
-    name: str
-    rows: int
-    samples: int
-    size: int
-    crc: int
-    level: int = 0
+    name: ObjectId
+    rows: Count
+    samples: Count
+    size: Count
+    crc: Count
+    level: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
     """What a version holds: samples, chunks, failures, and the bytes of its chunks."""
 
-    samples: int = 0
-    chunks: int = 0
-    failures: int = 0
-    size: int = 0
+    samples: Count = 0
+    chunks: Count = 0
+    failures: Count = 0
+    size: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +171,10 @@ class Progress:
     """
 
     run: str
-    partitions: int
-    of: int
-    inputs: int
-    percent: float
+    partitions: Count
+    of: Count
+    inputs: Count
+    percent: NonNegative
 
 
 @dataclass(frozen=True, slots=True)

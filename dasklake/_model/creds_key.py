@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 __all__ = ["CredsKey", "current_key_names"]
 
@@ -23,18 +22,6 @@ class CredsKey:
 
     managed: bool = False
     former: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a commit stores."""
-        return {"managed": self.managed, "former": list(self.former)}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> CredsKey:
-        """Read what :meth:`to_json` wrote."""
-        managed, former = document["managed"], tuple(document["former"])
-        if not isinstance(managed, bool) or not all(isinstance(name, str) for name in former):
-            raise TypeError("a credentials key is described by a bool and names")
-        return cls(managed, former)
 
 
 def current_key_names(keys: Mapping[str, CredsKey]) -> dict[str, str]:

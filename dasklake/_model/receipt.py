@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+
+from dasklake._model.stored_types import Count
 
 __all__ = ["ChunkRef", "Failure", "Receipt"]
 
@@ -27,11 +28,11 @@ class ChunkRef:
         crc32c of its head.
     """
 
-    chunk: int
-    rows: int
-    size: int
-    head: int
-    crc: int
+    chunk: Count
+    rows: Count
+    size: Count
+    head: Count
+    crc: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,9 @@ class Failure:
     """
 
     run: str
-    partition: int
-    position: int | None
-    index: int | None
+    partition: Count
+    position: Count | None
+    index: Count | None
     item: str | None
     tensor: str | None
     exception: str
@@ -122,16 +123,3 @@ class Receipt:
     def size(self) -> int:
         """Length of all chunks, in bytes."""
         return sum(chunk.size for chunk in self.chunks)
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return plain values that msgpack and JSON can carry."""
-        return asdict(self)
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Receipt:
-        """Read what :meth:`to_wire` made."""
-        values = dict(wire)
-        values["chunks"] = tuple(ChunkRef(**chunk) for chunk in values["chunks"])
-        values["failures"] = tuple(Failure(**failure) for failure in values["failures"])
-        values["names"] = {name: tuple(names) for name, names in values["names"].items()}
-        return cls(**values)

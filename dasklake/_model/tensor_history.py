@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from dasklake._model.stored_types import Count
 
 __all__ = ["TensorHistory"]
 
@@ -28,8 +28,8 @@ class TensorHistory:
     [None, 'label', 'category']
     """
 
-    since: int = 0
-    former: tuple[tuple[int, str], ...] = ()
+    since: Count = 0
+    former: tuple[tuple[Count, str], ...] = ()
 
     def name_at(self, name: str, place: int) -> str | None:
         """Return the tensor's name in the chunk of the sample at a place; None where it has none.
@@ -44,13 +44,3 @@ class TensorHistory:
         if place < self.since:
             return None
         return next((old for until, old in self.former if place < until), name)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a commit stores."""
-        return {"since": self.since, "former": [list(each) for each in self.former]}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> TensorHistory:
-        """Read what :meth:`to_json` wrote."""
-        former = tuple((int(until), str(name)) for until, name in document["former"])
-        return cls(int(document["since"]), former)

@@ -13,13 +13,13 @@ from dasklake._format import documents
 from dasklake._format.documents import (
     Heartbeat,
     commit_bytes,
+    encode_schema,
     heartbeat_bytes,
     now,
     read_commit,
     read_heartbeat,
     read_schema,
     schema_digest,
-    schema_object,
 )
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
 from dasklake._model.versions import Versions
@@ -137,10 +137,9 @@ def test_newer_format_is_refused(fields: dict[str, Any], needs: str) -> None:
 
 def test_large_schema_lies_beside() -> None:
     """A large schema is named by its digest, which its bytes have to match."""
-    assert schema_object(SMALL) is None
-    found = schema_object(LARGE)
-    assert found is not None
-    digest, data = found
+    assert encode_schema(SMALL).inline
+    digest, data = large = encode_schema(LARGE)
+    assert not large.inline
     assert digest == schema_digest(LARGE)
     commit = Commit(0, "00" * 8, None, "main", Kind.INIT, now(), "", "", LARGE)
     stored = commit_bytes(commit)
@@ -208,7 +207,7 @@ def test_schemas_are_inline_up_to_a_size() -> None:
     """The size from which a schema lies beside its commits is that of its JSON."""
     for schema in (SMALL, LARGE):
         size = len(json.dumps(schema.to_json(), separators=(",", ":")))
-        assert (schema_object(schema) is None) == (size <= documents._INLINE_SCHEMA)
+        assert encode_schema(schema).inline == (size <= documents._INLINE_SCHEMA)
 
 
 @pytest.mark.parametrize(

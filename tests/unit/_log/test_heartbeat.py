@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from dasklake._format import object_keys
 from dasklake._format.documents import Heartbeat, heartbeat_bytes

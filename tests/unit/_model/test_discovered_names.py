@@ -21,12 +21,6 @@ def test_first_place_is_the_smallest() -> None:
     assert merge_discovered_names(None, [Receipt("r", 1, 0, "", (), 1)]) is None
 
 
-def test_receipt_carries_names() -> None:
-    """A receipt comes out of a message with the names that went in."""
-    receipt = Receipt("r", 1, 5, "", (), 1, names={"label": ("a", "b")})
-    assert Receipt.from_wire(json.loads(json.dumps(receipt.to_wire()))) == receipt
-
-
 def test_settled_survives_json() -> None:
     """A schema says how many of its names are settled, and only these are given to writers."""
     spec = TensorSpec("class_label", class_names=["a", "b"], discover=True, settled=1)

@@ -10,10 +10,3 @@ def test_names_by_place() -> None:
     past = TensorHistory(since=2, former=((5, "a"), (9, "b")))
     found = [past.name_at("c", place) for place in (0, 1, 2, 4, 5, 8, 9, 100)]
     assert found == [None, None, "a", "a", "b", "b", "c", "c"]
-
-
-def test_json() -> None:
-    """What a commit stores of it is read back equal."""
-    past = TensorHistory(since=2, former=((5, "a"), (9, "b")))
-    assert TensorHistory.from_json(past.to_json()) == past
-    assert TensorHistory.from_json(TensorHistory().to_json()) == TensorHistory()
