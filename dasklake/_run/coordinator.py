@@ -1,12 +1,14 @@
-"""The coordinator of one epoch: commits off the thread that schedules, and says how it goes.
+"""The coordinator of one epoch, which commits in threads of its own and reports its status.
 
-One object serves all fronts. Its owner calls :meth:`Coordinator.deliver`, :meth:`Coordinator.lose`
-and :meth:`Coordinator.stop`, none of which ever waits; two threads of its own commit and beat.
+All fronts use this class. Its owner calls :meth:`Coordinator.deliver`,
+:meth:`Coordinator.record_failure` and :meth:`Coordinator.stop`, which never block. One thread
+commits, and another writes heartbeats.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -31,24 +33,26 @@ from dasklake.exceptions import LakeError, RunFailedError, StoreError
 
 __all__ = ["Coordinator", "Status", "commit_recovered", "load_failures", "record_outcome"]
 
+_LOGGER = logging.getLogger(__name__)
+
 #: Longest wait, in seconds, for tasks that are running when the run is stopped.
 _DRAIN = 60.0
 
-#: Seconds after that in which a failing storage is asked again.
+#: Seconds after that in which operations on a failing storage are still retried.
 _INSIST = 60.0
 
-#: Seconds between two looks at the status.
-_LOOK = 0.5
+#: Seconds between two status reports.
+_REPORT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a run has come, and how it ended.
+    """The progress of a run, and its outcome.
 
     Attributes
     ----------
     running : bool
-        Whether there is something left to do.
+        Whether the run has not ended yet.
     version : int
         The newest version that the coordinator committed.
     partitions, of : int
@@ -56,13 +60,13 @@ class Status:
     written, committed : int
         Input samples whose partitions are written, and committed, since the run began.
     total : int or None
-        Input samples planned, where known.
+        Input samples planned, if known.
     samples, failures, size, commits : int
-        Committed samples and failures and bytes of the run; commits of this epoch.
+        Committed samples, failures and bytes of the run; commits of this epoch.
     delayed : str or None
-        Why commits are late, while the storage fails.
+        The storage error that makes commits late, if any.
     problem, cause : BaseException or None
-        What to raise, and from what.
+        The exception to raise, and its cause.
     """
 
     running: bool
@@ -83,14 +87,14 @@ class Status:
 
 @dataclass(slots=True, eq=False)
 class Coordinator:
-    """Leads one epoch of a run.
+    """Coordinator of one epoch of a run: collects receipts and commits them.
 
     Parameters
     ----------
     assignment : Assignment
-        What to do.
+        The work of the epoch.
     on_change : callable
-        Called without arguments, from any thread, whenever the status has changed.
+        Called without arguments after each change of the status, from any thread.
     """
 
     assignment: Assignment
@@ -106,7 +110,7 @@ class Coordinator:
     _threads: list[threading.Thread] = field(init=False, default_factory=list)
 
     def start(self) -> None:
-        """Read the epoch's entry, beat once, and start to commit and to go on beating.
+        """Read the epoch's entry, write a heartbeat, and start both threads.
 
         Raises
         ------
@@ -128,7 +132,7 @@ class Coordinator:
             thread.start()
 
     def deliver(self, outcome: Outcome) -> None:
-        """Take in what a write task handed back."""
+        """Record the outcome of a write task."""
         with self._changed:
             record_outcome(self._progress, outcome)
             self._changed.notify_all()
@@ -137,16 +141,16 @@ class Coordinator:
     def record_failure(
         self, failure: Failure, error: BaseException | None, *, fatal: bool = False
     ) -> None:
-        """Take in that a partition failed before our part of its task was reached.
+        """Record a partition that failed outside the code of its write task.
 
         Parameters
         ----------
         failure : Failure
-            The partition, and what is known of the error.
+            The partition and a description of the error.
         error : BaseException or None
             The error itself.
         fatal : bool, default False
-            Whether it is none of the user's code and must not be skipped.
+            Whether the error is not the user's and must not be skipped.
         """
         with self._changed:
             if self.assignment.spec.skip and not fatal and not never_skipped(error):
@@ -163,7 +167,8 @@ class Coordinator:
             self._changed.notify_all()
 
     def drain(self, running: Collection[int] = ()) -> None:
-        """Say which partitions a stopped run still waits for; all that is complete is committed."""
+        """Wait for the running partitions of a stopped run only; commit all complete ones."""
+        _LOGGER.debug("Run %r: waiting for %d running tasks", self.assignment.run, len(running))
         with self._changed:
             self._progress.drain(frozenset(running))
             self._give_up = time.monotonic() + (_DRAIN if running else 0.0)
@@ -176,19 +181,19 @@ class Coordinator:
         return self.status()
 
     def follow(self, on_status: Callable[[Status], object]) -> Status:
-        """Wait until the run has ended, and show its status meanwhile."""
-        while (status := self.wait(_LOOK)).running:
+        """Wait until the run has ended, and report its status regularly."""
+        while (status := self.wait(_REPORT)).running:
             on_status(status)
         on_status(status)
         return status
 
     @property
     def stopping(self) -> bool:
-        """Whether no further partition is worth computing."""
+        """Whether the run has ended or is ending, so that no further partition should start."""
         return self._done or self._progress.stop is not None
 
     def status(self) -> Status:
-        """Return how far the run has come."""
+        """Return the progress of the run, and its outcome if it has ended."""
         with self._changed:
             state, progress = self._writer.state, self._progress
             return Status(
@@ -214,13 +219,29 @@ class Coordinator:
                 pass
         except LakeError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001 # a thread has nobody to raise to
+        except Exception as error:  # noqa: BLE001 # a thread has no caller to raise to
             self._fail(RunFailedError(f"The coordinator failed: {error!r}. Resume the run."), error)
         finally:
+            self._log_outcome()
             with self._changed:
                 self._done = True
                 self._changed.notify_all()
             self.on_change()
+
+    def _log_outcome(self) -> None:
+        status = self.status()
+        outcome = "finished" if status.problem is None else type(status.problem).__name__
+        _LOGGER.info(
+            "Run %r ended: %s, version %d, %d of %d partitions, %d samples, %d failures, %d commits",
+            self.assignment.run,
+            outcome,
+            status.version,
+            status.partitions,
+            status.of,
+            status.samples,
+            status.failures,
+            status.commits,
+        )
 
     def _fail(self, error: BaseException, cause: BaseException | None = None) -> None:
         with self._changed:
@@ -233,7 +254,7 @@ class Coordinator:
             self._problem, self._cause = error, cause
 
     def _commit_next(self) -> bool:
-        """Wait until a commit is due and make it; False when the run has ended."""
+        """Wait until a commit is due and make it; return False if the run has ended."""
         with self._changed:
             while not self._progress.due(time.monotonic()):
                 if self._progress.ended:
@@ -245,7 +266,16 @@ class Coordinator:
                 if self._give_up is not None and time.monotonic() >= self._give_up:
                     self._progress.drain(())
             batch = self._progress.take()
-        self._commit(batch)
+        commit = self._commit(batch)
+        state = commit.runs[self.assignment.run]
+        _LOGGER.info(
+            "Run %r: checkpoint, version %d, %d of %d partitions, %d samples",
+            self.assignment.run,
+            commit.version,
+            state.partitions,
+            state.plan.partitions,
+            state.samples,
+        )
         with self._changed:
             self._progress.committed(time.monotonic())
             self._changed.notify_all()
@@ -253,7 +283,7 @@ class Coordinator:
         return True
 
     def _clock(self) -> float | None:
-        """Return how long the commit loop may sleep."""
+        """Return the seconds that the commit loop may sleep; None for no limit."""
         now = time.monotonic()
         ends = (
             self._give_up - now if self._give_up is not None and self._progress.draining else None
@@ -279,8 +309,10 @@ class Coordinator:
                     self._writer.log.stop.set()
             if (self._writer.log.trouble is None) != (trouble is None):
                 trouble = self._writer.log.trouble
+                if trouble is not None:
+                    _LOGGER.warning("Run %r: commits are late: %s", self.assignment.run, trouble)
                 self.on_change()
-            # Advisory: a beat that is late costs an observer some seconds, never data.
+            # Advisory: a late heartbeat delays an observer by some seconds and costs no data.
             with contextlib.suppress(StoreError):
                 self._put_beat()
 
@@ -317,23 +349,23 @@ def record_outcome(progress: RunProgress, outcome: Outcome) -> None:
 
 
 def load_failures(store: ObjectStore, receipts: Sequence[Receipt]) -> list[Failure]:
-    """Return the failures of some receipts, read from storage where they are many."""
-    found: list[Failure] = []
+    """Return the failures of receipts; long lists are read from storage."""
+    failures: list[Failure] = []
     for receipt in receipts:
         if receipt.failures_key is None:
-            found += receipt.failures
+            failures += receipt.failures
         else:
             data = store.get(receipt.failures_key)
-            found += read_failures(data, None, receipt.failures_key)
-    return found
+            failures += read_failures(data, None, receipt.failures_key)
+    return failures
 
 
 def commit_recovered(assignment: Assignment) -> Status:
-    """Commit a run of which everything that was missing lies on storage already."""
+    """Commit a run all of whose missing partitions were recovered from storage."""
     coordinator = Coordinator(assignment)
     coordinator.start()
     if coordinator.stopping:
-        # Too many failures among what was recovered: nothing runs that could be waited for.
+        # Too many recovered failures: there are no running tasks to wait for.
         coordinator.drain()
     status = coordinator.wait()
     coordinator.join()

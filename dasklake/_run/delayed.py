@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,8 @@ from dasklake._write.input import Source
 from dasklake._write.partition import Job, Outcome
 
 __all__ = ["lazy_write"]
+
+_LOGGER = logging.getLogger(__name__)
 
 #: Outcomes that one task of the tree gathers.
 _FAN_IN = 64
@@ -108,4 +111,12 @@ def _commit(assignment: Assignment, outcomes: Sequence[Any]) -> WriteReport:
     problem, cause = explain(run, progress, writer.state)
     if problem is not None:
         raise problem from cause
-    return report_write(run, writer.known.version, writer.state, began)
+    report = report_write(run, writer.known.version, writer.state, began)
+    _LOGGER.info(
+        "Run %r ended: finished, version %d, %d samples, %d failures",
+        run,
+        report.version,
+        report.samples,
+        report.failures,
+    )
+    return report

@@ -1,13 +1,14 @@
-"""Complete partitions that lie on storage and that no commit names: nothing is computed twice.
+"""Recover complete partitions that are on storage but in no commit, so that none is computed twice.
 
-A coordinator that died had receipts it never committed. The chunks say everything the receipts said:
-run, epoch, partition, attempt, chunk number, and whether they are the last of their partition.
-Partitions of which samples failed are left and computed again, since the function may have been
-mended.
+A coordinator that died may have had receipts that it did not commit. The chunk heads hold the same
+facts: run, epoch, partition, attempt, chunk number, and whether the chunk is the last of its
+partition. Partitions with failed samples are not recovered but computed again, because the function
+may have been fixed.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,7 +21,9 @@ from dasklake.exceptions import CorruptionError, ObjectNotFoundError
 
 __all__ = ["find_recoverable"]
 
-#: Attempts read at the same time.
+_LOGGER = logging.getLogger(__name__)
+
+#: Number of attempts read at the same time.
 _READERS = 8
 
 #: Partition, epoch and attempt.
@@ -39,14 +42,14 @@ def find_recoverable(
     home : str
         ``<branch>/<run>``.
     missing : collection of int
-        Partitions that the version of the epoch's entry does not hold.
+        Partitions that are not in the version of the epoch's entry.
     closed : int
-        Chunks of epochs up to this one were given up by a reset and are never recovered.
+        Newest epoch closed by a reset; chunks of closed epochs are never recovered.
 
     Returns
     -------
     list of Receipt
-        At most one for each partition, always of one attempt; every byte of it was checked.
+        At most one for each partition, of a single attempt; every byte of its chunks was checked.
     """
     attempts = _attempts(store.walk(object_keys.data_prefix(home)), set(missing), closed)
     by_partition: dict[int, list[_Attempt]] = {}
@@ -54,31 +57,40 @@ def find_recoverable(
         by_partition.setdefault(attempt[0], []).append(attempt)
 
     def first_complete(candidates: Sequence[_Attempt]) -> Receipt | None:
-        receipts = (_receipt(store, home, each, attempts[each]) for each in candidates)
+        receipts = (_receipt(store, home, attempt, attempts[attempt]) for attempt in candidates)
         return next((receipt for receipt in receipts if receipt is not None), None)
 
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        found = pool.map(first_complete, by_partition.values())
-        return [receipt for receipt in found if receipt is not None]
+        results = pool.map(first_complete, by_partition.values())
+        receipts = [receipt for receipt in results if receipt is not None]
+    for receipt in receipts:
+        _LOGGER.debug(
+            "Run %r: recovered partition %d of attempt %s, %d chunks",
+            receipt.run,
+            receipt.partition,
+            receipt.attempt,
+            len(receipt.chunks),
+        )
+    return receipts
 
 
 def _attempts(
     objects: Iterable[tuple[str, int]], missing: set[int], closed: int
 ) -> Mapping[_Attempt, dict[int, str]]:
     """Return the chunks of each attempt that may be recovered, by number."""
-    found: dict[_Attempt, dict[int, str]] = {}
+    attempts: dict[_Attempt, dict[int, str]] = {}
     for key, _ in objects:
         name = object_keys.parse_chunk_key(key)
         if name is not None and name.partition in missing and name.epoch > closed:
             attempt = (name.partition, name.epoch, name.attempt)
-            found.setdefault(attempt, {})[name.chunk] = key
-    return found
+            attempts.setdefault(attempt, {})[name.chunk] = key
+    return attempts
 
 
 def _receipt(
     store: ObjectStore, home: str, attempt: _Attempt, chunks: Mapping[int, str]
 ) -> Receipt | None:
-    """Return what the attempt's write task would have handed back; None where it is incomplete."""
+    """Return the receipt of an attempt's write task; None if the attempt is incomplete."""
     if sorted(chunks) != list(range(len(chunks))):
         return None
     heads = []
@@ -86,14 +98,14 @@ def _receipt(
         head = _checked(store, chunks[number])
         if head is None or head.header.last != (number == len(chunks) - 1):
             return None
-        about = head.header
-        said = (f"{about.branch}/{about.run}", about.partition, about.epoch, about.attempt)
-        if said != (home, *attempt) or about.chunk != number:
+        header = head.header
+        owner = (f"{header.branch}/{header.run}", header.partition, header.epoch, header.attempt)
+        if owner != (home, *attempt) or header.chunk != number:
             return None
         heads.append(head)
     last = heads[-1].header
     if last.failed:
-        return None  # its samples may succeed this time: people resume after mending the function
+        return None  # its samples may succeed this time, with a fixed function
     return Receipt(
         run=last.run,
         epoch=last.epoch,
@@ -107,11 +119,11 @@ def _receipt(
 
 def _names(heads: Sequence[ChunkHead]) -> dict[str, tuple[str, ...]]:
     """Return the class names of a partition, by tensor, in the order of their first samples."""
-    found: dict[str, dict[str, None]] = {}
+    names: dict[str, dict[str, None]] = {}
     for head in heads:
         for column in head.batch.schema:
-            found.setdefault(column.name, {}).update(dict.fromkeys(read_class_names(column) or ()))
-    return {tensor: tuple(names) for tensor, names in found.items() if names}
+            names.setdefault(column.name, {}).update(dict.fromkeys(read_class_names(column) or ()))
+    return {tensor: tuple(values) for tensor, values in names.items() if values}
 
 
 def _checked(store: ObjectStore, key: str) -> ChunkHead | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,8 @@ from dasklake.exceptions import (
 )
 
 __all__ = ["MODES", "check_plan", "check_schema", "start_run"]
+
+_LOGGER = logging.getLogger(__name__)
 
 MODES = ("create", "append", "overwrite", "resume")
 
@@ -62,6 +65,7 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
             raise
         head = log.require_head()
         return _resume(log, head, spec.run or _only_run(head) or run, spec)
+    _LOGGER.info("Run %r begun, version %d, %d partitions", run, entry.version, spec.partitions)
     return _assignment(log, spec, run, entry, tuple(range(spec.partitions)))
 
 
@@ -104,6 +108,15 @@ def _resume(log: Log, head: Commit, run: str, spec: RunSpec) -> Assignment:
     # Chunks of a newer epoch belong to a coordinator that has already taken over.
     recovered = tuple(r for r in receipts if r.epoch <= entry.runs[run].epoch)
     missing = sorted({*missing}.difference(receipt.partition for receipt in recovered))
+    _LOGGER.info(
+        "Run %r resumed, version %d, %d of %d partitions committed, %d recovered, %d missing",
+        run,
+        entry.version,
+        len(done),
+        state.plan.partitions,
+        len(recovered),
+        len(missing),
+    )
     return _assignment(log, spec, run, entry, tuple(missing), recovered)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from dasklake._log.log import Log
 from dasklake._model.receipt import Failure
+from dasklake._run import coordinator as module
 from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake._write.partition import Outcome
 from dasklake.exceptions import (
@@ -42,6 +44,29 @@ class TestCommits:
         assert status.size == flaky_lake.head.totals.size
         assert flaky_lake.head.runs["run"].finished
         assert committed(flaky_lake) == [0, 1, 2]
+
+    def test_log_lines(self, lead: MakeLead, caplog: pytest.LogCaptureFixture) -> None:
+        """Each checkpoint and the end of a run are logged with run, version and counts."""
+        caplog.set_level(logging.INFO, "dasklake")
+        run = lead(2, interval=CheckpointInterval(inputs=1)).start()
+        run.write(0)
+        run.until(lambda s: s.commits == 1)
+        run.write(1)
+        run.end()
+        assert [text for name, _, text in caplog.record_tuples if name == module.__name__] == [
+            "Run 'run': checkpoint, version 2, 1 of 2 partitions, 3 samples",
+            "Run 'run': checkpoint, version 3, 2 of 2 partitions, 6 samples",
+            "Run 'run' ended: finished, version 3, 2 of 2 partitions, 6 samples, 0 failures, 2 commits",
+        ]
+
+    def test_log_line_of_a_failure(self, lead: MakeLead, caplog: pytest.LogCaptureFixture) -> None:
+        """The end of a run that failed is logged with the type of its error."""
+        caplog.set_level(logging.INFO, "dasklake")
+        run = lead(2).start()
+        run.fail(0, ValueError("bad"))
+        run.coordinator.drain()
+        run.end()
+        assert "Run 'run' ended: TransformError, version 1, 0 of 2 partitions" in caplog.text
 
     def test_every_so_many_inputs(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
         """A checkpoint is made as soon as so many input samples are complete."""

@@ -155,6 +155,7 @@ class TestStorage:
         flaky_lake: SmallLake,
         flaky_store: FlakyStore,
         monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         """While the storage fails status and heartbeat say why commits are late; then they are made."""
         told: list[str | None] = []
@@ -175,6 +176,7 @@ class TestStorage:
         status = run.end()
         assert "no answer to create" in str(told[0])
         assert told[1] == told[0]
+        assert f"Run 'run': commits are late: {told[0]}" in caplog.text
         assert (status.problem, status.delayed) == (None, None)
         assert committed(flaky_lake) == [0]
 

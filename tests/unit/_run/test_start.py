@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -208,6 +209,23 @@ class TestResume:
         third = start(flaky_store, "resume")
         assert (third.state.epoch, third.missing) == (3, (0, 1))
         assert third.recovered == (receipt,)
+
+    def test_log_lines(
+        self, flaky_lake: SmallLake, flaky_store: FlakyStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Begin and resume are logged with run, version and counts, recovered partitions as DEBUG."""
+        caplog.set_level(logging.DEBUG, "dasklake._run")
+        begun = start(flaky_store, "create")
+        write(flaky_lake, begun, 0)
+        flaky_lake.write(writer_of(flaky_lake, begun), 2)
+        start(flaky_store, "resume")
+        begin, recovered, resume = caplog.records
+        assert begin.message == "Run 'run' begun, version 1, 3 partitions"
+        assert recovered.message.startswith("Run 'run': recovered partition 2 of attempt ")
+        assert resume.message == (
+            "Run 'run' resumed, version 3, 1 of 3 partitions committed, 1 recovered, 1 missing"
+        )
+        assert [record.levelname for record in caplog.records] == ["INFO", "DEBUG", "INFO"]
 
     def test_adopts_nothing_of_a_newer_epoch(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
