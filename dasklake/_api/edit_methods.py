@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 import dask.bag as db
 
-from dasklake._api.lake_base import Pinned
+from dasklake._api.lake_base import LakeBase
 from dasklake._api.write import WriteOptions, to_lake
 from dasklake._format import object_keys
 from dasklake._log.schema_evolution import add_class_names, add_tensors, drop_tensor, rename_tensor
@@ -18,7 +18,7 @@ from dasklake._model.commit import Commit
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import InvalidInputError, RunFailedError, SampleError, SchemaError
 
-__all__ = ["Editing"]
+__all__ = ["EditMethods"]
 
 #: What other libraries call a parameter of TensorSpec.
 _ALIASES = {"sample_compression": "compression", "chunk_compression": "compression"}
@@ -27,7 +27,7 @@ _ALIASES = {"sample_compression": "compression", "chunk_compression": "compressi
 _PARTITION = 1_000
 
 
-class Editing(Pinned):
+class EditMethods(LakeBase):
     """Tensors are added, renamed and removed; samples are appended.
 
     Each call is a commit of its own. Inside ``with lake:`` new tensors and samples are collected

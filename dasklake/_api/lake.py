@@ -11,17 +11,17 @@ import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
 
-from dasklake._api.edit_methods import Editing
+from dasklake._api.edit_methods import EditMethods
 from dasklake._api.formatting import lake_html, lake_text
-from dasklake._api.link_methods import Linking
-from dasklake._api.maintenance_methods import Upkeep
+from dasklake._api.link_methods import LinkMethods
+from dasklake._api.maintenance_methods import MaintenanceMethods
 from dasklake._log.log import Log
 from dasklake._log.schema_evolution import empty_lake
 from dasklake._log.transactions import create_lake
 from dasklake._maintenance.reset import reset as reset_lake
-from dasklake._read.corruption import OnCorrupt, on_corrupt_of
-from dasklake._read.graph import block_bytes, to_array, to_bag, to_dataframe
-from dasklake._read.reader import commit_of, row_asked, rows_asked
+from dasklake._read.corruption import OnCorrupt, parse_on_corrupt
+from dasklake._read.graph import parse_blocksize, to_array, to_bag, to_dataframe
+from dasklake._read.reader import resolve_commit, resolve_row, resolve_rows
 from dasklake._read.tensor import Tensor
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
@@ -83,13 +83,13 @@ def open(
     >>> lake = dasklake.open("s3://bucket/coco-train")  # doctest: +SKIP
     >>> len(lake), lake[7]["boxes"].shape, lake["boxes"][10:20]  # doctest: +SKIP
     """
-    skipping = on_corrupt_of(on_corrupt)
+    skipping = parse_on_corrupt(on_corrupt)
     store = ObjectStore(url, either(storage_options, creds))
     log = Log(store)
     if reset:
         log.require_head()
         reset_lake(store, log)
-    return Lake(store, log, commit_of(log, version), skipping)
+    return Lake(store, log, resolve_commit(log, version), skipping)
 
 
 #: What other libraries call it.
@@ -178,7 +178,7 @@ def read_lake(
     return open(url, storage_options=storage_options).to_dask_dataframe(columns)
 
 
-class Lake(Linking, Editing, Upkeep):
+class Lake(LinkMethods, EditMethods, MaintenanceMethods):
     """One version of a lake; made by :func:`open`.
 
     ``lake[i]`` is a sample, ``lake[i:j]`` a list of samples, ``lake[name]`` a :class:`Tensor`.
@@ -228,9 +228,9 @@ class Lake(Linking, Editing, Upkeep):
             return Tensor(self._reader, item)
         names = list(self.schema)
         if isinstance(item, slice | list | tuple | np.ndarray):
-            rows = rows_asked(item, len(self))
+            rows = resolve_rows(item, len(self))
             return [dict(zip(names, row, strict=True)) for row in self._reader.many(rows, names)]
-        values = self._reader.one(row_asked(item, len(self)), names)
+        values = self._reader.one(resolve_row(item, len(self)), names)
         return dict(zip(names, values, strict=True))
 
     def __contains__(self, name: object) -> bool:
@@ -268,7 +268,7 @@ class Lake(Linking, Editing, Upkeep):
         names = self._reader.names(columns)
         return to_bag(
             self._reader.origin,
-            self._reader.groups(names, block_bytes(blocksize)),
+            self._reader.groups(names, parse_blocksize(blocksize)),
             names,
         )
 
@@ -299,7 +299,7 @@ class Lake(Linking, Editing, Upkeep):
             ``columns`` are no names, or ``blocksize`` is no size.
         """
         names = self._reader.names(columns)
-        groups = self._reader.groups(names, block_bytes(blocksize))
+        groups = self._reader.groups(names, parse_blocksize(blocksize))
         frame = to_dataframe(self._reader.origin, groups)
         return frame if columns is None else frame[names]
 
@@ -325,10 +325,10 @@ class Lake(Linking, Editing, Upkeep):
         InvalidInputError
             Its samples have not all the same shape, or ``blocksize`` is no size.
         """
-        groups = self._reader.groups(self._reader.names([name]), block_bytes(blocksize))
+        groups = self._reader.groups(self._reader.names([name]), parse_blocksize(blocksize))
         return to_array(self._reader.origin, groups, name)
 
 
 def _again(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Lake:
     log = Log(store, branch)
-    return Lake(store, log, commit_of(log, version), on_corrupt)
+    return Lake(store, log, resolve_commit(log, version), on_corrupt)

@@ -12,14 +12,14 @@ from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure
 from dasklake._read.corruption import OnCorrupt
-from dasklake._read.reader import reader_of
+from dasklake._read.reader import make_reader
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 
-__all__ = ["Pinned"]
+__all__ = ["LakeBase"]
 
 
-class Pinned:
+class LakeBase:
     """One version of a lake.
 
     Parameters
@@ -44,7 +44,7 @@ class Pinned:
 
     def _pin(self, commit: Commit) -> None:
         self._commit = commit
-        self._reader = reader_of(self._log, commit, self._on_corrupt)
+        self._reader = make_reader(self._log, commit, self._on_corrupt)
 
     @property
     def url(self) -> str:

@@ -10,18 +10,18 @@ from typing import Any
 import pandas as pd
 
 from dasklake import creds
-from dasklake._api.lake_base import Pinned
+from dasklake._api.lake_base import LakeBase
 from dasklake._api.write import WriteReport, to_lake
 from dasklake._log.creds_keys import add_key, check_keys, update_key
-from dasklake._read.graph import to_bag, to_problems
+from dasklake._read.graph import to_bag, to_link_problems
 from dasklake._read.linked_values import Problem, fetched, unwrapped
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import InvalidInputError, SchemaError
 
-__all__ = ["Linking"]
+__all__ = ["LinkMethods"]
 
 
-class Linking(Pinned):
+class LinkMethods(LakeBase):
     """Links are looked at again or replaced by what they point to; credentials keys are named."""
 
     @property
@@ -151,7 +151,7 @@ class Linking(Pinned):
         names = self._linked(tensors)
         check_keys(self._commit, managed=False)
         groups = self._reader.groups(names)
-        found = to_problems(self._reader.origin, groups, names, decode=decode).compute()
+        found = to_link_problems(self._reader.origin, groups, names, decode=decode).compute()
         rows = [problem for part in found for problem in part]
         frame = pd.DataFrame(rows, columns=pd.Index(Problem._fields))
         return frame.astype(

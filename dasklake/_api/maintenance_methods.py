@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from dasklake._api.lake_base import Pinned
+from dasklake._api.lake_base import LakeBase
 from dasklake._api.retry_failures import retry
 from dasklake._maintenance.compact import CompactReport
 from dasklake._maintenance.compact import compact as compact_lake
@@ -20,10 +20,10 @@ from dasklake._run.options import parse_age, parse_size
 from dasklake._run.progress_bar import make_count_bar
 from dasklake._run.report import WriteReport
 
-__all__ = ["Upkeep"]
+__all__ = ["MaintenanceMethods"]
 
 
-class Upkeep(Pinned):
+class MaintenanceMethods(LakeBase):
     """Resets, vacuums, compactions, verifications, and further tries of what failed."""
 
     def reset(

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from dasklake._format.chunk import ChunkHead
-from dasklake._read.plan import ChunkPlace
+from dasklake._read.plan import ChunkLocation
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError
 
-__all__ = ["MISFITS", "ChunkCache", "OpenChunk", "typed_column"]
+__all__ = ["MALFORMED", "ChunkCache", "OpenChunk", "column_of_type"]
 
 #: What reading a column raises that is sound by its checksums and is not what the schema says.
 #: Only somebody who writes checksums of his own can make one.
-MISFITS = (
+MALFORMED = (
     *(pa.ArrowException, KeyError, ValueError, TypeError, AttributeError),
     *(IndexError, OverflowError, RecursionError),
 )
@@ -51,7 +51,7 @@ class OpenChunk:
     ----------
     store : ObjectStore
         The lake's objects.
-    place : ChunkPlace
+    location : ChunkLocation
         The chunk.
     whole : bool, default False
         Fetch everything at once.
@@ -64,49 +64,49 @@ class OpenChunk:
         The object is not there.
     """
 
-    def __init__(self, store: ObjectStore, place: ChunkPlace, *, whole: bool = False) -> None:
-        self.place = place
+    def __init__(self, store: ObjectStore, location: ChunkLocation, *, whole: bool = False) -> None:
+        self.location = location
         self._store = store
-        if whole or place.size <= _SMALL:
+        if whole or location.size <= _SMALL:
             self._adopt(self._get())
             return
-        if place.head > _MOST_HEAD + place.size // 1000:
-            raise self._damaged(f"its head is said to have {place.head} bytes")
-        if place.size > _LARGE and store.size(place.key) != place.size:
+        if location.head > _MOST_HEAD + location.size // 1000:
+            raise self._damaged(f"its head is said to have {location.head} bytes")
+        if location.size > _LARGE and store.size(location.key) != location.size:
             # Memory for it is not set aside on the word of a table alone.
-            raise self._damaged(f"it does not have {place.size} bytes")
-        self._attend(store.get_range(place.key, 0, place.head))
-        self._present = bytearray(-(-(place.size - self.head.length) // self.head.page))
-        self.resident = place.head
+            raise self._damaged(f"it does not have {location.size} bytes")
+        self._attend(store.get_range(location.key, 0, location.head))
+        self._present = bytearray(-(-(location.size - self.head.length) // self.head.page))
+        self.resident = location.head
 
     def _get(self) -> bytes:
         try:
-            return self._store.get(self.place.key, self.place.size)
+            return self._store.get(self.location.key, self.location.size)
         except CorruptionError as error:
-            raise self._damaged(f"it has more than {self.place.size} bytes") from error
+            raise self._damaged(f"it has more than {self.location.size} bytes") from error
 
     def _adopt(self, data: bytes) -> None:
         """Take the whole object."""
-        if len(data) != self.place.size:
-            raise self._damaged(f"it has {len(data)} bytes, not {self.place.size}")
+        if len(data) != self.location.size:
+            raise self._damaged(f"it has {len(data)} bytes, not {self.location.size}")
         self._attend(data)
         self._check(self.head.length, self.head.memory[self.head.length :])
         self._present = bytearray(b"\1") * len(range(self.head.length, len(data), self.head.page))
         self.resident = len(data)
 
     def _attend(self, data: bytes) -> None:
-        place = self.place
+        location = self.location
         try:
-            self.head = ChunkHead.parse(data, place.size, place.key, place.crc)
+            self.head = ChunkHead.parse(data, location.size, location.key, location.crc)
         except CorruptionError as error:
             raise self._with_rows(error) from error
-        if self.head.rows != place.rows:
-            raise self._damaged(f"it holds {self.head.rows} samples, not {place.rows}")
+        if self.head.rows != location.rows:
+            raise self._damaged(f"it holds {self.head.rows} samples, not {location.rows}")
 
     def load_tensors(self, names: Iterable[str]) -> None:
         """Fetch all that the chunk holds of some tensors."""
         spans = [span for name in names for span in self.head.spans(name)]
-        if sum(stop - start for start, stop in spans) >= _MOST * self.place.size:
+        if sum(stop - start for start, stop in spans) >= _MOST * self.location.size:
             if not all(self._present):
                 self._adopt(self._get())
         else:
@@ -131,7 +131,7 @@ class OpenChunk:
     def _fetch(self, spans: list[tuple[int, int]]) -> None:
         """Fetch, check and keep some runs of whole pages."""
         first, page = self.head.length, self.head.page
-        found = self._store.get_ranges(self.place.key, spans)
+        found = self._store.get_ranges(self.location.key, spans)
         for (start, stop), data in zip(spans, found, strict=True):
             self._check(start, data)
             self.head.memory[start:stop] = np.frombuffer(data, np.uint8)
@@ -140,7 +140,7 @@ class OpenChunk:
             self.resident += stop - start
 
     def _spans(self, missing: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Join runs of pages that lie close together, cut long ones; return places in the object."""
+        """Join runs of pages that lie close together, cut long ones; return offsets in the object."""
         head = self.head
         near, most = _GAP // head.page, max(1, _PIECE // head.page)
         runs: list[list[int]] = []
@@ -164,23 +164,23 @@ class OpenChunk:
         except CorruptionError as error:
             raise self._with_rows(error) from error
 
-    def misfit(self, error: Exception) -> CorruptionError:
+    def mismatch_error(self, error: Exception) -> CorruptionError:
         """Say that a column is not what the schema says."""
         return self._damaged(f"it does not hold what the schema says ({error})")
 
     def _damaged(self, why: str) -> CorruptionError:
-        key = self.place.key
+        key = self.location.key
         error = CorruptionError(f"Chunk {key} is damaged: {why}. Restore it from a copy.")
         return self._with_rows(error)
 
     def _with_rows(self, error: CorruptionError) -> CorruptionError:
-        place = self.place
+        location = self.location
         return CorruptionError(
-            f"Samples {place.first} to {place.first + place.rows - 1} are concerned. {error}"
+            f"Samples {location.first} to {location.first + location.rows - 1} are concerned. {error}"
         )
 
 
-def typed_column(batch: Any, name: str, kind: Any) -> Any:
+def column_of_type(batch: Any, name: str, kind: Any) -> Any:
     """Return a column of a chunk.
 
     Raises

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dasklake._codecs.compression import most_decoded
 from dasklake._format.columns import renumber_labels
-from dasklake._read.chunk_reader import MISFITS, OpenChunk, typed_column
+from dasklake._read.chunk_reader import MALFORMED, OpenChunk, column_of_type
 from dasklake._read.class_labels import label_indices
 from dasklake._read.pandas_columns import Part
 from dasklake._schema.schema import TensorSpec
@@ -47,18 +47,18 @@ def checked_part(chunk: OpenChunk, name: str, spec: TensorSpec) -> Part:
     storage = storage_of(spec)
     batch = chunk.head.batch
     try:
-        column = typed_column(batch, name, storage.type)
+        column = column_of_type(batch, name, storage.type)
         column.validate(full=True)
         shapes = None
         if storage.layout is Layout.BLOB:
-            shapes = typed_column(batch, shape_column(name), storage.shape_type)
+            shapes = column_of_type(batch, shape_column(name), storage.shape_type)
             shapes.validate(full=True)
             _check_shapes(column, shapes, spec)
         indices = label_indices(batch.schema.field(name), spec)
         if indices is not None:
             column = renumber_labels(column, indices)
-    except MISFITS as error:
-        raise chunk.misfit(error) from error
+    except MALFORMED as error:
+        raise chunk.mismatch_error(error) from error
     return column, shapes
 
 

@@ -6,10 +6,10 @@ import threading
 import warnings
 from typing import Literal
 
-from dasklake._read.plan import ChunkPlace
+from dasklake._read.plan import ChunkLocation
 from dasklake.exceptions import CorruptionError, CorruptionWarning, InvalidInputError
 
-__all__ = ["OnCorrupt", "on_corrupt_of", "warn_once"]
+__all__ = ["OnCorrupt", "parse_on_corrupt", "warn_once"]
 
 OnCorrupt = Literal["raise", "skip"]
 
@@ -19,7 +19,7 @@ _told: set[tuple[str, str]] = set()
 _lock = threading.Lock()
 
 
-def on_corrupt_of(value: object) -> OnCorrupt:
+def parse_on_corrupt(value: object) -> OnCorrupt:
     """Check what was asked for.
 
     Raises
@@ -34,27 +34,27 @@ def on_corrupt_of(value: object) -> OnCorrupt:
     raise InvalidInputError(f'on_corrupt is "raise" or "skip", not {value!r}.')
 
 
-def warn_once(url: str, place: ChunkPlace, error: CorruptionError) -> None:
+def warn_once(url: str, location: ChunkLocation, error: CorruptionError) -> None:
     """Warn of a damaged chunk, once in each process, with its name and its rows.
 
     Parameters
     ----------
     url : str
         The lake.
-    place : ChunkPlace
+    location : ChunkLocation
         The chunk.
     error : CorruptionError
         What is wrong with it.
     """
     with _lock:
-        if (url, place.key) in _told:
+        if (url, location.key) in _told:
             return
         if len(_told) >= _MOST_TOLD:
             _told.clear()
-        _told.add((url, place.key))
+        _told.add((url, location.key))
     warnings.warn(
-        f"Samples {place.first} to {place.first + place.rows - 1} of {url} are left out: chunk "
-        f"{place.key} is damaged. {error}",
+        f"Samples {location.first} to {location.first + location.rows - 1} of {url} are left out: chunk "
+        f"{location.key} is damaged. {error}",
         CorruptionWarning,
         stacklevel=3,
     )

@@ -17,29 +17,29 @@ from dask.utils import parse_bytes
 from dasklake._read.linked_values import Problem, check_rows
 from dasklake._read.partition import (
     Origin,
-    array_blocks,
     array_shape,
+    block_lengths,
     empty_frame,
     read_array,
     read_frame,
     read_rows,
 )
-from dasklake._read.plan import ChunkPlace
+from dasklake._read.plan import ChunkLocation
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["block_bytes", "to_array", "to_bag", "to_dataframe", "to_problems"]
+__all__ = ["parse_blocksize", "to_array", "to_bag", "to_dataframe", "to_link_problems"]
 
-_Groups = Sequence[tuple[ChunkPlace, ...]]
+_Groups = Sequence[tuple[ChunkLocation, ...]]
 
 
-class _Places:
+class _Locations:
     """The chunks of one partition, as one value that Dask does not look into."""
 
-    def __init__(self, places: tuple[ChunkPlace, ...]) -> None:
-        self.places = places
+    def __init__(self, locations: tuple[ChunkLocation, ...]) -> None:
+        self.locations = locations
 
     def __dask_tokenize__(self) -> Any:
-        return ("dasklake-places", [tuple(place) for place in self.places])
+        return ("dasklake-locations", [tuple(location) for location in self.locations])
 
 
 class _Names:
@@ -49,7 +49,7 @@ class _Names:
         self.names = tuple(names)
 
 
-def block_bytes(blocksize: int | str | None) -> int | None:
+def parse_blocksize(blocksize: int | str | None) -> int | None:
     """Return the bytes of a block; None for one chunk in each.
 
     Raises
@@ -73,7 +73,7 @@ def block_bytes(blocksize: int | str | None) -> int | None:
 
 def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
     """Return a bag of samples, one partition for each group."""
-    parts = [_Places(group) for group in groups or [()]]
+    parts = [_Locations(group) for group in groups or [()]]
     name = f"read-lake-{_token(origin, groups, names)}"
     graph: dict[Any, Any] = {
         (name, i): (_bag, part, origin, _Names(names)) for i, part in enumerate(parts)
@@ -82,13 +82,13 @@ def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
 
 
 def to_dataframe(origin: Origin, groups: _Groups) -> dd.DataFrame:
-    """Return a frame, one partition for each group, indexed by the place in the version."""
+    """Return a frame, one partition for each group, indexed by the row number in the version."""
     groups = groups or [()]
     firsts = [group[0].first for group in groups if group]
     last = groups[-1][-1].first + groups[-1][-1].rows - 1 if firsts else None
     frame: dd.DataFrame = dd.from_map(
         _frame,
-        [_Places(group) for group in groups],
+        [_Locations(group) for group in groups],
         meta=empty_frame(origin.schema, list(origin.schema)),
         divisions=(*firsts, last) if firsts else (None, None),
         label="read-lake",
@@ -105,10 +105,10 @@ def to_array(origin: Origin, groups: _Groups, name: str) -> da.Array:
     key = f"read-lake-{name}-{_token(origin, groups, name)}"
     rest = (0,) * len(shape)
     graph: dict[Any, Any] = {
-        (key, i, *rest): (_array, _Places(group), origin, _Names([name]))
+        (key, i, *rest): (_array, _Locations(group), origin, _Names([name]))
         for i, group in enumerate(groups)
     }
-    chunks = (array_blocks(groups), *((axis,) for axis in shape))
+    chunks = (block_lengths(groups), *((axis,) for axis in shape))
     meta = np.empty((0,) * (1 + len(shape)), np.dtype(str(spec.dtype)))
     return da.Array(HighLevelGraph.from_collections(key, graph), key, chunks, meta=meta)
 
@@ -117,29 +117,31 @@ def _token(origin: Origin, groups: _Groups, *more: Any) -> str:
     return str(tokenize(origin, [len(group) for group in groups], *more))
 
 
-def _bag(part: _Places, origin: Origin, names: _Names) -> list[dict[str, Any]]:
-    return list(read_rows(origin, part.places, names.names))
+def _bag(part: _Locations, origin: Origin, names: _Names) -> list[dict[str, Any]]:
+    return list(read_rows(origin, part.locations, names.names))
 
 
-def _frame(part: _Places, *, origin: Origin, columns: Sequence[str]) -> Any:
+def _frame(part: _Locations, *, origin: Origin, columns: Sequence[str]) -> Any:
     # Without a default: Dask would leave out columns=[], and all columns would be read.
-    return read_frame(part.places, origin=origin, columns=columns)
+    return read_frame(part.locations, origin=origin, columns=columns)
 
 
-def _array(part: _Places, origin: Origin, names: _Names) -> Any:
-    return read_array(part.places, origin, names.names[0])
+def _array(part: _Locations, origin: Origin, names: _Names) -> Any:
+    return read_array(part.locations, origin, names.names[0])
 
 
-def to_problems(origin: Origin, groups: _Groups, names: Sequence[str], *, decode: bool) -> Delayed:
+def to_link_problems(
+    origin: Origin, groups: _Groups, names: Sequence[str], *, decode: bool
+) -> Delayed:
     """Return what is wrong with the links of some tensors: a list for each partition."""
 
-    def check(places: _Places) -> list[Problem]:
+    def check(locations: _Locations) -> list[Problem]:
         specs = {name: origin.schema[name] for name in names}
-        first = places.places[0].first
-        samples = read_rows(origin, places.places, names)
+        first = locations.locations[0].first
+        samples = read_rows(origin, locations.locations, names)
         return check_rows(samples, first, specs, decode=decode)
 
     # The results are small, the partitions many: they come back as one value.
-    tasks = [delayed(check, pure=False)(_Places(group)) for group in groups]
+    tasks = [delayed(check, pure=False)(_Locations(group)) for group in groups]
     together: Delayed = delayed(list, pure=False)(tasks)
     return together

@@ -20,12 +20,12 @@ from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._model.creds_key import current_key_names
 from dasklake._model.tensor_history import TensorHistory
-from dasklake._read.chunk_reader import MISFITS, OpenChunk
+from dasklake._read.chunk_reader import MALFORMED, OpenChunk
 from dasklake._read.column_checks import checked_part
 from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.linked_values import linked
 from dasklake._read.pandas_columns import Part, dtype_of, series_of
-from dasklake._read.plan import ChunkPlace
+from dasklake._read.plan import ChunkLocation
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Layout, Link, storage_of
 from dasklake._storage.store import ObjectStore
@@ -79,8 +79,8 @@ class Origin:
 
     def __dask_tokenize__(self) -> Any:
         # What a version holds never changes; where it lies tells copies apart.
-        place = (self.store.url, self.branch, self.version, self.id)
-        return ("dasklake-version", *place, self.on_corrupt)
+        version = (self.store.url, self.branch, self.version, self.id)
+        return ("dasklake-version", *version, self.on_corrupt)
 
     @property
     def schema(self) -> Schema:
@@ -105,10 +105,10 @@ class Origin:
         new = past and any(name in past and past[name].since >= self.samples for name in names)
         return 0 if new else self.samples
 
-    def stored_name(self, name: str, place: ChunkPlace) -> str | None:
+    def stored_name(self, name: str, location: ChunkLocation) -> str | None:
         """Return what a chunk calls a tensor of the version; None where it does not have it."""
         past = self._described[1].get(name)
-        return name if past is None else past.name_at(name, place.first)
+        return name if past is None else past.name_at(name, location.first)
 
     @property
     def keys(self) -> Mapping[str, str]:
@@ -141,7 +141,7 @@ class _Schemas:
         return self._found.get(commit)
 
     def put(self, commit: str, schema: _Described) -> None:
-        """Keep a schema, in the place of the oldest where there are too many."""
+        """Keep a schema, in place of the oldest if there are too many."""
         with self._lock:
             self._found.pop(commit, None)
             self._found[commit] = schema
@@ -184,7 +184,7 @@ class Decoder:
             raise SampleError(error.message, tensor=name, sample=str(sample)) from error
         except LakeError:
             raise
-        except MISFITS as error:
+        except MALFORMED as error:
             raise CorruptionError(
                 f"Tensor {name!r} of sample {sample} is not what the schema says ({error}). Restore "
                 "its chunk from a copy; `dasklake verify` names it where it was changed."
@@ -196,7 +196,7 @@ class Decoder:
         return value
 
 
-def open_chunk(origin: Origin, place: ChunkPlace, *, whole: bool = False) -> OpenChunk:
+def open_chunk(origin: Origin, location: ChunkLocation, *, whole: bool = False) -> OpenChunk:
     """Open a chunk.
 
     Raises
@@ -207,22 +207,24 @@ def open_chunk(origin: Origin, place: ChunkPlace, *, whole: bool = False) -> Ope
         It is damaged, or gone from a version that was not expired.
     """
     try:
-        return OpenChunk(origin.store, place, whole=whole)
+        return OpenChunk(origin.store, location, whole=whole)
     except ObjectNotFoundError as error:
-        raise origin.missing(place.key) from error
+        raise origin.missing(location.key) from error
 
 
-def _columns(origin: Origin, place: ChunkPlace, names: Sequence[str]) -> dict[str, Part | None]:
+def _columns(
+    origin: Origin, location: ChunkLocation, names: Sequence[str]
+) -> dict[str, Part | None]:
     """Fetch all that a chunk holds of some tensors; None for those that were added later."""
-    called = {name: origin.stored_name(name, place) for name in names}
+    called = {name: origin.stored_name(name, location) for name in names}
     held = [name for name in called.values() if name is not None]
     if not held:
         return dict.fromkeys(names)
-    chunk = open_chunk(origin, place, whole=len(names) == len(origin.schema))
+    chunk = open_chunk(origin, location, whole=len(names) == len(origin.schema))
     try:
         chunk.load_tensors(held)
     except ObjectNotFoundError as error:
-        raise origin.missing(place.key) from error
+        raise origin.missing(location.key) from error
     schema = origin.schema
     return {
         name: None if column is None else checked_part(chunk, column, schema[name])
@@ -231,18 +233,18 @@ def _columns(origin: Origin, place: ChunkPlace, names: Sequence[str]) -> dict[st
 
 
 def _kept(
-    origin: Origin, places: Sequence[ChunkPlace], names: Sequence[str]
-) -> Iterator[tuple[ChunkPlace, dict[str, Part | None]]]:
+    origin: Origin, locations: Sequence[ChunkLocation], names: Sequence[str]
+) -> Iterator[tuple[ChunkLocation, dict[str, Part | None]]]:
     """Yield what chunks hold of some tensors, without those that are damaged if they may be."""
-    for place in places:
+    for location in locations:
         try:
-            columns = _columns(origin, place, names)
+            columns = _columns(origin, location, names)
         except CorruptionError as error:
             if origin.on_corrupt == "raise":
                 raise
-            warn_once(origin.store.url, place, error)
+            warn_once(origin.store.url, location, error)
             continue
-        yield place, columns
+        yield location, columns
 
 
 def _values(part: Part | None, spec: TensorSpec, rows: int) -> Iterable[Any]:
@@ -251,15 +253,15 @@ def _values(part: Part | None, spec: TensorSpec, rows: int) -> Iterable[Any]:
 
 
 def read_rows(
-    origin: Origin, places: Sequence[ChunkPlace], names: Sequence[str] | None = None
+    origin: Origin, locations: Sequence[ChunkLocation], names: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the samples of some chunks, in order."""
     schema = origin.schema
     names = list(schema) if names is None else names
     decoder = Decoder({name: schema[name] for name in names}, origin.keys)
-    for place, columns in _kept(origin, places, names):
-        stored = [_values(columns[name], schema[name], place.rows) for name in names]
-        for sample, row in enumerate(zip(*stored, strict=True), place.first):
+    for location, columns in _kept(origin, locations, names):
+        stored = [_values(columns[name], schema[name], location.rows) for name in names]
+        for sample, row in enumerate(zip(*stored, strict=True), location.first):
             yield {
                 name: decoder.decode(name, value, sample)
                 for name, value in zip(names, row, strict=True)
@@ -267,42 +269,42 @@ def read_rows(
 
 
 def read_frame(
-    places: Sequence[ChunkPlace], *, origin: Origin, columns: Sequence[str] | None = None
+    locations: Sequence[ChunkLocation], *, origin: Origin, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Return one partition of a frame, indexed by the place in the version."""
+    """Return one partition of a frame, indexed by the row number in the version."""
     schema = origin.schema
     names = list(schema) if columns is None else list(columns)
-    read = list(_kept(origin, places, names))
+    read = list(_kept(origin, locations, names))
     if not read:
         return empty_frame(schema, names)
     series = {}
     for name in names:
         spec = schema[name]
-        parts = [columns[name] or missing_column(spec, place.rows) for place, columns in read]
+        parts = [columns[name] or missing_column(spec, location.rows) for location, columns in read]
         try:
             series[name] = series_of(parts, spec)
         except LakeError:
             raise
-        except MISFITS as error:
-            raise _misfit(error, name, [place for place, _ in read]) from error
+        except MALFORMED as error:
+            raise _misfit(error, name, [location for location, _ in read]) from error
     frame = pd.DataFrame(series, columns=pd.Index(names), copy=False)
-    frame.index = _index([place for place, _ in read])
+    frame.index = _index([location for location, _ in read])
     return frame
 
 
-def _index(places: Sequence[ChunkPlace]) -> pd.Index:
-    """Return the places of the samples of some chunks in the version."""
-    spans = [(place.first, place.first + place.rows) for place in places]
+def _index(locations: Sequence[ChunkLocation]) -> pd.Index:
+    """Return the row numbers of some chunks in the version."""
+    spans = [(location.first, location.first + location.rows) for location in locations]
     if all(a[1] == b[0] for a, b in pairwise(spans)):
         return pd.RangeIndex(spans[0][0], spans[-1][1])
     return pd.Index(np.concatenate([np.arange(*span, dtype=np.int64) for span in spans]))
 
 
-def _misfit(error: Exception, name: str, places: Sequence[ChunkPlace]) -> CorruptionError:
+def _misfit(error: Exception, name: str, locations: Sequence[ChunkLocation]) -> CorruptionError:
     """Say that chunks do not hold what the schema says."""
     return CorruptionError(
-        f"Tensor {name!r} of samples {places[0].first} to {places[-1].first + places[-1].rows - 1} "
-        f"is not what the schema says ({error}). Restore {places[0].key} and those after it."
+        f"Tensor {name!r} of samples {locations[0].first} to {locations[-1].first + locations[-1].rows - 1} "
+        f"is not what the schema says ({error}). Restore {locations[0].key} and those after it."
     )
 
 
@@ -312,7 +314,7 @@ def empty_frame(schema: Schema, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(columns, columns=pd.Index(names), index=pd.RangeIndex(0))
 
 
-def read_array(places: Sequence[ChunkPlace], origin: Origin, name: str) -> npt.NDArray[Any]:
+def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) -> npt.NDArray[Any]:
     """Return one block of an array: axis 0 = samples.
 
     Raises
@@ -323,32 +325,32 @@ def read_array(places: Sequence[ChunkPlace], origin: Origin, name: str) -> npt.N
     spec = origin.schema[name]
     shape = array_shape(name, spec)
     dtype = np.dtype(str(spec.dtype))
-    rows = sum(place.rows for place in places)
+    rows = sum(location.rows for location in locations)
     wanted = rows * math.prod(shape) * dtype.itemsize
-    if wanted > most_decoded(sum(place.size for place in places)):
-        raise _misfit(ValueError(f"{wanted} bytes"), name, places)
+    if wanted > most_decoded(sum(location.size for location in locations)):
+        raise _misfit(ValueError(f"{wanted} bytes"), name, locations)
     found = np.empty((rows, *shape), dtype)
     at = 0
-    for place in places:
-        block = found[at : at + place.rows]
-        at += place.rows
+    for location in locations:
+        block = found[at : at + location.rows]
+        at += location.rows
         try:
-            part = _columns(origin, place, [name])[name]
+            part = _columns(origin, location, [name])[name]
         except CorruptionError as error:
             # The shape was promised: only what can stand for no value can be left out.
             if origin.on_corrupt == "raise" or dtype.kind not in _WITH_NONE:
                 raise
-            warn_once(origin.store.url, place, error)
+            warn_once(origin.store.url, location, error)
             block[...] = _none(dtype)
             continue
-        column, shapes = missing_column(spec, place.rows) if part is None else part
+        column, shapes = missing_column(spec, location.rows) if part is None else part
         try:
             _fill(block, column, shapes, spec)
         except LakeError:
             raise
-        except MISFITS as error:
-            raise _misfit(error, name, [place]) from error
-        _blank(block, column, place, name)
+        except MALFORMED as error:
+            raise _misfit(error, name, [location]) from error
+        _blank(block, column, location, name)
     return found
 
 
@@ -384,18 +386,18 @@ def array_shape(name: str, spec: TensorSpec) -> tuple[int, ...]:
     return tuple(axis for axis in spec.shape if axis is not None)
 
 
-def array_blocks(places: Sequence[Sequence[ChunkPlace]]) -> tuple[int, ...]:
+def block_lengths(locations: Sequence[Sequence[ChunkLocation]]) -> tuple[int, ...]:
     """Return the number of samples in each block."""
-    return tuple(sum(place.rows for place in group) for group in places)
+    return tuple(sum(location.rows for location in group) for group in locations)
 
 
-def _blank(block: npt.NDArray[Any], column: Any, place: ChunkPlace, name: str) -> None:
+def _blank(block: npt.NDArray[Any], column: Any, location: ChunkLocation, name: str) -> None:
     """Put into rows without a value what says so."""
     if not column.null_count:
         return
     missing = column.is_null().to_numpy(zero_copy_only=False)
     if block.dtype.kind not in _WITH_NONE:
-        row = place.first + int(np.flatnonzero(missing)[0])
+        row = location.first + int(np.flatnonzero(missing)[0])
         raise InvalidInputError(
             f"Tensor {name!r} has no value in sample {row}, and {block.dtype} has nothing to stand "
             "for that. Use to_dask_bag() or to_dask_dataframe()."

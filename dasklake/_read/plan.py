@@ -11,10 +11,10 @@ import numpy as np
 from dasklake._format.segment import chunk_key_at
 from dasklake._model.manifest import Manifest
 
-__all__ = ["ChunkPlace", "ReadPlan"]
+__all__ = ["ChunkLocation", "ReadPlan"]
 
 
-class ChunkPlace(NamedTuple):
+class ChunkLocation(NamedTuple):
     """What a reader has to know of a chunk; small enough to travel with each task.
 
     ``first`` is the place of its first sample in the version.
@@ -57,10 +57,10 @@ class ReadPlan:
         chunk = bisect_right(self._ends, row)
         return chunk, row - (self._ends[chunk - 1] if chunk else 0)
 
-    def place(self, chunk: int) -> ChunkPlace:
+    def location(self, chunk: int) -> ChunkLocation:
         """Return what a reader has to know of a chunk."""
         m = self._manifest
-        return ChunkPlace(
+        return ChunkLocation(
             chunk_key_at(m, chunk),
             self._ends[chunk] - int(m.rows[chunk]),
             int(m.rows[chunk]),
@@ -69,7 +69,7 @@ class ReadPlan:
             int(m.crc[chunk]),
         )
 
-    def groups(self, blocksize: int | None = None) -> list[tuple[ChunkPlace, ...]]:
+    def groups(self, blocksize: int | None = None) -> list[tuple[ChunkLocation, ...]]:
         """Return all chunks with rows, in order, joined up to ``blocksize`` bytes.
 
         Parameters
@@ -78,14 +78,14 @@ class ReadPlan:
             Most bytes of chunks in one group, where a group has more than one; None for one
             chunk in each.
         """
-        found: list[tuple[ChunkPlace, ...]] = []
-        group: list[ChunkPlace] = []
+        found: list[tuple[ChunkLocation, ...]] = []
+        group: list[ChunkLocation] = []
         size = 0
         for chunk in np.flatnonzero(self._manifest.rows).tolist():
-            place = self.place(chunk)
-            if group and (blocksize is None or size + place.size > blocksize):
+            location = self.location(chunk)
+            if group and (blocksize is None or size + location.size > blocksize):
                 found.append(tuple(group))
                 group, size = [], 0
-            group.append(place)
-            size += place.size
+            group.append(location)
+            size += location.size
         return [*found, tuple(group)] if group else found

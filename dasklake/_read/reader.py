@@ -16,7 +16,7 @@ from dasklake._model.manifest import Manifest
 from dasklake._read.chunk_reader import ChunkCache
 from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.partition import Decoder, Origin, open_chunk, read_rows
-from dasklake._read.plan import ChunkPlace, ReadPlan
+from dasklake._read.plan import ChunkLocation, ReadPlan
 from dasklake._read.row_reader import RowReader, Shape
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
@@ -27,7 +27,7 @@ from dasklake.exceptions import (
     VersionNotFoundError,
 )
 
-__all__ = ["Reader", "commit_of", "reader_of", "row_asked", "rows_asked"]
+__all__ = ["Reader", "make_reader", "resolve_commit", "resolve_row", "resolve_rows"]
 
 
 _T = TypeVar("_T")
@@ -65,7 +65,7 @@ class Reader:
 
     def groups(
         self, names: Iterable[str], blocksize: int | None = None
-    ) -> list[tuple[ChunkPlace, ...]]:
+    ) -> list[tuple[ChunkLocation, ...]]:
         """Return the chunks of some tensors, joined up to ``blocksize`` bytes."""
         return self.plan.groups(blocksize) if self.origin.length(names) else []
 
@@ -153,7 +153,7 @@ class Reader:
         row = rows.start
         while row < rows.stop:
             number, begin = self.plan.locate(row)
-            end = min(begin + rows.stop - row, self.plan.place(number).rows)
+            end = min(begin + rows.stop - row, self.plan.location(number).rows)
             read = partial(RowReader.block, begin=begin, end=end, name=name)
             part = self._kept(number, read)
             if part is None:
@@ -169,14 +169,14 @@ class Reader:
         except CorruptionError as error:
             if self.origin.on_corrupt == "raise":
                 raise
-            warn_once(self.origin.store.url, self.plan.place(number), error)
+            warn_once(self.origin.store.url, self.plan.location(number), error)
             return None
 
     def shapes(self, name: str) -> Iterator[Shape | None]:
         """Yield the shape of each value of a tensor; None for no value."""
         for group in self.groups([name]):
-            for place in group:
-                yield from self._rows(place).shapes(name)
+            for location in group:
+                yield from self._rows(location).shapes(name)
 
     def _using(self, number: int, read: Callable[[RowReader], _T]) -> _T:
         """Read from a chunk, and say why where it is not there."""
@@ -184,29 +184,29 @@ class Reader:
         try:
             found = read(reader)
         except ObjectNotFoundError as error:
-            raise self.origin.missing(reader.chunk.place.key) from error
+            raise self.origin.missing(reader.chunk.location.key) from error
         self._cache.used(number, reader.chunk.resident)
         return found
 
     def _open(self, number: int) -> RowReader:
-        return self._rows(self.plan.place(number))
+        return self._rows(self.plan.location(number))
 
-    def _rows(self, place: ChunkPlace) -> RowReader:
-        stored = partial(self.origin.stored_name, place=place)
-        return RowReader(open_chunk(self.origin, place), self.schema, stored)
+    def _rows(self, location: ChunkLocation) -> RowReader:
+        stored = partial(self.origin.stored_name, location=location)
+        return RowReader(open_chunk(self.origin, location), self.schema, stored)
 
 
-def reader_of(log: Log, commit: Commit, on_corrupt: OnCorrupt = "raise") -> Reader:
+def make_reader(log: Log, commit: Commit, on_corrupt: OnCorrupt = "raise") -> Reader:
     """Return a reader of a version."""
     return Reader(Origin(log.store, commit, on_corrupt), partial(log.manifest, commit))
 
 
 def _again(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Reader:
     log = Log(store, branch)
-    return reader_of(log, commit_of(log, version), on_corrupt)
+    return make_reader(log, resolve_commit(log, version), on_corrupt)
 
 
-def row_asked(item: Any, length: int) -> int:
+def resolve_row(item: Any, length: int) -> int:
     """Return the place that an index means; negative ones count from the end.
 
     Raises
@@ -231,7 +231,7 @@ def row_asked(item: Any, length: int) -> int:
     return row + length if row < 0 else row
 
 
-def rows_asked(item: Any, length: int) -> Sequence[int]:
+def resolve_rows(item: Any, length: int) -> Sequence[int]:
     """Return the places that a slice, a list or a mask means.
 
     Raises
@@ -249,10 +249,10 @@ def rows_asked(item: Any, length: int) -> Sequence[int]:
         if item.shape != (length,):
             raise InvalidInputError(f"A mask of samples has the shape ({length},).")
         item = np.flatnonzero(item)
-    return [row_asked(each, length) for each in item]
+    return [resolve_row(each, length) for each in item]
 
 
-def commit_of(log: Log, version: int | None) -> Commit:
+def resolve_commit(log: Log, version: int | None) -> Commit:
     """Return the commit of a version; the newest for None.
 
     Raises

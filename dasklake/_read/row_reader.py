@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dasklake._read.chunk_reader import MISFITS, OpenChunk, typed_column
+from dasklake._read.chunk_reader import MALFORMED, OpenChunk, column_of_type
 from dasklake._read.class_labels import label_indices
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob, Layout, shape_column, storage_of
@@ -78,8 +78,8 @@ class RowReader:
                 load(pointed)
             found = [column.value(row) for column in columns]
             return self._labelled(found, names) if self._indices else found
-        except MISFITS as error:
-            raise self.chunk.misfit(error) from error
+        except MALFORMED as error:
+            raise self.chunk.mismatch_error(error) from error
 
     def read_many(self, rows: Sequence[int], names: Sequence[str]) -> list[list[Any]]:
         """Return what each tensor stores for some rows, fetched together."""
@@ -89,8 +89,8 @@ class RowReader:
             self.chunk.load([part for c in columns for row in rows for part in c.pointed(row)])
             found = [[column.value(row) for column in columns] for row in rows]
             return [self._labelled(each, names) for each in found] if self._indices else found
-        except MISFITS as error:
-            raise self.chunk.misfit(error) from error
+        except MALFORMED as error:
+            raise self.chunk.mismatch_error(error) from error
 
     def _labelled(self, values: list[Any], names: Sequence[str]) -> list[Any]:
         """Return what a row stores, with the version's indices of its labels."""
@@ -118,8 +118,8 @@ class RowReader:
             return None
         try:
             return self._labelled([column.view[begin:end]], [name])[0]  # type: ignore[no-any-return] # what it was given
-        except MISFITS as error:
-            raise self.chunk.misfit(error) from error
+        except MALFORMED as error:
+            raise self.chunk.mismatch_error(error) from error
 
     def shapes(self, name: str) -> list[Shape | None]:
         """Return the shape of each row's value, whose bytes are not fetched; None for no value.
@@ -130,7 +130,7 @@ class RowReader:
             Shapes are not stored.
         """
         column = self._columns.get(name) or self._open(name)
-        rows = range(self.chunk.place.rows)
+        rows = range(self.chunk.location.rows)
         if isinstance(column, _Nothing):
             return [None] * len(rows)
         if isinstance(column, _Blobs | _Links | _Numbers) and column.shaped:
@@ -139,8 +139,8 @@ class RowReader:
             has = column.validity.has
             try:
                 return [column.shape(row) if has(row) else None for row in rows]
-            except MISFITS as error:
-                raise self.chunk.misfit(error) from error
+            except MALFORMED as error:
+                raise self.chunk.mismatch_error(error) from error
         raise InvalidInputError(
             f"The shapes of tensor {name!r} are not stored. Those of links are where they were "
             "written with verify=True."
@@ -149,8 +149,8 @@ class RowReader:
     def _open(self, name: str) -> _Column:
         try:
             column = self._columns[name] = self._column(name)
-        except MISFITS as error:
-            raise self.chunk.misfit(error) from error
+        except MALFORMED as error:
+            raise self.chunk.mismatch_error(error) from error
         return column
 
     def _column(self, name: str) -> _Column:
@@ -160,12 +160,12 @@ class RowReader:
         stored = self._stored(name)
         if stored is None:
             return _Nothing()
-        column = typed_column(batch, stored, storage.type)
+        column = column_of_type(batch, stored, storage.type)
         indices = label_indices(batch.schema.field(stored), self._specs[name])
         if indices is not None:
             self._indices[name] = indices
         if storage.layout is Layout.BLOB:
-            shapes = typed_column(batch, shape_column(stored), storage.shape_type)
+            shapes = column_of_type(batch, shape_column(stored), storage.shape_type)
             return _Blobs(memory, column, shapes)
         if storage.layout is Layout.TENSOR:
             flat = column.storage.values

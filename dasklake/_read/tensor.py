@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dasklake._read.partition import array_shape
-from dasklake._read.reader import Reader, row_asked, rows_asked
+from dasklake._read.reader import Reader, resolve_row, resolve_rows
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
 
@@ -51,12 +51,12 @@ class Tensor:
 
     def __getitem__(self, item: Any) -> Any:
         if isinstance(item, slice | list | tuple | np.ndarray):
-            rows = rows_asked(item, len(self))
+            rows = resolve_rows(item, len(self))
             block = self._block(rows)
             if block is not None:
                 return block
             return self._stacked([row[0] for row in self._reader.many(rows, [self.name])])
-        return self._reader.one(row_asked(item, len(self)), [self.name])[0]
+        return self._reader.one(resolve_row(item, len(self)), [self.name])[0]
 
     def numpy(self) -> npt.NDArray[Any] | list[Any]:
         """Return all samples.
@@ -123,7 +123,7 @@ class Tensor:
         if self.spec.linked:
             linked = self[sample]
             return None if linked is None else linked.bytes()
-        row = row_asked(sample, len(self))
+        row = resolve_row(sample, len(self))
         blob = self._reader.stored(row, [self.name])[0]
         return None if blob is None else bytes(blob.data)
 

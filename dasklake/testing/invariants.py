@@ -26,7 +26,7 @@ from dasklake._log.log import Log
 from dasklake._model.commit import Commit, Kind, RunState, SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Receipt
-from dasklake._read.reader import reader_of
+from dasklake._read.reader import make_reader
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError
 
@@ -455,7 +455,7 @@ def check_inputs(
         A sample is missing, doubled, wrong, or in another place.
     """
     commit = history.commits[branch][-1 if version is None else version]
-    reader = reader_of(Log(history.store, branch), commit)
+    reader = make_reader(Log(history.store, branch), commit)
     found = [np.asarray(sample[tensor]).tolist() for sample in reader.stream([tensor])]
     where = f"version {commit.version} of {branch} ({commit.kind})"
     assert found == list(expected), f"{where} holds {found}, not {list(expected)}"

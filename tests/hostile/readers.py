@@ -19,7 +19,7 @@ from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
 from dasklake._read import chunk_reader
 from dasklake._read.chunk_reader import OpenChunk
 from dasklake._read.partition import Decoder, Origin, read_array, read_frame, read_rows
-from dasklake._read.plan import ChunkPlace
+from dasklake._read.plan import ChunkLocation
 from dasklake._read.row_reader import RowReader
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
@@ -98,7 +98,7 @@ def _chunk(data: bytes) -> object:
     head.check(head.length, data[head.length :])
     # Chunks without rows are never opened by a reader.
     held = [name for name in SPECS if name in head.batch.schema.names and head.rows]
-    place = ChunkPlace(_KEY, 0, head.rows, len(data), head.length, head.crc)
+    place = ChunkLocation(_KEY, 0, head.rows, len(data), head.length, head.crc)
     with _by_range() as store:
         store.put(_KEY, data)
         origin = Origin(store, _VERSION)
@@ -110,7 +110,7 @@ def _chunk(data: bytes) -> object:
     return held
 
 
-def _one_by_one(origin: Origin, place: ChunkPlace, name: str) -> None:
+def _one_by_one(origin: Origin, place: ChunkLocation, name: str) -> None:
     specs = {name: SPECS[name]}
     reader, decoder = RowReader(OpenChunk(origin.store, place), specs), Decoder(specs, {})
     for row in range(min(_ROWS, place.rows)):
@@ -119,21 +119,21 @@ def _one_by_one(origin: Origin, place: ChunkPlace, name: str) -> None:
     reader.block(0, place.rows, name)
 
 
-def _shapes(origin: Origin, place: ChunkPlace, name: str) -> None:
+def _shapes(origin: Origin, place: ChunkLocation, name: str) -> None:
     RowReader(OpenChunk(origin.store, place), {name: SPECS[name]}).shapes(name)
 
 
-def _whole(origin: Origin, place: ChunkPlace, name: str) -> None:
+def _whole(origin: Origin, place: ChunkLocation, name: str) -> None:
     for _ in read_rows(origin, [place], [name]):
         pass
 
 
-def _frame(origin: Origin, place: ChunkPlace, name: str) -> None:
+def _frame(origin: Origin, place: ChunkLocation, name: str) -> None:
     # By series: pandas 2 cannot print a frame that has an Arrow tensor.
     repr(read_frame([place], origin=origin, columns=[name])[name])
 
 
-def _array(origin: Origin, place: ChunkPlace, name: str) -> None:
+def _array(origin: Origin, place: ChunkLocation, name: str) -> None:
     read_array([place], origin, name)
 
 

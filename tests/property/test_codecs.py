@@ -13,7 +13,7 @@ from dasklake import Schema, TensorSpec
 from dasklake._codecs.registry import codec_for
 from dasklake._format.columns import iterate_stored
 from dasklake._read.chunk_reader import OpenChunk
-from dasklake._read.plan import ChunkPlace
+from dasklake._read.plan import ChunkLocation
 from dasklake._read.row_reader import RowReader
 from dasklake._storage.store import ObjectStore
 from tests.support.samples import encode, opened, same
@@ -53,7 +53,7 @@ def test_arrays_come_back_from_a_chunk(case: tuple[TensorSpec, list[Any]]) -> No
     assert all(same(a, b) for a, b in zip(found, values, strict=True))
     store = ObjectStore("memory://property-codecs")
     store.put("chunk", chunk.data)
-    place = ChunkPlace("chunk", 0, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
+    place = ChunkLocation("chunk", 0, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
     reader = RowReader(OpenChunk(store, place), schema)
     for row, value in enumerate(values):
         (each,) = reader.read(row, ["a"])

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from dasklake._log.log import Log
 from dasklake._model.commit import Commit
-from dasklake._read.reader import reader_of
+from dasklake._read.reader import make_reader
 from dasklake.exceptions import NotFoundError, VersionExpiredError
 from dasklake.testing.faults import CRASHES, LOSSES, Fault, FaultStore
 from tests.support.simulation import Simulation, one_thread_each
@@ -120,7 +120,7 @@ class LakeMachine(RuleBasedStateMachine):
 
     def values(self, commit: Commit) -> list[int]:
         """Read all samples of a version."""
-        reader = reader_of(Log(self.sim.root, commit.branch), commit)
+        reader = make_reader(Log(self.sim.root, commit.branch), commit)
         return [int(sample["x"]) for sample in reader.stream(["x"])]
 
     @rule()

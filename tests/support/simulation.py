@@ -28,7 +28,7 @@ from dasklake._maintenance.reset import reset
 from dasklake._maintenance.vacuum import vacuum
 from dasklake._model.commit import Commit, Kind
 from dasklake._model.receipt import Receipt
-from dasklake._read.reader import reader_of
+from dasklake._read.reader import make_reader
 from dasklake._run.coordinator import load_failures
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.start import start_run
@@ -213,7 +213,7 @@ class Simulation:
         log = quick_log(store, branch)
         head = log.require_head()
         try:
-            return [int(sample["x"]) for sample in reader_of(log, head).stream(["x"])]
+            return [int(sample["x"]) for sample in make_reader(log, head).stream(["x"])]
         except VersionExpiredError:
             return []
 

@@ -10,7 +10,7 @@ import pytest
 from dasklake import Schema, TensorSpec
 from dasklake._format.chunk import EncodedChunk
 from dasklake._read.chunk_reader import ChunkCache, OpenChunk
-from dasklake._read.plan import ChunkPlace
+from dasklake._read.plan import ChunkLocation
 from dasklake._read.row_reader import RowReader
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError
@@ -66,8 +66,8 @@ class _Counting(ObjectStore):
         return super().get_ranges(key, ranges)
 
 
-def _place(chunk: EncodedChunk, first: int = 1000) -> ChunkPlace:
-    return ChunkPlace("data/x.arrow", first, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
+def _place(chunk: EncodedChunk, first: int = 1000) -> ChunkLocation:
+    return ChunkLocation("data/x.arrow", first, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
 
 
 @pytest.fixture

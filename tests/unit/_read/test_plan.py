@@ -37,8 +37,8 @@ def test_groups_keep_order_and_size() -> None:
     assert _plan(0, 0).groups() == []
 
 
-def test_places_say_all_that_a_reader_needs() -> None:
-    """A place holds key, first row, and what the reference says of the object."""
-    place = _plan(2, 3).place(1)
-    assert place == (f"data/main/r/1-1-{1:016x}-0.arrow", 2, 3, 100, 10, 0)
-    assert not any(isinstance(value, np.generic) for value in place)
+def test_locations_say_all_that_a_reader_needs() -> None:
+    """A location holds key, first row, and what the reference says of the object."""
+    location = _plan(2, 3).location(1)
+    assert location == (f"data/main/r/1-1-{1:016x}-0.arrow", 2, 3, 100, 10, 0)
+    assert not any(isinstance(value, np.generic) for value in location)
