@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 ALLOWED = {
     "DASKLAKE_COCO_DIR is not set",  # real data that is not part of the project
     "user namespaces are not allowed",  # a small disk of its own needs one; its twin runs anywhere
-    "strace is not installed",  # another test looks at the same calls from inside
+    "strace is not installed",  # another test checks the same calls from inside
     "strace may not trace",  # in some containers; the same
 }
 

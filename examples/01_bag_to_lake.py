@@ -1,4 +1,4 @@
-"""A Dask Bag becomes a lake: each item is turned into one sample, a dict of tensors.
+"""Write a Dask Bag as a lake: each item becomes one sample, a dict of tensors.
 
 Run it with the URL of the lake: python examples/01_bag_to_lake.py /tmp/numbers
 """
@@ -15,11 +15,11 @@ import dasklake
 
 
 def sample(number: int) -> dict[str, Any]:
-    """Make one sample; called in the task that writes it."""
+    """Make one sample, inside the task that writes it."""
     return {
         "number": number,
         "parity": number % 2,
-        "divisors": np.array([each for each in range(1, number + 1) if number % each == 0]),
+        "divisors": np.array([n for n in range(1, number + 1) if number % n == 0]),
     }
 
 

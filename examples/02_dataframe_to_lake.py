@@ -1,4 +1,4 @@
-"""A Dask DataFrame becomes a lake, and comes back with equal dtypes.
+"""Write a Dask DataFrame as a lake, and read it back with equal dtypes.
 
 Run it with the URL of the lake: python examples/02_dataframe_to_lake.py /tmp/weather
 """

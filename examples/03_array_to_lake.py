@@ -1,4 +1,4 @@
-"""Dask Arrays become a lake: the first axis is samples.
+"""Write Dask Arrays as a lake: the first axis is samples.
 
 Run it with the URL of the lake: python examples/03_array_to_lake.py /tmp/vectors
 """
@@ -13,7 +13,7 @@ import dasklake
 
 
 def main(url: str) -> None:
-    """Write vectors and their norms side by side; compute with what was stored."""
+    """Write vectors and their norms as two tensors; compute with the stored values."""
     vectors = da.random.default_rng(0).random((1_000, 16), chunks=(250, 16))
     norms = (vectors**2).sum(axis=1) ** 0.5
     dasklake.to_lake({"vector": vectors, "norm": norms}, url, mode="overwrite")

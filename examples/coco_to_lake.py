@@ -1,11 +1,11 @@
-r"""COCO becomes a lake: annotations from one bucket, samples into another, with checkpoints.
+r"""Write COCO as a lake, from one bucket into another, with checkpoints.
 
-Start it again after any kind of end, and it goes on where the last checkpoint was:
+Start it again after a crash, and it continues from the last checkpoint:
 
     python examples/coco_to_lake.py s3://source/instances_train2017.json s3://source/train2017 \
         s3://lakes/coco-train2017 --scheduler tcp://scheduler:8786
 
-Credentials and endpoints come from the environment of each process, as for every S3 tool.
+Credentials and endpoints come from the environment of each process, as for other S3 tools.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from dasklake.sources import coco
 
 
 def main() -> None:
-    """Read the arguments, write the lake, print its log."""
+    """Parse the arguments, write the lake, print its log."""
     parser = argparse.ArgumentParser(description="Write a COCO data set as a lake.")
     parser.add_argument("annotations", help="URL of the annotation file")
     parser.add_argument("images", help="URL of the folder of images")
     parser.add_argument("lake", help="URL of the lake")
-    parser.add_argument("--scheduler", help="address of a Dask scheduler; else workers start here")
+    parser.add_argument(
+        "--scheduler", help="address of a Dask scheduler; by default workers start on this machine"
+    )
     parser.add_argument("--npartitions", type=int, default=480)
     parser.add_argument("--checkpoint-every", type=int, default=25_000, help="samples")
     args = parser.parse_args()
 
-    # The annotation file is read here, once, and reaches each worker once.
+    # The client reads the annotation file once, and each worker fetches the index once.
     index = coco.read_index(args.annotations)
     schema = {
         "images": dasklake.TensorSpec("link[image]", compression="jpeg"),

@@ -1,12 +1,12 @@
-r"""COCO becomes a lake with ``@dasklake.compute``: a function that is called once for each image.
+r"""Write COCO as a lake with ``@dasklake.compute``, a function that is called for each image.
 
-The first call makes the lake; with ``--resume`` the same job goes on where its last checkpoint was:
+The first call creates the lake. With ``--resume`` the job continues from its last checkpoint:
 
     python examples/compute_coco.py s3://source/instances_train2017.json s3://source/train2017 \
         s3://lakes/coco-train2017 --num-workers 8 --checkpoint-interval 25000
 
-Credentials and endpoints come from the environment of each process, as for every S3 tool; those of
-the pictures are the value of ``dasklake.creds.coco`` in Dask's configuration.
+Credentials and endpoints come from the environment of each process, as for other S3 tools. Those of
+the images are the value of ``dasklake.creds.coco`` in Dask's configuration.
 """
 
 from __future__ import annotations
@@ -48,14 +48,16 @@ def coco_to_lake(img_id: int, sample_out: dasklake.SampleOut, coco: Any, images:
 
 
 def main() -> None:
-    """Read the arguments, write the lake, print its log."""
+    """Parse the arguments, write the lake, print its log."""
     parser = argparse.ArgumentParser(description="Write a COCO data set as a lake.")
     parser.add_argument("annotations", help="URL of the annotation file")
     parser.add_argument("images", help="URL of the folder of images")
     parser.add_argument("lake", help="URL of the lake")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes to start here")
+    parser.add_argument(
+        "--num-workers", type=int, default=0, help="processes to start on this machine"
+    )
     parser.add_argument("--checkpoint-interval", type=int, default=25_000, help="images")
-    parser.add_argument("--resume", action="store_true", help="go on with what is there")
+    parser.add_argument("--resume", action="store_true", help="continue the existing lake")
     args = parser.parse_args()
 
     coco = COCO(fsspec.open_local(f"simplecache::{args.annotations}"))

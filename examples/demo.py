@@ -1,9 +1,9 @@
-"""The whole story in a minute: COCO to a lake, killed half-way, resumed, read back, drawn.
+"""Show the whole story in a minute: COCO to a lake, killed half-way, resumed, read back, drawn.
 
     python -m examples.demo [--picture demo.png]
 
-Everything is real and runs on this machine: an S3 server in a process of its own, a Dask cluster
-with two worker processes, and a SIGKILL of all of it. The data set is made of coloured shapes.
+Everything is real and runs on this machine: an S3 server in its own process, a Dask cluster with
+two worker processes, and a SIGKILL to all of them. The data set consists of coloured shapes.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ IMAGES = "s3://source/images"
 LAKE = "s3://lakes/shapes"
 COUNT, PARTITIONS, EVERY = 300, 60, 25
 
-#: The job is told when the story began, so that all lines have the same clock.
+#: Start of the demo; the job gets it too, so that all lines share one clock.
 _STARTED = float(os.environ.get("DASKLAKE_DEMO_STARTED", time.time()))
 
 
 def say(text: str) -> None:
-    """Print a line of the story with the seconds since its beginning."""
+    """Print a line with the seconds since the start."""
     print(f"[{time.time() - _STARTED:5.1f} s] {text}", flush=True)
 
 
 def options_of(endpoint: str) -> dict[str, Any]:
-    """Return what s3fs needs to reach the demo's server."""
+    """Return the storage options of the demo's server."""
     return {"key": "demo", "secret": "demo", "endpoint_url": endpoint}
 
 
 def ingest(endpoint: str) -> None:
-    """Write the lake; this is all that a user would run, and it runs in a process of its own."""
+    """Write the lake, as a user would, in a process of its own."""
     options = options_of(endpoint)
     with (
         LocalCluster(
@@ -77,7 +77,7 @@ def ingest(endpoint: str) -> None:
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[str]:
-    """Run an S3 server on loopback in a process of its own; yield its endpoint."""
+    """Run an S3 server on loopback in its own process; yield its endpoint."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -95,7 +95,7 @@ def s3_server() -> Iterator[str]:
 
 
 def upload(shapes: ShapeSet, options: dict[str, Any]) -> None:
-    """Put the annotation file and the images into one bucket; make the other."""
+    """Upload the annotation file and the images to one bucket; create the other."""
     files = s3fs.S3FileSystem(**options)
     files.mkdir("source")
     files.mkdir("lakes")
@@ -122,56 +122,57 @@ def start_ingest(endpoint: str, folder: str) -> subprocess.Popen[bytes]:
 def wait_for_checkpoints(
     number: int, job: subprocess.Popen[bytes], options: dict[str, Any]
 ) -> None:
-    """Look at the lake, as any reader may, until so many checkpoints are in its log."""
+    """Read the lake repeatedly until its log has a number of checkpoints."""
     seen = 0
     while seen < number:
         if job.poll() is not None:
-            raise SystemExit(f"the job ended by itself with {job.returncode}")
+            raise SystemExit(f"the job ended early with exit code {job.returncode}")
         time.sleep(0.02)
         with contextlib.suppress(NotFoundError):
             seen = len(checkpoints(dasklake.open(LAKE, storage_options=options)))
 
 
 def checkpoints(lake: dasklake.Lake) -> list[Any]:
-    """Return the commits of the job that made samples visible, the newest first."""
+    """Return the commits that made samples visible, the newest first."""
     return [commit for commit in lake.log() if commit.progress is not None]
 
 
 def written_by_second_job(options: dict[str, Any]) -> int:
-    """Count the partitions whose chunks the second job put on the storage."""
+    """Count the partitions whose chunks the second job wrote."""
     files = s3fs.S3FileSystem(**options)
     # A chunk's name is <partition>-<epoch>-<attempt>-<number>.arrow; each job is an epoch.
     names = [path.split("/")[-1].split("-") for path in files.find(f"{LAKE}/data")]
     return len({partition for partition, epoch, *_ in names if epoch == "2"})
 
 
-def expect(condition: bool, what: str) -> None:  # noqa: FBT001 # reads like assert
-    """End the demo where it does not show what it promises."""
+def expect(condition: bool, promise: str) -> None:  # noqa: FBT001 # reads like assert
+    """End the demo if a promise does not hold."""
     if not condition:
-        raise SystemExit(f"not as promised: {what}")
+        raise SystemExit(f"not as promised: {promise}")
 
 
 def compare(lake: dasklake.Lake, shapes: ShapeSet) -> None:
-    """Hold every sample against what pycocotools reads from the annotation file."""
+    """Compare every sample with the result of pycocotools."""
     names = lake.schema["categories"].class_names
     expected = truth(shapes.document)
     expect(len(lake) == len(expected), "every sample once")
     for row, record in enumerate(shapes.document["images"]):
-        found, want = lake[row], expected[record["id"]]
+        sample, annotation = lake[row], expected[record["id"]]
         data = lake["images"].bytes(row)
         expect(data == shapes.images[record["file_name"]], f"image bytes of sample {row}")
-        expect([names[each] for each in found["categories"]] == want.names, f"classes of {row}")
-        expect(np.array_equal(found["boxes"], want.boxes), f"boxes of {row}")
-        expect(np.array_equal(found["masks"], want.masks), f"masks of {row}")
+        classes = [names[label] for label in sample["categories"]]
+        expect(classes == annotation.names, f"classes of {row}")
+        expect(np.array_equal(sample["boxes"], annotation.boxes), f"boxes of {row}")
+        expect(np.array_equal(sample["masks"], annotation.masks), f"masks of {row}")
     say(f"all {len(lake)} samples equal the input: JPEG bytes, classes, boxes, every mask pixel")
 
 
 def draw(lake: dasklake.Lake, path: str) -> None:
-    """Draw a sample with many classes and objects, yet not too many to see."""
+    """Draw a sample with many classes and up to eight objects."""
     names = lake.schema["categories"].class_names
     labels = lake["categories"][:40]
-    shown = [row for row, each in enumerate(labels) if len(each) <= 8]
-    row = max(shown, key=lambda each: (len(set(labels[each])), len(labels[each])))
+    rows = [row for row, classes in enumerate(labels) if len(classes) <= 8]
+    row = max(rows, key=lambda row: (len(set(labels[row])), len(labels[row])))
     sample = lake[row]
     draw_sample(
         sample["images"],
@@ -185,7 +186,7 @@ def draw(lake: dasklake.Lake, path: str) -> None:
 
 
 def main(picture: str) -> None:
-    """Tell the story."""
+    """Run the demo."""
     with tempfile.TemporaryDirectory(prefix="dasklake-demo-") as folder, s3_server() as endpoint:
         options = options_of(endpoint)
         say(f"an S3 server is up at {endpoint}")
@@ -198,7 +199,7 @@ def main(picture: str) -> None:
         wait_for_checkpoints(2, job, options)
         os.killpg(job.pid, signal.SIGKILL)
         expect(job.wait() == -signal.SIGKILL, "a return code of -9")
-        say("two checkpoints are visible: SIGKILL to client, scheduler and workers at once")
+        say("two checkpoints are visible: SIGKILL to client, scheduler and workers")
 
         lake = dasklake.open(LAKE, storage_options=options)
         last = checkpoints(lake)[0]
@@ -218,7 +219,9 @@ def main(picture: str) -> None:
         expect(lake.is_complete, "a complete lake")
         again = written_by_second_job(options)
         say(f"of {PARTITIONS} partitions, the second job wrote {again}")
-        expect(again <= PARTITIONS - last.progress.partitions, "only what is missing")
+        expect(
+            again <= PARTITIONS - last.progress.partitions, "only missing partitions are written"
+        )
         say("the log, newest first:")
         print(lake.log())
         compare(lake, shapes)

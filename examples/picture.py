@@ -28,23 +28,23 @@ def draw_sample(
     title: str = "",
     scale: int = 2,
 ) -> Image.Image:
-    """Draw the image left; right the same in gray, with masks in colour, boxes and names."""
+    """Draw the image on the left, and a gray copy with masks, boxes and names on the right."""
     plain = Image.fromarray(image).convert("RGB")
     width, height = plain.width * scale, plain.height * scale
-    left = plain.resize((width, height), Image.Resampling.LANCZOS)
-    right = np.asarray(left.convert("L").convert("RGB")) * 0.45
-    for place, label in enumerate(labels):
-        mask = Image.fromarray(masks[:, :, place]).resize((width, height), Image.Resampling.NEAREST)
-        right[np.asarray(mask)] *= 0.4
-        right[np.asarray(mask)] += 0.75 * np.array(_COLOURS[label % len(_COLOURS)])
-    panel = Image.fromarray(right.clip(0, 255).astype("uint8"))
+    original = plain.resize((width, height), Image.Resampling.LANCZOS)
+    overlay = np.asarray(original.convert("L").convert("RGB")) * 0.45
+    for index, label in enumerate(labels):
+        mask = Image.fromarray(masks[:, :, index]).resize((width, height), Image.Resampling.NEAREST)
+        overlay[np.asarray(mask)] *= 0.4
+        overlay[np.asarray(mask)] += 0.75 * np.array(_COLOURS[label % len(_COLOURS)])
+    panel = Image.fromarray(overlay.clip(0, 255).astype("uint8"))
     pen = ImageDraw.Draw(panel)
     font = ImageFont.load_default(8 * scale)
     for (x, y, w, h), label in zip(boxes * scale, labels, strict=True):
         colour = _COLOURS[label % len(_COLOURS)]
         pen.rectangle((x, y, x + w, y + h), outline=colour, width=scale)
         _tag(pen, (x, y), class_names[label], colour, font)
-    return _page(left, panel, class_names, labels, title)
+    return _page(original, panel, class_names, labels, title)
 
 
 def _tag(
@@ -62,19 +62,25 @@ def _tag(
 
 
 def _page(
-    left: Image.Image, right: Image.Image, class_names: list[str], labels: np.ndarray, title: str
+    original: Image.Image,
+    overlay: Image.Image,
+    class_names: list[str],
+    labels: np.ndarray,
+    title: str,
 ) -> Image.Image:
-    """Put both panels on one page, with a title above and a legend below."""
+    """Compose a page of both panels, with a title above and a legend below."""
     font = ImageFont.load_default(20)
     page = Image.new(
-        "RGB", (left.width + right.width + 3 * _MARGIN, left.height + 4 * _MARGIN + 50), _PAPER
+        "RGB",
+        (original.width + overlay.width + 3 * _MARGIN, original.height + 4 * _MARGIN + 50),
+        _PAPER,
     )
     pen = ImageDraw.Draw(page)
     pen.text((_MARGIN, _MARGIN // 2), title, fill=_INK, font=font)
     top = _MARGIN + 26
-    page.paste(left, (_MARGIN, top))
-    page.paste(right, (2 * _MARGIN + left.width, top))
-    x, y = _MARGIN, top + left.height + _MARGIN
+    page.paste(original, (_MARGIN, top))
+    page.paste(overlay, (2 * _MARGIN + original.width, top))
+    x, y = _MARGIN, top + original.height + _MARGIN
     for label, name in enumerate(class_names):
         text = f"{name}: {int((labels == label).sum())}"
         pen.rectangle((x, y, x + 24, y + 24), fill=_COLOURS[label % len(_COLOURS)])

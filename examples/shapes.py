@@ -1,6 +1,6 @@
-"""A data set in the form of COCO, made of coloured shapes: the input of the demo and the tests.
+"""Make a data set in COCO's form from coloured shapes: the input of the demo and the tests.
 
-It has what makes real annotation files hard: objects of several polygons, crowds as run lengths,
+It has the difficulties of real annotation files: objects of several polygons, crowds as run lengths,
 compressed run lengths, images without annotations, one with 51 objects, a gray JPEG, ids with
 gaps and out of order, annotations that are not grouped by image. The same count and seed give
 the same bytes.
@@ -27,7 +27,7 @@ _COLOURS = {
     "dots": (160, 96, 178),
 }
 _SIZES = ((240, 320), (320, 240), (272, 272))
-#: Images are drawn this much larger, then made smaller: smooth edges.
+#: Images are drawn at this scale and then reduced, for smooth edges.
 _FINE = 2
 
 Point = tuple[float, float]
@@ -41,7 +41,7 @@ class ShapeSet(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What the annotation file says of one image, as pycocotools reads it."""
+    """The annotations of one image, as pycocotools reads them."""
 
     names: list[str]
     boxes: np.ndarray
@@ -54,15 +54,15 @@ def make_shapes(count: int, seed: int = 0) -> ShapeSet:
     ids = (9 + 7 * rng.permutation(count)).tolist()
     grain = rng.normal(0, 4, (max(map(max, _SIZES)) * _FINE,) * 2)
     images, annotations, files = [], [], {}
-    for place, image_id in enumerate(ids):
-        height, width = _SIZES[place % len(_SIZES)]
+    for position, image_id in enumerate(ids):
+        height, width = _SIZES[position % len(_SIZES)]
         name = f"{image_id:012d}.jpg"
         record = {"id": image_id, "file_name": name, "height": height, "width": width}
-        number = {3: 51, 5: 0}.get(place, int(rng.integers(4, 9)))
+        number = {3: 51, 5: 0}.get(position, int(rng.integers(4, 9)))
         objects = _place_objects(rng, number, height, width)
-        files[name] = _draw(objects, grain[: height * _FINE, : width * _FINE], gray=place == 7)
+        files[name] = _draw(objects, grain[: height * _FINE, : width * _FINE], gray=position == 7)
         images.append(record)
-        annotations += [_annotation(each, record, place) for each in objects]
+        annotations += [_annotation(shape, record, position) for shape in objects]
     order = rng.permutation(len(annotations)).tolist()
     document = {
         "images": images,
@@ -73,21 +73,23 @@ def make_shapes(count: int, seed: int = 0) -> ShapeSet:
 
 
 def truth(document: dict[str, Any]) -> dict[int, Truth]:
-    """Read an annotation file with pycocotools alone: what a lake of it must hold."""
+    """Read the expected content of a lake with pycocotools alone."""
     coco = COCO()
     coco.dataset = document
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-    found = {}
+    truths = {}
     for image_id, record in coco.imgs.items():
-        of_image = coco.imgToAnns[image_id]
-        masks = np.zeros((record["height"], record["width"], len(of_image)), bool)
-        for place, each in enumerate(of_image):
-            masks[:, :, place] = coco.annToMask(each)
-        boxes = np.array([each["bbox"] for each in of_image], "float32").reshape(-1, 4)
-        names = [coco.cats[each["category_id"]]["name"] for each in of_image]
-        found[image_id] = Truth(names, boxes, masks)
-    return found
+        annotations = coco.imgToAnns[image_id]
+        masks = np.zeros((record["height"], record["width"], len(annotations)), bool)
+        for index, annotation in enumerate(annotations):
+            masks[:, :, index] = coco.annToMask(annotation)
+        boxes = np.array([annotation["bbox"] for annotation in annotations], "float32").reshape(
+            -1, 4
+        )
+        names = [coco.cats[annotation["category_id"]]["name"] for annotation in annotations]
+        truths[image_id] = Truth(names, boxes, masks)
+    return truths
 
 
 class _Object(NamedTuple):
@@ -97,11 +99,11 @@ class _Object(NamedTuple):
 
 
 def _place_objects(rng: np.random.Generator, number: int, height: int, width: int) -> list[_Object]:
-    """Find room for objects that do not touch each other."""
+    """Place objects that do not touch each other."""
     most = 11.0 if number > 20 else 44.0
-    found: list[_Object] = []
+    objects: list[_Object] = []
     discs: list[tuple[float, float, float]] = []
-    while len(found) < number:
+    while len(objects) < number:
         radius = rng.uniform(0.6, 1) * most
         x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
         if any(math.hypot(x - a, y - b) < radius + r + 2 for a, b, r in discs):
@@ -112,8 +114,10 @@ def _place_objects(rng: np.random.Generator, number: int, height: int, width: in
         shade = rng.uniform(0.8, 1.1)
         colour = tuple(min(255, int(c * shade)) for c in _COLOURS[CATEGORIES[category]])
         turn = rng.uniform(0, 2 * math.pi)
-        found.append(_Object(category, _outline(CATEGORIES[category], x, y, radius, turn), colour))
-    return found
+        objects.append(
+            _Object(category, _outline(CATEGORIES[category], x, y, radius, turn), colour)
+        )
+    return objects
 
 
 def _outline(name: str, x: float, y: float, radius: float, turn: float) -> list[list[Point]]:
@@ -143,39 +147,39 @@ def _outline(name: str, x: float, y: float, radius: float, turn: float) -> list[
 
 
 def _draw(objects: list[_Object], grain: np.ndarray, *, gray: bool) -> bytes:
-    """Draw the objects before a wall with some grain."""
+    """Draw the objects in front of a grainy wall."""
     height, width = grain.shape
     wall = np.linspace(230, 176, height)[:, None] + grain
     tinted = (wall[:, :, None] + np.array([-3, 0, 4])).clip(0, 255)
     picture = Image.fromarray(tinted.astype("uint8"))
     pen = ImageDraw.Draw(picture)
-    for each in objects:
-        for polygon in each.polygons:
-            pen.polygon([(x * _FINE, y * _FINE) for x, y in polygon], fill=each.colour)
+    for shape in objects:
+        for polygon in shape.polygons:
+            pen.polygon([(x * _FINE, y * _FINE) for x, y in polygon], fill=shape.colour)
     picture = picture.resize((width // _FINE, height // _FINE), Image.Resampling.BOX)
     buffer = io.BytesIO()
     (picture.convert("L") if gray else picture).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _annotation(each: _Object, image: dict[str, Any], place: int) -> dict[str, Any]:
-    """Write an object as COCO does: polygons, or run lengths for crowds and some others."""
+def _annotation(shape: _Object, image: dict[str, Any], position: int) -> dict[str, Any]:
+    """Encode an object as COCO does: polygons, or run lengths for crowds and some stars."""
     height, width = image["height"], image["width"]
-    corners = [corner for polygon in each.polygons for corner in polygon]
-    left, top = (min(axis) for axis in zip(*corners, strict=True))
-    right, bottom = (max(axis) for axis in zip(*corners, strict=True))
-    polygons = [[number for corner in polygon for number in corner] for polygon in each.polygons]
+    corners = [corner for polygon in shape.polygons for corner in polygon]
+    x_min, y_min = (min(axis) for axis in zip(*corners, strict=True))
+    x_max, y_max = (max(axis) for axis in zip(*corners, strict=True))
+    polygons = [[number for corner in polygon for number in corner] for polygon in shape.polygons]
     encoded = rle.merge(rle.frPyObjects(polygons, height, width))
-    crowd = CATEGORIES[each.category] == "dots"
+    crowd = CATEGORIES[shape.category] == "dots"
     segmentation: Any = polygons
     if crowd:
         segmentation = {"size": [height, width], "counts": _runs(rle.decode(encoded))}
-    elif CATEGORIES[each.category] == "star" and place % 4 == 2:
+    elif CATEGORIES[shape.category] == "star" and position % 4 == 2:
         segmentation = {"size": [height, width], "counts": encoded["counts"].decode()}
     return {
         "image_id": image["id"],
-        "category_id": each.category,
-        "bbox": [round(number, 2) for number in (left, top, right - left, bottom - top)],
+        "category_id": shape.category,
+        "bbox": [round(number, 2) for number in (x_min, y_min, x_max - x_min, y_max - y_min)],
         "area": int(rle.area(encoded)),
         "iscrowd": int(crowd),
         "segmentation": segmentation,
