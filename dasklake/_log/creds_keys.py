@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from dasklake import creds
 from dasklake._log.log import Draft, Log
-from dasklake._log.transactions import next_commit, published, refuse_closed
+from dasklake._log.transactions import next_commit, raise_if_closed
 from dasklake._model.commit import Commit, Kind
 from dasklake._model.creds_key import CredsKey
 from dasklake.exceptions import InvalidInputError, VersionNotFoundError
@@ -51,8 +51,8 @@ def update_key(
 
     def change(keys: _Keys) -> _Keys:
         if name not in keys:
-            known = ", ".join(map(repr, keys)) or "none"
-            raise VersionNotFoundError(f"There is no credentials key {name!r}; there is {known}.")
+            listing = ", ".join(map(repr, keys)) or "none"
+            raise VersionNotFoundError(f"There is no credentials key {name!r}; there is {listing}.")
         key = keys[name]
         if managed is not None:
             key = replace(key, managed=managed)
@@ -98,10 +98,9 @@ def _refuse_taken(keys: _Keys, name: str) -> None:
 
 
 def _publish(log: Log, head: Commit, change: Callable[[_Keys], _Keys], message: str) -> Commit:
-    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
-        known = known or head
-        refuse_closed(known, since)
-        keys = change(known.creds)
-        return Draft(next_commit(known, commit_id, Kind.CREDS, message, creds=keys))
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+        raise_if_closed(head, since)
+        keys = change(head.creds)
+        return Draft(next_commit(head, commit_id, Kind.CREDS, message, creds=keys))
 
-    return published(log, head, build)
+    return log.publish(head, build)

@@ -67,9 +67,9 @@ class Draft(NamedTuple):
     objects: Sequence[tuple[str, bytes]] = ()
 
 
-#: Makes the next commit from the head, the commits that came in between, and a fresh id;
-#: None where nothing is left to commit.
-Build = Callable[[Commit | None, Sequence[Commit], str], Draft | None]
+#: Makes the next commit from the head, the commits since the first head that was tried, and a
+#: fresh id. None if nothing is left to commit.
+Build = Callable[[Commit, Sequence[Commit], str], Draft | None]
 
 
 class _Recent(Generic[_T]):
@@ -257,62 +257,90 @@ class Log:
             f"An object of version {version} is missing ({key}). Restore it from a copy."
         )
 
-    def publish(self, known: Commit | None, build: Build) -> Commit | None:
+    def publish(self, head: Commit, build: Build) -> Commit:
         """Create the next commit of the branch.
 
         Parameters
         ----------
-        known : Commit or None
-            The newest commit the caller knows; None for an empty log.
+        head : Commit
+            The newest commit that the caller has read.
         build : callable
-            Makes the commit, again for each new head.
+            ``build(head, since, commit_id)`` makes the commit, again for each new head.
 
         Returns
         -------
-        Commit or None
-            Ours; or the head, where ``build`` found nothing left to commit.
+        Commit
+            The created commit; or the head, if ``build`` has nothing left to commit.
 
         Raises
         ------
         StoreError
-            The storage failed for longer than ``patience``, or refuses to be written.
+            The storage failed for longer than ``patience``, or refuses writes.
         VersionExpiredError
-            What the commit builds on was expired, and nothing newer is there.
+            The commit builds on a version that was expired, and there is no newer one.
         CorruptionError
             An object that the commit builds on is lost.
         UnsupportedFormatError
             The newest commit needs a newer writer.
         """
+        return self.try_publish(head, build)[0]
+
+    def try_publish(self, head: Commit, build: Build) -> tuple[Commit, bool]:
+        """Create the next commit as :meth:`publish` does; return also whether one was created."""
         since: list[Commit] = []
         while True:
-            if known is not None and known.unknown:
-                raise UnsupportedFormatError(
-                    f"Version {known.version} of {self.store.url} may be read but not written by "
-                    f"this release: writing needs {', '.join(known.unknown)}. Upgrade dasklake."
-                )
+            self._require_writable(head)
             try:
-                draft = self._draft(build, known, since)
+                draft = self._draft(build, head, since)
             except ObjectNotFoundError as error:
-                # A merge met a segment that is gone: a race lost to a vacuum, if there is news.
-                news = self._news(known)
-                if not news:
-                    raise self.missing(known.version if known else 0, str(error)) from error
+                # A merge needs a segment that is gone: a race lost to a vacuum, if commits follow.
+                newer = self._commits_from(head.version + 1)
+                if not newer:
+                    raise self.missing(head.version, str(error)) from error
             else:
                 if draft is None:
-                    return known
+                    return head, False
                 if self._create(draft):
-                    return draft.commit
-                news = self._news(known)
-            # All of them, whatever number of races was lost: none may go unexamined.
-            since += news
-            known = since[-1]
+                    return draft.commit, True
+                newer = self._commits_from(head.version + 1)
+            # All commits since the first head, however many races were lost: each is examined.
+            since += newer
+            head = since[-1]
 
-    def _draft(self, build: Build, known: Commit | None, since: Sequence[Commit]) -> Draft | None:
-        return self.retry(lambda: build(known, since, object_keys.new_id()), ObjectNotFoundError)
+    def publish_first(self, make: Callable[[str], Commit]) -> tuple[Commit, bool]:
+        """Create version 0 of the branch.
 
-    def _news(self, known: Commit | None) -> list[Commit]:
-        """Return every commit after one."""
-        return self.retry(lambda: list(self.walk(known.version + 1 if known else 0)))
+        Parameters
+        ----------
+        make : callable
+            Makes the commit from its id.
+
+        Returns
+        -------
+        head : Commit
+            The created commit; or the newest one, if the log has begun since.
+        created : bool
+            Whether this call created the commit.
+        """
+        commit = make(object_keys.new_id())
+        if self._create(Draft(commit)):
+            return commit, True
+        head = self._commits_from(0)[-1]
+        self._require_writable(head)
+        return head, False
+
+    def _require_writable(self, head: Commit) -> None:
+        if head.unknown:
+            raise UnsupportedFormatError(
+                f"Version {head.version} of {self.store.url} may be read but not written by "
+                f"this release: writing needs {', '.join(head.unknown)}. Upgrade dasklake."
+            )
+
+    def _draft(self, build: Build, head: Commit, since: Sequence[Commit]) -> Draft | None:
+        return self.retry(lambda: build(head, since, object_keys.new_id()), ObjectNotFoundError)
+
+    def _commits_from(self, version: int) -> list[Commit]:
+        return self.retry(lambda: list(self.walk(version)))
 
     def _create(self, draft: Draft) -> bool:
         """Create a commit; whether the version is ours in the end."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from dasklake._format import object_keys
 from dasklake._log.log import MAIN, Draft, Log
-from dasklake._log.transactions import next_commit, next_order, published, refuse_closed
+from dasklake._log.transactions import next_commit, next_order, raise_if_closed
 from dasklake._model.commit import Commit, Kind, RunState
 from dasklake._model.versions import Versions
 from dasklake.exceptions import (
@@ -56,27 +56,26 @@ def tag(log: Log, head: Commit, name: str, branch: str, version: int) -> Commit:
     """
     object_keys.valid_name("tag", name)
 
-    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft:
-        known = known or head
-        if name in known.tags:
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft:
+        if name in head.tags:
             raise ConflictError(
-                f"There is a tag {name!r} already, for version {known.tags[name][1]} of branch "
-                f"{known.tags[name][0]!r}. Remove it first, or choose another name."
+                f"There is a tag {name!r} already, for version {head.tags[name][1]} of branch "
+                f"{head.tags[name][0]!r}. Remove it first, or choose another name."
             )
-        _live(log, known, branch, version)
+        _live(log, head, branch, version)
         target = [branch, version]
         return Draft(
             next_commit(
-                known,
+                head,
                 commit_id,
                 Kind.TAG,
                 f"Tag version {version} of {branch} as {name}",
                 entry={"tag": name, "source": target},
-                tags={**known.tags, name: target},
+                tags={**head.tags, name: target},
             )
         )
 
-    return published(log, head, build)
+    return log.publish(head, build)
 
 
 def untag(log: Log, head: Commit, name: str) -> Commit:
@@ -102,17 +101,16 @@ def untag(log: Log, head: Commit, name: str) -> Commit:
         There is no such tag.
     """
 
-    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft:
-        known = known or head
-        if name not in known.tags:
-            raise VersionNotFoundError(f"There is no tag {name!r}. {_list('tags', known.tags)}")
-        tags = {each: target for each, target in known.tags.items() if each != name}
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft:
+        if name not in head.tags:
+            raise VersionNotFoundError(f"There is no tag {name!r}. {_list('tags', head.tags)}")
+        tags = {each: target for each, target in head.tags.items() if each != name}
         entry = {"tag": name, "source": None}
         return Draft(
-            next_commit(known, commit_id, Kind.TAG, f"Remove tag {name}", entry=entry, tags=tags)
+            next_commit(head, commit_id, Kind.TAG, f"Remove tag {name}", entry=entry, tags=tags)
         )
 
-    return published(log, head, build)
+    return log.publish(head, build)
 
 
 def create_branch(log: Log, head: Commit, name: str, source: tuple[str, int]) -> Commit:
@@ -145,9 +143,8 @@ def create_branch(log: Log, head: Commit, name: str, source: tuple[str, int]) ->
     object_keys.valid_name("branch", name)
     _refuse_main(name)
 
-    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
-        known = known or head
-        there = known.branches.get(name)
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
+        there = head.branches.get(name)
         if there is not None and tuple(there["source"]) == source:
             return None
         if there is not None:
@@ -155,7 +152,7 @@ def create_branch(log: Log, head: Commit, name: str, source: tuple[str, int]) ->
                 f"There is a branch {name!r} already, from version {there['source'][1]} of "
                 f"{there['source'][0]!r}. Delete it first, or choose another name."
             )
-        _live(log, known, *source)
+        _live(log, head, *source)
         last = Log(log.store, name).head()
         if last is not None and last.kind is not Kind.CLOSED:
             raise ConflictError(
@@ -164,20 +161,20 @@ def create_branch(log: Log, head: Commit, name: str, source: tuple[str, int]) ->
         about = {
             "source": list(source),
             "first": 0 if last is None else last.version + 1,
-            "entry": known.version + 1,
+            "entry": head.version + 1,
         }
         return Draft(
             next_commit(
-                known,
+                head,
                 commit_id,
                 Kind.BRANCH,
                 f"Make branch {name} from version {source[1]} of {source[0]}",
                 entry={"branch": name, **about},
-                branches={**known.branches, name: about},
+                branches={**head.branches, name: about},
             )
         )
 
-    made = published(log, head, build)
+    made = log.publish(head, build)
     return _first_version(log, made, name)
 
 
@@ -219,10 +216,13 @@ def _first_version(log: Log, head: Commit, name: str) -> Commit:
         first_order=max(orders),
     )
 
-    def build(known: Commit | None, _: Sequence[Commit], __: str) -> Draft | None:
-        return None if known is not None and known.version >= first else Draft(made)
+    def build(head: Commit, _: Sequence[Commit], __: str) -> Draft | None:
+        return None if head.version >= first else Draft(made)
 
-    own.publish(before, build)
+    if before is None:
+        own.publish_first(lambda _: made)
+    else:
+        own.publish(before, build)
     return own.read(first)
 
 
@@ -252,20 +252,19 @@ def delete_branch(log: Log, head: Commit, name: str) -> Commit:
     """
     _refuse_main(name)
 
-    def unbranch(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
-        known = known or head
-        if name not in known.branches:
+    def unbranch(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
+        if name not in head.branches:
             return None
         # Nobody who fell asleep while making it may make it after it was deleted.
-        _first_version(log, known, name)
-        rest = {each: about for each, about in known.branches.items() if each != name}
+        _first_version(log, head, name)
+        rest = {each: about for each, about in head.branches.items() if each != name}
         message = f"Delete branch {name}"
         entry = {"branch": name}
         return Draft(
-            next_commit(known, commit_id, Kind.UNBRANCH, message, entry=entry, branches=rest)
+            next_commit(head, commit_id, Kind.UNBRANCH, message, entry=entry, branches=rest)
         )
 
-    found = published(log, head, unbranch)
+    found = log.publish(head, unbranch)
     own = Log(log.store, name)
     last = own.head()
     if last is None:
@@ -276,15 +275,14 @@ def delete_branch(log: Log, head: Commit, name: str) -> Commit:
     if again is not None:
         return own.read(again["first"] - 1)  # closed by another, and made again
 
-    def close(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
-        known = known or last
-        if any(commit.kind is Kind.CLOSED for commit in (known, *since)):
+    def close(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
+        if any(commit.kind is Kind.CLOSED for commit in (head, *since)):
             return None  # closed already; what may come after is another branch of that name
         message = f"Close branch {name}"
-        runs = _replaced(known.runs)
-        return Draft(next_commit(known, commit_id, Kind.CLOSED, message, runs=runs))
+        runs = _replaced(head.runs)
+        return Draft(next_commit(head, commit_id, Kind.CLOSED, message, runs=runs))
 
-    published(own, last, close)
+    own.publish(last, close)
     return next(commit for commit in own.walk(last.version) if commit.kind is Kind.CLOSED)
 
 
@@ -313,19 +311,18 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
         There is no such version, or no more.
     """
 
-    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
-        known = known or head
-        refuse_closed(known, since)
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+        raise_if_closed(head, since)
         # After the branch's head, whatever came in between: an expire that is not seen here is
         # followed by a fence, which this commit then loses to.
-        main = known if log.branch == MAIN else Log(log.store).require_head()
+        main = head if log.branch == MAIN else Log(log.store).require_head()
         _refuse_expired(main, log.branch, version)
-        if not 0 <= version <= known.version:
+        if not 0 <= version <= head.version:
             raise _no_version(log.branch, version)
         wanted = log.read(version)
         return Draft(
             next_commit(
-                known,
+                head,
                 commit_id,
                 Kind.RESTORE,
                 f"Restore version {version}",
@@ -335,11 +332,11 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
                 failures=wanted.failures,
                 totals=wanted.totals,
                 histories=wanted.histories,
-                runs=_replaced(known.runs),
+                runs=_replaced(head.runs),
             )
         )
 
-    return published(log, head, build)
+    return log.publish(head, build)
 
 
 def _replaced(runs: Mapping[str, RunState]) -> dict[str, RunState]:

@@ -9,7 +9,7 @@ from dasklake._format import object_keys
 from dasklake._format.segment import build_manifest
 from dasklake._log.log import Draft, Log
 from dasklake._log.segments import add_failures, add_segment
-from dasklake._log.transactions import next_commit, published, with_run
+from dasklake._log.transactions import next_commit, with_run
 from dasklake._model.commit import Commit, Kind, Progress, RunState, Totals
 from dasklake._model.discovered_names import apply_discovered_names, merge_discovered_names
 from dasklake._model.receipt import Failure, Receipt
@@ -31,7 +31,7 @@ class RunWriter:
         Its name.
     epoch : int
         The epoch this coordinator leads.
-    known : Commit
+    head : Commit
         The newest commit it has examined, at first its own ``begin`` or epoch entry.
     schema : Schema
         What an overwrite puts in the place of the lake's schema.
@@ -42,7 +42,7 @@ class RunWriter:
     log: Log
     run: str
     epoch: int
-    known: Commit
+    head: Commit
     schema: Schema
     message: str | None = None
 
@@ -53,8 +53,8 @@ class RunWriter:
 
     @property
     def state(self) -> RunState:
-        """What the newest known commit says of the run."""
-        return self.known.runs[self.run]
+        """What the newest examined commit says of the run."""
+        return self.head.runs[self.run]
 
     def commit(
         self,
@@ -82,17 +82,16 @@ class RunWriter:
             Another writer has taken the run's place; nothing was committed.
         """
 
-        def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
-            known = known or self.known
-            if known.runs[self.run].finished:
+        def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
+            if head.runs[self.run].finished:
                 return None
             for commit in since:
-                self._examine(commit, known)
+                self._examine(commit, head)
             found = failures() if callable(failures) else failures
-            return self._data(known, commit_id, receipts, found)
+            return self._data(head, commit_id, receipts, found)
 
-        self.known = published(self.log, self.known, build)
-        return self.known
+        self.head = self.log.publish(self.head, build)
+        return self.head
 
     def _examine(self, commit: Commit, head: Commit) -> None:
         """Stop where a commit that came in between ends this coordinator's turn."""
@@ -139,14 +138,15 @@ class RunWriter:
         segments, chunks = add_segment(self.log, base, commit_id, new)
         failed, table = add_failures(self.log, base, commit_id, failures)
         schema = self.schema if replaces else head.schema
-        runs = dict(with_run(head, self.run, state))
+        runs = with_run(head, self.run, state)
         if replaces:
-            runs |= {
-                name: replace(other, replaced=True, names=None)
-                for name, other in head.runs.items()
-                if name != self.run and not other.finished
+            runs = {
+                name: other
+                if name == self.run or other.finished
+                else replace(other, replaced=True, names=None)
+                for name, other in runs.items()
             }
-        schema, known = apply_discovered_names(schema, runs)
+        schema, runs = apply_discovered_names(schema, runs)
         progress = _progress(self.run, state)
         commit = next_commit(
             head,
@@ -155,7 +155,7 @@ class RunWriter:
             _message(self.run, progress, self.message),
             entry={"run": self.run, "epoch": self.epoch},
             schema=schema,
-            runs=known,
+            runs=runs,
             segments=segments,
             failures=failed,
             totals=Totals(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from dasklake._log.heartbeat import is_alive
 from dasklake._log.log import Draft, Log
-from dasklake._log.transactions import next_commit, published, refuse_closed
+from dasklake._log.transactions import next_commit, raise_if_closed
 from dasklake._model.commit import Commit, Kind, RunState, Totals
 from dasklake._model.tensor_history import TensorHistory
 from dasklake._schema.schema import Schema, TensorSpec
@@ -64,10 +64,10 @@ def add_tensors(
         A run is unfinished.
     """
 
-    def change(known: Commit) -> _Change | None:
+    def change(head: Commit) -> _Change | None:
         new = dict(tensors)
-        for name in tensors.keys() & known.schema.keys():
-            if not (exist_ok and known.schema[name] == tensors[name]):
+        for name in tensors.keys() & head.schema.keys():
+            if not (exist_ok and head.schema[name] == tensors[name]):
                 raise SchemaError(
                     f"There is a tensor {name!r} already. Choose another name, or remove that one "
                     f"with delete_tensor({name!r})."
@@ -75,9 +75,9 @@ def add_tensors(
             del new[name]
         if not new:
             return None
-        past = TensorHistory(since=known.totals.samples)
+        past = TensorHistory(since=head.totals.samples)
         added = dict.fromkeys(new, past) if past.since else {}
-        return _Change(Schema({**known.schema, **new}), {**known.histories, **added})
+        return _Change(Schema({**head.schema, **new}), {**head.histories, **added})
 
     names = list(tensors)
     message = f"Add tensor{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
@@ -97,18 +97,18 @@ def rename_tensor(log: Log, head: Commit, old: str, new: str) -> Commit:
         A run is unfinished.
     """
 
-    def change(known: Commit) -> _Change:
-        _require(log, known, old)
-        if new in known.schema:
+    def change(head: Commit) -> _Change:
+        _require(log, head, old)
+        if new in head.schema:
             raise SchemaError(f"There is a tensor {new!r} already. Choose another name.")
         tensors = {
             new if name == old else name: _grouped(spec, new) if spec.same_length == old else spec
-            for name, spec in known.schema.items()
+            for name, spec in head.schema.items()
         }
-        past = {name: each for name, each in known.histories.items() if name != old}
-        if known.totals.samples:
-            before = known.histories.get(old, TensorHistory())
-            former = (*before.former, (known.totals.samples, old))
+        past = {name: each for name, each in head.histories.items() if name != old}
+        if head.totals.samples:
+            before = head.histories.get(old, TensorHistory())
+            former = (*before.former, (head.totals.samples, old))
             past[new] = replace(before, former=former)
         return _Change(Schema(tensors), past)
 
@@ -128,15 +128,15 @@ def drop_tensor(log: Log, head: Commit, name: str) -> Commit:
         A run is unfinished.
     """
 
-    def change(known: Commit) -> _Change:
-        _require(log, known, name)
-        if len(known.schema) == 1 and known.totals.samples:
+    def change(head: Commit) -> _Change:
+        _require(log, head, name)
+        if len(head.schema) == 1 and head.totals.samples:
             raise SchemaError(
-                f"{name!r} is the only tensor of {known.totals.samples} samples. Make the lake "
+                f"{name!r} is the only tensor of {head.totals.samples} samples. Make the lake "
                 "anew with dasklake.empty(url, overwrite=True)."
             )
-        left = {each: spec for each, spec in known.schema.items() if each != name}
-        past = {each: past for each, past in known.histories.items() if each != name}
+        left = {each: spec for each, spec in head.schema.items() if each != name}
+        past = {each: past for each, past in head.histories.items() if each != name}
         return _Change(Schema(_regrouped(left)), past)
 
     return _publish(log, head, change, f"Remove tensor {name!r}", {"drop": name})
@@ -166,9 +166,9 @@ def add_class_names(log: Log, head: Commit, name: str, names: Sequence[str]) -> 
         A run is unfinished.
     """
 
-    def change(known: Commit) -> _Change | None:
-        _require(log, known, name)
-        spec = known.schema[name]
+    def change(head: Commit) -> _Change | None:
+        _require(log, head, name)
+        spec = head.schema[name]
         if spec.htype != "class_label":
             raise SchemaError(f"Tensor {name!r} is no class_label; only these have class names.")
         had = spec.class_names or ()
@@ -187,7 +187,7 @@ def add_class_names(log: Log, head: Commit, name: str, names: Sequence[str]) -> 
         if given == had:
             return None
         made = replace(spec, class_names=given, compression=compression)
-        return _Change(Schema({**known.schema, name: made}), known.histories)
+        return _Change(Schema({**head.schema, name: made}), head.histories)
 
     return _publish(log, head, change, f"Add class names of tensor {name!r}", {"names": name})
 
@@ -203,16 +203,15 @@ def empty_lake(log: Log, head: Commit) -> Commit:
         Samples were committed meanwhile.
     """
 
-    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
-        known = known or head
-        refuse_closed(known, since)
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+        raise_if_closed(head, since)
         for commit in since:
             if commit.kind in (Kind.DATA, Kind.OVERWRITE, Kind.RESTORE):
                 raise ConflictError(
                     f"Version {commit.version} was committed while the lake was about to be "
                     "emptied. Look at it, then try again."
                 )
-        for run, state in _open(known).items():
+        for run, state in _open(head).items():
             if is_alive(log.store, log.branch, run, state.epoch):
                 raise RunActiveError(
                     f"Run {run!r} is being written. Wait for it (`dasklake watch` shows it), or "
@@ -220,20 +219,20 @@ def empty_lake(log: Log, head: Commit) -> Commit:
                 )
         return Draft(
             next_commit(
-                known,
+                head,
                 commit_id,
                 Kind.OVERWRITE,
                 "Empty the lake",
                 schema=Schema({}),
                 histories={},
-                runs=_given_up(known, known.runs),
+                runs=_given_up(head, head.runs),
                 segments=(),
                 failures=(),
                 totals=Totals(),
             )
         )
 
-    return published(log, head, build)
+    return log.publish(head, build)
 
 
 def _publish(
@@ -243,18 +242,17 @@ def _publish(
     message: str,
     entry: Mapping[str, Any],
 ) -> Commit:
-    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
-        known = known or head
-        refuse_closed(known, since)
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
+        raise_if_closed(head, since)
         # What was discovered stays where it is: those that could move it are given up below.
-        known = replace(known, schema=known.schema.settled)
-        made = change(known)
+        head = replace(head, schema=head.schema.settled)
+        made = change(head)
         if made is None:
             return None
-        _refuse_beside_runs(known)
+        _refuse_beside_runs(head)
         return Draft(
             next_commit(
-                known,
+                head,
                 commit_id,
                 Kind.SCHEMA,
                 message,
@@ -262,11 +260,11 @@ def _publish(
                 schema=made.schema,
                 histories=made.histories,
                 # What a reset has closed was planned with the old schema.
-                runs=_given_up(known, _unfinished(known)),
+                runs=_given_up(head, _unfinished(head)),
             )
         )
 
-    return published(log, head, build)
+    return log.publish(head, build)
 
 
 def _regrouped(tensors: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
@@ -288,28 +286,28 @@ def _grouped(spec: TensorSpec, group: str | None) -> TensorSpec:
     return replace(spec, compression=spec.compression or "none", same_length=group)
 
 
-def _unfinished(known: Commit) -> dict[str, RunState]:
+def _unfinished(head: Commit) -> dict[str, RunState]:
     # A compaction adds no row, and joins nothing over the place where a schema changed.
     return {
         name: each
-        for name, each in known.runs.items()
+        for name, each in head.runs.items()
         if not (each.finished or each.replaced or each.plan.compaction)
     }
 
 
-def _open(known: Commit) -> dict[str, RunState]:
+def _open(head: Commit) -> dict[str, RunState]:
     """Return the runs that may still write rows."""
-    return {name: each for name, each in _unfinished(known).items() if each.closed < each.epoch}
+    return {name: each for name, each in _unfinished(head).items() if each.closed < each.epoch}
 
 
-def _given_up(known: Commit, runs: Mapping[str, RunState]) -> Mapping[str, RunState]:
+def _given_up(head: Commit, runs: Mapping[str, RunState]) -> Mapping[str, RunState]:
     """Return the run table with some runs that cannot go on."""
     gone = {name: replace(each, replaced=True, names=None) for name, each in runs.items()}
-    return {**known.runs, **gone}
+    return {**head.runs, **gone}
 
 
-def _refuse_beside_runs(known: Commit) -> None:
-    runs = list(_open(known))
+def _refuse_beside_runs(head: Commit) -> None:
+    runs = list(_open(head))
     if runs:
         raise ConflictError(
             f"Run {runs[0]!r} is unfinished, and the schema cannot change while it may write rows. "
@@ -318,7 +316,7 @@ def _refuse_beside_runs(known: Commit) -> None:
         )
 
 
-def _require(log: Log, known: Commit, name: str) -> None:
-    if name not in known.schema:
-        has = ", ".join(map(repr, known.schema)) or "none"
+def _require(log: Log, head: Commit, name: str) -> None:
+    if name not in head.schema:
+        has = ", ".join(map(repr, head.schema)) or "none"
         raise VersionNotFoundError(f"{log.store.url} has no tensor {name!r}. It has {has}.")

@@ -37,8 +37,7 @@ __all__ = [
     "fence",
     "next_commit",
     "next_order",
-    "published",
-    "refuse_closed",
+    "raise_if_closed",
     "resume",
     "with_run",
 ]
@@ -46,7 +45,7 @@ __all__ = [
 _LOGS = "_lake/log"
 
 #: Whether the policy keeps a version of a branch that nothing else keeps.
-Keep = Callable[[Log, int], bool]
+RetentionPolicy = Callable[[Log, int], bool]
 
 
 def author() -> str:
@@ -73,31 +72,22 @@ def create_lake(log: Log, schema: Schema, *, single_writer: bool = False) -> tup
     if head is not None:
         return head, False
     log.store.probe()
-    drafted: set[str] = set()
 
-    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
-        if known is not None:
-            return None
-        drafted.add(commit_id)
-        return Draft(
-            Commit(
-                version=0,
-                id=commit_id,
-                parent=None,
-                branch=log.branch,
-                kind=Kind.INIT,
-                time=now(),
-                author=author(),
-                message="Create the lake",
-                schema=schema,
-                single_writer=single_writer,
-            )
+    def first_commit(commit_id: str) -> Commit:
+        return Commit(
+            version=0,
+            id=commit_id,
+            parent=None,
+            branch=log.branch,
+            kind=Kind.INIT,
+            time=now(),
+            author=author(),
+            message="Create the lake",
+            schema=schema,
+            single_writer=single_writer,
         )
 
-    made = log.publish(None, build)
-    if made is None:
-        raise ConflictError("The lake vanished while it was made. Try again.")
-    return made, made.id in drafted
+    return log.publish_first(first_commit)
 
 
 def next_commit(head: Commit, commit_id: str, kind: Kind, message: str, **changes: Any) -> Commit:
@@ -120,9 +110,9 @@ def with_run(head: Commit, run: str, state: RunState) -> Mapping[str, RunState]:
     return {**head.runs, run: state}
 
 
-def next_order(known: Commit) -> int:
+def next_order(head: Commit) -> int:
     """Return the place of the rows of a new run, after those of all others."""
-    return max((known.first_order, *(1 + state.order for state in known.runs.values())))
+    return max((head.first_order, *(1 + state.order for state in head.runs.values())))
 
 
 def begin(
@@ -157,22 +147,21 @@ def begin(
     """
     object_keys.valid_name("run", run)
 
-    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
-        known = known or head
-        refuse_closed(known, since)
-        check(known)
-        if run in known.runs:
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+        raise_if_closed(head, since)
+        check(head)
+        if run in head.runs:
             raise LakeExistsError(
                 f"The lake has a run {run!r} already. Continue it with mode='resume', or give "
                 "the new run another name."
             )
-        state = RunState(plan=plan, order=next_order(known))
+        state = RunState(plan=plan, order=next_order(head))
         entry = {"run": run, "epoch": 1}
-        runs = with_run(known, run, state)
+        runs = with_run(head, run, state)
         message = f"Begin run {run}"
-        return Draft(next_commit(known, commit_id, Kind.BEGIN, message, entry=entry, runs=runs))
+        return Draft(next_commit(head, commit_id, Kind.BEGIN, message, entry=entry, runs=runs))
 
-    return published(log, head, build)
+    return log.publish(head, build)
 
 
 def resume(log: Log, head: Commit, run: str, *, take_over: bool = False) -> Commit:
@@ -203,10 +192,9 @@ def resume(log: Log, head: Commit, run: str, *, take_over: bool = False) -> Comm
         Another resume of the run was faster.
     """
 
-    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
-        known = known or head
-        refuse_closed(known, since)
-        state = known.runs[run]
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
+        raise_if_closed(head, since)
+        state = head.runs[run]
         if state.finished:
             return None
         if state.replaced:
@@ -222,11 +210,11 @@ def resume(log: Log, head: Commit, run: str, *, take_over: bool = False) -> Comm
                 )
         epoch = 1 + max(1, state.epoch, state.closed)
         entry = {"run": run, "epoch": epoch}
-        runs = with_run(known, run, replace(state, epoch=epoch))
+        runs = with_run(head, run, replace(state, epoch=epoch))
         message = f"Resume run {run} as epoch {epoch}"
-        return Draft(next_commit(known, commit_id, Kind.EPOCH, message, entry=entry, runs=runs))
+        return Draft(next_commit(head, commit_id, Kind.EPOCH, message, entry=entry, runs=runs))
 
-    return published(log, head, build)
+    return log.publish(head, build)
 
 
 def abort(log: Log, head: Commit, runs: Iterable[str]) -> Commit | None:
@@ -240,14 +228,13 @@ def abort(log: Log, head: Commit, runs: Iterable[str]) -> Commit | None:
     """
     names = sorted(set(runs))
 
-    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
-        known = known or head
-        if known.kind is Kind.CLOSED:
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
+        if head.kind is Kind.CLOSED:
             return None
         open_runs = {
-            name: known.runs[name]
+            name: head.runs[name]
             for name in names
-            if name in known.runs and not known.runs[name].finished
+            if name in head.runs and not head.runs[name].finished
         }
         if not open_runs:
             return None
@@ -256,23 +243,17 @@ def abort(log: Log, head: Commit, runs: Iterable[str]) -> Commit | None:
         message = f"Close {', '.join(f'run {name} up to epoch {e}' for name, e in closed.items())}"
         return Draft(
             next_commit(
-                known,
+                head,
                 commit_id,
                 Kind.ABORT,
                 message,
                 entry={"closed": closed},
-                runs={**known.runs, **states},
+                runs={**head.runs, **states},
             )
         )
 
-    drafted: set[str] = set()
-
-    def noted(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft | None:
-        drafted.add(commit_id)
-        return build(known, since, commit_id)
-
-    made = log.publish(head, noted)
-    return made if made is not None and made.id in drafted else None
+    commit, created = log.try_publish(head, build)
+    return commit if created else None
 
 
 def branch_names(store: ObjectStore) -> list[str]:
@@ -316,7 +297,7 @@ def expirable(main: Commit, logs: dict[str, Log]) -> dict[str, list[int]]:
     return found
 
 
-def expire(log: Log, head: Commit, keep: Keep) -> Commit:
+def expire(log: Log, head: Commit, keep: RetentionPolicy) -> Commit:
     """Commit that old versions of all branches are given up; a fence for writers on ``main`` too.
 
     What may be given up is found out again after each lost race, so that no tag, branch or head
@@ -338,26 +319,25 @@ def expire(log: Log, head: Commit, keep: Keep) -> Commit:
     """
     logs = {MAIN: log}
 
-    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft:
-        known = known or head
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft:
         found = {
             name: Versions.each(v for v in versions if not keep(logs[name], v))
-            for name, versions in expirable(known, logs).items()
+            for name, versions in expirable(head, logs).items()
         }
         new = {name: versions for name, versions in found.items() if versions}
-        expired = {name: known.expired.get(name, Versions()) | each for name, each in new.items()}
+        expired = {name: head.expired.get(name, Versions()) | each for name, each in new.items()}
         return Draft(
             next_commit(
-                known,
+                head,
                 commit_id,
                 Kind.EXPIRE,
                 f"Give up {sum(map(len, new.values()))} versions",
                 entry={"expired": {name: each.spans for name, each in new.items()}},
-                expired={**known.expired, **expired},
+                expired={**head.expired, **expired},
             )
         )
 
-    return published(log, head, build)
+    return log.publish(head, build)
 
 
 def fence(log: Log, head: Commit) -> Commit:
@@ -378,24 +358,17 @@ def fence(log: Log, head: Commit) -> Commit:
         The entry; or the head, where the branch was deleted.
     """
 
-    def build(known: Commit | None, _: Sequence[Commit], commit_id: str) -> Draft | None:
-        known = known or head
-        if known.kind is Kind.CLOSED:
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
+        if head.kind is Kind.CLOSED:
             return None
-        return Draft(next_commit(known, commit_id, Kind.FENCE, "Fence"))
+        return Draft(next_commit(head, commit_id, Kind.FENCE, "Fence"))
 
-    return published(log, head, build)
-
-
-def published(log: Log, head: Commit, build: Callable[..., Draft | None]) -> Commit:
-    """Publish a commit; return it, or the head where nothing is left to commit."""
-    made = log.publish(head, build)
-    return head if made is None else made
+    return log.publish(head, build)
 
 
-def refuse_closed(known: Commit, since: Sequence[Commit]) -> None:
+def raise_if_closed(head: Commit, since: Sequence[Commit]) -> None:
     """Raise where the branch was deleted: nobody who knew it before may write to it again."""
-    if any(commit.kind is Kind.CLOSED for commit in (known, *since)):
+    if any(commit.kind is Kind.CLOSED for commit in (head, *since)):
         raise ConflictError(
-            f"The branch {known.branch!r} was deleted. Write to another branch or make it again."
+            f"The branch {head.branch!r} was deleted. Write to another branch or make it again."
         )

@@ -21,7 +21,7 @@ from dasklake._format.columns import unify_class_names
 from dasklake._format.segment import chunk_key_at, join_manifests, segment_bytes, table_ref
 from dasklake._log.heartbeat import beating
 from dasklake._log.log import Draft, Log
-from dasklake._log.transactions import begin, next_commit, published, refuse_closed, with_run
+from dasklake._log.transactions import begin, next_commit, raise_if_closed, with_run
 from dasklake._model.commit import Commit, Kind, Plan, RunState, Totals
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import ChunkRef
@@ -247,17 +247,16 @@ class _Compaction:
     def commit(self, entry: Commit, joined: Sequence[_Joined]) -> Commit:
         """Commit the joined chunks in place of those that the newest version still names."""
 
-        def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
-            known = known or entry
-            refuse_closed(known, since)
+        def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+            raise_if_closed(head, since)
             for commit in since:
                 self._examine(commit)
-            now = join_manifests([self.log.segment(ref) for ref in known.segments])
+            now = join_manifests([self.log.segment(ref) for ref in head.segments])
             there = set(np.flatnonzero(_is_in(self.manifest, now)).tolist())
             self.taken = [each for each in joined if there.issuperset(each.group)]
-            return self._draft(known, now, commit_id)
+            return self._draft(head, now, commit_id)
 
-        return published(self.log, entry, build)
+        return self.log.publish(entry, build)
 
     def _examine(self, commit: Commit) -> None:
         """Stop where a commit that came in between ends the compaction."""
@@ -272,30 +271,30 @@ class _Compaction:
                 "compaction. Start it again; nothing was changed."
             )
 
-    def _draft(self, known: Commit, now: Manifest, commit_id: str) -> Draft:
+    def _draft(self, head: Commit, now: Manifest, commit_id: str) -> Draft:
         """Return the commit after a version, and the one segment that it names."""
         gone = [place for each in self.taken for place in each.group]
         left = ~_is_in(now, _rows(self.manifest, np.array(gone, np.intp)))
         manifest = join_manifests([_rows(now, left), self._new()])
         data = segment_bytes(manifest)
-        state: RunState = known.runs[self.run]
+        state: RunState = head.runs[self.run]
         changes: dict[str, Any] = {}
         if self.taken:
-            level = max(ref.level for ref in known.segments)
+            level = max(ref.level for ref in head.segments)
             samples = int(manifest.rows.sum())
             ref = table_ref(commit_id, data, rows=len(manifest), samples=samples, level=level)
             changes["segments"] = (ref,)
             changes["totals"] = Totals(
-                known.totals.samples, len(manifest), known.totals.failures, int(manifest.size.sum())
+                head.totals.samples, len(manifest), head.totals.failures, int(manifest.size.sum())
             )
         done = replace(state, finished=True, partitions=state.plan.partitions)
         commit = next_commit(
-            known,
+            head,
             commit_id,
             Kind.COMPACT,
             f"Join {len(gone)} chunks into {len(self.taken)}",
             entry={"run": self.run, "epoch": 1},
-            runs=with_run(known, self.run, done),
+            runs=with_run(head, self.run, done),
             **changes,
         )
         return Draft(commit, [(object_keys.segment_key(commit_id), data)] if self.taken else [])

@@ -198,7 +198,7 @@ class Coordinator:
             state, progress = self._writer.state, self._progress
             return Status(
                 running=not self._done,
-                version=self._writer.known.version,
+                version=self._writer.head.version,
                 partitions=state.partitions,
                 of=state.plan.partitions,
                 written=progress.before.inputs + progress.written_inputs,

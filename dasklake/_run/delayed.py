@@ -111,7 +111,7 @@ def _commit(assignment: Assignment, outcomes: Sequence[Any]) -> WriteReport:
     problem, cause = explain(run, progress, writer.state)
     if problem is not None:
         raise problem from cause
-    report = report_write(run, writer.known.version, writer.state, began)
+    report = report_write(run, writer.head.version, writer.state, began)
     _LOGGER.info(
         "Run %r ended: finished, version %d, %d samples, %d failures",
         run,

@@ -42,6 +42,10 @@ _VACUUM = "_maintenance/vacuum.py"
 _START = "_run/start.py"
 _ADOPT = "_run/recovery.py"
 
+#: The head that the caller gave, before any race was lost, as a builder can compute it.
+_STALE = "log.read(head.version - len(_))"
+_STALE_SINCE = "log.read(head.version - len(since))"
+
 _FENCE_LAST = """        entry = expire(logs[MAIN], before.heads[MAIN], keep)
         given_up = entry.entry["expired"]
 """
@@ -62,9 +66,8 @@ _NAMED_AND_KEPT = f"""    if merged:
         _KEPT[merged] = ref
 {_NAMED}"""
 _NOT_NAMED = _NAMED.replace("(*kept, ref)", "(kept if merged else (*kept, ref))")
-_RESTORE = """    def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
-        known = known or head
-        refuse_closed(known, since)
+_RESTORE = """    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+        raise_if_closed(head, since)
         # After"""
 _RESTORE_ONCE = f"""    once = None if log.branch == MAIN else Log(log.store).require_head()
 
@@ -84,7 +87,7 @@ MUTANTS = (
         (
             (
                 "closed = {name: max(s.epoch, s.closed) for name, s in open_runs.items()}",
-                "closed = {name: head.runs[name].epoch for name in open_runs}",
+                f"closed = {{name: {_STALE}.runs[name].epoch for name in open_runs}}",
             ),
         ),
         _H + "TestReset::test_h2",
@@ -141,7 +144,7 @@ MUTANTS = (
         (
             (
                 "epoch = 1 + max(1, state.epoch, state.closed)",
-                "epoch = 1 + max(1, head.runs[run].epoch, head.runs[run].closed)",
+                f"stale = {_STALE_SINCE}.runs[run]\n        epoch = 1 + max(1, stale.epoch, stale.closed)",
             ),
         ),
         _H + "TestResume::test_h5_taken_over",
@@ -196,7 +199,7 @@ MUTANTS = (
     Mutant(
         "H7",
         _ENTRIES,
-        (("        if run in known.runs:\n", "        if False:\n"),),
+        (("        if run in head.runs:\n", "        if False:\n"),),
         _H + "TestBegin::test_h7",
     ),
     Mutant(
@@ -208,7 +211,7 @@ MUTANTS = (
     Mutant(
         "H20",
         _ENTRIES,
-        (("order=next_order(known)", "order=next_order(head)"),),
+        (("order=next_order(head)", f"order=next_order({_STALE_SINCE})"),),
         _H + "TestBegin::test_h20",
     ),
     Mutant(
@@ -221,7 +224,7 @@ MUTANTS = (
     Mutant(
         "H13",
         _BRANCHES,
-        (("                runs=_replaced(known.runs),\n", "                runs=wanted.runs,\n"),),
+        (("                runs=_replaced(head.runs),\n", "                runs=wanted.runs,\n"),),
         _H + "TestReplacing::test_h13",
     ),
     Mutant(
@@ -270,8 +273,8 @@ MUTANTS = (
         _BRANCHES,
         (
             (
-                "        _live(log, known, branch, version)\n",
                 "        _live(log, head, branch, version)\n",
+                f"        _live(log, {_STALE}, branch, version)\n",
             ),
         ),
         _H + "TestVacuum::test_h9b",
@@ -304,8 +307,8 @@ MUTANTS = (
         _BRANCHES,
         (
             (
-                "        _live(log, known, branch, version)\n",
                 "        _live(log, head, branch, version)\n",
+                f"        _live(log, {_STALE}, branch, version)\n",
             ),
         ),
         _H + "TestVacuum::test_h11",
@@ -313,7 +316,7 @@ MUTANTS = (
     Mutant(
         "H11, mirrored",
         _ENTRIES,
-        (("expirable(known, logs).items()", "expirable(head, logs).items()"),),
+        (("expirable(head, logs).items()", f"expirable({_STALE}, logs).items()"),),
         _H + "TestVacuum::test_h11_mirrored",
     ),
     Mutant(
@@ -322,7 +325,7 @@ MUTANTS = (
         (
             (
                 "        _refuse_expired(main, log.branch, version)\n        if not 0",
-                "        _refuse_expired(head, log.branch, version)\n        if not 0",
+                f"        _refuse_expired({_STALE_SINCE}, log.branch, version)\n        if not 0",
             ),
         ),
         _H + "TestVacuum::test_h12",
@@ -332,8 +335,8 @@ MUTANTS = (
         _BRANCHES,
         (
             (
-                "        main = known if log.branch == MAIN else Log(log.store).require_head()\n",
-                "        if since:\n            pass\n        main = once if once else known\n",
+                "        main = head if log.branch == MAIN else Log(log.store).require_head()\n",
+                "        if since:\n            pass\n        main = once if once else head\n",
             ),
             (_RESTORE, _RESTORE_ONCE),
         ),
@@ -352,7 +355,7 @@ MUTANTS = (
     Mutant(
         "H17b",
         _LOG,
-        (("                if not news:\n", "                if True:\n"),),
+        (("                if not newer:\n", "                if True:\n"),),
         _H + "TestVacuum::test_h17b",
     ),
     Mutant(
@@ -400,8 +403,8 @@ MUTANTS = (
         _LOG,
         (
             (
-                "build(known, since, object_keys.new_id())",
-                'build(known, since, f"{known.version + 1 if known else 0:016x}")',
+                "build(head, since, object_keys.new_id())",
+                'build(head, since, f"{head.version + 1:016x}")',
             ),
         ),
         _H + "TestDoubt::test_h18",
@@ -411,8 +414,8 @@ MUTANTS = (
         _LOG,
         (
             (
-                "build(known, since, object_keys.new_id())",
-                "build(known, since, vars(build).setdefault('id', object_keys.new_id()))",
+                "build(head, since, object_keys.new_id())",
+                "build(head, since, vars(build).setdefault('id', object_keys.new_id()))",
             ),
         ),
         _H + "TestDoubt::test_new_id_on_rebase",
@@ -423,8 +426,8 @@ MUTANTS = (
         (
             ("                raise error from None\n", "                return False\n"),
             (
-                "            known = since[-1]\n",
-                "            known = since[-1] if news else known\n",
+                "            head = since[-1]\n",
+                "            head = since[-1] if newer else head\n",
             ),
         ),
         _H + "TestDoubt::test_h19",
@@ -434,13 +437,13 @@ MUTANTS = (
         _LOG,
         (
             (
-                "build(known, since, object_keys.new_id())",
-                "build(known, since, vars(build).setdefault('id', object_keys.new_id()))",
+                "build(head, since, object_keys.new_id())",
+                "build(head, since, vars(build).setdefault('id', object_keys.new_id()))",
             ),
             ("                raise error from None\n", "                return False\n"),
             (
-                "            known = since[-1]\n",
-                "            known = since[-1] if news else known\n",
+                "            head = since[-1]\n",
+                "            head = since[-1] if newer else head\n",
             ),
         ),
         _H + "TestDoubt::test_h19b",
@@ -448,7 +451,7 @@ MUTANTS = (
     Mutant(
         "rebase reads every commit",
         _LOG,
-        (("            since += news\n", "            since = news[-1:]\n"),),
+        (("            since += newer\n", "            since = newer[-1:]\n"),),
         _H + "TestDoubt::test_rebase_reads_every_commit",
     ),
     Mutant(

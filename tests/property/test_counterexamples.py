@@ -273,7 +273,7 @@ class TestBegin:
     def test_h7b(self, sim: Simulation) -> None:
         """H7b: of two coordinators of one epoch the first to commit goes on, the other stops."""
         first = first_writer(sim)
-        again = RunWriter(quick_log(sim.root), "R", 1, first.known, SCHEMA)
+        again = RunWriter(quick_log(sim.root), "R", 1, first.head, SCHEMA)
         commit(sim, first, write(sim, first, 0))
         with pytest.raises(RunSupersededError):
             commit(sim, again, write(sim, again, 0))
@@ -568,7 +568,7 @@ class TestDoubt:
 
         def commit_all(store: FaultStore) -> None:
             log = quick_log(store)
-            own = RunWriter(log, "R", 1, writer.known, SCHEMA)
+            own = RunWriter(log, "R", 1, writer.head, SCHEMA)
             sim.told.append((own.commit(receipts, []), tuple(receipts[:1])))
 
         sim.start("A", commit_all)

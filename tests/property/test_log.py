@@ -317,7 +317,7 @@ def one_entry_twice(world: World) -> Mapping[str, Writer]:
     """Lead the same epoch of the same run twice."""
     first = world.begin("R", 2)
     log = quick_log(world.store)
-    second = RunWriter(log, "R", 1, first.known, SCHEMA)
+    second = RunWriter(log, "R", 1, first.head, SCHEMA)
     return {"A": world.go_on(first, [0, 1]), "A2": world.go_on(second, [0, 1])}
 
 

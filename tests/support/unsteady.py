@@ -48,11 +48,10 @@ def add_entry(lake: SmallLake, kind: Kind) -> Commit:
     """Commit an entry of some kind, as other releases do."""
     log = Log(lake.store)
 
-    def build(known: Commit | None, _: object, commit_id: str) -> Draft:
-        assert known is not None
-        return Draft(next_commit(known, commit_id, kind, "note"))
+    def build(head: Commit, _: object, commit_id: str) -> Draft:
+        return Draft(next_commit(head, commit_id, kind, "note"))
 
-    made = log.publish(log.head(), build)
+    made = log.publish(log.require_head(), build)
     assert made is not None
     return made
 
@@ -98,7 +97,7 @@ class Lead:
         limit = MaxFailures(share=None)
         spec = replace(RunSpec("append", "run", SCHEMA, partitions, max_failures=limit), **changes)
         place = Place(lake.store, "main/run", "run", 1)
-        entry = self.writer.known
+        entry = self.writer.head
         missing = tuple(range(partitions)) if missing is None else missing
         self.assignment = Assignment(spec, place, entry, missing)
         self.coordinator = Coordinator(self.assignment, lambda: self.changes.put(None))

@@ -54,12 +54,11 @@ class Notes:
         self.ids: list[str] = []
         self.since: list[list[int]] = []
 
-    def __call__(self, known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
+    def __call__(self, head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
         """Build it, with one object that it is the first to name."""
-        assert known is not None
         self.ids.append(commit_id)
         self.since.append([commit.version for commit in since])
-        commit = next_commit(known, commit_id, Kind.FENCE, "note", **self.changes)
+        commit = next_commit(head, commit_id, Kind.FENCE, "note", **self.changes)
         return Draft(commit, [(object_keys.segment_key(commit_id), b"new")])
 
 
@@ -77,9 +76,7 @@ def store() -> Iterator[FlakyStore]:
 def publish(store: ObjectStore, build: Build | None = None, log: Log | None = None) -> Commit:
     """Publish one commit on the head."""
     log = log or quick_log(store)
-    made = log.publish(log.head(), build or Notes())
-    assert made is not None
-    return made
+    return log.publish(log.require_head(), build or Notes())
 
 
 def key(version: int) -> str:
@@ -299,17 +296,16 @@ class TestPublish:
     def test_nothing_to_commit(self, store: FlakyStore) -> None:
         """A build that finds nothing to commit ends with the head, and writes nothing."""
         log = quick_log(store)
-        head = log.head()
+        head = log.require_head()
         assert log.publish(head, lambda *_: None) == head
         assert store.landed == []
 
     def test_lost_race(self, store: FlakyStore) -> None:
         """Who loses a race builds anew on the new head, under a new id, with new objects."""
         log, build = quick_log(store), Notes()
-        known = log.head()
+        known = log.require_head()
         publish(store)
         made = log.publish(known, build)
-        assert made is not None
         assert made.version == 2
         assert build.since == [[], [1]]
         assert made.id == build.ids[1] != build.ids[0]
@@ -323,7 +319,6 @@ class TestPublish:
         for _ in range(3):
             store.at("create", lambda: publish(store), LOG)
         made = log.publish(log.read(0), build)
-        assert made is not None
         assert build.since[-1] == [1, 2, 3, 4, 5]
         assert made.version == 6
 
@@ -332,16 +327,15 @@ class TestPublish:
         log = quick_log(store)
         tried = []
 
-        def build(known: Commit | None, since: Sequence[Commit], commit_id: str) -> Draft:
+        def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
             tried.append([commit.version for commit in since])
-            if known is not None and known.version < 2:
+            if head.version < 2:
                 store.get("_lake/segments/gone")
-            return Notes()(known, since, commit_id)
+            return Notes()(head, since, commit_id)
 
         for _ in range(2):
             publish(store)
         made = log.publish(log.read(0), build)
-        assert made is not None
         assert tried == [[], [1, 2]]
         assert made.version == 3
 
@@ -354,7 +348,7 @@ class TestPublish:
             raise AssertionError
 
         with pytest.raises(CorruptionError, match="segments/gone"):
-            log.publish(log.head(), build)
+            log.publish(log.require_head(), build)
         assert store.landed == []
 
     def test_directory_before_is_flushed(self, store: FlakyStore) -> None:
@@ -445,12 +439,11 @@ class TestDoubt:
     def test_reads_of_a_rebase_are_tried_again(self, store: FlakyStore) -> None:
         """A storage that fails while the news are read does not end the commit."""
         log, build = quick_log(store), Notes()
-        known = log.head()
+        known = log.require_head()
         publish(store)
         publish(store)
         store.fail("get", Fault.BEFORE, key(2))
         made = log.publish(known, build)
-        assert made is not None
         assert made.version == 3
         assert build.since[-1] == [1, 2]
 

@@ -129,7 +129,7 @@ class TestBegin:
         """H20: two runs that begin at once have different places, whoever loses the race."""
         flaky_store.at("create", lambda: flaky_lake.begin("fast", 1), LOG)
         slow = flaky_lake.begin("slow", 1)
-        assert (slow.known.runs["fast"].order, slow.state.order) == (0, 1)
+        assert (slow.head.runs["fast"].order, slow.state.order) == (0, 1)
 
     def test_checked_on_each_version(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
         """What must hold of the version a run begins on is asked again after a lost race."""
@@ -188,7 +188,7 @@ class TestCommit:
         ]
         made = writer.commit(receipts, [failure("run", 0, 1), failure("run", 9, 1)])
         size = sum(receipt.size for receipt in receipts)
-        assert made == flaky_lake.head == writer.known
+        assert made == flaky_lake.head == writer.head
         assert (made.kind, made.entry) == (Kind.DATA, {"run": "run", "epoch": 1})
         assert (made.totals.samples, made.totals.chunks) == (7, 3)
         assert (made.totals.failures, made.totals.size) == (1, size)

@@ -34,7 +34,7 @@ class TestTurnEnds:
     def test_h7b_two_of_one_epoch(self, flaky_lake: SmallLake) -> None:
         """H7b: of two coordinators of one epoch only the first to commit goes on."""
         first = flaky_lake.begin("run", 2)
-        second = RunWriter(Log(flaky_lake.store), "run", 1, first.known, SCHEMA)
+        second = RunWriter(Log(flaky_lake.store), "run", 1, first.head, SCHEMA)
         first.commit([flaky_lake.write(first, 0)], [])
         with pytest.raises(RunSupersededError, match="taken over"):
             second.commit([flaky_lake.write(second, 0)], [])
@@ -89,7 +89,7 @@ class TestTurnEnds:
     def test_finished_twice(self, flaky_lake: SmallLake) -> None:
         """The same commit made twice, as a task run again does, is the first one's success."""
         first = flaky_lake.begin("run", 1)
-        entry = first.known
+        entry = first.head
         made = first.commit([flaky_lake.write(first, 0)], [])
         again = RunWriter(Log(flaky_lake.store), "run", 1, entry, SCHEMA)
         assert again.commit([flaky_lake.write(again, 0)], []) == made
@@ -107,7 +107,7 @@ class TestResume:
         entry = resume(Log(flaky_lake.store), flaky_lake.head, "run")
         assert (entry.kind, entry.entry) == (Kind.EPOCH, {"run": "run", "epoch": 2})
         assert entry.runs["run"] == replace(writer.state, epoch=2)
-        assert entry.segments == writer.known.segments
+        assert entry.segments == writer.head.segments
         assert resume(Log(flaky_lake.store), entry, "run").runs["run"].epoch == 3
 
     def test_h5_two_resumes(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:

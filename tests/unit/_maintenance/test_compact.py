@@ -126,9 +126,8 @@ def test_a_chunk_stays_on_its_side_of_a_schema_change(small_lake: SmallLake) -> 
     write(small_lake, "run", [[[n]] for n in range(6)])
     past = {"x": TensorHistory(since=2, former=((4, "y"),))}
 
-    def build(known: Commit | None, _: object, commit_id: str) -> Draft:
-        assert known is not None
-        return Draft(next_commit(known, commit_id, Kind.SCHEMA, "", histories=past))
+    def build(head: Commit, _: object, commit_id: str) -> Draft:
+        return Draft(next_commit(head, commit_id, Kind.SCHEMA, "", histories=past))
 
     small_lake.log.publish(small_lake.head, build)
     assert run_compact(small_lake).into == 3

@@ -232,7 +232,7 @@ def test_ctrl_c_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def commit(writer: RunWriter, *_: Any) -> Any:
         assert held.wait(20)
-        return writer.known
+        return writer.head
 
     def impatient(coordinator: Coordinator, timeout: float | None = None) -> Status:
         if not held.is_set():

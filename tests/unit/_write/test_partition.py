@@ -47,7 +47,7 @@ class Writing:
     def __init__(self, lake: SmallLake, **changes: Any) -> None:
         writer = lake.begin("run", 1)
         place = Place(lake.store, writer.home, "run", 1)
-        entry = (writer.known.version, writer.known.id)
+        entry = (writer.head.version, writer.head.id)
         self.made: list[int] = []
         self.job = Job(place, entry, SCHEMA, "bag", transform=self.make, **changes)
 
