@@ -18,7 +18,7 @@ import numpy as np
 
 from dasklake._api.formatting import History, size_text
 from dasklake._api.lake import open as open_lake
-from dasklake._log.heartbeat import INTERVAL, last_beat
+from dasklake._log.heartbeat import OBSERVE_SECONDS, newest_heartbeat
 from dasklake._log.log import Log
 from dasklake._maintenance import compact as compacting
 from dasklake._maintenance import reset as resetting
@@ -282,7 +282,7 @@ def _short(value: Any) -> str:
     click.option(
         "--patience",
         type=click.FloatRange(min=0),
-        default=12 * INTERVAL,
+        default=12 * OBSERVE_SECONDS,
         help="Seconds without a sign of life after which a run is given up.",
     ),
 )
@@ -336,7 +336,7 @@ def _look(log: Log, head: Commit, name: str) -> dict[str, Any]:
     """Return how a run stands, by the log and its heartbeat."""
     found = _run(head, name)
     state = head.runs[name]
-    beat = last_beat(log.store, log.branch, name)
+    beat = newest_heartbeat(log.store, log.branch, name)
     if beat is not None and beat.epoch < state.epoch:
         beat = None  # of a coordinator that another has replaced
     if found["state"] == "unfinished":
@@ -371,7 +371,7 @@ def reset(target: _Target, *, force: bool, dry_run: bool) -> None:
     """
     store = target.store
     with make_count_bar(target.progress, "reset", "objects") as watch:
-        report = resetting.reset(store, Log(store), force=force, dry_run=dry_run, watch=watch)
+        report = resetting.reset(store, Log(store), force=force, dry_run=dry_run, on_status=watch)
     lines = [
         f"{'Would close' if dry_run else 'Closed'} run {home.partition('/')[2]} up to epoch {epoch}"
         for home, epoch in report.closed.items()
@@ -408,7 +408,9 @@ def vacuum(target: _Target, older_than: str, *, dry_run: bool) -> None:
     """
     store, age = target.store, parse_age(older_than)
     with make_count_bar(target.progress, "vacuum", "objects") as watch:
-        report = vacuuming.vacuum(store, Log(store), older_than=age, dry_run=dry_run, watch=watch)
+        report = vacuuming.vacuum(
+            store, Log(store), older_than=age, dry_run=dry_run, on_status=watch
+        )
     lines = [
         f"{'Would give up' if dry_run else 'Gave up'} {len(versions):,} versions of {branch}"
         for branch, versions in report.expired.items()
@@ -426,7 +428,7 @@ def compact(target: _Target, chunk_size: str) -> None:
     """
     store, size = target.store, parse_size(chunk_size)
     with make_count_bar(target.progress, "compact", "chunks") as watch:
-        report = compacting.compact(store, Log(store), chunk_size=size, watch=watch)
+        report = compacting.compact(store, Log(store), chunk_size=size, on_status=watch)
     line = "Nothing to join"
     if report.version is not None:
         line = (

@@ -55,7 +55,9 @@ class MaintenanceMethods(LakeBase):
             A run is being written, and ``force`` is not given.
         """
         with make_count_bar(progress, "reset", "objects") as watch:
-            report = reset_lake(self._store, self._log, force=force, dry_run=dry_run, watch=watch)
+            report = reset_lake(
+                self._store, self._log, force=force, dry_run=dry_run, on_status=watch
+            )
         if not dry_run:
             self.refresh()
         return report
@@ -101,7 +103,7 @@ class MaintenanceMethods(LakeBase):
         age = parse_age(older_than)
         with make_count_bar(progress, "vacuum", "objects") as watch:
             report = vacuum_lake(
-                self._store, self._log, older_than=age, dry_run=dry_run, watch=watch
+                self._store, self._log, older_than=age, dry_run=dry_run, on_status=watch
             )
         if not dry_run:
             self.refresh()
@@ -141,7 +143,7 @@ class MaintenanceMethods(LakeBase):
         """
         size = parse_size(chunk_size)
         with make_count_bar(progress, "compact", "chunks") as watch:
-            report = compact_lake(self._store, self._log, chunk_size=size, watch=watch)
+            report = compact_lake(self._store, self._log, chunk_size=size, on_status=watch)
         self.refresh()
         return report
 

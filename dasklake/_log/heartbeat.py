@@ -12,13 +12,13 @@ from dasklake._format.documents import Heartbeat, heartbeat_bytes, read_heartbea
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError, StoreError
 
-__all__ = ["BEAT", "INTERVAL", "beating", "is_alive", "last_beat"]
+__all__ = ["BEAT_SECONDS", "OBSERVE_SECONDS", "is_alive", "newest_heartbeat", "send_heartbeats"]
 
 #: Seconds between two beats of a coordinator.
-BEAT = 2.0
+BEAT_SECONDS = 2.0
 
 #: Seconds over which an observer watches; a living coordinator beats more often.
-INTERVAL = 5.0
+OBSERVE_SECONDS = 5.0
 
 #: No heartbeat is longer, in bytes.
 _MOST_BYTES = 65_536
@@ -27,7 +27,7 @@ _MOST_BYTES = 65_536
 _LOOK = 0.25
 
 
-def last_beat(store: ObjectStore, branch: str, run: str) -> Heartbeat | None:
+def newest_heartbeat(store: ObjectStore, branch: str, run: str) -> Heartbeat | None:
     """Return the newest heartbeat of a run; None where there is none."""
     try:
         return read_heartbeat(store.get(object_keys.heartbeat_key(branch, run), _MOST_BYTES))
@@ -39,13 +39,13 @@ def is_alive(store: ObjectStore, branch: str, run: str, epoch: int) -> bool:
     """Whether a coordinator of an epoch of the run, or of a newer one, beats.
 
     Returns at once where the last coordinator said that it stopped, or where its heart is seen to
-    beat; after ``INTERVAL`` seconds otherwise. A beat of an older epoch says nothing: it may have
+    beat; after ``OBSERVE_SECONDS`` seconds otherwise. A beat of an older epoch says nothing: it may have
     covered one of the epoch that is asked about.
     """
     seen: set[Heartbeat] = set()
-    deadline = time.monotonic() + INTERVAL
+    deadline = time.monotonic() + OBSERVE_SECONDS
     while True:
-        beat = last_beat(store, branch, run)
+        beat = newest_heartbeat(store, branch, run)
         if beat is None:
             return False
         if beat.epoch >= epoch:
@@ -60,7 +60,7 @@ def is_alive(store: ObjectStore, branch: str, run: str, epoch: int) -> bool:
 
 
 @contextlib.contextmanager
-def beating(store: ObjectStore, branch: str, run: str) -> Iterator[None]:
+def send_heartbeats(store: ObjectStore, branch: str, run: str) -> Iterator[None]:
     """Beat for a run of one epoch that this process leads, as long as the block lasts."""
     key = object_keys.heartbeat_key(branch, run)
     coordinator = object_keys.new_id()
@@ -68,7 +68,7 @@ def beating(store: ObjectStore, branch: str, run: str) -> Iterator[None]:
 
     def beat() -> None:
         counter = 0
-        while not ended.wait(BEAT if counter else 0.0):
+        while not ended.wait(BEAT_SECONDS if counter else 0.0):
             counter += 1
             # Advisory: a beat that is late costs an observer some seconds, never data.
             with contextlib.suppress(StoreError):

@@ -116,7 +116,7 @@ class Log:
         #: Set to make a publish give up between two tries.
         self.stop = threading.Event()
         #: Why the storage is being asked again, while it is.
-        self.trouble: str | None = None
+        self.retry_reason: str | None = None
         self._commits: _Recent[Commit] = _Recent(_COMMITS)
         self._schemas: _Recent[Schema] = _Recent(_COMMITS)
         self._segments: _Recent[Manifest] = _Recent(_SEGMENTS)
@@ -230,7 +230,7 @@ class Log:
             try:
                 return join_manifests(list(pool.map(self.segment, commit.segments)))
             except ObjectNotFoundError as error:
-                raise self.missing(commit.version, str(error)) from error
+                raise self.missing_object_error(commit.version, str(error)) from error
 
     def failures(self, commit: Commit) -> list[Failure]:
         """Return the failures of a commit, oldest first."""
@@ -240,10 +240,10 @@ class Log:
             try:
                 found += read_failures(self.store.get(key, ref.size), ref, key)
             except ObjectNotFoundError as error:
-                raise self.missing(commit.version, key) from error
+                raise self.missing_object_error(commit.version, key) from error
         return found
 
-    def missing(self, version: int, key: str) -> VersionExpiredError | CorruptionError:
+    def missing_object_error(self, version: int, key: str) -> VersionExpiredError | CorruptionError:
         """Say why an object that a version names is not there: expired, or lost."""
         main = self if self.branch == MAIN else Log(self.store)
         head = main.head()
@@ -296,7 +296,7 @@ class Log:
                 # A merge needs a segment that is gone: a race lost to a vacuum, if commits follow.
                 newer = self._commits_from(head.version + 1)
                 if not newer:
-                    raise self.missing(head.version, str(error)) from error
+                    raise self.missing_object_error(head.version, str(error)) from error
             else:
                 if draft is None:
                     return head, False
@@ -411,7 +411,7 @@ class Log:
         )
 
     def _tell(self, trouble: str | None) -> None:
-        self.trouble = trouble
+        self.retry_reason = trouble
 
     def segment(self, ref: SegmentRef) -> Manifest:
         """Return one segment; ``ObjectNotFoundError`` where it is gone."""

@@ -32,9 +32,9 @@ __all__ = [
     "begin",
     "branch_names",
     "create_lake",
-    "expirable",
     "expire",
     "fence",
+    "find_expirable",
     "next_commit",
     "next_order",
     "raise_if_closed",
@@ -267,7 +267,7 @@ def branch_names(store: ObjectStore) -> list[str]:
     return found
 
 
-def expirable(main: Commit, logs: dict[str, Log]) -> dict[str, list[int]]:
+def find_expirable(main: Commit, logs: dict[str, Log]) -> dict[str, list[int]]:
     """Return the versions that may be given up after a version of ``main``, by branch.
 
     These are all but the head of each branch, what a tag stands for, what a branch was made
@@ -322,7 +322,7 @@ def expire(log: Log, head: Commit, keep: RetentionPolicy) -> Commit:
     def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft:
         found = {
             name: Versions.each(v for v in versions if not keep(logs[name], v))
-            for name, versions in expirable(head, logs).items()
+            for name, versions in find_expirable(head, logs).items()
         }
         new = {name: versions for name, versions in found.items() if versions}
         expired = {name: head.expired.get(name, Versions()) | each for name, each in new.items()}

@@ -19,7 +19,7 @@ from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, write_chunk
 from dasklake._format.columns import unify_class_names
 from dasklake._format.segment import chunk_key_at, join_manifests, segment_bytes, table_ref
-from dasklake._log.heartbeat import beating
+from dasklake._log.heartbeat import send_heartbeats
 from dasklake._log.log import Draft, Log
 from dasklake._log.transactions import begin, next_commit, raise_if_closed, with_run
 from dasklake._model.commit import Commit, Kind, Plan, RunState, Totals
@@ -67,7 +67,7 @@ def compact(
     log: Log,
     *,
     chunk_size: int = 64 << 20,
-    watch: Callable[[int, int], object] | None = None,
+    on_status: Callable[[int, int], object] | None = None,
 ) -> CompactReport:
     """Join small chunks of finished runs into full ones, across runs and partitions.
 
@@ -81,8 +81,8 @@ def compact(
         The branch.
     chunk_size : int, default 64 MiB
         Bytes that a joined chunk has at most; chunks of less than half of it are small.
-    watch : callable, optional
-        ``watch(done, total)`` is told how many of the small chunks are joined.
+    on_status : callable, optional
+        ``on_status(done, total)`` is told how many of the small chunks are joined.
 
     Returns
     -------
@@ -111,17 +111,17 @@ def compact(
     plan = Plan(len(groups), None, "", None, compaction=True)
     entry = begin(log, head, run, plan)
     work = _Compaction(log, run, manifest)
-    with beating(store, log.branch, run):
+    with send_heartbeats(store, log.branch, run):
         joined: list[_Joined] = []
         done, total = 0, sum(len(group) for group in groups)
         for group in groups:
             try:
                 joined += work.join(group)
             except ObjectNotFoundError as error:
-                raise log.missing(head.version, str(error)) from error
+                raise log.missing_object_error(head.version, str(error)) from error
             done += len(group)
-            if watch is not None:
-                watch(done, total)
+            if on_status is not None:
+                on_status(done, total)
         made = work.commit(entry, joined)
     taken = work.taken
     return CompactReport(

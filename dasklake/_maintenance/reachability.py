@@ -19,7 +19,15 @@ from dasklake._model.versions import Versions
 from dasklake._storage.store import ObjectStore, temporary_target
 from dasklake.exceptions import ObjectNotFoundError, VersionExpiredError
 
-__all__ = ["REQUESTS", "Heads", "Named", "Table", "Watch", "delete_watched", "parse_object"]
+__all__ = [
+    "REQUESTS",
+    "BranchHeads",
+    "OnStatus",
+    "Reachable",
+    "Table",
+    "delete_objects",
+    "parse_data_key",
+]
 
 #: Requests at the same time.
 REQUESTS = 16
@@ -37,7 +45,7 @@ _OBJECT = re.compile(
 _ODD, _MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 
 #: Is told how many of how many objects are deleted.
-Watch = Callable[[int, int], object]
+OnStatus = Callable[[int, int], object]
 
 
 class Table(NamedTuple):
@@ -57,7 +65,7 @@ class ObjectName(NamedTuple):
     chunk: int | None
 
 
-def parse_object(key: str) -> ObjectName | None:
+def parse_data_key(key: str) -> ObjectName | None:
     """Return what the key of an object of a run says, also of a half-written one; else None."""
     match = _OBJECT.fullmatch(temporary_target(key) or key)
     if match is None:
@@ -72,7 +80,7 @@ def parse_object(key: str) -> ObjectName | None:
 
 
 @dataclass
-class Named:
+class Reachable:
     """What some versions name.
 
     Attributes
@@ -91,7 +99,7 @@ class Named:
     attempts: dict[str, set[int]] = field(default_factory=dict)
     chunks: dict[str, set[int]] = field(default_factory=dict)
 
-    def has(self, name: ObjectName) -> bool:
+    def includes(self, name: ObjectName) -> bool:
         """Whether an object of a run is needed."""
         if name.chunk is None:
             return name.attempt in self.attempts.get(name.home, ())
@@ -111,7 +119,7 @@ class Named:
             self.chunks.setdefault(home, set()).update(mixed.tolist())
 
 
-class Heads:
+class BranchHeads:
     """The heads of all branches at one moment.
 
     Parameters
@@ -170,7 +178,9 @@ class Heads:
         with ThreadPoolExecutor(REQUESTS) as pool:
             yield from pool.map(self.logs[branch].read, versions)
 
-    def named(self, homes: set[str], without: Mapping[str, Sequence[int]] | None = None) -> Named:
+    def reachable(
+        self, homes: set[str], without: Mapping[str, Sequence[int]] | None = None
+    ) -> Reachable:
         """Return what all versions name that are not expired.
 
         Parameters
@@ -185,7 +195,7 @@ class Heads:
         CorruptionError
             A segment is damaged or lost: nobody knows what is needed.
         """
-        found = Named()
+        found = Reachable()
         tables: dict[str, Table] = {}
         for branch in self.heads:
             for commit in self.commits(branch, (without or {}).get(branch, ())):
@@ -202,12 +212,12 @@ class Heads:
         return found
 
 
-def delete_watched(store: ObjectStore, keys: Sequence[str], watch: Watch | None) -> None:
+def delete_objects(store: ObjectStore, keys: Sequence[str], on_status: OnStatus | None) -> None:
     """Delete objects, many at the same time, and tell how far that has come."""
     for start in range(0, len(keys), _STEP):
         store.delete(keys[start : start + _STEP])
-        if watch is not None:
-            watch(min(start + _STEP, len(keys)), len(keys))
+        if on_status is not None:
+            on_status(min(start + _STEP, len(keys)), len(keys))
 
 
 def _segment(table: Table) -> Manifest | None:
@@ -215,7 +225,9 @@ def _segment(table: Table) -> Manifest | None:
     try:
         return table.log.segment(table.ref)
     except ObjectNotFoundError as error:
-        reason = table.log.missing(table.version, object_keys.segment_key(table.ref.name))
+        reason = table.log.missing_object_error(
+            table.version, object_keys.segment_key(table.ref.name)
+        )
         if isinstance(reason, VersionExpiredError):
             return None
         raise reason from error

@@ -12,11 +12,11 @@ from dasklake._log.log import Log
 from dasklake._log.transactions import abort
 from dasklake._maintenance.reachability import (
     REQUESTS,
-    Heads,
-    Named,
-    Watch,
-    delete_watched,
-    parse_object,
+    BranchHeads,
+    OnStatus,
+    Reachable,
+    delete_objects,
+    parse_data_key,
 )
 from dasklake._model.commit import RunState
 from dasklake._storage.store import ObjectStore
@@ -57,7 +57,7 @@ def reset(
     *,
     force: bool = False,
     dry_run: bool = False,
-    watch: Watch | None = None,
+    on_status: OnStatus | None = None,
 ) -> ResetReport:
     """Close the unfinished runs and delete what they left uncommitted.
 
@@ -75,8 +75,8 @@ def reset(
         Also close runs that a living coordinator is writing: it stops.
     dry_run : bool, default False
         Change nothing; report what would be done.
-    watch : callable, optional
-        ``watch(done, total)`` is told how many of the objects are deleted.
+    on_status : callable, optional
+        ``on_status(done, total)`` is told how many of the objects are deleted.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def reset(
     """
     log.require_head()
     logs = {log.branch: log}
-    now = Heads(store, logs)
+    now = BranchHeads(store, logs)
     states = now.unfinished()
     found = _leftovers(store, logs, {home: _closing(state) for home, state in states.items()})
     wanted = [home for home, s in states.items() if found[home] or s.closed < s.epoch]
@@ -116,7 +116,7 @@ def reset(
     keys = [key for key, _ in objects]
     uploads = _uploads(store, closed)
     if not dry_run:
-        delete_watched(store, keys, watch)
+        delete_objects(store, keys, on_status)
         store.abandon(uploads)
     size = sum(size for _, size in objects)
     return ResetReport(closed, tuple(keys), size, dry_run, len(uploads))
@@ -141,7 +141,7 @@ def _refuse_living(store: ObjectStore, states: Mapping[str, RunState]) -> None:
                 )
 
 
-def _close(now: Heads, homes: Iterable[str]) -> dict[str, int]:
+def _close(now: BranchHeads, homes: Iterable[str]) -> dict[str, int]:
     """Commit one abort for each home branch; return up to where each run is closed by it."""
     runs: dict[str, list[str]] = {}
     for home in homes:
@@ -161,21 +161,21 @@ def _leftovers(
     """Return the objects of closed epochs that no version names, by run."""
     listed = {home: store.walk(object_keys.data_prefix(home), temporary=True) for home in closing}
     # After the listing: what is listed and committed in between is then seen as committed.
-    named = Heads(store, logs).named(set(closing)) if closing else Named()
+    reachable = BranchHeads(store, logs).reachable(set(closing)) if closing else Reachable()
     return {
-        home: [(key, size) for key, size in listed[home] if _is_leftover(key, closing, named)]
+        home: [(key, size) for key, size in listed[home] if _is_leftover(key, closing, reachable)]
         for home in closing
     }
 
 
-def _is_leftover(key: str, closing: Mapping[str, int], named: Named) -> bool:
-    name = parse_object(key)
+def _is_leftover(key: str, closing: Mapping[str, int], reachable: Reachable) -> bool:
+    name = parse_data_key(key)
     if name is None or name.epoch > closing.get(name.home, 0):
         return False
-    return not named.has(name)
+    return not reachable.includes(name)
 
 
 def _uploads(store: ObjectStore, closed: Mapping[str, int]) -> list[tuple[str, str]]:
     """Return the unfinished uploads of closed epochs."""
-    nothing = Named()
+    nothing = Reachable()
     return [each for each in store.uploads("data") if _is_leftover(each[0], closed, nothing)]

@@ -11,14 +11,14 @@ from datetime import UTC, datetime, timedelta
 from dasklake._format import object_keys
 from dasklake._format.documents import now as current_time
 from dasklake._log.log import MAIN, Log
-from dasklake._log.transactions import expirable, expire, fence
+from dasklake._log.transactions import expire, fence, find_expirable
 from dasklake._maintenance.reachability import (
     REQUESTS,
-    Heads,
-    Named,
-    Watch,
-    delete_watched,
-    parse_object,
+    BranchHeads,
+    OnStatus,
+    Reachable,
+    delete_objects,
+    parse_data_key,
 )
 from dasklake._model.commit import Commit, Kind, RunState
 from dasklake._storage.store import ObjectStore, temporary_target
@@ -63,7 +63,7 @@ def vacuum(
     *,
     older_than: timedelta | None = None,
     dry_run: bool = False,
-    watch: Watch | None = None,
+    on_status: OnStatus | None = None,
 ) -> VacuumReport:
     """Give up old versions, and delete what only they named and what runs that ended left.
 
@@ -82,8 +82,8 @@ def vacuum(
         times in the commits; left out, none of them.
     dry_run : bool, default False
         Change nothing; report what would be done.
-    watch : callable, optional
-        ``watch(done, total)`` is told how many of the objects are deleted.
+    on_status : callable, optional
+        ``on_status(done, total)`` is told how many of the objects are deleted.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def vacuum(
     if older_than is not None and older_than < timedelta(0):
         raise InvalidInputError("older_than is negative. Give a time such as '30d'.")
     logs = {MAIN: Log(store)} | {log.branch: log}
-    before = Heads(store, logs)
+    before = BranchHeads(store, logs)
     if store.single_writer or before.single_writer:
         raise UnsupportedStoreError(
             f"{store.url} is on storage without exclusive create, where a living writer cannot be "
@@ -115,9 +115,9 @@ def vacuum(
     candidates = _Candidates(store, before)
     old = {
         name: [version for version in versions if not keep(logs[name], version)]
-        for name, versions in expirable(before.heads[MAIN], logs).items()
+        for name, versions in find_expirable(before.heads[MAIN], logs).items()
     }
-    found = candidates.unneeded(before.named(candidates.homes, old))
+    found = candidates.unreachable(before.reachable(candidates.homes, old))
     expired = {name: tuple(versions) for name, versions in old.items() if versions}
     if not found and not candidates.uploads:
         expired = {}
@@ -130,8 +130,8 @@ def vacuum(
         }
         _fence(store, logs, entry)
         # From here on whoever had written something and not named it yet has to write it again.
-        found = candidates.unneeded(Heads(store, logs).named(candidates.homes))
-        delete_watched(store, [key for key, _ in found], watch)
+        found = candidates.unreachable(BranchHeads(store, logs).reachable(candidates.homes))
+        delete_objects(store, [key for key, _ in found], on_status)
         store.abandon(candidates.uploads)
     size = sum(size for _, size in found)
     keys = tuple(key for key, _ in found)
@@ -178,7 +178,7 @@ class _Candidates:
     branch was deleted; or these epochs of them are closed.
     """
 
-    def __init__(self, store: ObjectStore, heads: Heads) -> None:
+    def __init__(self, store: ObjectStore, heads: BranchHeads) -> None:
         ended = {
             object_keys.home_of(branch, run): limit
             for branch, head in heads.heads.items()
@@ -201,11 +201,11 @@ class _Candidates:
         self._beats = [(key, sizes[key]) for key in beats if key in sizes]
         self.uploads = [each for each in store.uploads("data") if _is_old(each[0], ended)]
 
-    def unneeded(self, named: Named) -> list[tuple[str, int]]:
+    def unreachable(self, reachable: Reachable) -> list[tuple[str, int]]:
         """Return keys and lengths of those that no version names."""
-        tables = {object_keys.segment_key(name) for name in named.segments}
-        tables |= {object_keys.failures_key(name) for name in named.failures}
-        found = [entry for entry in self._entries if not _is_named(entry[0], named, tables)]
+        tables = {object_keys.segment_key(name) for name in reachable.segments}
+        tables |= {object_keys.failures_key(name) for name in reachable.failures}
+        found = [entry for entry in self._entries if not _is_reachable(entry[0], reachable, tables)]
         return sorted([*found, *self._beats])
 
 
@@ -217,15 +217,15 @@ def _ended(head: Commit, state: RunState) -> int:
 
 def _is_old(key: str, ended: Mapping[str, int]) -> bool:
     """Whether an object of a run, also a half-written one, is of an epoch that has ended."""
-    name = parse_object(key)
+    name = parse_data_key(key)
     return name is not None and name.epoch <= ended.get(name.home, 0)
 
 
-def _is_named(key: str, named: Named, tables: set[str]) -> bool:
+def _is_reachable(key: str, reachable: Reachable, tables: set[str]) -> bool:
     meant = temporary_target(key) or key
-    name = parse_object(meant)
+    name = parse_data_key(meant)
     if name is not None:
-        return named.has(name)
+        return reachable.includes(name)
     # What does not look like a table is foreign, and left alone.
     return meant in tables or not _TABLE.fullmatch(meant)
 

@@ -117,7 +117,7 @@ class Origin:
 
     def missing(self, key: str) -> LakeError:
         """Say why an object of the version is not there: expired, or lost."""
-        return Log(self.store, self.branch).missing(self.version, key)
+        return Log(self.store, self.branch).missing_object_error(self.version, key)
 
 
 #: The tensors of a version, what they were before, and the new names of credentials keys.

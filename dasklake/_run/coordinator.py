@@ -18,7 +18,7 @@ from functools import partial
 from dasklake._format import object_keys
 from dasklake._format.documents import Heartbeat, heartbeat_bytes
 from dasklake._format.segment import read_failures
-from dasklake._log.heartbeat import BEAT
+from dasklake._log.heartbeat import BEAT_SECONDS
 from dasklake._log.run_writer import RunWriter
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure, Receipt
@@ -208,7 +208,7 @@ class Coordinator:
                 failures=progress.before.failures + progress.failures,
                 size=state.size,
                 commits=progress.commits,
-                delayed=self._writer.log.trouble,
+                delayed=self._writer.log.retry_reason,
                 problem=self._problem,
                 cause=self._cause,
             )
@@ -304,11 +304,11 @@ class Coordinator:
         done, trouble = False, None
         while not done:
             with self._changed:
-                done = self._changed.wait_for(lambda: self._done, BEAT)
+                done = self._changed.wait_for(lambda: self._done, BEAT_SECONDS)
                 if self._give_up is not None and time.monotonic() >= self._give_up + _INSIST:
                     self._writer.log.stop.set()
-            if (self._writer.log.trouble is None) != (trouble is None):
-                trouble = self._writer.log.trouble
+            if (self._writer.log.retry_reason is None) != (trouble is None):
+                trouble = self._writer.log.retry_reason
                 if trouble is not None:
                     _LOGGER.warning("Run %r: commits are late: %s", self.assignment.run, trouble)
                 self.on_change()

@@ -197,7 +197,7 @@ def install(who: str, folder: str) -> None:
 
 
 def _hurry() -> None:
-    for module, name in ((heartbeat, "INTERVAL"), (coordinator, "BEAT")):
+    for module, name in ((heartbeat, "OBSERVE_SECONDS"), (coordinator, "BEAT_SECONDS")):
         setattr(module, name, getattr(module, name) / HASTE)
 
 

@@ -189,7 +189,7 @@ def test_resume_after_a_power_cut(
 ) -> None:
     """A run whose machine lost power is resumed from what is left of it, and every sample is there."""
     # Nobody lives here: an observer need not look for long.
-    monkeypatch.setattr(heartbeat, "INTERVAL", 0.0)
+    monkeypatch.setattr(heartbeat, "OBSERVE_SECONDS", 0.0)
     rng = np.random.default_rng(5)
     disk = Disk(folder)
     for number, call in enumerate(recorded):

@@ -316,7 +316,7 @@ MUTANTS = (
     Mutant(
         "H11, mirrored",
         _ENTRIES,
-        (("expirable(head, logs).items()", f"expirable({_STALE}, logs).items()"),),
+        (("find_expirable(head, logs).items()", f"find_expirable({_STALE}, logs).items()"),),
         _H + "TestVacuum::test_h11_mirrored",
     ),
     Mutant(

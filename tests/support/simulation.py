@@ -87,7 +87,7 @@ def one_thread_each() -> Iterator[None]:
             if name.startswith("dasklake.") and "ThreadPoolExecutor" in vars(module):
                 patch.setattr(module, "ThreadPoolExecutor", _Inline)
         # Advice for observers, from a thread of its own.
-        patch.setattr(compact_module, "beating", lambda *_: nullcontext())
+        patch.setattr(compact_module, "send_heartbeats", lambda *_: nullcontext())
         yield
 
 

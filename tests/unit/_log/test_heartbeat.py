@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from dasklake._format import object_keys
 from dasklake._format.documents import Heartbeat, heartbeat_bytes
 from dasklake._log import heartbeat
-from dasklake._log.heartbeat import is_alive, last_beat
+from dasklake._log.heartbeat import is_alive, newest_heartbeat
 from dasklake.exceptions import StoreError
 from tests.support.flaky import Fault, FlakyStore
 
@@ -64,7 +64,7 @@ def alive(store: FlakyStore, epoch: int = 2) -> bool:
 
 def test_no_heartbeat(store: FlakyStore, clock: Clock) -> None:
     """A run that never beat is dead, at once."""
-    assert last_beat(store, "main", "run") is None
+    assert newest_heartbeat(store, "main", "run") is None
     assert not alive(store)
     assert clock.now == 100.0
 
@@ -95,7 +95,7 @@ def test_standing_still(store: FlakyStore, clock: Clock) -> None:
     """A heartbeat that stands still for the interval is death, whatever it says."""
     beat(store, replace(BEAT, counter=10**18))
     assert not alive(store)
-    assert heartbeat.INTERVAL <= clock.now - 100.0 < heartbeat.INTERVAL + 1.0
+    assert heartbeat.OBSERVE_SECONDS <= clock.now - 100.0 < heartbeat.OBSERVE_SECONDS + 1.0
 
 
 def test_stops_meanwhile(store: FlakyStore, clock: Clock) -> None:
@@ -137,7 +137,7 @@ def test_covered_by_a_zombie(store: FlakyStore, clock: Clock) -> None:
 def test_torn(store: FlakyStore, clock: Clock, data: bytes) -> None:
     """A heartbeat that cannot be read is none."""
     store.put(KEY, data)
-    assert last_beat(store, "main", "run") is None
+    assert newest_heartbeat(store, "main", "run") is None
     assert not alive(store)
 
 
@@ -151,4 +151,4 @@ def test_storage_fails(store: FlakyStore) -> None:
 
 def test_beats_are_more_frequent_than_looks() -> None:
     """An observer watches for longer than two beats of a coordinator take."""
-    assert 2 * heartbeat.BEAT < heartbeat.INTERVAL
+    assert 2 * heartbeat.BEAT_SECONDS < heartbeat.OBSERVE_SECONDS

@@ -465,9 +465,9 @@ class TestDoubt:
         with pytest.raises(StoreError, match="no answer"):
             publish(store, log=log)
         assert Log(store).require_head().version == 0
-        assert "no answer" in str(log.trouble)
+        assert "no answer" in str(log.retry_reason)
         assert publish(store, log=log).version == 1
-        assert log.trouble is None
+        assert log.retry_reason is None
 
     def test_stop_ends_it(self, store: FlakyStore) -> None:
         """A log that is told to stop gives up after the next error, and not before."""

@@ -6,7 +6,7 @@ import pytest
 
 from dasklake._log.log import Log
 from dasklake._log.refs import create_branch, delete_branch, tag, untag
-from dasklake._log.transactions import abort, expirable, expire, fence
+from dasklake._log.transactions import abort, expire, fence, find_expirable
 from dasklake._model.commit import Kind
 from dasklake.exceptions import ConflictError
 from tests.support.flaky import FlakyStore
@@ -67,9 +67,9 @@ def test_untagged_versions_expire(flaky_lake: SmallLake) -> None:
     """A version whose tag was removed may be given up."""
     version = write(flaky_lake, "run")
     tag(flaky_lake.log, flaky_lake.head, "t", "main", version)
-    assert version not in expirable(flaky_lake.head, {"main": flaky_lake.log})["main"]
+    assert version not in find_expirable(flaky_lake.head, {"main": flaky_lake.log})["main"]
     untag(flaky_lake.log, flaky_lake.head, "t")
-    assert version in expirable(flaky_lake.head, {"main": flaky_lake.log})["main"]
+    assert version in find_expirable(flaky_lake.head, {"main": flaky_lake.log})["main"]
 
 
 def test_fence_makes_writers_look(flaky_lake: SmallLake) -> None:

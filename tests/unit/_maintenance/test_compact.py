@@ -266,7 +266,7 @@ class TestBesideOthers:
             refused.append(told)
             reset(flaky_lake.store, Log(flaky_lake.store), force=True)
 
-        monkeypatch.setattr("dasklake._log.heartbeat.BEAT", 0.02)
+        monkeypatch.setattr("dasklake._log.heartbeat.BEAT_SECONDS", 0.02)
         busy(meddle)
         with pytest.raises(RunAbortedError, match="reset"):
             run_compact(flaky_lake)
@@ -327,7 +327,7 @@ def test_progress(small_lake: SmallLake) -> None:
     told: list[tuple[int, int]] = []
     small_lake.begin("open", 1)
     write(small_lake, "three", [[[1], [2]]])
-    compact(small_lake.store, Log(small_lake.store), watch=lambda *n: told.append(n))
+    compact(small_lake.store, Log(small_lake.store), on_status=lambda *n: told.append(n))
     assert told == [(5, 7), (7, 7)]
 
 

@@ -261,7 +261,7 @@ def test_living_run_is_refused(small_lake: SmallLake) -> None:
 
 def test_dead_run_is_reset(small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A heartbeat that stands still, whatever it says, does not keep a run alive."""
-    monkeypatch.setattr(heartbeat, "INTERVAL", 0.3)
+    monkeypatch.setattr(heartbeat, "OBSERVE_SECONDS", 0.3)
     small_lake.begin("run", 2)
     beat(small_lake, 10**9)
     assert dict(run_reset(small_lake).closed) == {"main/run": 1}

@@ -335,12 +335,12 @@ def test_progress(flaky_lake: SmallLake) -> None:
     for partition in range(600):
         small_lake.write(writer, partition)
     told: list[tuple[int, int]] = []
-    reset(small_lake.store, Log(small_lake.store), watch=lambda *n: told.append(n))
+    reset(small_lake.store, Log(small_lake.store), on_status=lambda *n: told.append(n))
     assert told == [(256, 600), (512, 600), (600, 600)]
     write(small_lake, "old")
     write(small_lake, "new", overwrite=True)
     told.clear()
-    report = vacuum(small_lake.store, Log(small_lake.store), watch=lambda *n: told.append(n))
+    report = vacuum(small_lake.store, Log(small_lake.store), on_status=lambda *n: told.append(n))
     assert told == [(len(report.objects), len(report.objects))]
 
 

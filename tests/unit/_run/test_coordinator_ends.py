@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from dasklake._log.heartbeat import last_beat
+from dasklake._log.heartbeat import newest_heartbeat
 from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
 from dasklake._log.transactions import abort
@@ -159,14 +159,14 @@ class TestStorage:
     ) -> None:
         """While the storage fails status and heartbeat say why commits are late; then they are made."""
         told: list[str | None] = []
-        monkeypatch.setattr(module, "BEAT", 0.01)
+        monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
         run = lead(1).start()
 
         def look() -> None:
             told.append(run.coordinator.status().delayed)
             # Before this commit goes on, everybody can see why it is late.
             deadline = time.monotonic() + PATIENCE
-            while not (beat := last_beat(flaky_store, "main", "run")) or not beat.trouble:
+            while not (beat := newest_heartbeat(flaky_store, "main", "run")) or not beat.trouble:
                 assert time.monotonic() < deadline
             told.append(beat.trouble)
 
@@ -189,7 +189,7 @@ class TestStorage:
     ) -> None:
         """A run that is stopped while the storage fails does not insist for long."""
         monkeypatch.setattr(module, "_INSIST", 0.05)
-        monkeypatch.setattr(module, "BEAT", 0.02)
+        monkeypatch.setattr(module, "BEAT_SECONDS", 0.02)
         run = lead(2).start()
         flaky_store.broken = "_lake/segments"
         run.write(0)
@@ -297,24 +297,24 @@ class TestLife:
         self, lead: MakeLead, flaky_store: FlakyStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It beats once before it starts, then on and on, and says when it stops."""
-        monkeypatch.setattr(module, "BEAT", 0.01)
+        monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
         beaten = threading.Event()
         run = lead(2).start()
-        first = last_beat(flaky_store, "main", "run")
+        first = newest_heartbeat(flaky_store, "main", "run")
         assert first is not None
         assert (first.epoch, first.state) == (1, "running")
         flaky_store.fail("put", Fault.BEFORE, "_lake/runs")
         run.write(1)
         flaky_store.at("put", beaten.set, "_lake/runs", skip=3)
         assert beaten.wait(PATIENCE)
-        later = last_beat(flaky_store, "main", "run")
+        later = newest_heartbeat(flaky_store, "main", "run")
         assert later is not None
         assert later.coordinator == first.coordinator
         assert (later.counter > first.counter, later.inputs) == (True, 3)
         run.coordinator.stop("cancelled")
         run.coordinator.drain()
         run.end()
-        last = last_beat(flaky_store, "main", "run")
+        last = newest_heartbeat(flaky_store, "main", "run")
         assert last is not None
         assert last.state == "stopped"
 
