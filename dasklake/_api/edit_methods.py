@@ -12,8 +12,8 @@ import dask.bag as db
 from dasklake._api.lake_base import LakeBase
 from dasklake._api.write import WriteOptions, to_lake
 from dasklake._format import object_keys
+from dasklake._log.run_entries import abort
 from dasklake._log.schema_evolution import add_class_names, add_tensors, drop_tensor, rename_tensor
-from dasklake._log.transactions import abort
 from dasklake._model.commit import Commit
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import InvalidInputError, RunFailedError, SampleError, SchemaError

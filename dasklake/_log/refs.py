@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from dasklake._format import object_keys
 from dasklake._log.log import MAIN, Draft, Log
-from dasklake._log.transactions import next_commit, next_order, raise_if_closed
+from dasklake._log.run_entries import next_order
+from dasklake._log.transactions import next_commit, raise_if_closed
 from dasklake._model.commit import Commit, Kind, RunState
 from dasklake._model.versions import Versions
 from dasklake.exceptions import (

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from dasklake._format import object_keys
 from dasklake._format.segment import build_manifest
 from dasklake._log.log import Draft, Log
+from dasklake._log.run_entries import with_run
 from dasklake._log.segments import add_failures, add_segment
-from dasklake._log.transactions import next_commit, with_run
+from dasklake._log.transactions import next_commit
 from dasklake._model.commit import Commit, Kind, Progress, RunState, Totals
 from dasklake._model.discovered_names import apply_discovered_names, merge_discovered_names
 from dasklake._model.receipt import Failure, Receipt

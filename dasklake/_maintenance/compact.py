@@ -21,7 +21,8 @@ from dasklake._format.columns import unify_class_names
 from dasklake._format.segment import chunk_key_at, join_manifests, segment_bytes, table_ref
 from dasklake._log.heartbeat import send_heartbeats
 from dasklake._log.log import Draft, Log
-from dasklake._log.transactions import begin, next_commit, raise_if_closed, with_run
+from dasklake._log.run_entries import begin, with_run
+from dasklake._log.transactions import next_commit, raise_if_closed
 from dasklake._model.commit import Commit, Kind, Plan, RunState, Totals
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import ChunkRef

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dasklake._format import object_keys
 from dasklake._log.heartbeat import is_alive
 from dasklake._log.log import Log
-from dasklake._log.transactions import abort
+from dasklake._log.run_entries import abort
 from dasklake._maintenance.reachability import (
     REQUESTS,
     BranchHeads,

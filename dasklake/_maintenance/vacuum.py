@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from dasklake._format import object_keys
 from dasklake._format.documents import now as current_time
+from dasklake._log.expiry import expire, fence, find_expirable
 from dasklake._log.log import MAIN, Log
-from dasklake._log.transactions import expire, fence, find_expirable
 from dasklake._maintenance.reachability import (
     REQUESTS,
     BranchHeads,

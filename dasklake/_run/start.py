@@ -12,7 +12,8 @@ from dasklake._format.documents import schema_digest
 from dasklake._log.creds_keys import check_keys
 from dasklake._log.heartbeat import is_alive
 from dasklake._log.log import Log
-from dasklake._log.transactions import begin, create_lake, resume
+from dasklake._log.run_entries import begin, resume
+from dasklake._log.transactions import create_lake
 from dasklake._model.commit import Commit, Plan
 from dasklake._model.receipt import Receipt
 from dasklake._run.recovery import find_recoverable

@@ -33,7 +33,8 @@ class Mutant(NamedTuple):
 
 _H = "tests/property/test_counterexamples.py::"
 _LOG = "_log/log.py"
-_ENTRIES = "_log/transactions.py"
+_ENTRIES = "_log/run_entries.py"
+_EXPIRY = "_log/expiry.py"
 _RUNS = "_log/run_writer.py"
 _BRANCHES = "_log/refs.py"
 _TABLES = "_log/segments.py"
@@ -315,7 +316,7 @@ MUTANTS = (
     ),
     Mutant(
         "H11, mirrored",
-        _ENTRIES,
+        _EXPIRY,
         (("find_expirable(head, logs).items()", f"find_expirable({_STALE}, logs).items()"),),
         _H + "TestVacuum::test_h11_mirrored",
     ),

@@ -17,8 +17,8 @@ import pytest
 
 from dasklake._log.log import Log
 from dasklake._log.refs import create_branch, restore
+from dasklake._log.run_entries import begin, resume
 from dasklake._log.run_writer import RunWriter
-from dasklake._log.transactions import begin, resume
 from dasklake._model.commit import RunState
 from dasklake._model.receipt import Receipt
 from dasklake._run.progress import CheckpointInterval, MaxFailures, RunProgress

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from dasklake._format import object_keys
 from dasklake._format.segment import join_manifests
 from dasklake._log.log import Log
+from dasklake._log.run_entries import abort, begin, resume
 from dasklake._log.run_writer import RunWriter
-from dasklake._log.transactions import abort, begin, create_lake, resume
+from dasklake._log.transactions import create_lake
 from dasklake._model.commit import Commit, Kind, Plan
 from dasklake._model.receipt import ChunkRef, Receipt
 from dasklake.exceptions import ConflictError, StoreError

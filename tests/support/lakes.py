@@ -13,8 +13,9 @@ from dasklake._format.chunk import ChunkHeader, write_chunk
 from dasklake._format.columns import ColumnBuilder
 from dasklake._format.segment import failures_bytes
 from dasklake._log.log import MAIN, Log
+from dasklake._log.run_entries import begin, resume
 from dasklake._log.run_writer import RunWriter
-from dasklake._log.transactions import begin, create_lake, resume
+from dasklake._log.transactions import create_lake
 from dasklake._model.commit import Commit, Plan
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
 from dasklake._schema.schema import Schema, TensorSpec

@@ -13,8 +13,9 @@ from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, EncodedChunk, write_chunk
 from dasklake._format.columns import ColumnBuilder
 from dasklake._log.log import Log
+from dasklake._log.run_entries import begin
 from dasklake._log.run_writer import RunWriter
-from dasklake._log.transactions import begin, create_lake
+from dasklake._log.transactions import create_lake
 from dasklake._model.commit import Plan
 from dasklake._model.receipt import ChunkRef, Receipt
 from dasklake._schema.schema import Schema

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dasklake._log.expiry import expire, fence
 from dasklake._log.log import Log
 from dasklake._log.refs import create_branch, delete_branch, restore, tag, untag
-from dasklake._log.transactions import expire, fence
 from dasklake._model.commit import Commit, Kind
 from dasklake.exceptions import (
     ConflictError,
@@ -165,7 +165,7 @@ class TestBranches:
             zombie.commit([receipt], [])
         # Its leftovers lie under the same prefix: a run of that name would adopt them.
         assert again.runs["run"].replaced
-        with pytest.raises(ConflictError, match="cannot go on"):
+        with pytest.raises(ConflictError, match="cannot be continued"):
             own.resume("run")
         assert write(own, "new").runs["new"].order > first.runs["one"].order
 

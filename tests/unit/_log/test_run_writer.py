@@ -11,8 +11,9 @@ import pytest
 
 from dasklake._format import object_keys
 from dasklake._log.log import Log
+from dasklake._log.run_entries import abort, begin, resume
 from dasklake._log.run_writer import RunWriter
-from dasklake._log.transactions import abort, author, begin, create_lake, resume
+from dasklake._log.transactions import author, create_lake
 from dasklake._model.commit import Commit, Kind, RunState
 from dasklake._model.receipt import Receipt
 from dasklake._schema.schema import Schema, TensorSpec

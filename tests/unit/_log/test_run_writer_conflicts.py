@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from dasklake._log.log import Log
+from dasklake._log.run_entries import abort, begin, resume
 from dasklake._log.run_writer import RunWriter
-from dasklake._log.transactions import abort, begin, resume
 from dasklake._maintenance.reset import reset
 from dasklake._model.commit import Kind
 from dasklake._model.receipt import Receipt

@@ -11,6 +11,7 @@ from dasklake._format.documents import commit_bytes, read_commit
 from dasklake._log import schema_evolution
 from dasklake._log.heartbeat import is_alive
 from dasklake._log.log import Log
+from dasklake._log.run_entries import abort, resume
 from dasklake._log.schema_evolution import (
     add_class_names,
     add_tensors,
@@ -18,7 +19,6 @@ from dasklake._log.schema_evolution import (
     empty_lake,
     rename_tensor,
 )
-from dasklake._log.transactions import abort, resume
 from dasklake._model.commit import Commit, Kind
 from dasklake._model.tensor_history import TensorHistory
 from dasklake._schema.schema import Schema, TensorSpec

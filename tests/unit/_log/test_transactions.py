@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dasklake._log.expiry import expire, fence, find_expirable
 from dasklake._log.log import Log
 from dasklake._log.refs import create_branch, delete_branch, tag, untag
-from dasklake._log.transactions import abort, expire, fence, find_expirable
+from dasklake._log.run_entries import abort
 from dasklake._model.commit import Kind
 from dasklake.exceptions import ConflictError
 from tests.support.flaky import FlakyStore

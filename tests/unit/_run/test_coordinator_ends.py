@@ -11,8 +11,8 @@ import pytest
 
 from dasklake._log.heartbeat import newest_heartbeat
 from dasklake._log.log import Log
+from dasklake._log.run_entries import abort
 from dasklake._log.run_writer import RunWriter
-from dasklake._log.transactions import abort
 from dasklake._model.commit import Kind
 from dasklake._run import coordinator as module
 from dasklake._run.coordinator import (

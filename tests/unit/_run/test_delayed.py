@@ -11,8 +11,8 @@ import pytest
 
 import dasklake
 from dasklake._log.log import Log
+from dasklake._log.run_entries import begin
 from dasklake._log.run_writer import RunWriter
-from dasklake._log.transactions import begin
 from dasklake._model.commit import Kind, Plan
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (

@@ -13,8 +13,8 @@ from dasklake._format import object_keys
 from dasklake._format.documents import Heartbeat, heartbeat_bytes
 from dasklake._log import heartbeat
 from dasklake._log.log import Log
+from dasklake._log.run_entries import abort
 from dasklake._log.run_writer import RunWriter
-from dasklake._log.transactions import abort
 from dasklake._model.commit import Kind
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.start import start_run
