@@ -1,9 +1,24 @@
-"""Any Dask collection as a versioned lake of samples: committed while written, resumed, read back.
+"""Write any Dask collection as a versioned lake of samples on object storage, and read it back.
 
-The public names; everything else is an implementation detail.
+Writes are committed while they run and resume after a crash. The names listed in ``__all__`` are
+public, together with the modules ``creds``, ``exceptions``, ``sources`` and ``testing``. Everything
+else is private.
+
+Examples
+--------
+>>> import dask.bag as db
+>>> import dasklake
+>>> numbers = db.from_sequence([{"x": 1}, {"x": 2}, {"x": 3}])
+>>> report = dasklake.to_lake(numbers, "memory://quickstart", schema={"x": {"dtype": "int64"}})
+>>> lake = dasklake.open("memory://quickstart")
+>>> len(lake), lake["x"][:].tolist()
+(3, [1, 2, 3])
 """
 
 from __future__ import annotations
+
+import types
+from importlib import metadata
 
 from dasklake import masks
 from dasklake._api import dask_methods
@@ -42,4 +57,16 @@ __all__ = [
     "to_lake",
 ]
 
+__version__ = metadata.version("dasklake")
+
+
+def _set_module() -> None:
+    """Show public names under ``dasklake``, not under the private modules that define them."""
+    for name in __all__:
+        value = globals()[name]
+        if not isinstance(value, types.ModuleType):
+            value.__module__ = __name__
+
+
+_set_module()
 dask_methods.bind_methods()

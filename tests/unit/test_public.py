@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
+import pickle
+import pkgutil
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
+from pathlib import Path
 
 import pytest
 from numpydoc.validate import validate
@@ -77,6 +82,43 @@ def test_docstrings(name: str) -> None:
         found.pop("PR01", None)
         assert [f.name for f in fields(value) if f.repr and f.name not in str(value.__doc__)] == []
     assert found == {}
+
+
+def _listed() -> dict[str, object]:
+    values = {name: getattr(dasklake, name) for name in dasklake.__all__}
+    return {name: value for name, value in values.items() if not inspect.ismodule(value)}
+
+
+def test_public_names_show_no_private_module() -> None:
+    """Public classes and functions report ``dasklake`` as their module."""
+    assert {value.__module__ for value in _listed().values()} == {"dasklake"}
+
+
+def test_public_names_can_be_pickled() -> None:
+    """A public class or function is pickled by its public name, and found again."""
+    for value in _listed().values():
+        assert pickle.loads(pickle.dumps(value)) is value
+        assert b"dasklake._" not in pickle.dumps(value)
+
+
+def test_examples_of_public_names_are_run() -> None:
+    """The doctest of ``dasklake`` includes the examples of all public names."""
+    collected = {case.docstring for case in doctest.DocTestFinder().find(dasklake)}
+    documented = {value.__doc__ for value in _listed().values() if ">>>" in str(value.__doc__)}
+    assert documented
+    assert documented <= collected
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    """``dasklake.__version__`` is the version in pyproject.toml."""
+    text = (Path(dasklake.__file__).parents[1] / "pyproject.toml").read_text()
+    assert dasklake.__version__ == tomllib.loads(text)["project"]["version"]
+
+
+def test_no_public_name_hides_a_module() -> None:
+    """No module can be imported under the name of a public class or function."""
+    modules = {module.name for module in pkgutil.iter_modules(dasklake.__path__)}
+    assert modules.isdisjoint(_listed())
 
 
 def test_every_error_is_listed() -> None:
