@@ -6,13 +6,14 @@ else is private.
 
 Examples
 --------
->>> import dask.bag as db
+>>> import dask.array as da
 >>> import dasklake
->>> numbers = db.from_sequence([{"x": 1}, {"x": 2}, {"x": 3}])
->>> report = dasklake.to_lake(numbers, "memory://quickstart", schema={"x": {"dtype": "int64"}})
+>>> report = dasklake.to_lake({"x": da.arange(6, chunks=3)}, "memory://quickstart")
 >>> lake = dasklake.open("memory://quickstart")
->>> len(lake), lake["x"][:].tolist()
-(3, [1, 2, 3])
+>>> len(lake)
+6
+>>> lake["x"][2:5].tolist()
+[2, 3, 4]
 """
 
 from __future__ import annotations
