@@ -1,8 +1,8 @@
-"""What an Arrow IPC message says of itself, read before Arrow is let near it.
+"""Validation of Arrow IPC messages, before Arrow reads them.
 
-Arrow believes much of what a message says: where buffers lie, how long they are, that they are
-compressed to a fraction of what they hold. Lakes may come from anybody, so all of that is looked at
-first. Only the few fields that this takes are read, from flatbuffers whose every offset is checked.
+Arrow trusts the metadata of a message: the offsets, lengths and compression of its buffers. A lake
+may come from an untrusted source, so this module checks all of that first. It reads only the few
+fields that this takes, from flatbuffers, and checks every offset.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["BATCH", "DICTIONARY", "SCHEMA", "Message", "read_message", "walk_mes
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3
 
 _MAGIC = b"ARROW1\0\0"
-_CONTINUES = b"\xff\xff\xff\xff"
+_CONTINUATION = b"\xff\xff\xff\xff"
 
-#: Fields of the tables of Arrow's Message.fbs, by their place.
+#: Numbers of the fields of the tables in Arrow's Message.fbs.
 _KIND, _HEADER, _BODY, _CUSTOM = 1, 2, 3, 4
 _ROWS, _NODES, _BUFFERS, _COMPRESSION = 0, 1, 2, 3
 _DICTIONARY_BATCH = 1
@@ -26,18 +26,18 @@ _SCHEMA_CUSTOM = 2
 
 
 class Message(NamedTuple):
-    """What one message says of itself.
+    """The metadata of one message.
 
     Attributes
     ----------
     kind : int
-        ``SCHEMA``, ``DICTIONARY`` or ``BATCH``; other kinds have other numbers.
+        ``SCHEMA``, ``DICTIONARY`` or ``BATCH``, or another number for another kind.
     body : int
         Length of its body, in bytes.
     rows : int
         Rows of a batch; 0 for a schema.
     custom : dict of bytes to bytes
-        Its custom metadata; of a schema, the schema's.
+        Its custom metadata, or that of the schema for a schema message.
     """
 
     kind: int
@@ -47,7 +47,7 @@ class Message(NamedTuple):
 
 
 def read_message(metadata: bytes) -> Message:
-    """Read the metadata of a message.
+    """Decode and check the metadata of a message.
 
     Parameters
     ----------
@@ -57,21 +57,21 @@ def read_message(metadata: bytes) -> Message:
     Returns
     -------
     Message
-        Of a batch without compression, whose buffers lie within its body.
+        The metadata. A batch is uncompressed, and its buffers are within its body.
 
     Raises
     ------
     ValueError
-        It is no such message.
+        The metadata are invalid.
     """
     try:
         return _message(_Table(metadata, _u32(metadata, 0)))
     except struct.error as error:
-        raise ValueError("a message points out of itself") from error
+        raise ValueError("an offset points outside its Arrow message") from error
 
 
 def walk_messages(data: Any) -> list[Message]:
-    """Read what all messages of a small Arrow IPC file say, up to the end of its stream.
+    """Decode and check the metadata of all messages of a small Arrow IPC file.
 
     Parameters
     ----------
@@ -81,65 +81,65 @@ def walk_messages(data: Any) -> list[Message]:
     Raises
     ------
     ValueError
-        It is no such file, or a message reaches beyond it.
+        It is not an Arrow IPC file, or a message extends past its end.
     """
     view = memoryview(data)
     if view[: len(_MAGIC)] != _MAGIC:
-        raise ValueError("it does not begin like an Arrow file")
-    place = len(_MAGIC)
-    found: list[Message] = []
+        raise ValueError("an Arrow file must begin with ARROW1")
+    offset = len(_MAGIC)
+    messages: list[Message] = []
     while True:
-        start = place + 8
-        if start > len(view) or view[place : place + 4] != _CONTINUES:
-            raise ValueError("its messages are torn")
-        length = int.from_bytes(view[place + 4 : start], "little")
+        start = offset + 8
+        if start > len(view) or view[offset : offset + 4] != _CONTINUATION:
+            raise ValueError("its Arrow messages are incomplete")
+        length = int.from_bytes(view[offset + 4 : start], "little")
         if not length:
-            return found
+            return messages
         message = read_message(bytes(view[start : start + length]))
-        place = start + length + message.body
-        if place > len(view):
-            raise ValueError("a message reaches beyond it")
-        found.append(message)
+        offset = start + length + message.body
+        if offset > len(view):
+            raise ValueError("an Arrow message extends past its end")
+        messages.append(message)
 
 
 class _Table:
-    """A table of a flatbuffer; what it leaves out is None."""
+    """A table of a flatbuffer."""
 
-    def __init__(self, data: bytes, place: int) -> None:
+    def __init__(self, data: bytes, offset: int) -> None:
         self.data = data
-        self.place = place
-        self._fields = place - struct.unpack_from("<i", data, place)[0]
+        self.offset = offset
+        self._fields = offset - struct.unpack_from("<i", data, offset)[0]
         if self._fields < 0:
-            raise ValueError("a message points out of itself")
+            raise ValueError("an offset points outside its Arrow message")
         self._size = struct.unpack_from("<H", data, self._fields)[0]
 
     def at(self, field: int) -> int | None:
-        """Return where a field lies."""
+        """Return the offset of a field, or None if the table leaves it out."""
         entry = 4 + 2 * field
         if entry + 2 > self._size:
             return None
         offset = struct.unpack_from("<H", self.data, self._fields + entry)[0]
-        return self.place + offset if offset else None
+        return self.offset + offset if offset else None
 
     def number(self, field: int, form: str) -> int:
-        """Return a number; 0 where it is left out."""
+        """Return a number, or 0 if it is left out."""
         at = self.at(field)
         return 0 if at is None else int(struct.unpack_from(form, self.data, at)[0])
 
     def table(self, field: int) -> _Table | None:
-        """Return a table."""
+        """Return a table, or None if it is left out."""
         at = self.at(field)
         return None if at is None else _Table(self.data, at + _u32(self.data, at))
 
     def vector(self, field: int, width: int) -> tuple[int, int]:
-        """Return where the first element of a vector lies, and their number."""
+        """Return the offset of the first element of a vector, and the number of elements."""
         at = self.at(field)
         if at is None:
             return 0, 0
         start = at + _u32(self.data, at)
         count = _u32(self.data, start)
         if start + 4 + count * width > len(self.data):
-            raise ValueError("a message points out of itself")
+            raise ValueError("an offset points outside its Arrow message")
         return start + 4, count
 
     def text(self, field: int) -> bytes:
@@ -148,8 +148,8 @@ class _Table:
         return self.data[start : start + count]
 
 
-def _u32(data: bytes, place: int) -> int:
-    return int(struct.unpack_from("<I", data, place)[0])
+def _u32(data: bytes, offset: int) -> int:
+    return int(struct.unpack_from("<I", data, offset)[0])
 
 
 def _message(table: _Table) -> Message:
@@ -157,23 +157,27 @@ def _message(table: _Table) -> Message:
     body = table.number(_BODY, "<q")
     header = table.table(_HEADER)
     if body < 0 or header is None:
-        raise ValueError("a message has no header, or a negative length")
+        raise ValueError("an Arrow message has no header, or a negative length")
     batch = header.table(_DICTIONARY_BATCH) if kind == DICTIONARY else header
-    rows = _batch(batch, body) if kind in (BATCH, DICTIONARY) and batch else 0
-    custom = _custom(header, _SCHEMA_CUSTOM) if kind == SCHEMA else _custom(table, _CUSTOM)
+    rows = _check_batch(batch, body) if kind in (BATCH, DICTIONARY) and batch else 0
+    custom = (
+        _custom_metadata(header, _SCHEMA_CUSTOM)
+        if kind == SCHEMA
+        else _custom_metadata(table, _CUSTOM)
+    )
     return Message(kind, body, rows, custom)
 
 
-def _batch(batch: _Table, body: int) -> int:
-    """Check where a batch says that its buffers lie; return the number of its rows."""
+def _check_batch(batch: _Table, body: int) -> int:
+    """Check the ranges of the buffers of a batch, and return the number of its rows."""
     if batch.at(_COMPRESSION) is not None:
-        raise ValueError("its columns are compressed, which no writer of lakes does")
+        raise ValueError("its columns must not be compressed")
     rows = batch.number(_ROWS, "<q")
     nodes, buffers = _pairs(batch, _NODES), _pairs(batch, _BUFFERS)
     if rows < 0 or any(first < 0 or second < 0 for first, second in (*nodes, *buffers)):
         raise ValueError("a column has a negative length")
     if any(offset + length > body for offset, length in buffers):
-        raise ValueError("a column reaches beyond its message")
+        raise ValueError("a column extends past its Arrow message")
     return rows
 
 
@@ -182,10 +186,10 @@ def _pairs(batch: _Table, field: int) -> list[tuple[int, int]]:
     return list(struct.iter_unpack("<qq", batch.data[start : start + 16 * count]))
 
 
-def _custom(table: _Table, field: int) -> dict[bytes, bytes]:
+def _custom_metadata(table: _Table, field: int) -> dict[bytes, bytes]:
     start, count = table.vector(field, 4)
-    found = {}
-    for at in range(start, start + 4 * count, 4):
-        pair = _Table(table.data, at + _u32(table.data, at))
-        found[pair.text(0)] = pair.text(1)
-    return found
+    custom = {}
+    for offset in range(start, start + 4 * count, 4):
+        pair = _Table(table.data, offset + _u32(table.data, offset))
+        custom[pair.text(0)] = pair.text(1)
+    return custom

@@ -1,4 +1,4 @@
-"""A chunk: some consecutive samples of one partition, all tensors, as one Arrow IPC file.
+"""Chunks: consecutive samples of one partition, all tensors, as one Arrow IPC file.
 
 ::
 
@@ -6,13 +6,13 @@
     ARROW1··  schema message     batch message            body                 end, footer
               metadata: header   metadata: checksums      buffers of columns   ARROW1
 
-The file holds exactly one record batch and opens in any Arrow reader. Its header lies in the
-schema's metadata. The batch's metadata holds a crc32c of the head (with its own digits as zeros)
-and one of each page of everything after the head; the reference to the chunk holds the length and
-the crc32c of the head. So every byte is covered, and a part can be checked without the rest.
+The file holds exactly one record batch and opens in any Arrow reader. Its header is in the schema's
+metadata. The batch's metadata holds a crc32c of the head (with its own digits as zeros) and one of
+each page after the head. The reference to the chunk holds the length and the crc32c of the head.
+Checksums therefore cover every byte, and a part can be checked without the rest.
 
-A reader that has the head knows where each buffer of each column lies: Arrow reads the batch from
-memory that was never filled, and the addresses of its buffers are places in the file.
+A reader that has the head can compute the offset of each buffer of each column. Arrow reads the
+batch from memory that was never filled, and the addresses of its buffers give their offsets.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
 __all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "max_rows", "write_chunk"]
 
-#: Bytes with a checksum of their own, which is also the least that is read. Over 64 MiB: 4 KiB
-#: pages cost 16 to 23 ms and 87 kB of head, 16 KiB 6 to 11 ms and 22 kB, 64 KiB 7 ms and 5 kB,
-#: but then a sample of 100 bytes is read through four times as many.
+#: Bytes of a page, which has its own checksum and is the smallest read. Over 64 MiB, pages of 4 KiB
+#: cost 16 to 23 ms and 87 kB of head, 16 KiB 6 to 11 ms and 22 kB, 64 KiB 7 ms and 5 kB; but with
+#: 64 KiB, reading a sample of 100 bytes takes four times as many bytes.
 PAGE = 16_384
 
 _MAGIC = b"ARROW1\0\0"
 _HEADER = b"dasklake"
-_SUMS = b"dasklake:crc32c"
-_NO_SUM = "00000000"
-_CONTINUES = b"\xff\xff\xff\xff"
-_DAMAGE = (
+_CHECKSUMS = b"dasklake:crc32c"
+_ZERO_CHECKSUM = "00000000"
+_CONTINUATION = b"\xff\xff\xff\xff"
+_INVALID = (
     *(pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError),
     *(IndexError, StopIteration, OverflowError, RecursionError),
 )
 
-#: Readers take no larger pages: one of them is the least that is read.
-_MOST_PAGE = 2**20
+#: Readers refuse larger pages, because a page is the smallest read.
+_MAX_PAGE = 2**20
 
-#: Rows of columns that hold nothing take no bytes; there is no end to them but this one.
+#: Rows of empty columns take no bytes, so the size of a chunk does not limit them; this does.
 _EMPTY_ROWS = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkHeader:
-    """What a chunk says of itself, so that a complete partition is known from storage alone.
+    """The description that a chunk carries, from which storage alone shows a complete partition.
 
     Attributes
     ----------
@@ -75,15 +75,15 @@ class ChunkHeader:
     chunk : int
         Number of the chunk within the partition.
     last : bool
-        Whether it is the last of the partition; only the last knows the fields below.
+        Whether it is the last of the partition. Only the last has the fields below.
     inputs : int
         Input samples of the partition, failed ones included.
     failures : tuple of Failure
-        The failed samples, where they are few.
+        The failed samples, if there are few.
     failures_key : str or None
-        Object that holds the failures, where they are many.
+        Object that holds the failures, if there are many.
     failed : int
-        How many samples failed.
+        Number of failed samples.
     """
 
     branch: str
@@ -100,7 +100,7 @@ class ChunkHeader:
 
 
 class EncodedChunk(NamedTuple):
-    """The bytes of a chunk, and what its reference says of them."""
+    """The bytes of a chunk, and the values for its reference."""
 
     data: memoryview
     head: int
@@ -114,70 +114,74 @@ def write_chunk(columns: Sequence[tuple[pa.Field, pa.Array]], header: ChunkHeade
     Parameters
     ----------
     columns : sequence of (pyarrow.Field, pyarrow.Array)
-        What the column builders returned, all of one length.
+        The columns from the column builders, all of one length.
     header : ChunkHeader
-        What the chunk says of itself.
+        The chunk's description.
 
     Returns
     -------
     EncodedChunk
-        Its bytes, written once into one buffer.
+        The chunk, written once into one buffer.
     """
-    about = json.dumps({"format": FORMAT_VERSION, **asdict(header)}, separators=(",", ":"))
-    schema = pa.schema([field for field, _ in columns], metadata={_HEADER: about})
+    description = json.dumps({"format": FORMAT_VERSION, **asdict(header)}, separators=(",", ":"))
+    schema = pa.schema([field for field, _ in columns], metadata={_HEADER: description})
     batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=schema)
     counter = pa.MockOutputStream()
-    _serialise(counter, batch, "")
-    blank = " " * len(_sums_text(np.zeros(counter.size() // PAGE + 1, "<u4"), _NO_SUM, PAGE))
+    _serialize(counter, batch, "")
+    blank = " " * len(
+        _checksums_text(np.zeros(counter.size() // PAGE + 1, "<u4"), _ZERO_CHECKSUM, PAGE)
+    )
     data = np.empty(counter.size() + len(blank) + 64, np.uint8)
     sink = pa.FixedSizeBufferWriter(pa.py_buffer(data))
-    _serialise(sink, batch, blank)
+    _serialize(sink, batch, blank)
     data = data[: sink.tell()]
     head, _ = _walk(data)
-    place = data[:head].tobytes().rindex(blank.encode())
-    sums = _page_sums(data[head:])
-    _put(data, place, _sums_text(sums, _NO_SUM, PAGE).ljust(len(blank)))
-    own = google_crc32c.value(data[:head])
-    _put(data, place, _sums_text(sums, f"{own:08x}", PAGE).ljust(len(blank)))
+    offset = data[:head].tobytes().rindex(blank.encode())
+    crcs = _page_checksums(data[head:])
+    _overwrite(data, offset, _checksums_text(crcs, _ZERO_CHECKSUM, PAGE).ljust(len(blank)))
+    head_crc = google_crc32c.value(data[:head])
+    _overwrite(data, offset, _checksums_text(crcs, f"{head_crc:08x}", PAGE).ljust(len(blank)))
     crc = google_crc32c.value(data[:head])
     return EncodedChunk(data.data.toreadonly(), head, crc, batch.num_rows)
 
 
 def max_rows(size: Any) -> Any:
-    """Return how many rows a chunk of ``size`` bytes, or each of several, may say it has."""
+    """Return the largest number of rows that a chunk of ``size`` bytes, or each of several, may have."""
     return _EMPTY_ROWS + 8 * size
 
 
 def head_length(prefix: Any) -> int | None:
-    """Return the length of a chunk's head; None where the prefix does not reach far enough.
+    """Return the length of a chunk's head, or None if the prefix is too short.
 
     Parameters
     ----------
     prefix : bytes-like
-        The first bytes of the object; some hundred are enough for a few tensors.
+        The first bytes of the object. For a few tensors, some hundred bytes are enough.
 
     Raises
     ------
     CorruptionError
-        The object is no chunk.
+        The object is not a chunk.
     """
     try:
         return _walk(np.frombuffer(prefix, np.uint8))[0]
     except IndexError:
         return None
     except ValueError as error:
-        raise CorruptionError(f"An object is no chunk: {error}. Restore it from a copy.") from error
+        raise CorruptionError(
+            f"An object is not a chunk: {error}. Restore it from a copy."
+        ) from error
 
 
 class ChunkHead:
-    """The head of a chunk, and the still empty memory that its columns are views of.
+    """The head of a chunk, and the memory that its columns are views of.
 
     Attributes
     ----------
     key : str
         Key of the chunk, for messages.
     header : ChunkHeader
-        What the chunk says of itself.
+        The chunk's description.
     rows : int
         Samples in it.
     length, size : int
@@ -185,9 +189,9 @@ class ChunkHead:
     crc : int
         crc32c of the head.
     memory : numpy.ndarray
-        ``size`` bytes of which only the head is filled; untouched pages cost nothing.
+        ``size`` bytes, of which only the head is filled. Untouched pages cost nothing.
     batch : pyarrow.RecordBatch
-        The columns, as views of ``memory``: right once their bytes are filled in.
+        The columns, as views of ``memory``; valid once their bytes are filled in.
     page : int
         Bytes of one page.
     """
@@ -204,19 +208,19 @@ class ChunkHead:
 
     @classmethod
     def parse(cls, data: Any, size: int, key: str, crc: int | None = None) -> ChunkHead:
-        """Read the head of a chunk.
+        """Decode the head of a chunk.
 
         Parameters
         ----------
         data : bytes-like
-            The object's bytes, at least up to the end of its head. The whole object becomes the
-            memory of the columns; it then still has to be checked.
+            The object's bytes, at least up to the end of its head. If it is the whole object, it
+            becomes the memory of the columns, and its pages still have to be checked.
         size : int
             Length of the whole object, in bytes.
         key : str
             Its key, for messages.
         crc : int, optional
-            crc32c of the head, as the reference has it.
+            crc32c of the head according to the reference.
 
         Raises
         ------
@@ -225,54 +229,56 @@ class ChunkHead:
         UnsupportedFormatError
             The chunk was written by a newer release.
         """
-        found = np.frombuffer(data, np.uint8)
+        prefix = np.frombuffer(data, np.uint8)
         try:
-            length, messages = _walk(found)
+            length, messages = _walk(prefix)
         except (IndexError, ValueError) as error:
-            raise _damaged(key, f"its head is cut off ({error})") from error
+            raise _damaged(key, f"its head is truncated ({error})") from error
         if length > size:
-            raise _damaged(key, "its head is longer than itself")
+            raise _damaged(key, "its head is longer than the object")
         self = cls()
         self.key, self.length, self.size = key, length, size
-        self.crc = google_crc32c.value(found[:length])
+        self.crc = google_crc32c.value(prefix[:length])
         if crc not in (None, self.crc):
             raise _damaged(key, "the checksum of its head differs")
         try:
-            # Nobody sets memory aside, nor does Arrow look at anything, before the head is sound.
-            self._check_head(found[:length].tobytes(), messages)
-            # A whole object is its own memory.
-            self.memory = found if len(found) == size else np.empty(size, np.uint8)
-            if self.memory is not found:
-                self.memory[:length] = found[:length]
-            self._read()
-        except _DAMAGE as error:
+            # Validate the head before any memory is allocated and before Arrow reads anything.
+            self._check_head(prefix[:length].tobytes(), messages)
+            # A whole object serves as the memory.
+            self.memory = prefix if len(prefix) == size else np.empty(size, np.uint8)
+            if self.memory is not prefix:
+                self.memory[:length] = prefix[:length]
+            self._open_batch()
+        except _INVALID as error:
             raise _damaged(key, f"its head cannot be read ({error})") from error
         return self
 
     def _check_head(self, head: bytes, messages: list[tuple[int, int]]) -> None:
-        about, batch = (read_message(head[start:stop]) for start, stop in messages)
-        if (about.kind, batch.kind) != (SCHEMA, BATCH):
+        schema, batch = (read_message(head[start:stop]) for start, stop in messages)
+        if (schema.kind, batch.kind) != (SCHEMA, BATCH):
             raise ValueError("it is not one record batch")
-        self._read_header(about)
+        self._read_header(schema)
         if self.length + batch.body > self.size:
-            raise ValueError("its columns reach beyond it")
+            raise ValueError("its columns extend past its end")
         if batch.rows > max_rows(self.size):
             raise ValueError(f"{self.size} bytes cannot hold {batch.rows} samples")
-        self._read_sums(batch, head)
+        self._read_checksums(batch, head)
 
-    def _read_sums(self, batch: Message, head: bytes) -> None:
-        text = batch.custom[_SUMS].decode()
-        sums = json.loads(text)
-        self.page = sums["page"]
-        self._sums = np.frombuffer(base64.b64decode(sums["crc32c"], validate=True), "<u4")
-        if type(self.page) is not int or not 0 < self.page <= _MOST_PAGE:
-            raise ValueError(f"its pages have {self.page!r} bytes")
-        if len(self._sums) != -(-(self.size - self.length) // self.page):
-            raise ValueError("its checksums are not those of its pages")
-        blank = _sums_text(self._sums, _NO_SUM, self.page).ljust(len(text)).encode()
-        at = head.rindex(text.encode())
-        whole = head[:at] + blank + head[at + len(blank) :]
-        if google_crc32c.value(whole) != int(sums["head"], 16):
+    def _read_checksums(self, batch: Message, head: bytes) -> None:
+        text = batch.custom[_CHECKSUMS].decode()
+        checksums = json.loads(text)
+        self.page = checksums["page"]
+        self._page_crcs = np.frombuffer(base64.b64decode(checksums["crc32c"], validate=True), "<u4")
+        if type(self.page) is not int or not 0 < self.page <= _MAX_PAGE:
+            raise ValueError(f"its page size must be 1 to {_MAX_PAGE} bytes, got {self.page!r}")
+        if len(self._page_crcs) != -(-(self.size - self.length) // self.page):
+            raise ValueError(f"it must have one checksum for each page, got {len(self._page_crcs)}")
+        blank = (
+            _checksums_text(self._page_crcs, _ZERO_CHECKSUM, self.page).ljust(len(text)).encode()
+        )
+        offset = head.rindex(text.encode())
+        zeroed = head[:offset] + blank + head[offset + len(blank) :]
+        if google_crc32c.value(zeroed) != int(checksums["head"], 16):
             raise ValueError("its checksum differs")
 
     def _read_header(self, schema: Message) -> None:
@@ -283,31 +289,31 @@ class ChunkHead:
             )
         self.header = validate(document, ChunkHeader)
 
-    def _read(self) -> None:
+    def _open_batch(self) -> None:
         reader = pa.ipc.open_stream(pa.py_buffer(self.memory[len(_MAGIC) :]))
         self.batch = reader.read_next_batch()
         self.rows = self.batch.num_rows
-        self._places = {name: place for place, name in enumerate(self.batch.schema.names)}
-        for start, stop in self._spans(self._places):
+        self._columns = {name: column for column, name in enumerate(self.batch.schema.names)}
+        for start, stop in self._spans(self._columns):
             if not self.length <= start <= stop <= self.size:
-                raise ValueError("a column lies outside of it")
+                raise ValueError("a column is outside the object")
 
     def ref(self) -> ChunkRef:
-        """Return what a segment says of the chunk."""
+        """Return the reference to the chunk for a segment."""
         return ChunkRef(self.header.chunk, self.rows, self.size, self.length, self.crc)
 
     def spans(self, name: str) -> list[tuple[int, int]]:
-        """Return where the buffers of a tensor lie: first byte and the one after the last.
+        """Return the byte ranges of the buffers of a tensor.
 
         Parameters
         ----------
         name : str
-            A tensor; its column of shapes is included where it has one.
+            A tensor. Its column of shapes is included if it has one.
 
         Returns
         -------
         list of (int, int)
-            Places in the object, in no order; empty buffers are left out.
+            First byte, and the one after the last, of each buffer that is not empty; unordered.
         """
         return self._spans((name, shape_column(name)))
 
@@ -316,8 +322,8 @@ class ChunkHead:
         return [
             (buffer.address - base, buffer.address - base + buffer.size)
             for column in columns
-            if column in self._places
-            for buffer in self.batch.column(self._places[column]).buffers()
+            if column in self._columns
+            for buffer in self.batch.column(self._columns[column]).buffers()
             if buffer is not None and buffer.size
         ]
 
@@ -327,65 +333,65 @@ class ChunkHead:
         Parameters
         ----------
         start : int
-            Where the first page begins in the object.
+            Offset of the first page in the object.
         data : bytes-like
             The pages.
 
         Raises
         ------
         CorruptionError
-            A page is not as it was written.
+            A page does not match its checksum.
         """
-        found = np.frombuffer(data, np.uint8)
+        pages = np.frombuffer(data, np.uint8)
         first = (start - self.length) // self.page
         value = google_crc32c.value
-        for number, at in enumerate(range(0, len(found), self.page), first):
-            if value(found[at : at + self.page]) != self._sums[number]:
-                place = self.length + number * self.page
-                raise _damaged(self.key, f"bytes {place} to {place + self.page} changed")
+        for number, offset in enumerate(range(0, len(pages), self.page), first):
+            if value(pages[offset : offset + self.page]) != self._page_crcs[number]:
+                begin = self.length + number * self.page
+                raise _damaged(self.key, f"bytes {begin} to {begin + self.page} changed")
 
 
-def _serialise(sink: Any, batch: pa.RecordBatch, sums: str) -> None:
+def _serialize(sink: Any, batch: pa.RecordBatch, checksums: str) -> None:
     with pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch, custom_metadata={_SUMS: sums})
+        writer.write_batch(batch, custom_metadata={_CHECKSUMS: checksums})
 
 
-def _sums_text(sums: npt.NDArray[Any], head: str, page: int) -> str:
-    encoded = base64.b64encode(sums.astype("<u4").tobytes()).decode()
+def _checksums_text(crcs: npt.NDArray[Any], head: str, page: int) -> str:
+    encoded = base64.b64encode(crcs.astype("<u4").tobytes()).decode()
     document = {"head": head, "page": page, "crc32c": encoded}
     return json.dumps(document, separators=(",", ":"))
 
 
-def _page_sums(data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+def _page_checksums(data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     value = google_crc32c.value
-    places = range(0, len(data), PAGE)
-    return np.fromiter((value(data[at : at + PAGE]) for at in places), "<u4", len(places))
+    offsets = range(0, len(data), PAGE)
+    return np.fromiter((value(data[i : i + PAGE]) for i in offsets), "<u4", len(offsets))
 
 
-def _put(data: npt.NDArray[np.uint8], place: int, text: str) -> None:
-    data[place : place + len(text)] = np.frombuffer(text.encode(), np.uint8)
+def _overwrite(data: npt.NDArray[np.uint8], offset: int, text: str) -> None:
+    data[offset : offset + len(text)] = np.frombuffer(text.encode(), np.uint8)
 
 
 def _walk(data: npt.NDArray[np.uint8]) -> tuple[int, list[tuple[int, int]]]:
-    """Return where the head ends and where the metadata of its two messages lie.
+    """Return the length of the head and the byte ranges of the metadata of its two messages.
 
-    IndexError where the data end before.
+    Raises IndexError if the data end before.
     """
     if data[: len(_MAGIC)].tobytes() != _MAGIC[: len(data)]:
-        raise ValueError("it does not begin like one")
-    place = len(_MAGIC)
-    found = []
+        raise ValueError("it must begin with ARROW1")
+    offset = len(_MAGIC)
+    ranges = []
     for _ in range(2):
-        prefix = data[place : place + 8].tobytes()
-        if len(prefix) == 8 and prefix[:4] != _CONTINUES:
-            raise ValueError("its messages are torn")
-        start = place + 8
-        place = start + int.from_bytes(prefix[4:], "little")
-        if len(prefix) < 8 or place > len(data):
-            raise IndexError(f"{len(data)} bytes are too few")
-        found.append((start, place))
-    return place, found
+        prefix = data[offset : offset + 8].tobytes()
+        if len(prefix) == 8 and prefix[:4] != _CONTINUATION:
+            raise ValueError("it must have two Arrow messages at its beginning")
+        start = offset + 8
+        offset = start + int.from_bytes(prefix[4:], "little")
+        if len(prefix) < 8 or offset > len(data):
+            raise IndexError(f"only {len(data)} bytes")
+        ranges.append((start, offset))
+    return offset, ranges
 
 
-def _damaged(key: str, why: str) -> CorruptionError:
-    return CorruptionError(f"Chunk {key} is damaged: {why}. Restore it from a copy.")
+def _damaged(key: str, reason: str) -> CorruptionError:
+    return CorruptionError(f"Chunk {key} is damaged: {reason}. Restore it from a copy.")

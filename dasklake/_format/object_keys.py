@@ -1,4 +1,4 @@
-"""Where each object of a lake lies, relative to its root.
+"""The keys of a lake's objects, relative to its root.
 
 ::
 
@@ -39,20 +39,17 @@ __all__ = [
     "valid_name",
 ]
 
-#: Commits in one directory of a log, so that a listing of it is one page.
+#: Commits in one directory of a log, so that one page lists it.
 BUCKET = 1000
 
 _NAME = re.compile(NAME_PATTERN)
 _ID = re.compile(ID_PATTERN)
 _COMMIT = re.compile(r"(\d{20})\.json")
-_CHUNK = re.compile(
-    r"data/(?P<branch>[^/]+)/(?P<run>[^/]+)/"
-    r"(?P<partition>\d+)-(?P<epoch>\d+)-(?P<attempt>[0-9a-f]{16})-(?P<chunk>\d+)\.arrow"
-)
+_CHUNK = re.compile(r"data/([^/]+)/([^/]+)/(\d+)-(\d+)-([0-9a-f]{16})-(\d+)\.arrow")
 
 
 class ChunkName(NamedTuple):
-    """What the key of a chunk says."""
+    """The parts of a chunk's key."""
 
     branch: str
     run: str
@@ -63,22 +60,22 @@ class ChunkName(NamedTuple):
 
 
 def new_id() -> str:
-    """Return a fresh random name of 16 hexadecimal digits."""
+    """Return a new random name of 16 hexadecimal digits."""
     return secrets.token_hex(8)
 
 
 def valid_name(kind: str, name: str) -> str:
-    """Check the name of a run or branch: it becomes part of an object's key.
+    """Check the name of a run or branch, which becomes part of an object's key, and return it.
 
     Raises
     ------
     InvalidInputError
-        The name has characters that not every storage allows, or leaves the root.
+        The name has characters that not every storage allows, or would leave the root.
     """
     if not _NAME.fullmatch(name):
         raise InvalidInputError(
             f"The {kind} name {name!r} cannot be part of an object's name. Use up to 128 letters, "
-            "digits, dots, hyphens and underscores, the first a letter or a digit."
+            "digits, dots, hyphens and underscores. Begin with a letter or a digit."
         )
     return name
 
@@ -99,7 +96,7 @@ def commit_key(branch: str, version: int) -> str:
 
 
 def parse_commit_key(name: str) -> int | None:
-    """Return the version a commit's file name stands for; None for a foreign name."""
+    """Return the version in a commit's file name, or None for a foreign name."""
     match = _COMMIT.fullmatch(name.rsplit("/", 1)[-1])
     return int(match.group(1)) if match else None
 
@@ -125,7 +122,7 @@ def heartbeat_key(branch: str, run: str) -> str:
 
 
 def probe_key() -> str:
-    """Return a fresh key to try the storage with."""
+    """Return a new key to test the storage with."""
     return f"_lake/probe/{new_id()}"
 
 
@@ -145,27 +142,22 @@ def chunk_key(home: str, partition: int, epoch: int, attempt: str, chunk: int) -
 
 
 def partition_failures_key(home: str, partition: int, epoch: int, attempt: str) -> str:
-    """Return the key of the failures of one attempt, where they are too many for its chunk."""
+    """Return the key of the failures of one attempt, if there are too many for its chunk."""
     return f"{data_prefix(home)}/{partition}-{epoch}-{attempt}-failures.arrow"
 
 
 def parse_chunk_key(key: str) -> ChunkName | None:
-    """Return what the key of a chunk says; None for a foreign name."""
+    """Return the parts of a chunk's key, or None for a foreign name."""
     match = _CHUNK.fullmatch(key)
     if match is None:
         return None
-    found = match.groupdict()
-    return ChunkName(
-        found["branch"],
-        found["run"],
-        int(found["partition"]),
-        int(found["epoch"]),
-        found["attempt"],
-        int(found["chunk"]),
-    )
+    branch, run, partition, epoch, attempt, chunk = match.groups()
+    return ChunkName(branch, run, int(partition), int(epoch), attempt, int(chunk))
 
 
 def _id(name: str) -> str:
     if not _ID.fullmatch(name):
-        raise CorruptionError(f"{name!r} is not an object's name. Restore the commit naming it.")
+        raise CorruptionError(
+            f"{name!r} is not a valid object name. Restore the commit that has it from a copy."
+        )
     return name

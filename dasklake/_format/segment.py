@@ -1,8 +1,8 @@
 """Segments and failures tables: Arrow IPC files of one record batch each.
 
-A segment has one row for each chunk. Its crc32c is kept by the commit that names it. A checksum
-says that bytes are those that were written, not that whoever wrote them meant well: what a table
-says is looked at before it is used.
+A segment has one row for each chunk. The commit that names it has its crc32c. A checksum only shows
+that the bytes are as written. A lake may come from an untrusted source, so readers also validate the
+values of a table.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ _NUMBERS: dict[str, Any] = {
 _INTEGERS = {"partition": pa.int64(), "position": pa.int64(), "index": pa.int64()}
 _HOME = pa.dictionary(pa.int32(), pa.string())
 
-#: Where the messages of an Arrow file begin.
+#: Offset of the first message of an Arrow file.
 _MESSAGES = 8
 
 
 def build_manifest(home: str, order: int, receipts: Iterable[Receipt]) -> Manifest:
-    """Return the chunk references of some receipts of one run.
+    """Return the chunk references of receipts of one run.
 
     Parameters
     ----------
     home : str
         ``<branch>/<run>``.
     order : int
-        Place of the run's rows among those of other runs.
+        Position of the run's rows among those of other runs.
     receipts : iterable of Receipt
-        What its write tasks handed back.
+        The receipts of its write tasks.
     """
     rows = [
         (order, r.partition, r.epoch, int(r.attempt, 16), c.chunk, c.rows, c.size, c.head, c.crc)
@@ -80,20 +80,20 @@ def build_manifest(home: str, order: int, receipts: Iterable[Receipt]) -> Manife
 
 
 def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
-    """Put manifests together, in row order: (run order, partition, chunk)."""
+    """Join manifests in row order: (run order, partition, chunk)."""
     homes: dict[str, int] = {}
     runs = []
-    for each in manifests:
-        index = [homes.setdefault(home, len(homes)) for home in each.home]
-        runs.append(np.array(index, np.int32)[each.run])
+    for manifest in manifests:
+        index = [homes.setdefault(home, len(homes)) for home in manifest.home]
+        runs.append(np.array(index, np.int32)[manifest.run])
     run = np.concatenate(runs) if runs else np.zeros(0, np.int32)
     arrays = {
         name: np.concatenate([getattr(m, name) for m in manifests] or [np.zeros(0, dtype)])
         for name, dtype in _NUMBERS.items()
     }
-    place = np.lexsort((arrays["chunk"], arrays["partition"], arrays["order"]))
-    sorted_arrays = {name: array[place] for name, array in arrays.items()}
-    return Manifest(tuple(homes), run[place], **sorted_arrays)
+    by_row = np.lexsort((arrays["chunk"], arrays["partition"], arrays["order"]))
+    sorted_arrays = {name: array[by_row] for name, array in arrays.items()}
+    return Manifest(tuple(homes), run[by_row], **sorted_arrays)
 
 
 def chunk_key_at(manifest: Manifest, i: int) -> str:
@@ -113,19 +113,19 @@ def segment_bytes(manifest: Manifest) -> bytes:
         pa.array(manifest.run, pa.int32()), pa.array(manifest.home, pa.string())
     )
     columns = {"home": home} | {name: pa.array(getattr(manifest, name)) for name in _NUMBERS}
-    return _file(pa.record_batch(columns))
+    return _arrow_file(pa.record_batch(columns))
 
 
 def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
-    """Read what :func:`segment_bytes` wrote.
+    """Decode the object of a segment.
 
     Raises
     ------
     CorruptionError
-        The bytes are not those that the commit names.
+        The bytes do not match the reference, or are not a valid table.
     """
     key = object_keys.segment_key(ref.name)
-    batch = _checked(data, ref, key)
+    batch = _read_batch(data, ref, key)
     try:
         home = _column(batch, "home", _HOME)
         arrays = {
@@ -134,43 +134,43 @@ def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
         }
         homes = tuple(home.dictionary.to_pylist())
         run = home.indices.to_numpy()
-        for each in homes:
-            branch, _, name = each.partition("/")
+        for run_home in homes:
+            branch, _, name = run_home.partition("/")
             object_keys.valid_name("branch", branch)
             object_keys.valid_name("run", name)
-        found = Manifest(homes, run, **arrays)
-        _check_numbers(found, ref)
+        manifest = Manifest(homes, run, **arrays)
+        _check_numbers(manifest, ref)
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         raise _damaged(key, str(error)) from error
-    return found
+    return manifest
 
 
 def _column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
     column = batch.column(name)
     if column.type != kind or column.null_count:
-        raise ValueError(f"its column {name!r} is of type {column.type}, not {kind}, or has gaps")
+        raise ValueError(f"its column {name!r} must be {kind} without nulls, got {column.type}")
     return column
 
 
 def _check_numbers(manifest: Manifest, ref: SegmentRef) -> None:
-    """Refuse numbers that no writer writes."""
+    """Refuse numbers that are out of range or do not match the reference."""
     for name in _NUMBERS:
         numbers = getattr(manifest, name)
         if name != "attempt" and len(numbers) and not 0 <= int(numbers.min()) <= MAX_COUNT:
             raise ValueError(f"its column {name!r} has negative numbers")
     if (manifest.head > manifest.size).any() or (manifest.size > MAX_COUNT // 16).any():
-        raise ValueError("a chunk is smaller than its head, or larger than anything")
+        raise ValueError("a chunk must be at least as large as its head and below 2**59 bytes")
     if (manifest.rows > max_rows(manifest.size)).any():
-        raise ValueError("a chunk is said to hold more samples than it can")
+        raise ValueError("a chunk has more samples than its size allows")
     if sum(manifest.rows.tolist()) != ref.samples:
-        raise ValueError(f"its chunks do not hold the {ref.samples} samples that it stands for")
+        raise ValueError(f"its chunks must hold {ref.samples} samples")
 
 
 def failures_bytes(failures: Sequence[Failure]) -> bytes:
     """Return the object that holds failures."""
     names = [f.name for f in fields(Failure)]
     columns = zip(*(astuple(f) for f in failures), strict=True) if failures else [()] * len(names)
-    return _file(
+    return _arrow_file(
         pa.record_batch(
             {
                 name: pa.array(column, _INTEGERS.get(name, pa.string()))
@@ -181,14 +181,14 @@ def failures_bytes(failures: Sequence[Failure]) -> bytes:
 
 
 def read_failures(data: bytes, ref: SegmentRef | None, key: str) -> list[Failure]:
-    """Read what :func:`failures_bytes` wrote; ``ref`` is None where nothing has its checksum.
+    """Decode the object of failures. ``ref`` may be None, without a checksum.
 
     Raises
     ------
     CorruptionError
-        The bytes are not those that the commit names.
+        The bytes do not match the reference, or are not a valid table.
     """
-    batch = _checked(data, ref, key)
+    batch = _read_batch(data, ref, key)
     try:
         names = [f.name for f in fields(Failure) if f.name in batch.schema.names]
         _check_types(batch.select(names))
@@ -201,37 +201,37 @@ def _check_types(batch: pa.RecordBatch) -> None:
     for field in batch.schema:
         kind = _INTEGERS.get(field.name, pa.string())
         if field.type != kind:
-            raise ValueError(f"its column {field.name!r} is of type {field.type}, not {kind}")
+            raise ValueError(f"its column {field.name!r} must be {kind}, got {field.type}")
 
 
 def table_ref(name: str, data: bytes, *, rows: int, samples: int, level: int) -> SegmentRef:
-    """Return what a commit says of a table it names."""
+    """Return the reference to a table for a commit."""
     return SegmentRef(name, rows, samples, len(data), google_crc32c.value(data), level)
 
 
-def _file(batch: pa.RecordBatch) -> bytes:
+def _arrow_file(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
 
 
-def _checked(data: bytes, ref: SegmentRef | None, key: str) -> pa.RecordBatch:
+def _read_batch(data: bytes, ref: SegmentRef | None, key: str) -> pa.RecordBatch:
     if ref is not None and (len(data) != ref.size or google_crc32c.value(data) != ref.crc):
         raise _damaged(key, "its checksum differs")
     try:
         kinds = [message.kind for message in walk_messages(data)]
         if kinds[:1] + kinds[-1:] != [SCHEMA, BATCH] or {*kinds[1:-1]} - {DICTIONARY}:
-            raise _damaged(key, "it is not one record batch")
-        # As a stream: nothing of it lies elsewhere than its messages were just seen to lie.
+            raise _damaged(key, "it must hold one record batch")
+        # As a stream, so that Arrow reads only the messages that were just checked.
         batch = pa.ipc.open_stream(pa.py_buffer(data)[_MESSAGES:]).read_next_batch()
         batch.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, StopIteration, RecursionError) as error:
         raise _damaged(key, str(error)) from error
     if ref is not None and batch.num_rows != ref.rows:
-        raise _damaged(key, f"it has {batch.num_rows} rows, not {ref.rows}")
+        raise _damaged(key, f"it must have {ref.rows} rows, got {batch.num_rows}")
     return batch
 
 
-def _damaged(key: str, why: str) -> CorruptionError:
-    return CorruptionError(f"Object {key} is damaged: {why}. Restore it from a copy.")
+def _damaged(key: str, reason: str) -> CorruptionError:
+    return CorruptionError(f"Object {key} is damaged: {reason}. Restore it from a copy.")

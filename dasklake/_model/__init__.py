@@ -1,1 +1,1 @@
-"""The nouns: frozen values that know nothing of storage, Dask or bytes on disk."""
+"""The data model: frozen values that do not depend on storage, Dask or stored bytes."""

@@ -1,4 +1,4 @@
-"""A commit, and what it says of the runs and segments it builds on."""
+"""Commits, and the states of runs and references to segments that they contain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Commit", "Kind", "Plan", "Progress", "RunState", "SegmentRef", "Tota
 
 
 class Kind(StrEnum):
-    """What a commit does. Only the data kinds change which samples a version holds."""
+    """The kind of a commit. Only the data kinds change the samples of a version."""
 
     INIT = "init"
     SCHEMA = "schema"
@@ -39,28 +39,28 @@ class Kind(StrEnum):
 
     @property
     def is_data(self) -> bool:
-        """Whether ``log()`` shows it without being asked."""
+        """Return whether ``log()`` shows it by default."""
         return self in (Kind.INIT, Kind.SCHEMA, Kind.DATA, Kind.OVERWRITE, Kind.RESTORE)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run set out to write.
+    """The plan of a run.
 
     Attributes
     ----------
     partitions : int
         Number of partitions.
     inputs : int or None
-        Number of input samples, where it is known beforehand.
+        Number of input samples, if it is known in advance.
     schema : str
         Digest of the schema.
     input_id : str or None
-        Digest of the input; None where only counts can be compared.
+        Digest of the input, or None if only counts can be compared.
     overwrite : bool
-        Whether the run's first data commit replaces what the lake held.
+        Whether the run's first data commit replaces the content of the lake.
     compaction : bool
-        Whether the run writes nothing new: it joins chunks of others.
+        Whether the run only joins chunks of other runs.
     """
 
     partitions: Count
@@ -73,30 +73,30 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What the log knows of one run; every field only ever moves forwards.
+    """The state of one run in the log. Every field only moves forwards.
 
     Attributes
     ----------
     plan : Plan
-        What it set out to write.
+        Its plan.
     order : int
-        Place of its rows among those of other runs.
+        Position of its rows among those of other runs.
     epoch : int
         Its newest epoch.
     closed : int
-        Epochs up to this one were closed by a reset.
+        A reset closed the epochs up to this one.
     finished : bool
         Whether every partition is committed.
     replaced : bool
-        Whether it cannot go on: another writer's overwrite or restore removed its rows, or the
+        Whether it cannot continue: another writer's overwrite or restore removed its rows, or the
         schema was changed after it was closed.
     overwrote : bool
-        Whether its own overwrite is done.
+        Whether it has committed its own overwrite.
     partitions, inputs, samples, failures, size : int
-        What is committed of it; ``size`` in bytes.
+        Totals of its committed partitions; ``size`` in bytes.
     names : mapping of str to mapping, optional
-        While it is unfinished: by tensor, the class names that it discovered, and of each the
-        partition and the place among the names there.
+        While it is unfinished: by tensor, the class names that it discovered, each with its
+        partition and its position among the names there.
     """
 
     plan: Plan
@@ -116,22 +116,22 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRef:
-    """One immutable Arrow table that a commit names.
+    """A reference to an immutable Arrow table.
 
     Attributes
     ----------
     name : str
-        Id of the commit that wrote it first.
+        Id of the commit that first named it.
     rows : int
-        Its rows: chunk references, or failures.
+        Number of its rows: chunk references, or failures.
     samples : int
-        Samples that its chunks hold; 0 for failures.
+        Samples in its chunks; 0 for failures.
     size : int
         Length of the object, in bytes.
     crc : int
         crc32c of the object.
     level : int
-        How often it was merged.
+        Number of merges that led to it.
     """
 
     name: ObjectId
@@ -144,7 +144,7 @@ class SegmentRef:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a version holds: samples, chunks, failures, and the bytes of its chunks."""
+    """Totals of a version: samples, chunks, failures, and the bytes of its chunks."""
 
     samples: Count = 0
     chunks: Count = 0
@@ -154,20 +154,20 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the run of a data commit has come, absolute across resumes.
+    """Progress of the run of a data commit, counted across resumes.
 
     Attributes
     ----------
     run : str
         The run.
     partitions : int
-        Partitions committed, of ``of``.
+        Partitions committed.
     of : int
         Partitions planned.
     inputs : int
         Input samples processed, failed ones included.
     percent : float
-        Of the input samples where their number is known, else of the partitions.
+        Of the input samples if their number is known, else of the partitions.
     """
 
     run: str
@@ -186,47 +186,47 @@ class Commit:
     version : int
         Its number on the branch.
     id : str
-        Random name; objects that it was the first to name carry it.
+        Random name, also of the objects that it is the first to name.
     parent : str or None
-        Id of the commit it was built on.
+        Id of the previous commit.
     branch : str
         The branch.
     kind : Kind
-        What it does.
+        Its kind.
     time : datetime.datetime
-        When it was built, in UTC; informative only.
+        Time when it was built, in UTC; informative only.
     author : str
-        Who built it.
+        Its author.
     message : str
-        For people.
+        Description for people.
     schema : Schema
         The tensors of the version.
     entry : mapping
-        What the kind needs, such as ``{"run": …, "epoch": …}``.
+        Fields of its kind, such as ``{"run": …, "epoch": …}``.
     runs : mapping of str to RunState
-        Every run of the branch.
+        All runs of the branch.
     segments, failures : tuple of SegmentRef
         Tables of chunk references, and of failures.
     totals : Totals
-        What the version holds.
+        Totals of the version.
     progress : Progress or None
-        Of the run, for its data commits.
+        Progress of its run, for data commits.
     tags : mapping of str to list
-        Branch and version that each tag stands for; kept on ``main``.
+        Branch and version of each tag; kept on ``main``.
     branches : mapping of str to mapping
-        Where each branch but ``main`` comes from; kept on ``main``.
+        Origin of each branch but ``main``; kept on ``main``.
     expired : mapping of str to Versions
-        Versions given up, by branch; kept on ``main``.
+        Expired versions, by branch; kept on ``main``.
     first_order : int
-        Smaller order numbers are those of rows that the branch began with.
+        Rows that the branch began with have smaller order numbers.
     past : mapping of str to TensorHistory
-        Of tensors that were added or renamed when the version held samples already.
+        Histories of tensors that were added or renamed when the version already had samples.
     creds : mapping of str to CredsKey
         The credentials keys that links may name.
     single_writer : bool
-        Whether the lake was made on a storage without exclusive create.
+        Whether the lake was created on a storage without exclusive create.
     unknown : tuple of str
-        What a writer has to understand and this release does not: it may only be read.
+        Features for writers that this release does not know: the version is read-only.
     """
 
     version: int

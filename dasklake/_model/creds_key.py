@@ -10,14 +10,14 @@ __all__ = ["CredsKey", "current_key_names"]
 
 @dataclass(frozen=True, slots=True)
 class CredsKey:
-    """What a lake knows of a credentials key.
+    """A credentials key of a lake.
 
     Attributes
     ----------
     managed : bool
-        Whether every process finds its values by itself, so that none are ever given by hand.
+        Whether every process finds its values by itself, so that users never set them.
     former : tuple of str
-        Names it had, which links that were written then still have.
+        Its earlier names, which older links still have.
     """
 
     managed: bool = False
@@ -25,5 +25,5 @@ class CredsKey:
 
 
 def current_key_names(keys: Mapping[str, CredsKey]) -> dict[str, str]:
-    """Return the present name of each former one."""
+    """Return the current name of each former one."""
     return {former: name for name, key in keys.items() for former in key.former}

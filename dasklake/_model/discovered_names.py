@@ -1,7 +1,7 @@
-"""Class names that runs discover: where each was first, and which index that makes.
+"""Class names that runs discover, and their indices.
 
-While a run is unfinished, its names come after all others, and may move as more of it is committed.
-When it is finished they are settled, in the order of their first places in its input.
+While a run is unfinished, its names come after all settled ones, and may move with each commit. Once
+it is finished, its names are settled in the order of their first occurrences in its input.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dasklake._schema.schema import Schema
 
 __all__ = ["DiscoveredNames", "apply_discovered_names", "merge_discovered_names"]
 
-#: By tensor: names, each with its partition and its place among the names there.
+#: By tensor: names, each with its partition and its position among the names there.
 DiscoveredNames = Mapping[str, Mapping[str, tuple[int, int]]]
 
 
 def merge_discovered_names(
-    known: DiscoveredNames | None, receipts: Sequence[Receipt]
+    discovered: DiscoveredNames | None, receipts: Sequence[Receipt]
 ) -> DiscoveredNames | None:
-    """Return where each name was first, with those of more partitions; None where there is none.
+    """Add the names of receipts to discovered names, and keep first occurrences; None if empty.
 
     Examples
     --------
@@ -30,14 +30,14 @@ def merge_discovered_names(
     >>> merge_discovered_names({"label": {"cat": (7, 0)}}, [receipt])
     {'label': {'cat': (4, 1), 'dog': (4, 0)}}
     """
-    found = {tensor: dict(places) for tensor, places in (known or {}).items()}
+    merged = {tensor: dict(positions) for tensor, positions in (discovered or {}).items()}
     for receipt in receipts:
         for tensor, names in receipt.names.items():
-            places = found.setdefault(tensor, {})
+            positions = merged.setdefault(tensor, {})
             for rank, name in enumerate(names):
-                place = (receipt.partition, rank)
-                places[name] = min(place, places.get(name, place))
-    return {tensor: places for tensor, places in found.items() if places} or None
+                position = (receipt.partition, rank)
+                positions[name] = min(position, positions.get(name, position))
+    return {tensor: positions for tensor, positions in merged.items() if positions} or None
 
 
 def apply_discovered_names(
@@ -45,8 +45,8 @@ def apply_discovered_names(
 ) -> tuple[Schema, Mapping[str, RunState]]:
     """Return a schema with the names that runs discovered, and the runs.
 
-    Names of finished runs are settled, and forgotten there; those of others follow in the order of
-    the runs.
+    Names of finished runs become settled and are removed from the runs. Names of unfinished runs
+    follow in the order of the runs.
     """
     naming = sorted((state.order, name) for name, state in runs.items() if state.names)
     if not naming:
@@ -57,7 +57,7 @@ def apply_discovered_names(
         tensors[tensor] = spec
         if not spec.discover:
             continue
-        # Those that were given or settled before stay where they are, whoever names them again.
+        # Given and settled names keep their indices, even if a run discovers them again.
         names = dict.fromkeys(spec.given.class_names)
         for _, name in naming:
             if name in done:
@@ -71,5 +71,5 @@ def apply_discovered_names(
 
 
 def _in_order(state: RunState, tensor: str) -> list[str]:
-    places = (state.names or {}).get(tensor, {})
-    return sorted(places, key=places.__getitem__)
+    positions = (state.names or {}).get(tensor, {})
+    return sorted(positions, key=positions.__getitem__)

@@ -1,4 +1,4 @@
-"""What a finished write task hands back, small enough to ride on a scheduler message."""
+"""Receipts of write tasks, small enough for scheduler messages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["ChunkRef", "Failure", "Receipt"]
 
 @dataclass(frozen=True, slots=True)
 class ChunkRef:
-    """One chunk as a segment names it.
+    """A reference to a chunk.
 
     Attributes
     ----------
     chunk : int
         Number of the chunk within its partition.
     rows : int
-        Samples in it.
+        Number of samples.
     size : int
         Length of the object, in bytes.
     head : int
@@ -37,7 +37,7 @@ class ChunkRef:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One sample, or one partition, that did not get into the lake, and why.
+    """A failed sample or partition, with the reason.
 
     Attributes
     ----------
@@ -46,13 +46,13 @@ class Failure:
     partition : int
         Number of the partition.
     position : int or None
-        Place of the input sample in the partition; None where the whole partition failed.
+        Position of the input sample in the partition, or None if the whole partition failed.
     index : int or None
-        Place of the input sample in the whole input, where it is known.
+        Position of the input sample in the whole input, if known.
     item : str or None
         The input item, shortened.
     tensor : str or None
-        The tensor whose value did not fit.
+        The tensor whose value was not valid.
     exception : str
         Qualified name of the exception's type.
     message : str
@@ -60,7 +60,7 @@ class Failure:
     traceback : str
         Its traceback, shortened.
     value : str or None
-        The input item as JSON, where it is small and comes back from that exactly.
+        The input item as JSON, if it is small and JSON restores it exactly.
     """
 
     run: str
@@ -77,7 +77,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What one attempt at a partition has written.
+    """The result of one attempt to write a partition.
 
     Attributes
     ----------
@@ -94,13 +94,13 @@ class Receipt:
     inputs : int
         Input samples that were read, failed ones included.
     failures : tuple of Failure
-        The failed samples, where they are few.
+        The failed samples, if there are few.
     failures_key : str or None
-        Object that holds the failures, where they are many.
+        Object that holds the failures, if there are many.
     failed : int
-        How many samples failed.
+        Number of failed samples.
     names : mapping of str to tuple of str
-        By tensor, class names that were discovered, in the order of their first samples.
+        By tensor, discovered class names in the order of their first samples.
     """
 
     run: str
@@ -116,10 +116,10 @@ class Receipt:
 
     @property
     def samples(self) -> int:
-        """Samples that were written."""
+        """Return the number of samples written."""
         return sum(chunk.rows for chunk in self.chunks)
 
     @property
     def size(self) -> int:
-        """Length of all chunks, in bytes."""
+        """Return the size of all chunks, in bytes."""
         return sum(chunk.size for chunk in self.chunks)

@@ -1,4 +1,4 @@
-"""What a tensor was before the schema changed: chunks are never rewritten, so their names stay."""
+"""Histories of tensors. Chunks are never rewritten, so they keep the names they were written with."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ __all__ = ["TensorHistory"]
 
 @dataclass(frozen=True, slots=True)
 class TensorHistory:
-    """Where the values of a tensor lie that was added to, or renamed in, a lake with samples.
+    """The history of a tensor that was added to, or renamed in, a lake with samples.
 
     Attributes
     ----------
     since : int
-        Samples at smaller places were written before the tensor was added: no value.
+        Rows before this one were written before the tensor was added and have no value.
     former : tuple of (int, str)
-        Chunks of samples at places smaller than the number hold the tensor under that name; the
-        oldest name first.
+        Former names, oldest first, each with a row: chunks of rows before it have the tensor
+        under that name.
 
     Examples
     --------
-    >>> past = TensorHistory(since=10, former=((20, "label"),))
-    >>> [past.name_at("category", place) for place in (0, 10, 20)]
+    >>> history = TensorHistory(since=10, former=((20, "label"),))
+    >>> [history.name_at("category", row) for row in (0, 10, 20)]
     [None, 'label', 'category']
     """
 
     since: Count = 0
     former: tuple[tuple[Count, str], ...] = ()
 
-    def name_at(self, name: str, place: int) -> str | None:
-        """Return the tensor's name in the chunk of the sample at a place; None where it has none.
+    def name_at(self, name: str, row: int) -> str | None:
+        """Return the tensor's name in the chunk that holds a row, or None if the chunk lacks it.
 
         Parameters
         ----------
         name : str
             Its name in the version that is read.
-        place : int
-            Place of the chunk's first sample.
+        row : int
+            First row of the chunk.
         """
-        if place < self.since:
+        if row < self.since:
             return None
-        return next((old for until, old in self.former if place < until), name)
+        return next((old for until, old in self.former if row < until), name)

@@ -11,29 +11,31 @@ __all__ = ["Versions"]
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """A set of versions, kept as the spans it is made of: a long history takes no room.
+    """A set of versions, stored as spans so that a long history stays small.
 
     Attributes
     ----------
     spans : tuple of (int, int)
-        First version, and the one after the last, of each span; sorted, apart from each other.
+        First version, and the one after the last, of each span; sorted and disjoint.
     """
 
     spans: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, spans: Iterable[Iterable[int]]) -> Versions:
-        """Make a set of spans in any order, which may overlap.
+        """Create a set from spans, which may be unordered and overlap.
 
         Raises
         ------
         ValueError
-            They are no spans.
+            A span is empty or begins below 0.
         """
         joined: list[tuple[int, int]] = []
         for first, stop in sorted((int(first), int(stop)) for first, stop in spans):
             if not 0 <= first < stop:
-                raise ValueError(f"{first} to {stop} is no span of versions")
+                raise ValueError(
+                    f"a span of versions must have 0 <= first < stop, got {first} to {stop}"
+                )
             if joined and first <= joined[-1][1]:
                 joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
             else:
@@ -42,7 +44,7 @@ class Versions:
 
     @classmethod
     def each(cls, versions: Iterable[int]) -> Versions:
-        """Make a set of its elements."""
+        """Create a set from its elements."""
         return cls.of((version, version + 1) for version in versions)
 
     def __or__(self, other: Versions) -> Versions:
@@ -51,8 +53,8 @@ class Versions:
     def __contains__(self, version: object) -> bool:
         if not isinstance(version, int):
             return False
-        place = bisect_right(self.spans, version, key=lambda span: span[0]) - 1
-        return place >= 0 and version < self.spans[place][1]
+        index = bisect_right(self.spans, version, key=lambda span: span[0]) - 1
+        return index >= 0 and version < self.spans[index][1]
 
     def __iter__(self) -> Iterator[int]:
         for first, stop in self.spans:

@@ -82,7 +82,7 @@ def test_invalid_names(name: str) -> None:
 def test_names_in_commits_are_ids(name: str) -> None:
     """A commit that names an object by anything but an id is corruption."""
     for key in (object_keys.segment_key, object_keys.failures_key, object_keys.schema_key):
-        with pytest.raises(CorruptionError, match="not an object's name"):
+        with pytest.raises(CorruptionError, match="not a valid object name"):
             key(name)
 
 

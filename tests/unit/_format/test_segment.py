@@ -96,7 +96,7 @@ def test_checksum_length_and_rows_must_match() -> None:
         with pytest.raises(CorruptionError, match=why):
             read_segment(wrong, ref)
     miscounted = table_ref("ab" * 8, data, rows=2, samples=10, level=0)
-    with pytest.raises(CorruptionError, match="1 rows, not 2"):
+    with pytest.raises(CorruptionError, match="must have 2 rows, got 1"):
         read_segment(data, miscounted)
 
 
