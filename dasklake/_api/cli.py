@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import click
 import numpy as np
+from dask.utils import format_bytes
 
-from dasklake._api.formatting import History, size_text
+from dasklake._api.formatting import History
 from dasklake._api.lake import open as open_lake
 from dasklake._log.heartbeat import OBSERVE_SECONDS, newest_heartbeat
 from dasklake._log.log import Log
@@ -387,7 +388,7 @@ def _deleted(report: resetting.ResetReport | vacuuming.VacuumReport) -> list[str
         lines.append(f"  … and {len(report.objects) - len(shown):,} more")
     uploads = f" and {report.uploads:,} unfinished uploads" if report.uploads else ""
     verb = "Would delete" if report.dry_run else "Deleted"
-    size = size_text(report.bytes)
+    size = format_bytes(report.bytes)
     return [*lines, f"{verb} {len(report.objects):,} objects, {size}{uploads}"]
 
 
@@ -432,7 +433,7 @@ def compact(target: _Target, chunk_size: str) -> None:
     line = "Nothing to join"
     if report.version is not None:
         line = (
-            f"Joined {report.joined:,} chunks into {report.into:,}, {size_text(report.bytes)}, "
+            f"Joined {report.joined:,} chunks into {report.into:,}, {format_bytes(report.bytes)}, "
             f"as version {report.version}"
         )
     target.print(asdict(report), [line])
@@ -455,7 +456,7 @@ def verify(target: _Target, *, quick: bool) -> None:
         lines.append(f"damaged: {bad.key}: {bad.problem} ({bad.branch}, {where}{rows})")
     lines.append(
         f"{report.versions:,} versions, {report.segments:,} tables, {report.chunks:,} chunks, "
-        f"{report.samples:,} samples, {size_text(report.bytes)}: "
+        f"{report.samples:,} samples, {format_bytes(report.bytes)}: "
         + ("all is well" if report.ok else f"{len(report.damaged):,} objects are damaged")
     )
     target.print({**asdict(report), "ok": report.ok}, lines)

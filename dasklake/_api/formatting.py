@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from dask.utils import format_bytes
+
 from dasklake._model.commit import Commit
 from dasklake._schema.schema import Schema, TensorSpec
 
-__all__ = ["History", "lake_html", "lake_text", "size_text"]
+__all__ = ["History", "lake_html", "lake_text"]
 
 _HEAD = ("tensor", "htype", "shape", "dtype", "compression")
 
@@ -41,21 +43,6 @@ def _commit_text(commit: Commit) -> str:
     )
 
 
-def size_text(size: float) -> str:
-    """Write a number of bytes in the unit that suits it.
-
-    Examples
-    --------
-    >>> size_text(123_456_789)
-    '123.5 MB'
-    """
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 def lake_text(url: str, commit: Commit, *, complete: bool) -> str:
     """Return what ``repr`` shows of a lake."""
     rows = [_HEAD, *_rows(commit.schema)]
@@ -83,7 +70,7 @@ def lake_html(url: str, commit: Commit, *, complete: bool) -> str:
 
 def _facts(commit: Commit, complete: bool) -> str:  # noqa: FBT001 # told apart by its name
     totals = commit.totals
-    facts = [f"{totals.samples} samples", size_text(totals.size)]
+    facts = [f"{totals.samples} samples", format_bytes(totals.size)]
     if totals.failures:
         facts.append(f"{totals.failures} failures")
     facts.append("complete" if complete else "incomplete: a run is unfinished")

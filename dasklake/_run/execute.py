@@ -86,7 +86,7 @@ class Call:
 
     @property
     def job(self) -> Job:
-        """What the write tasks share, before there is an epoch."""
+        """The data that all write tasks share, without an epoch."""
         return Job(
             place=Place(self.store, "", "", 0),
             entry=(0, ""),

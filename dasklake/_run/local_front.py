@@ -1,4 +1,4 @@
-"""Dask's local schedulers: the same coordinator, fed by a callback on the dispatching thread."""
+"""Writes on Dask's local schedulers: a callback passes outcomes to the coordinator."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from dasklake._write.partition import Outcome
 
 __all__ = ["LocalDeliver", "local_deliver", "run_locally"]
 
-#: Seconds between two looks at the status.
-_LOOK = 0.2
+#: Seconds between two status reports.
+_REPORT = 0.2
 
 
 class _StoppedError(Exception):
-    """Leaves a local scheduler when the run ends early; never escapes this module."""
+    """Raised to leave a local scheduler when the run ends early; caught in this module."""
 
 
 class LocalDeliver:
-    """Takes outcomes to a coordinator of the same process."""
+    """Delivers outcomes to a coordinator in the same process."""
 
     def __init__(self) -> None:
         self.coordinator: Coordinator | None = None
 
     def __call__(self, outcome: Outcome) -> None:
-        """Take one there."""
+        """Deliver an outcome."""
         if self.coordinator is not None:
             self.coordinator.deliver(outcome)
 
     def stopped(self) -> bool:
-        """Whether the run has ended."""
+        """Return whether the run has ended or is ending."""
         return self.coordinator is not None and self.coordinator.stopping
 
 
 def local_deliver(get: Callable[..., Any]) -> LocalDeliver | None:
-    """Return what a scheduler's tasks can call; None where they run in other processes."""
+    """Return the delivery of a scheduler's tasks; None if they run in other processes."""
     return LocalDeliver() if get in (dask.local.get_sync, dask.threaded.get) else None
 
 
@@ -59,20 +59,20 @@ def run_locally(
     deliver: LocalDeliver | None,
     on_status: Callable[[Status], None],
 ) -> Status:
-    """Write with a local scheduler; commits are made by the coordinator's own thread.
+    """Write with a local scheduler; the coordinator commits in its own thread.
 
     Parameters
     ----------
     get : callable
         The scheduler's ``get``.
     assignment : Assignment
-        For the coordinator.
+        The work of the epoch.
     graph : WriteGraph
         The tasks.
     deliver : LocalDeliver or None
-        What the tasks call.
+        The delivery that the tasks call, if any.
     on_status : callable
-        Called with the status from time to time.
+        Called with the status regularly.
     """
     coordinator = Coordinator(assignment)
     coordinator.start()
@@ -94,7 +94,7 @@ def run_locally(
             raise second_interrupt_error(assignment.run, on_cluster=False) from None
         raise interrupt_error(assignment.run, status.problem) from None
     except BaseException:
-        # Not ours to judge: what is complete is committed, and the error goes its way.
+        # An error of the caller: complete partitions are committed, and the error is raised.
         coordinator.stop("cancelled")
         coordinator.drain()
         coordinator.join()
@@ -110,20 +110,20 @@ class _Front:
         self.coordinator = coordinator
         self.graph = graph
         self.on_status = on_status
-        self.left = dict(graph.keys)
+        self.pending = dict(graph.keys)
         self.running: set[Any] = set()
-        self.looked = 0.0
+        self.reported = 0.0
 
     def compute(self, get: Callable[..., Any]) -> None:
-        """Run all write tasks; those that another's failure took down are run again alone."""
+        """Run all write tasks; those that failed with another task are run again, one by one."""
         try:
-            self.get(get, list(self.left))
-        except Exception:  # noqa: BLE001 # a shared task failed; which partitions it took is found below
+            self.get(get, list(self.pending))
+        except Exception:  # noqa: BLE001 # a shared task failed; the next step finds its partitions
             self.one_by_one(get)
 
     def get(self, get: Callable[..., Any], keys: list[Any]) -> None:
         try:
-            # One by one: a batch of partitions would come back, and be committed, as one.
+            # Without batches, whose partitions would be returned and committed together.
             with (
                 dask.config.set(chunksize=1),
                 Callback(pretask=self.pretask, posttask=self.posttask),
@@ -134,29 +134,29 @@ class _Front:
             return
 
     def one_by_one(self, get: Callable[..., Any]) -> None:
-        for key, partition in list(self.left.items()):
+        for key, partition in list(self.pending.items()):
             if self.coordinator.stopping:
                 return
             try:
                 self.get(get, [key])
-            except Exception as error:  # noqa: BLE001 # the user's own, handed on with its partition
+            except Exception as error:  # noqa: BLE001 # the user's error, reported with its partition
                 text = "".join(traceback.format_exception(error))
                 run = self.coordinator.assignment.run
                 self.coordinator.record_failure(failure_of_task(run, partition, error, text), error)
 
     def pretask(self, key: Any, *_: Any) -> None:
-        if key in self.left and not self.coordinator.stopping:
+        if key in self.pending and not self.coordinator.stopping:
             self.running.add(key)
 
     def posttask(self, key: Any, result: Any, *_: Any) -> None:
-        if key in self.left:
-            self.left.pop(key)
+        if key in self.pending:
+            self.pending.pop(key)
             self.running.discard(key)
             if result is not None:
                 self.coordinator.deliver(result)
-            if time.monotonic() - self.looked > _LOOK:
+            if time.monotonic() - self.reported > _REPORT:
                 self.on_status(self.coordinator.status())
-                self.looked = time.monotonic()
-        # What runs already is waited for, so that its work is kept.
+                self.reported = time.monotonic()
+        # Running tasks are awaited, so that their work is kept.
         if self.coordinator.stopping and not self.running:
             raise _StoppedError

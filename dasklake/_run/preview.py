@@ -1,4 +1,4 @@
-"""Before a long job: some items go all the way into memory, and say what the whole will take."""
+"""Preview a write: process some items in memory, and estimate the cost of the whole input."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from dask._task_spec import Task
+from dask.utils import format_bytes, format_time
 
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
@@ -27,31 +28,31 @@ from dasklake._write.partition import Job, Outcome, PartMaker, write_partition
 
 __all__ = ["Preview", "Trial", "preview_write", "try_partition"]
 
-#: Partitions that are looked into for items, at most.
+#: Maximum number of partitions from which items are taken.
 _PARTITIONS = 8
 
-#: Failures that a preview shows.
+#: Number of failures that a preview prints.
 _SHOWN = 5
 
-#: Requests before the first task: the lake is made, and the run begun.
+#: Requests before the first task, which create the lake and begin the run.
 _BEGIN = 10
 
 
 class Trial(NamedTuple):
-    """What became of the first items of one partition.
+    """Result of the first items of one partition.
 
     Attributes
     ----------
     inputs, samples : int
-        Items that were tried, and samples that were made of them.
+        Number of tried items, and of samples made of them.
     sizes : dict of str to int
-        Bytes of each tensor, as chunks store them.
+        Stored bytes of each tensor.
     overhead : int
-        Bytes of a chunk that are of no tensor.
+        Bytes of a chunk that belong to no tensor.
     seconds : float
-        How long it took, the reading of the input included.
+        Duration, including the reading of the input.
     failures : tuple of Failure
-        What failed.
+        The items that failed.
     """
 
     inputs: int
@@ -64,28 +65,28 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a write would do, judged by some items that went through everything.
+    """Estimate of a write, from some items that were processed in memory.
 
     Attributes
     ----------
     schema : Schema
-        What would be written.
+        The tensors that would be written.
     inputs, samples : int
-        Items that were tried, and samples that were made of them.
+        Number of tried items, and of samples made of them.
     sizes : mapping of str to int
-        Bytes of each tensor of these samples, as stored.
+        Stored bytes of each tensor of these samples.
     overhead : int
-        Bytes of a chunk that are of no tensor.
+        Bytes of a chunk that belong to no tensor.
     seconds : float
-        How long they took, one after the other.
+        Total duration of the tried items.
     failures : tuple of Failure
-        Those of them that failed.
+        The tried items that failed.
     total : int or None
-        Items of the whole input, where known.
+        Number of items in the whole input, if known.
     partitions, workers : int
-        Partitions of the input, and how many can be written at the same time.
+        Number of partitions, and of partitions that can be written at the same time.
     chunk_size : int
-        Bytes after which a chunk is full.
+        Target size of a chunk in bytes.
     interval : CheckpointInterval
         When a checkpoint is due.
     """
@@ -105,31 +106,31 @@ class Preview:
 
     @property
     def estimated_bytes(self) -> int | None:
-        """Bytes of all chunks; None where the number of items is not known."""
+        """Bytes of all chunks; None if the number of items is unknown."""
         values = self._scaled(sum(self.sizes.values()))
         return None if values is None else values + self._chunks(values) * self.overhead
 
     @property
     def estimated_seconds(self) -> float | None:
-        """How long the write would take; None where the number of items is not known."""
+        """Duration of the write; None if the number of items is unknown."""
         whole = self._scaled(self.seconds * 1e6)
         return None if whole is None else whole / 1e6 / min(self.workers, self.partitions)
 
     @property
     def estimated_commits(self) -> int | None:
-        """Data commits; None where the number of items is not known."""
+        """Number of data commits; None if the number of items is unknown."""
         if self.total is None or self.estimated_seconds is None:
             return None
-        wanted = 1
+        commits = 1
         if self.interval.inputs is not None:
-            wanted = math.ceil(self.total / self.interval.inputs)
+            commits = math.ceil(self.total / self.interval.inputs)
         elif self.interval.seconds is not None:
-            wanted = math.ceil(self.estimated_seconds / self.interval.seconds)
-        return max(1, min(wanted, self.partitions))
+            commits = math.ceil(self.estimated_seconds / self.interval.seconds)
+        return max(1, min(commits, self.partitions))
 
     @property
     def estimated_objects(self) -> int | None:
-        """Chunks, segments and commits; None where the number of items is not known."""
+        """Number of chunks, segments and commits; None if the number of items is unknown."""
         values = self._scaled(sum(self.sizes.values()))
         if values is None or self.estimated_commits is None:
             return None
@@ -137,7 +138,7 @@ class Preview:
 
     @property
     def estimated_requests(self) -> int | None:
-        """Requests that write; None where the number of items is not known."""
+        """Number of write requests; None if the number of items is unknown."""
         if self.estimated_objects is None:
             return None
         return self.estimated_objects + _BEGIN
@@ -154,12 +155,13 @@ class Preview:
         return "\n".join([*self._tried(), *self._whole(), *self._failed()])
 
     def _tried(self) -> list[str]:
-        made = f"{self.inputs} items made {self.samples} samples in {self.seconds:.2f} s"
-        lines = [f"Preview: {made}; nothing was written."]
+        duration = format_time(self.seconds)
+        counts = f"{self.inputs} items produced {self.samples} samples in {duration}"
+        lines = [f"Preview: {counts}. Nothing was written."]
         rows = max(self.samples, 1)
         width = max(map(len, self.schema), default=0)
         return lines + [
-            f"  {name:<{width}}  {_size(self.sizes.get(name, 0) / rows):>9} a sample  "
+            f"  {name:<{width}}  {format_bytes(round(self.sizes.get(name, 0) / rows)):>10} per sample  "
             f"{describe(spec)}"
             for name, spec in self.schema.items()
         ]
@@ -167,15 +169,17 @@ class Preview:
     def _whole(self) -> list[str]:
         size, seconds = self.estimated_bytes, self.estimated_seconds
         if size is None or seconds is None:
-            return [f"The whole: {self.partitions} partitions, of a number of items not known."]
-        amount = f"{_size(size)}, {_time(seconds)} on {_number(self.workers, 'worker')}"
+            return [f"Whole input: {self.partitions} partitions, unknown number of items."]
+        amount = (
+            f"{format_bytes(size)}, {format_time(seconds)} on {_number(self.workers, 'worker')}"
+        )
         counts = (
             _number(self.estimated_objects, "object"),
             _number(self.estimated_requests, "request"),
             _number(self.estimated_commits, "commit"),
         )
         return [
-            f"The whole: {_number(self.total, 'item')} in {_number(self.partitions, 'partition')}:",
+            f"Whole input: {_number(self.total, 'item')} in {_number(self.partitions, 'partition')}:",
             f"  about {amount}, {', '.join(counts)}.",
         ]
 
@@ -183,41 +187,26 @@ class Preview:
         if not self.failures:
             return ["No item failed."]
         lines = [f"{_number(len(self.failures), 'item')} failed:"]
-        for each in self.failures[:_SHOWN]:
-            where = each.index if each.index is not None else f"partition {each.partition}"
-            lines.append(f"  {where} ({each.item}): {each.exception}: {each.message}")
+        for failure in self.failures[:_SHOWN]:
+            index = failure.index
+            position = f"partition {failure.partition}" if index is None else f"index {index}"
+            lines.append(f"  {position} ({failure.item}): {failure.exception}: {failure.message}")
         return lines
 
 
-def _number(count: int | None, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _size(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{max(seconds, 0.1):.1f} s"
+def _number(count: int | None, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class _Head:
-    """Makes the first items of a partition.
+    """Callable that makes the first items of a partition.
 
     Parameters
     ----------
     maker : PartMaker
         Makes the partition.
     most : int
-        Items at most.
+        Maximum number of items.
     """
 
     def __init__(self, maker: PartMaker, most: int) -> None:
@@ -225,7 +214,7 @@ class _Head:
         self.most = most
 
     def __call__(self, values: Mapping[Any, Any]) -> Any:
-        """Make them."""
+        """Make the items."""
         part = self.maker(values)
         if hasattr(part, "iloc"):
             return part.iloc[: self.most]
@@ -242,22 +231,20 @@ def try_partition(
     makers: tuple[PartMaker, ...],
     values: Mapping[Any, Any],
 ) -> Trial:
-    """Write the first items of a partition to a lake in the memory of this process, and drop it.
+    """Write the first items of a partition to a lake in memory, and delete it.
 
     Parameters
     ----------
     most : int
-        Items at most.
+        Maximum number of items.
     job, partition, start, makers, values
         As for :func:`dasklake._write.partition.write_partition`.
     """
     store = ObjectStore(f"memory://dasklake-preview/{object_keys.new_id()}")
     try:
         entry, _ = create_lake(Log(store), job.schema)
-        place = Place(store, object_keys.home_of("main", "preview"), "preview", 1)
-        trial = replace(
-            job, place=place, entry=(entry.version, entry.id), skip=True, only=None, retries=0
-        )
+        home = object_keys.home_of("main", "preview")
+        trial = replace(job.at(Place(store, home, "preview", 1), entry), skip=True, retries=0)
         heads: Any = tuple(_Head(maker, most) for maker in makers)
         began = time.perf_counter()
         outcome = write_partition(trial, partition, start, None, heads, values)
@@ -265,12 +252,12 @@ def try_partition(
         if not isinstance(outcome, Outcome) or outcome.receipt is None:
             failure = outcome.failure if isinstance(outcome, Outcome) else None
             return Trial(most, 0, {}, 0, seconds, (failure,) if failure is not None else ())
-        return _weighed(trial, outcome.receipt, seconds)
+        return _measure(trial, outcome.receipt, seconds)
     finally:
         store.delete([key for key, _ in store.walk("")])
 
 
-def _weighed(job: Job, receipt: Receipt, seconds: float) -> Trial:
+def _measure(job: Job, receipt: Receipt, seconds: float) -> Trial:
     store = job.place.store
     sizes = dict.fromkeys(job.schema, 0)
     for chunk in receipt.chunks:
@@ -302,23 +289,23 @@ def preview_write(
     source : Source
         The input.
     job : Job
-        What the write tasks would share, but for the place.
+        What the write tasks would share, without a place.
     kwargs : mapping
         Further arguments of the transform.
     most : int
-        Items at most.
+        Maximum number of items.
     get : callable
         Dask's scheduler function.
     """
     trials: list[Trial] = []
     for partition in range(min(len(source.parts), _PARTITIONS)):
-        left = most - sum(trial.inputs for trial in trials)
-        if left <= 0:
+        remaining = most - sum(trial.inputs for trial in trials)
+        if remaining <= 0:
             break
         name = f"preview-{object_keys.new_id()[:8]}"
         graph = write_graph(source, job, kwargs, [partition], Delivery(name))
         (key,) = graph.keys
-        shared, number, start, _, makers, refs = graph.tasks[key].args  # type: ignore[attr-defined] # a Task, made there
-        task = Task(key, try_partition, left, shared, number, start, makers, refs)
+        shared, number, start, _, makers, refs = graph.tasks[key].args  # type: ignore[attr-defined] # a Task, made by write_graph
+        task = Task(key, try_partition, remaining, shared, number, start, makers, refs)
         trials += get({**graph.tasks, key: task}, [key])
     return trials

@@ -1,7 +1,7 @@
-"""The state of a run while it is written: receipts in, "a commit is due" out.
+"""The state of a run while it is written: takes receipts, and decides when a commit is due.
 
-Pure: no storage, no Dask, no clock of its own. Every front (scheduler plugin, local scheduler,
-client) drives the same object, and Hypothesis drives it in microseconds.
+Pure: it uses no storage, no Dask and no clock. Every front (scheduler plugin, local scheduler,
+client) drives the same class, and Hypothesis tests it in microseconds.
 
 ::
 
@@ -10,7 +10,7 @@ client) drives the same object, and Hypothesis drives it in microseconds.
                                       ▲      ▼
                            put_back() └── in flight ──▶ committed()
 
-    end(stop) ─▶ drain(running): what runs already is waited for, then all that is pending is
+    end(stop) ─▶ drain(running): running partitions are awaited, then all pending receipts are
     committed and the run has ended.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["Batch", "CheckpointInterval", "MaxFailures", "RunProgress", "Stop"]
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInterval:
-    """When a checkpoint is due: after so many input samples, or so many seconds.
+    """Interval between checkpoints, in input samples or in seconds.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class CheckpointInterval:
 
 
 class Tally(NamedTuple):
-    """What a run has come to so far.
+    """Counts of a run so far.
 
     Attributes
     ----------
@@ -52,8 +52,8 @@ class Tally(NamedTuple):
     samples : int
         Samples written.
     inputs, lost_inputs : int
-        Input samples, and those of them that are lost; a partition that failed as a whole counts
-        as many as it has, or as partitions have on average.
+        Input samples, and lost ones among them. A partition that failed as a whole counts with
+        its number of samples, or with the average of the partitions.
     """
 
     failures: int
@@ -64,18 +64,18 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MaxFailures:
-    """How many samples may fail before the run gives up.
+    """Limit on failed samples, above which the run fails.
 
     Attributes
     ----------
     count : int or None
-        So many, whatever the size of the input.
+        Maximum number of failures.
     share : float or None
-        That part of the input samples, judged once ``after`` of them are processed.
+        Maximum fraction of the input samples, checked once ``after`` of them are processed.
     after : int
-        Input samples before a share says anything.
+        Input samples before the fraction is checked.
     none : int
-        Failures without a single sample that are enough for a verdict before that.
+        Failures that exceed the limit before that, if there is not a single sample.
     """
 
     count: int | None = None
@@ -84,19 +84,19 @@ class MaxFailures:
     none: int = 100
 
     def exceeded(self, tally: Tally, *, complete: bool) -> bool:
-        """Whether so many failures are too many."""
+        """Return whether the failures exceed the limit."""
         if self.count is not None:
             return tally.failures > self.count
         if self.share is None:
             return False
         if tally.failures and not tally.samples and (complete or tally.failures >= self.none):
-            # However small the input: a wrong key must not succeed with nothing.
+            # Whatever the size of the input: a run without any sample must not succeed.
             return True
         return tally.inputs >= self.after and tally.lost_inputs > self.share * tally.inputs
 
 
 class Stop(NamedTuple):
-    """Why a run ends early.
+    """Reason for which a run ends early.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class Stop(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one commit takes: receipts, and partitions that failed before they could give one."""
+    """Content of one commit: receipts, and failures of partitions that have no receipt."""
 
     receipts: tuple[Receipt, ...]
     lost: tuple[Failure, ...]
@@ -123,7 +123,7 @@ class Batch(NamedTuple):
 
 @dataclass(slots=True)
 class RunProgress:
-    """What has happened to each partition that this epoch has to write.
+    """Progress of the partitions that an epoch has to write.
 
     Parameters
     ----------
@@ -132,9 +132,9 @@ class RunProgress:
     interval : CheckpointInterval
         When a checkpoint is due.
     max_failures : MaxFailures
-        When failures are too many.
+        Limit on failures.
     before : RunState
-        What earlier epochs committed.
+        The state committed by earlier epochs.
     now : float
         Seconds on the caller's monotonic clock.
     """
@@ -164,7 +164,7 @@ class RunProgress:
         self._last_commit = self.now
 
     def received(self, receipt: Receipt) -> bool:
-        """Take a receipt in; False where its partition has one already, or its epoch is closed."""
+        """Record a receipt; return False if its partition has one already or its epoch is closed."""
         if receipt.partition not in self._open:
             return False
         if not self.before.closed < receipt.epoch <= self.before.epoch:
@@ -181,7 +181,7 @@ class RunProgress:
         return True
 
     def failed(self, failure: Failure) -> bool:
-        """Take in that a whole partition failed and is to be skipped."""
+        """Record that a whole partition failed and is skipped; return False if it is done already."""
         if failure.partition not in self._open:
             return False
         self._open.discard(failure.partition)
@@ -192,17 +192,17 @@ class RunProgress:
         return True
 
     def end(self, stop: Stop) -> None:
-        """End the run early; the first reason counts, and no partition that failed is waited for."""
+        """End the run early; the first reason counts, and failed partitions are not awaited."""
         self.stop = self.stop or stop
         if stop.failure is not None:
             self._failed.add(stop.failure.partition)
 
     def drain(self, running: Collection[int]) -> None:
-        """Say which partitions a run that ends early still waits for: those that are running."""
+        """Wait for the running partitions only, once the run ends early."""
         self.draining = running
 
     def tally(self) -> Tally:
-        """Return what the run has come to, earlier epochs included."""
+        """Return the counts of the run, including earlier epochs."""
         failures = self.before.failures + self.failures
         inputs = self.before.inputs + self.written_inputs
         lost = self._lost_partitions * self._partition_size(inputs)
@@ -214,7 +214,7 @@ class RunProgress:
         )
 
     def _partition_size(self, inputs: int) -> int:
-        """Return how many input samples a partition has, as far as anybody knows."""
+        """Return the number of input samples in a partition, or its best estimate."""
         plan = self.before.plan
         if plan.inputs is not None:
             return max(1, plan.inputs // plan.partitions)
@@ -225,39 +225,39 @@ class RunProgress:
         if self.max_failures.exceeded(self.tally(), complete=not self._open):
             self.end(Stop("too-many", failure))
         if self.stop is not None and self.stop.kind == "too-many":
-            # Left open, for a resume with a mended function to write, and waited for by nobody.
-            left = {f.partition for f in self.lost}
-            left |= {r.partition for r in self.pending if r.failed}
-            self._open |= left
-            self._failed |= left
+            # Left open and not awaited, so that a resume with a fixed function writes them.
+            partitions = {f.partition for f in self.lost}
+            partitions |= {r.partition for r in self.pending if r.failed}
+            self._open |= partitions
+            self._failed |= partitions
             self._put([r for r in self.pending if not r.failed], [])
 
     @property
     def complete(self) -> bool:
-        """Whether every partition is accounted for."""
+        """Return whether every partition has a receipt or a failure."""
         return not self._open
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to do, not even a commit."""
+        """Return whether all work is done, including commits."""
         idle = not self.pending and not self.lost and self.in_flight is None
         return idle and (self.complete or self.drained)
 
     @property
     def drained(self) -> bool:
-        """Whether a run that ends early waits for nothing any more."""
+        """Return whether a run that ends early has no partition left to wait for."""
         if self.stop is None or self.draining is None:
             return False
         return not self._open.intersection(self.draining) - self._failed
 
     def due(self, now: float) -> bool:
-        """Whether a commit should be made now."""
+        """Return whether a commit should be made now."""
         if self.in_flight is not None or not (self.pending or self.lost):
             return False
         return self.complete or self.drained or self.wait(now) == 0.0
 
     def wait(self, now: float) -> float | None:
-        """Return the seconds until a commit may be due by the clock; None for "not by the clock"."""
+        """Return the seconds until a commit is due by time; None if commits do not depend on time."""
         if self.interval.inputs is not None:
             return 0.0 if self._pending_inputs >= self.interval.inputs else None
         if self.interval.seconds is None:
@@ -265,7 +265,7 @@ class RunProgress:
         return max(0.0, self._last_commit + self.interval.seconds - now)
 
     def take(self) -> Batch:
-        """Hand out what the next commit holds; nothing else is handed out until it is settled."""
+        """Return the content of the next commit, which is in flight until it is committed."""
         self.in_flight = Batch(tuple(self.pending), tuple(self.lost))
         self._put([], [])
         return self.in_flight
@@ -275,13 +275,13 @@ class RunProgress:
         self._pending_inputs = sum(receipt.inputs for receipt in pending)
 
     def committed(self, now: float) -> None:
-        """Take in that the batch in flight is committed."""
+        """Record that the batch in flight is committed."""
         self.in_flight = None
         self.commits += 1
         self._last_commit = now
 
     def put_back(self) -> None:
-        """Take in that the batch in flight could not be committed."""
+        """Return the batch in flight to the pending receipts after a failed commit."""
         if self.in_flight is not None:
             receipts, lost = self.in_flight
             self.in_flight = None

@@ -1,4 +1,4 @@
-"""A bar for long writes, where somebody is looking."""
+"""Progress bars for long operations in terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any, Literal
 from dasklake._run.coordinator import Status
 from dasklake.exceptions import MissingExtraError
 
-try:  # an optional door: the extra `progress`
+try:  # the extra `progress`
     from tqdm.auto import tqdm
 except ImportError:
     tqdm = None
 
 __all__ = ["make_bar", "make_count_bar"]
 
-#: Seconds that a write may last before the bar shows.
+#: Seconds before a bar is shown.
 _DELAY = 1.0
 
 
 @contextlib.contextmanager
 def make_bar(progress: bool | Literal["auto"], run: str) -> Iterator[Callable[[Status], None]]:  # noqa: FBT001 # the option's own type
-    """Yield a function that shows a status; it does nothing where nobody is looking.
+    """Start a bar and yield a function that shows a status; it does nothing without a bar.
 
     Raises
     ------
     MissingExtraError
-        A bar was asked for and tqdm is not installed.
+        ``progress`` is True and tqdm is not installed.
     """
     bar = _bar(progress, f"to_lake {run}", " samples")
     if bar is None:
@@ -44,12 +44,12 @@ def make_count_bar(
     title: str,
     unit: str,
 ) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows how many of how many are done.
+    """Start a bar and yield a function that shows the number done and the total.
 
     Raises
     ------
     MissingExtraError
-        A bar was asked for and tqdm is not installed.
+        ``progress`` is True and tqdm is not installed.
     """
     bar = _bar(progress, title, f" {unit}")
     if bar is None:
@@ -65,7 +65,7 @@ def make_count_bar(
 
 
 def _bar(progress: bool | Literal["auto"], title: str, unit: str) -> Any:  # noqa: FBT001 # as above
-    """Return a bar; None where nobody is looking."""
+    """Return a bar; None if it is disabled or there is no terminal or notebook."""
     if progress is True and tqdm is None:
         raise MissingExtraError("A progress bar", "progress")
     if not progress or tqdm is None or (progress == "auto" and not _interactive()):

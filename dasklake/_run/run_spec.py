@@ -1,4 +1,4 @@
-"""What a run writes and by which rules, and what one of its epochs has to do."""
+"""The specification of a run, and the work of one of its epochs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Assignment", "RunSpec"]
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What a call of ``to_lake`` writes, and its rules.
+    """Specification of a run: its input, schema and rules.
 
     It holds nothing of the client and none of the user's code, so that a scheduler can read it.
 
@@ -77,12 +77,12 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The work of one epoch of a run; travels to its coordinator.
+    """Work of one epoch of a run; it is sent to the coordinator.
 
     Attributes
     ----------
     spec : RunSpec
-        What is written, and the rules.
+        The specification of the run.
     place : Place
         The store, run and epoch.
     entry : Commit

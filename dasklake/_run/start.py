@@ -59,7 +59,7 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
         return _resume(log, head, run, spec)
     run = run or f"run-{object_keys.new_id()[:8]}"
     try:
-        entry = begin(log, head, run, spec.plan, check=lambda known: _check(known, log, spec))
+        entry = begin(log, head, run, spec.plan, check=lambda head: _check(head, log, spec))
     except LakeExistsError:
         # The same script was started twice, and the other process has begun the run.
         if spec.mode != "resume":
@@ -70,16 +70,16 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
     return _assignment(log, spec, run, entry, tuple(range(spec.partitions)))
 
 
-def _check(known: Commit, log: Log, spec: RunSpec) -> None:
+def _check(head: Commit, log: Log, spec: RunSpec) -> None:
     """Raise if a new run must not begin on a version; called again after each lost race."""
     if spec.mode == "create":
-        _refuse_existing(log, known)
-    if spec.mode == "resume" and spec.run is None and known.runs:
+        _refuse_existing(log, head)
+    if spec.mode == "resume" and spec.run is None and head.runs:
         raise LakeExistsError("Another writer has begun a run. Continue it with mode='resume'.")
     if spec.mode != "overwrite":
-        check_schema(known.schema, spec.schema)
+        check_schema(head.schema, spec.schema)
     if any(spec.linked for spec in spec.schema.values()):
-        check_keys(known, managed=False)
+        check_keys(head, managed=False)
 
 
 def _resume(log: Log, head: Commit, run: str, spec: RunSpec) -> Assignment:

@@ -41,7 +41,7 @@ def test_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (tmp_path / "lake").exists()
     assert not fsspec.filesystem("memory").find("dasklake-preview")
     printed = capsys.readouterr().out
-    for text in ("20 items made 20 samples", "'binary_mask'", "200 items in 20 partitions"):
+    for text in ("20 items produced 20 samples", "'binary_mask'", "200 items in 20 partitions"):
         assert text in printed
     assert "No item failed." in printed
     assert (found.inputs, found.samples, found.failures) == (20, 20, ())
@@ -96,7 +96,7 @@ def test_number_not_known(tmp_path: Path) -> None:
         bag, tmp_path / "lake", schema=SCHEMA, transform=sample, preview=3, options=LOCAL
     )
     assert (found.total, found.estimated_bytes, found.estimated_commits) == (None, None, None)
-    assert "not known" in str(found)
+    assert "unknown number" in str(found)
 
 
 def test_schema_of_the_lake(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dasklake import Schema, TensorSpec
-from dasklake._api.formatting import History, lake_text, size_text
+from dasklake._api.formatting import History, lake_text
 from dasklake._api.lake import open as open_lake
 from tests.support.samples import Make
 
@@ -48,14 +48,3 @@ def test_a_log_prints_like_a_log(make_lake: Make) -> None:
     assert f"Commit : {log[0].id} (version 3, data)" in repr(log)
     assert [c.version for c in open_lake(store.url).log(entries=True)] == [3, 2, 1, 0]
     assert str(History()) == "(no commits)"
-
-
-def test_sizes() -> None:
-    """Bytes are written in the unit that suits them."""
-    assert [size_text(n) for n in (0, 999, 1000, 10**9, 10**15)] == [
-        "0 bytes",
-        "999 bytes",
-        "1.0 kB",
-        "1.0 GB",
-        "1000.0 TB",
-    ]
