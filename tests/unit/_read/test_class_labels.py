@@ -112,7 +112,7 @@ def test_indices_of_a_version() -> None:
     assert label_indices(pa.field("label", pa.uint32()), spec) is None
     with pytest.raises(KeyError):
         label_indices(columns_of(spec, ["q"])[0][0], spec)
-    with pytest.raises(ValueError, match="no list of names"):
+    with pytest.raises(ValueError, match="must be a list of strings"):
         label_indices(pa.field("l", pa.uint32(), metadata={"dasklake": '{"names": "ab"}'}), spec)
 
 
