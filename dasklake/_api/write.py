@@ -21,7 +21,6 @@ from dasklake._run.client_front import (
 from dasklake._run.execute import Call, lazy_call, preview_call, run_call
 from dasklake._run.options import (
     WriteOptions,
-    check_validate,
     parse_checkpoint_interval,
     parse_items,
     parse_max_failures,
@@ -240,7 +239,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     _check_choice("coordinator", coordinator, ("auto", "scheduler", "client"))
     store = _open_store(url, storage_options, options)
     chunk_size = parse_size(options.chunk_size)
-    check_validate(options.validate)
+    _check_choice("validate", options.validate, ("strict", "basic"))
     source, resolved = _resolve_schema(collection, schema, store, mode, run)
     spec = RunSpec(
         mode=mode,

@@ -84,6 +84,12 @@ class Status:
     problem: BaseException | None = None
     cause: BaseException | None = None
 
+    def __str__(self) -> str:
+        return (
+            f"version {self.version}, {self.partitions} of {self.of} partitions, {self.samples} "
+            f"samples, {self.failures} failures"
+        )
+
 
 @dataclass(slots=True, eq=False)
 class Coordinator:
@@ -189,7 +195,7 @@ class Coordinator:
 
     @property
     def stopping(self) -> bool:
-        """Whether the run has ended or is ending, so that no further partition should start."""
+        """True if the run has ended or is ending, so that no further partition should start."""
         return self._done or self._progress.stop is not None
 
     def status(self) -> Status:
@@ -222,26 +228,13 @@ class Coordinator:
         except Exception as error:  # noqa: BLE001 # a thread has no caller to raise to
             self._fail(RunFailedError(f"The coordinator failed: {error!r}. Resume the run."), error)
         finally:
-            self._log_outcome()
+            status = self.status()
+            outcome = "finished" if status.problem is None else type(status.problem).__name__
+            _LOGGER.info("Run %r ended: %s, %s", self.assignment.run, outcome, status)
             with self._changed:
                 self._done = True
                 self._changed.notify_all()
             self.on_change()
-
-    def _log_outcome(self) -> None:
-        status = self.status()
-        outcome = "finished" if status.problem is None else type(status.problem).__name__
-        _LOGGER.info(
-            "Run %r ended: %s, version %d, %d of %d partitions, %d samples, %d failures, %d commits",
-            self.assignment.run,
-            outcome,
-            status.version,
-            status.partitions,
-            status.of,
-            status.samples,
-            status.failures,
-            status.commits,
-        )
 
     def _fail(self, error: BaseException, cause: BaseException | None = None) -> None:
         with self._changed:
@@ -266,19 +259,11 @@ class Coordinator:
                 if self._give_up is not None and time.monotonic() >= self._give_up:
                     self._progress.drain(())
             batch = self._progress.take()
-        commit = self._commit(batch)
-        state = commit.runs[self.assignment.run]
-        _LOGGER.info(
-            "Run %r: checkpoint, version %d, %d of %d partitions, %d samples",
-            self.assignment.run,
-            commit.version,
-            state.partitions,
-            state.plan.partitions,
-            state.samples,
-        )
+        self._commit(batch)
         with self._changed:
             self._progress.committed(time.monotonic())
             self._changed.notify_all()
+        _LOGGER.info("Run %r: checkpoint, %s", self.assignment.run, self.status())
         self.on_change()
         return True
 
@@ -365,7 +350,7 @@ def commit_recovered(assignment: Assignment) -> Status:
     coordinator = Coordinator(assignment)
     coordinator.start()
     if coordinator.stopping:
-        # Too many recovered failures: there are no running tasks to wait for.
+        # Too many recovered failures: no running task is left to wait for.
         coordinator.drain()
     status = coordinator.wait()
     coordinator.join()

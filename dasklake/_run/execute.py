@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -237,18 +236,10 @@ def preview_call(call: Call, get: Callable[..., Any] | None, client: Any, items:
     with warnings.catch_warnings():
         # As for the write itself: the arguments are meant to travel with the graph.
         warnings.filterwarnings("ignore", message="Sending large graph")
-        trials = preview_write(call.source, call.job, call.kwargs, items, get)
-    sizes: Counter[str] = Counter()
-    for trial in trials:
-        sizes.update(trial.sizes)
+        trial = preview_write(call.source, call.job, call.kwargs, items, get)
     preview = Preview(
         schema=call.spec.schema,
-        inputs=sum(trial.inputs for trial in trials),
-        samples=sum(trial.samples for trial in trials),
-        sizes=dict(sizes),
-        overhead=max((trial.overhead for trial in trials), default=0),
-        seconds=sum(trial.seconds for trial in trials),
-        failures=tuple(failure for trial in trials for failure in trial.failures),
+        **trial._asdict(),
         total=call.source.inputs,
         partitions=len(call.source.parts),
         workers=_parallel_tasks(get, client),

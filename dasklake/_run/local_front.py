@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask.config
@@ -103,16 +104,19 @@ def run_locally(
     return status
 
 
+@dataclass(slots=True)
 class _Front:
-    def __init__(
-        self, coordinator: Coordinator, graph: WriteGraph, on_status: Callable[[Status], None]
-    ) -> None:
-        self.coordinator = coordinator
-        self.graph = graph
-        self.on_status = on_status
-        self.pending = dict(graph.keys)
-        self.running: set[Any] = set()
-        self.reported = 0.0
+    """The write tasks of a run on a local scheduler."""
+
+    coordinator: Coordinator
+    graph: WriteGraph
+    on_status: Callable[[Status], None]
+    pending: dict[Any, int] = field(init=False)
+    running: set[Any] = field(init=False, default_factory=set)
+    reported: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self.pending = dict(self.graph.keys)
 
     def compute(self, get: Callable[..., Any]) -> None:
         """Run all write tasks; those that failed with another task are run again, one by one."""

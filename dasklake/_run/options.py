@@ -18,7 +18,6 @@ from dasklake.exceptions import InvalidInputError
 
 __all__ = [
     "WriteOptions",
-    "check_validate",
     "parse_age",
     "parse_checkpoint_interval",
     "parse_items",
@@ -143,14 +142,13 @@ def parse_timeout(timeout: Any) -> float | None:
     """
     if timeout is None:
         return None
-    number = isinstance(timeout, int | float | np.number) and not isinstance(timeout, bool)
-    bare = isinstance(timeout, str) and timeout.strip().isdigit()
-    duration = _time(timeout) if isinstance(timeout, str) and not bare else timeout
-    if number or bare:
-        seconds = float(timeout)
-    else:
-        seconds = duration.total_seconds() if isinstance(duration, timedelta) else 0.0
-    if not 0 < seconds < math.inf:  # false for NaT and NaN too
+    seconds = timeout
+    if isinstance(seconds, str):
+        seconds = float(seconds) if seconds.strip().isdigit() else _time(seconds)
+    if isinstance(seconds, timedelta):
+        seconds = seconds.total_seconds()
+    number = isinstance(seconds, int | float | np.number) and not isinstance(seconds, bool)
+    if not number or not 0 < float(seconds) < math.inf:  # false for NaN, and so for NaT
         raise InvalidInputError(
             f"partition_timeout must be a positive duration, got {timeout!r}. Use '10min', a "
             "timedelta, or a number of seconds."
@@ -171,18 +169,6 @@ def parse_items(most: Any) -> int:
             f"preview must be a positive number of items, got {most!r}. Use 20, or omit it."
         )
     return int(most)
-
-
-def check_validate(validate: Any) -> None:
-    """Validate ``validate``.
-
-    Raises
-    ------
-    InvalidInputError
-        ``validate`` is neither ``"strict"`` nor ``"basic"``.
-    """
-    if validate not in ("strict", "basic"):
-        raise InvalidInputError(f"validate must be 'strict' or 'basic', got {validate!r}.")
 
 
 def parse_size(size: Any) -> int:

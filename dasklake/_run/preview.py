@@ -39,7 +39,7 @@ _BEGIN = 10
 
 
 class Trial(NamedTuple):
-    """Result of the first items of one partition.
+    """Result of the first items of some partitions.
 
     Attributes
     ----------
@@ -281,7 +281,7 @@ def preview_write(
     kwargs: Mapping[str, Any],
     most: int,
     get: Callable[..., Any],
-) -> list[Trial]:
+) -> Trial:
     """Try the first items of an input.
 
     Parameters
@@ -297,9 +297,9 @@ def preview_write(
     get : callable
         Dask's scheduler function.
     """
-    trials: list[Trial] = []
+    total = Trial(0, 0, dict.fromkeys(job.schema, 0), 0, 0.0, ())
     for partition in range(min(len(source.parts), _PARTITIONS)):
-        remaining = most - sum(trial.inputs for trial in trials)
+        remaining = most - total.inputs
         if remaining <= 0:
             break
         name = f"preview-{object_keys.new_id()[:8]}"
@@ -307,5 +307,13 @@ def preview_write(
         (key,) = graph.keys
         shared, number, start, _, makers, refs = graph.tasks[key].args  # type: ignore[attr-defined] # a Task, made by write_graph
         task = Task(key, try_partition, remaining, shared, number, start, makers, refs)
-        trials += get({**graph.tasks, key: task}, [key])
-    return trials
+        (trial,) = get({**graph.tasks, key: task}, [key])
+        total = Trial(
+            inputs=total.inputs + trial.inputs,
+            samples=total.samples + trial.samples,
+            sizes={name: size + trial.sizes.get(name, 0) for name, size in total.sizes.items()},
+            overhead=max(total.overhead, trial.overhead),
+            seconds=total.seconds + trial.seconds,
+            failures=total.failures + trial.failures,
+        )
+    return total

@@ -64,13 +64,7 @@ def find_recoverable(
         results = pool.map(first_complete, by_partition.values())
         receipts = [receipt for receipt in results if receipt is not None]
     for receipt in receipts:
-        _LOGGER.debug(
-            "Run %r: recovered partition %d of attempt %s, %d chunks",
-            receipt.run,
-            receipt.partition,
-            receipt.attempt,
-            len(receipt.chunks),
-        )
+        _LOGGER.debug("Run %r: recovered partition %d", receipt.run, receipt.partition)
     return receipts
 
 

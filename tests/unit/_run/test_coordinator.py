@@ -54,9 +54,9 @@ class TestCommits:
         run.write(1)
         run.end()
         assert [text for name, _, text in caplog.record_tuples if name == module.__name__] == [
-            "Run 'run': checkpoint, version 2, 1 of 2 partitions, 3 samples",
-            "Run 'run': checkpoint, version 3, 2 of 2 partitions, 6 samples",
-            "Run 'run' ended: finished, version 3, 2 of 2 partitions, 6 samples, 0 failures, 2 commits",
+            "Run 'run': checkpoint, version 2, 1 of 2 partitions, 3 samples, 0 failures",
+            "Run 'run': checkpoint, version 3, 2 of 2 partitions, 6 samples, 0 failures",
+            "Run 'run' ended: finished, version 3, 2 of 2 partitions, 6 samples, 0 failures",
         ]
 
     def test_log_line_of_a_failure(self, lead: MakeLead, caplog: pytest.LogCaptureFixture) -> None:

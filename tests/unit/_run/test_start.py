@@ -221,7 +221,7 @@ class TestResume:
         start(flaky_store, "resume")
         begin, recovered, resume = caplog.records
         assert begin.message == "Run 'run' begun, version 1, 3 partitions"
-        assert recovered.message.startswith("Run 'run': recovered partition 2 of attempt ")
+        assert recovered.message == "Run 'run': recovered partition 2"
         assert resume.message == (
             "Run 'run' resumed, version 3, 1 of 3 partitions committed, 1 recovered, 1 missing"
         )
