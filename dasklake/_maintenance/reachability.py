@@ -1,4 +1,4 @@
-"""Every version of every branch, and what they name."""
+"""Find the objects that the versions of all branches name."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ __all__ = [
     "parse_data_key",
 ]
 
-#: Requests at the same time.
+#: Concurrent requests.
 REQUESTS = 16
 
 #: Objects deleted between two reports of progress.
 _STEP = 256
 
-#: Objects of an attempt: its chunks, and the table of its failures where they are many.
+#: Objects of an attempt: its chunks, and the table of its failures if they are many.
 _OBJECT = re.compile(
     r"data/(?P<home>[^/]+/[^/]+)/"
     r"\d+-(?P<epoch>\d+)-(?P<attempt>[0-9a-f]{16})-(?:(?P<chunk>\d+)|failures)\.arrow"
 )
 
-#: Make one number of an attempt and a chunk.
+#: Combine an attempt and a chunk into one number.
 _ODD, _MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 
-#: Is told how many of how many objects are deleted.
+#: Called with the number of finished objects and the number of all objects.
 OnStatus = Callable[[int, int], object]
 
 
@@ -57,7 +57,7 @@ class Table(NamedTuple):
 
 
 class ObjectName(NamedTuple):
-    """What the key of an object of a run says; ``chunk`` is None for a table of failures."""
+    """The parts of the key of a run's object; ``chunk`` is None for a table of failures."""
 
     home: str
     epoch: int
@@ -66,7 +66,7 @@ class ObjectName(NamedTuple):
 
 
 def parse_data_key(key: str) -> ObjectName | None:
-    """Return what the key of an object of a run says, also of a half-written one; else None."""
+    """Parse the key of a run's object, temporary or not; return None for other keys."""
     match = _OBJECT.fullmatch(temporary_target(key) or key)
     if match is None:
         return None
@@ -81,17 +81,17 @@ def parse_data_key(key: str) -> ObjectName | None:
 
 @dataclass
 class Reachable:
-    """What some versions name.
+    """The objects that some versions name.
 
     Attributes
     ----------
     segments, failures : set of str
         Names of tables.
     attempts : mapping of str to set of int
-        Attempts with a chunk that is named, by run.
+        Attempts with at least one named chunk, by run.
     chunks : mapping of str to set of int
-        One number for each chunk that is named, by run. Should two chunks have the same, both are
-        taken for named, which keeps too much and never too little.
+        One number for each named chunk, by run. If two chunks share a number, both count as
+        named: that keeps too much and never too little.
     """
 
     segments: set[str] = field(default_factory=set)
@@ -100,35 +100,35 @@ class Reachable:
     chunks: dict[str, set[int]] = field(default_factory=dict)
 
     def includes(self, name: ObjectName) -> bool:
-        """Whether an object of a run is needed."""
+        """Return whether a version needs an object of a run."""
         if name.chunk is None:
             return name.attempt in self.attempts.get(name.home, ())
         number = name.attempt ^ ((name.chunk + 1) * _ODD & _MASK)
         return number in self.chunks.get(name.home, ())
 
     def add(self, manifest: Manifest, homes: set[str]) -> None:
-        """Take in the chunks that a segment names of some runs."""
+        """Add the chunks of some runs that a segment names."""
         for number, home in enumerate(manifest.home):
             if home not in homes:
                 continue
-            mine = manifest.run == number
-            attempts = manifest.attempt[mine]
-            chunks = manifest.chunk[mine].astype(np.uint64) + np.uint64(1)
-            mixed = attempts ^ (chunks * np.uint64(_ODD))  # overflow is meant
+            rows = manifest.run == number
+            attempts = manifest.attempt[rows]
+            chunks = manifest.chunk[rows].astype(np.uint64) + np.uint64(1)
+            numbers = attempts ^ (chunks * np.uint64(_ODD))  # wraps around on purpose
             self.attempts.setdefault(home, set()).update(np.unique(attempts).tolist())
-            self.chunks.setdefault(home, set()).update(mixed.tolist())
+            self.chunks.setdefault(home, set()).update(numbers.tolist())
 
 
 class BranchHeads:
-    """The heads of all branches at one moment.
+    """The heads of all branches, read once.
 
     Parameters
     ----------
     store : ObjectStore
         The lake's objects.
     logs : dict of str to Log
-        Logs of its branches; completed, and kept for the next moment, for what they have read
-        does not change.
+        Logs of its branches. Missing ones are added. They can be reused, for the commits that
+        they cache do not change.
 
     Attributes
     ----------
@@ -142,18 +142,18 @@ class BranchHeads:
                 logs[name] = Log(store, name)
         self.logs = logs
         main = logs[MAIN].head() if MAIN in logs else None
-        # Read before the branches: what is expired after that is still kept.
+        # Read before the branches: versions that expire after that are still kept.
         self._expired: Mapping[str, Versions] = main.expired if main else {}
-        found = {name: log.head() for name, log in logs.items()}
-        self.heads: dict[str, Commit] = {name: head for name, head in found.items() if head}
+        heads = {name: main if name == MAIN else log.head() for name, log in logs.items()}
+        self.heads: dict[str, Commit] = {name: head for name, head in heads.items() if head}
 
     @property
     def single_writer(self) -> bool:
-        """Whether the lake was made on a storage without exclusive create."""
+        """Whether the lake was created on storage without exclusive create."""
         return any(head.single_writer for head in self.heads.values())
 
     def unfinished(self) -> dict[str, RunState]:
-        """Return the runs that can go on, or could be made to, by branch and name."""
+        """Return the runs that are or could be continued, by ``<branch>/<run>``."""
         return {
             object_keys.home_of(branch, run): state
             for branch, head in self.heads.items()
@@ -162,58 +162,58 @@ class BranchHeads:
         }
 
     def commits(self, branch: str, without: Iterable[int] = ()) -> Iterator[Commit]:
-        """Yield the versions of a branch that are not expired, newest first.
+        """Yield the commits of a branch that are not expired, newest first.
 
         Parameters
         ----------
         branch : str
             The branch.
         without : iterable of int
-            Versions to leave out as well.
+            Further versions to leave out.
         """
-        gone = self._expired.get(branch, ())
-        out = set(without)
+        expired = self._expired.get(branch, ())
+        excluded = set(without)
         newest = self.heads[branch].version
-        versions = [v for v in range(newest, -1, -1) if v not in gone and v not in out]
+        versions = [v for v in range(newest, -1, -1) if v not in expired and v not in excluded]
         with ThreadPoolExecutor(REQUESTS) as pool:
             yield from pool.map(self.logs[branch].read, versions)
 
     def reachable(
         self, homes: set[str], without: Mapping[str, Sequence[int]] | None = None
     ) -> Reachable:
-        """Return what all versions name that are not expired.
+        """Return the objects that versions name that are not expired.
 
         Parameters
         ----------
         homes : set of str
-            The runs whose chunks are asked for, as ``<branch>/<run>``.
+            The runs whose chunks are collected, as ``<branch>/<run>``.
         without : mapping of str to sequence of int, optional
-            Versions to leave out as well, by branch.
+            Further versions to leave out, by branch.
 
         Raises
         ------
         CorruptionError
-            A segment is damaged or lost: nobody knows what is needed.
+            A segment is damaged or lost, so the needed chunks are unknown.
         """
-        found = Reachable()
+        reachable = Reachable()
         tables: dict[str, Table] = {}
         for branch in self.heads:
             for commit in self.commits(branch, (without or {}).get(branch, ())):
-                found.failures.update(ref.name for ref in commit.failures)
+                reachable.failures.update(ref.name for ref in commit.failures)
                 for ref in commit.segments:
                     tables.setdefault(ref.name, Table(self.logs[branch], ref, commit.version))
-        found.segments.update(tables)
+        reachable.segments.update(tables)
         if not homes:
-            return found
+            return reachable
         with ThreadPoolExecutor(REQUESTS) as pool:
             for manifest in pool.map(_segment, tables.values()):
                 if manifest is not None:
-                    found.add(manifest, homes)
-        return found
+                    reachable.add(manifest, homes)
+        return reachable
 
 
 def delete_objects(store: ObjectStore, keys: Sequence[str], on_status: OnStatus | None) -> None:
-    """Delete objects, many at the same time, and tell how far that has come."""
+    """Delete objects in batches, and report the progress."""
     for start in range(0, len(keys), _STEP):
         store.delete(keys[start : start + _STEP])
         if on_status is not None:
@@ -221,7 +221,7 @@ def delete_objects(store: ObjectStore, keys: Sequence[str], on_status: OnStatus 
 
 
 def _segment(table: Table) -> Manifest | None:
-    """Read a segment; None where its version has been expired meanwhile."""
+    """Read a segment; return None if its version has expired since then."""
     try:
         return table.log.segment(table.ref)
     except ObjectNotFoundError as error:

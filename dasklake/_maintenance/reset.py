@@ -1,8 +1,9 @@
-"""Reset: close the unfinished runs, delete what they left uncommitted."""
+"""Reset: close the unfinished runs and delete their uncommitted objects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,24 +25,26 @@ from dasklake.exceptions import RunActiveError, UnsupportedStoreError
 
 __all__ = ["ResetReport", "reset"]
 
+_LOGGER = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class ResetReport:
-    """What a reset has done, or would do.
+    """The result of a reset, or of its dry run.
 
     Attributes
     ----------
     closed : mapping of str to int
-        The unfinished runs, as ``<branch>/<run>``, and the epoch up to which each is closed:
-        nothing that was written for it until then can be committed any more.
+        The unfinished runs, as ``<branch>/<run>``, and the epoch up to which each is closed.
+        Objects that were written for these epochs can no longer be committed.
     objects : tuple of str
-        Keys of the objects that were deleted.
+        Keys of the deleted objects.
     bytes : int
-        Their length.
+        Total size of these objects.
     dry_run : bool
-        True if nothing was changed.
+        Whether this was a dry run: nothing was changed.
     uploads : int
-        Unfinished uploads of such objects whose parts were removed.
+        Aborted uploads of such objects.
     """
 
     closed: Mapping[str, int]
@@ -59,11 +62,11 @@ def reset(
     dry_run: bool = False,
     on_status: OnStatus | None = None,
 ) -> ResetReport:
-    """Close the unfinished runs and delete what they left uncommitted.
+    """Close the unfinished runs and delete their uncommitted objects.
 
-    What is committed stays, and a run can be resumed afterwards. First an abort is committed,
-    past which no coordinator of a closed epoch can commit; only then is anything listed, looked
-    up in every version, and deleted.
+    Committed data stays, and a run can be resumed afterwards. An abort is committed first: after
+    it, no coordinator of a closed epoch can commit. Only then are the objects listed, compared
+    with every version, and deleted.
 
     Parameters
     ----------
@@ -72,53 +75,69 @@ def reset(
     log : Log
         A log of the lake.
     force : bool, default False
-        Also close runs that a living coordinator is writing: it stops.
+        Also close runs that an active coordinator is writing. The coordinator stops.
     dry_run : bool, default False
-        Change nothing; report what would be done.
+        Change nothing, and report the planned changes.
     on_status : callable, optional
-        ``on_status(done, total)`` is told how many of the objects are deleted.
+        ``on_status(done, total)`` is called with the numbers of deleted and of all objects.
 
     Returns
     -------
     ResetReport
-        What was closed and deleted.
+        The closed runs and deleted objects.
 
     Raises
     ------
     LakeNotFoundError
         There is no lake.
     RunActiveError
-        A run is being written, and ``force`` was not given.
+        A run is being written, and ``force`` is False.
     UnsupportedStoreError
-        ``force`` on a storage without exclusive create, which cannot stop another writer.
+        ``force`` is True, and the storage has no exclusive create: it cannot stop a writer.
     """
-    log.require_head()
     logs = {log.branch: log}
-    now = BranchHeads(store, logs)
-    states = now.unfinished()
-    found = _leftovers(store, logs, {home: _closing(state) for home, state in states.items()})
-    wanted = [home for home, s in states.items() if found[home] or s.closed < s.epoch]
-    if force and (store.single_writer or now.single_writer):
+    before = BranchHeads(store, logs)
+    if log.branch not in before.heads:
+        log.require_head()
+    states = before.unfinished()
+    # These heads decide which runs to close: open runs in any case, and closed runs commit nothing.
+    # Only the report of a dry run needs newer heads.
+    leftovers = _leftovers(
+        store,
+        {home: _closing(state) for home, state in states.items()},
+        lambda: BranchHeads(store, logs) if dry_run else before,
+    )
+    homes = [home for home, s in states.items() if leftovers[home] or s.closed < s.epoch]
+    if force and (store.single_writer or before.single_writer):
         raise UnsupportedStoreError(
-            f"{store.url} is on storage without exclusive create, where a living writer cannot be "
-            "stopped. Stop it yourself, then reset without force."
+            f"{store.url} is on storage without exclusive create, where reset cannot stop an "
+            "active writer. Stop the writer yourself, then reset without force."
         )
     if not force:
-        _refuse_living(store, {home: states[home] for home in wanted})
+        _raise_if_active(store, {home: states[home] for home in homes})
     if dry_run:
-        closed = {home: _closing(states[home]) for home in wanted}
+        closed = {home: _closing(states[home]) for home in homes}
     else:
-        closed = _close(now, wanted)
-        # Listed and looked up again: what was committed before the abort is in the log by now,
-        # and nothing of a closed epoch can be committed after it.
-        found = _leftovers(store, logs, closed)
-    objects = sorted(entry for home in closed for entry in found[home])
+        closed = _close(before, homes)
+        # List again, then read all logs again: data committed before the abort is in a log now,
+        # and no data of a closed epoch can be committed after it.
+        leftovers = _leftovers(store, closed, lambda: BranchHeads(store, logs))
+    objects = sorted(entry for home in closed for entry in leftovers[home])
     keys = [key for key, _ in objects]
     uploads = _uploads(store, closed)
     if not dry_run:
         delete_objects(store, keys, on_status)
         store.abandon(uploads)
     size = sum(size for _, size in objects)
+    _LOGGER.info(
+        "%s %s: %d runs closed, %d objects deleted (%d bytes), %d uploads aborted",
+        "Dry run of a reset of" if dry_run else "Reset",
+        store.url,
+        len(closed),
+        len(keys),
+        size,
+        len(uploads),
+    )
     return ResetReport(closed, tuple(keys), size, dry_run, len(uploads))
 
 
@@ -126,42 +145,42 @@ def _closing(state: RunState) -> int:
     return max(state.epoch, state.closed)
 
 
-def _refuse_living(store: ObjectStore, states: Mapping[str, RunState]) -> None:
-    def alive(home: str) -> bool:
+def _raise_if_active(store: ObjectStore, states: Mapping[str, RunState]) -> None:
+    def is_active(home: str) -> bool:
         branch, _, run = home.partition("/")
-        # A coordinator of a closed epoch has nothing to say any more, even if it still beats.
+        # A coordinator of a closed epoch cannot commit, even if it still sends heartbeats.
         return is_alive(store, branch, run, max(states[home].epoch, states[home].closed + 1))
 
     with ThreadPoolExecutor(REQUESTS) as pool:
-        for home, beats in zip(states, pool.map(alive, states), strict=True):
-            if beats:
+        for home, active in zip(states, pool.map(is_active, states), strict=True):
+            if active:
                 raise RunActiveError(
-                    f"Run {home.partition('/')[2]!r} is being written. Wait for it (`dasklake "
-                    "watch` shows it), stop it, or reset with force to close it all the same."
+                    f"Run {home.partition('/')[2]!r} is being written. Wait for it to end (`dasklake "
+                    "watch` shows it), stop it, or reset with force to close it anyway."
                 )
 
 
-def _close(now: BranchHeads, homes: Iterable[str]) -> dict[str, int]:
-    """Commit one abort for each home branch; return up to where each run is closed by it."""
+def _close(heads: BranchHeads, homes: Iterable[str]) -> dict[str, int]:
+    """Commit one abort for each home branch; return the last closed epoch of each run."""
     runs: dict[str, list[str]] = {}
     for home in homes:
         branch, _, run = home.partition("/")
         runs.setdefault(branch, []).append(run)
     closed: dict[str, int] = {}
     for branch, names in runs.items():
-        made = abort(now.logs[branch], now.heads[branch], names)
-        entry = made.entry["closed"] if made else {}
+        commit = abort(heads.logs[branch], heads.heads[branch], names)
+        entry = commit.entry["closed"] if commit else {}
         closed |= {object_keys.home_of(branch, run): epoch for run, epoch in entry.items()}
     return closed
 
 
 def _leftovers(
-    store: ObjectStore, logs: dict[str, Log], closing: Mapping[str, int]
+    store: ObjectStore, closing: Mapping[str, int], read_heads: Callable[[], BranchHeads]
 ) -> dict[str, list[tuple[str, int]]]:
-    """Return the objects of closed epochs that no version names, by run."""
+    """List the objects of closed epochs that no version names, by run; then read the heads."""
     listed = {home: store.walk(object_keys.data_prefix(home), temporary=True) for home in closing}
-    # After the listing: what is listed and committed in between is then seen as committed.
-    reachable = BranchHeads(store, logs).reachable(set(closing)) if closing else Reachable()
+    # After the listing, so that an object that is committed in between counts as committed.
+    reachable = read_heads().reachable(set(closing)) if closing else Reachable()
     return {
         home: [(key, size) for key, size in listed[home] if _is_leftover(key, closing, reachable)]
         for home in closing
@@ -177,5 +196,4 @@ def _is_leftover(key: str, closing: Mapping[str, int], reachable: Reachable) -> 
 
 def _uploads(store: ObjectStore, closed: Mapping[str, int]) -> list[tuple[str, str]]:
     """Return the unfinished uploads of closed epochs."""
-    nothing = Reachable()
-    return [each for each in store.uploads("data") if _is_leftover(each[0], closed, nothing)]
+    return [each for each in store.uploads("data") if _is_leftover(each[0], closed, Reachable())]

@@ -1,7 +1,8 @@
-"""Vacuum: give up old versions, delete what only they named and what finished runs left."""
+"""Vacuum: expire old versions, delete the objects that only they named, and leftovers of runs."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ from dasklake.exceptions import InvalidInputError, UnsupportedStoreError
 
 __all__ = ["VacuumReport", "vacuum"]
 
+_LOGGER = logging.getLogger(__name__)
+
 _TABLE = re.compile(r"_lake/(?:segments|failures)/[0-9a-f]{16,32}\.arrow")
 
 #: Larger than any epoch.
@@ -34,20 +37,20 @@ _ALL = 2**63
 
 @dataclass(frozen=True, slots=True)
 class VacuumReport:
-    """What a vacuum has done, or would do.
+    """The result of a vacuum, or of its dry run.
 
     Attributes
     ----------
     expired : mapping of str to tuple of int
-        The versions that were given up, by branch: they can no longer be opened.
+        The expired versions, by branch. They can no longer be opened.
     objects : tuple of str
-        Keys of the objects that were deleted.
+        Keys of the deleted objects.
     bytes : int
-        Their length.
+        Total size of these objects.
     dry_run : bool
-        True if nothing was changed.
+        Whether this was a dry run: nothing was changed.
     uploads : int
-        Unfinished uploads of runs that have ended whose parts were removed.
+        Aborted uploads of runs that have ended.
     """
 
     expired: Mapping[str, tuple[int, ...]]
@@ -65,11 +68,11 @@ def vacuum(
     dry_run: bool = False,
     on_status: OnStatus | None = None,
 ) -> VacuumReport:
-    """Give up old versions, and delete what only they named and what runs that ended left.
+    """Expire old versions, and delete the objects that only they named, and leftovers of runs.
 
-    The newest version of each branch, those that have a tag and those that branches were made from
-    are always kept; so is everything that a run needs that is not finished and not reset. Where
-    nothing would be deleted no version is given up.
+    The newest version of each branch, tagged versions, and the source versions of branches are
+    always kept. So are all objects of runs that are neither finished nor reset. If there is
+    nothing to delete, no version expires.
 
     Parameters
     ----------
@@ -79,37 +82,40 @@ def vacuum(
         A log of the lake.
     older_than : datetime.timedelta, optional
         Keep the versions that were the newest of their branch less than this time ago, by the
-        times in the commits; left out, none of them.
+        times in the commits. If omitted, no version is kept for its age.
     dry_run : bool, default False
-        Change nothing; report what would be done.
+        Change nothing, and report the planned changes.
     on_status : callable, optional
-        ``on_status(done, total)`` is told how many of the objects are deleted.
+        ``on_status(done, total)`` is called with the numbers of deleted and of all objects.
 
     Returns
     -------
     VacuumReport
-        What was given up and deleted.
+        The expired versions and deleted objects.
 
     Raises
     ------
     LakeNotFoundError
         There is no lake.
     UnsupportedStoreError
-        The storage has no exclusive create, so that no writer could be kept away.
+        The storage has no exclusive create, so that writers cannot be kept out.
     CorruptionError
-        A segment is damaged or lost: nobody knows what is needed, so nothing is deleted.
+        A segment is damaged or lost. The needed objects are unknown, so nothing is deleted.
     InvalidInputError
         ``older_than`` is negative.
     """
-    log.require_head()
     if older_than is not None and older_than < timedelta(0):
-        raise InvalidInputError("older_than is negative. Give a time such as '30d'.")
+        raise InvalidInputError(
+            f"older_than must not be negative, got {older_than}. Give a time such as '30d'."
+        )
     logs = {MAIN: Log(store)} | {log.branch: log}
     before = BranchHeads(store, logs)
+    if log.branch not in before.heads:
+        log.require_head()
     if store.single_writer or before.single_writer:
         raise UnsupportedStoreError(
-            f"{store.url} is on storage without exclusive create, where a living writer cannot be "
-            "kept from naming what is about to be deleted. Copy the lake to other storage first."
+            f"{store.url} is on storage without exclusive create, where an active writer could "
+            "commit objects that vacuum deletes. Copy the lake to other storage first."
         )
     keep = _Policy(older_than)
     candidates = _Candidates(store, before)
@@ -117,29 +123,37 @@ def vacuum(
         name: [version for version in versions if not keep(logs[name], version)]
         for name, versions in find_expirable(before.heads[MAIN], logs).items()
     }
-    found = candidates.unreachable(before.reachable(candidates.homes, old))
+    garbage = candidates.unreachable(before.reachable(candidates.homes, old))
     expired = {name: tuple(versions) for name, versions in old.items() if versions}
-    if not found and not candidates.uploads:
+    if not garbage and not candidates.uploads:
         expired = {}
     elif not dry_run:
         entry = expire(logs[MAIN], before.heads[MAIN], keep)
-        given_up = entry.entry["expired"]
         expired = {
             name: tuple(v for first, stop in spans for v in range(first, stop))
-            for name, spans in given_up.items()
+            for name, spans in entry.entry["expired"].items()
         }
         _fence(store, logs, entry)
-        # From here on whoever had written something and not named it yet has to write it again.
-        found = candidates.unreachable(BranchHeads(store, logs).reachable(candidates.homes))
-        delete_objects(store, [key for key, _ in found], on_status)
+        # From here on, a writer whose objects were not yet named must write them again.
+        garbage = candidates.unreachable(BranchHeads(store, logs).reachable(candidates.homes))
+        delete_objects(store, [key for key, _ in garbage], on_status)
         store.abandon(candidates.uploads)
-    size = sum(size for _, size in found)
-    keys = tuple(key for key, _ in found)
+    size = sum(size for _, size in garbage)
+    keys = tuple(key for key, _ in garbage)
+    _LOGGER.info(
+        "%s %s: %d versions expired, %d objects deleted (%d bytes), %d uploads aborted",
+        "Dry run of a vacuum of" if dry_run else "Vacuumed",
+        store.url,
+        sum(map(len, expired.values())),
+        len(keys),
+        size,
+        len(candidates.uploads),
+    )
     return VacuumReport(expired, keys, size, dry_run, len(candidates.uploads))
 
 
 class _Policy:
-    """Which versions are kept for their age; reads each commit's time once."""
+    """Keep versions for their age; read the time of each commit once."""
 
     def __init__(self, older_than: timedelta | None) -> None:
         self._since = None if older_than is None else _ago(older_than)
@@ -148,14 +162,14 @@ class _Policy:
     def __call__(self, log: Log, version: int) -> bool:
         if self._since is None:
             return False
-        # It was the newest until the next one came.
-        after = (log.branch, version + 1)
-        if after not in self._times:
+        # A version was the newest until its successor was committed.
+        successor = (log.branch, version + 1)
+        if successor not in self._times:
             self._read(log, version + 1)
-        return self._times.get(after, self._since) > self._since
+        return self._times.get(successor, self._since) > self._since
 
     def _read(self, log: Log, start: int) -> None:
-        """Read the times of the commits from one on, all of them at once."""
+        """Read the times of all commits from ``start`` on, concurrently."""
         newest = log.head_version() or 0
         missing = [v for v in range(start, newest + 1) if (log.branch, v) not in self._times]
         with ThreadPoolExecutor(REQUESTS) as pool:
@@ -166,16 +180,16 @@ class _Policy:
 def _ago(time: timedelta) -> datetime:
     try:
         return current_time() - time
-    except OverflowError:  # longer than there have been calendars
+    except OverflowError:  # before the first date
         return datetime.min.replace(tzinfo=UTC)
 
 
 class _Candidates:
-    """The objects that may be deleted, listed before anything is given up.
+    """The objects that may be deleted, listed before any version expires.
 
-    Segments, tables of failures, and what lies under the prefixes of runs of which nothing can be
-    committed any more: they are finished, or replaced by another's overwrite or restore, or their
-    branch was deleted; or these epochs of them are closed.
+    These are segments, tables of failures, and the objects of runs that can commit no more: runs
+    that are finished, or replaced by an overwrite or restore, or whose branch was deleted. Of a
+    reset run, these are the objects of its closed epochs.
     """
 
     def __init__(self, store: ObjectStore, heads: BranchHeads) -> None:
@@ -197,41 +211,43 @@ class _Candidates:
             ]
             sizes = dict(store.walk("_lake/runs")) if beats else {}
         self._entries = [e for e in entries if not e[0].startswith("data/") or _is_old(e[0], ended)]
-        #: Advisory, and of runs that nobody continues: not even a zombie's is missed.
+        #: Heartbeats of runs that are never continued. They are advisory.
         self._beats = [(key, sizes[key]) for key in beats if key in sizes]
         self.uploads = [each for each in store.uploads("data") if _is_old(each[0], ended)]
 
     def unreachable(self, reachable: Reachable) -> list[tuple[str, int]]:
-        """Return keys and lengths of those that no version names."""
+        """Return keys and sizes of the objects that no version names."""
         tables = {object_keys.segment_key(name) for name in reachable.segments}
         tables |= {object_keys.failures_key(name) for name in reachable.failures}
-        found = [entry for entry in self._entries if not _is_reachable(entry[0], reachable, tables)]
-        return sorted([*found, *self._beats])
+        garbage = [
+            entry for entry in self._entries if not _is_reachable(entry[0], reachable, tables)
+        ]
+        return sorted([*garbage, *self._beats])
 
 
 def _ended(head: Commit, state: RunState) -> int:
-    """Return the newest epoch of a run of which nothing can be committed any more."""
+    """Return the newest epoch of a run that can commit no more."""
     over = state.finished or state.replaced or head.kind is Kind.CLOSED
     return _ALL if over else state.closed
 
 
 def _is_old(key: str, ended: Mapping[str, int]) -> bool:
-    """Whether an object of a run, also a half-written one, is of an epoch that has ended."""
+    """Return whether a run's object, temporary or not, is of an epoch that has ended."""
     name = parse_data_key(key)
     return name is not None and name.epoch <= ended.get(name.home, 0)
 
 
 def _is_reachable(key: str, reachable: Reachable, tables: set[str]) -> bool:
-    meant = temporary_target(key) or key
-    name = parse_data_key(meant)
+    target = temporary_target(key) or key
+    name = parse_data_key(target)
     if name is not None:
         return reachable.includes(name)
-    # What does not look like a table is foreign, and left alone.
-    return meant in tables or not _TABLE.fullmatch(meant)
+    # An object with another name is foreign, and stays.
+    return target in tables or not _TABLE.fullmatch(target)
 
 
 def _fence(store: ObjectStore, logs: Mapping[str, Log], entry: Commit) -> None:
-    """Commit a fence to the log of each other branch of an expire's version."""
+    """Commit a fence to the log of each branch but main that exists at the expire entry."""
     for name, log in {**{b: Log(store, b) for b in entry.branches}, **logs}.items():
         head = None if name == MAIN else log.head()
         if head is not None:

@@ -48,11 +48,11 @@ _STALE = "log.read(head.version - len(_))"
 _STALE_SINCE = "log.read(head.version - len(since))"
 
 _FENCE_LAST = """        entry = expire(logs[MAIN], before.heads[MAIN], keep)
-        given_up = entry.entry["expired"]
+        expired = {
 """
 _FENCE_FIRST = """        _fence(store, logs, before.heads[MAIN])
         entry = expire(logs[MAIN], before.heads[MAIN], keep)
-        given_up = entry.entry["expired"]
+        expired = {
 """
 _KEEP_MERGED = """    kept, merged, level = _merge(base.segments)
     if merged and (found := _KEPT.get(merged)):
@@ -109,8 +109,8 @@ MUTANTS = (
         _RESET,
         (
             (
-                "made = abort(now.logs[branch], now.heads[branch], names)",
-                'made = abort(now.logs["main"], now.heads["main"], names)',
+                "commit = abort(heads.logs[branch], heads.heads[branch], names)",
+                'commit = abort(heads.logs["main"], heads.heads["main"], names)',
             ),
         ),
         _H + "TestReset::test_h10",
@@ -120,8 +120,8 @@ MUTANTS = (
         _RESET,
         (
             (
-                "        closed = _close(now, wanted)\n",
-                "        closed = {home: _closing(states[home]) for home in wanted}\n",
+                "        closed = _close(before, homes)\n",
+                "        closed = {home: _closing(states[home]) for home in homes}\n",
             ),
         ),
         _H + "TestReset::test_h2",
