@@ -1,25 +1,50 @@
-"""Lakes and their logs as text and as HTML, for people."""
+"""Lakes, commits, runs and values as text, HTML and JSON documents."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
+import numpy as np
 from dask.utils import format_bytes
 
-from dasklake._model.commit import Commit
+from dasklake._maintenance.reset import ResetReport
+from dasklake._maintenance.vacuum import VacuumReport
+from dasklake._maintenance.verify import Damage
+from dasklake._model.commit import Commit, RunState
 from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._schema.values import Link
 
-__all__ = ["History", "lake_html", "lake_text"]
+__all__ = [
+    "History",
+    "commit_document",
+    "damage_text",
+    "deletion_lines",
+    "lake_html",
+    "lake_text",
+    "plain_value",
+    "run_document",
+    "run_text",
+    "value_text",
+]
 
-_HEAD = ("tensor", "htype", "shape", "dtype", "compression")
+_COLUMNS = ("tensor", "htype", "shape", "dtype", "compression")
 
 #: Tensors shown of a lake that has many.
-_MOST = 60
+_MAX_TENSORS = 60
+
+#: Numbers of an array, and characters of a text, that are shown in full.
+_MAX_NUMBERS = 16
+_MAX_CHARACTERS = 100
+
+#: Deleted objects that are listed after the deletion.
+_MAX_KEYS = 20
 
 
 class History(list[Commit]):
-    """Commits, newest first: a list that prints like a log.
+    """A list of commits, newest first, that prints like ``git log``.
 
     Examples
     --------
@@ -43,20 +68,31 @@ def _commit_text(commit: Commit) -> str:
     )
 
 
+def commit_document(commit: Commit) -> dict[str, Any]:
+    """Return a commit as a JSON document."""
+    return {
+        "version": commit.version,
+        "id": commit.id,
+        "kind": commit.kind.value,
+        "time": commit.time.isoformat(),
+        "author": commit.author,
+        "message": commit.message,
+        **asdict(commit.totals),
+        "progress": asdict(commit.progress) if commit.progress else None,
+    }
+
+
 def lake_text(url: str, commit: Commit, *, complete: bool) -> str:
-    """Return what ``repr`` shows of a lake."""
-    rows = [_HEAD, *_rows(commit.schema)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
-    lines = [
-        "  " + "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    """Return the text representation of a lake."""
+    rows = [_COLUMNS, *_rows(commit.schema)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([f"Lake({url!r}, version={commit.version})", _facts(commit, complete), *lines])
 
 
 def lake_html(url: str, commit: Commit, *, complete: bool) -> str:
-    """Return what a notebook shows of a lake."""
-    head = "".join(f"<th>{text}</th>" for text in _HEAD)
+    """Return the HTML representation of a lake, for notebooks."""
+    head = "".join(f"<th>{text}</th>" for text in _COLUMNS)
     body = "".join(
         f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
         for row in _rows(commit.schema)
@@ -78,10 +114,10 @@ def _facts(commit: Commit, complete: bool) -> str:  # noqa: FBT001 # told apart 
 
 
 def _rows(schema: Schema) -> Iterable[Sequence[str]]:
-    for name, spec in list(schema.items())[:_MOST]:
+    for name, spec in list(schema.items())[:_MAX_TENSORS]:
         yield name, spec.htype, _shape(spec), str(spec.dtype), spec.compression or "-"
-    if len(schema) > _MOST:
-        yield f"… {len(schema) - _MOST} more", "", "", "", ""
+    if len(schema) > _MAX_TENSORS:
+        yield f"… {len(schema) - _MAX_TENSORS} more", "", "", "", ""
 
 
 def _shape(spec: TensorSpec) -> str:
@@ -89,3 +125,77 @@ def _shape(spec: TensorSpec) -> str:
         return "any"
     axes = ", ".join("?" if axis is None else str(axis) for axis in spec.shape)
     return f"({axes},)" if len(spec.shape) == 1 else f"({axes})"
+
+
+def run_document(head: Commit, name: str) -> dict[str, Any]:
+    """Return the progress of a run in a version as a JSON document."""
+    run = head.runs[name]
+    done, total = run.partitions, run.plan.partitions
+    if run.plan.inputs and not run.finished:
+        done, total = run.inputs, run.plan.inputs
+    return {
+        "run": name,
+        "epoch": run.epoch,
+        "state": _state(run),
+        "partitions": run.partitions,
+        "of": run.plan.partitions,
+        "inputs": run.inputs,
+        "planned": run.plan.inputs,
+        "samples": run.samples,
+        "failures": run.failures,
+        "percent": round(100 * min(done / max(total, 1), 1.0), 2),
+    }
+
+
+def _state(run: RunState) -> str:
+    if run.finished:
+        return "finished"
+    if run.replaced:
+        return "overwritten"
+    return "reset" if run.closed >= run.epoch else "unfinished"
+
+
+def run_text(run: Mapping[str, Any]) -> str:
+    """Return the line of a run, given its document."""
+    return (
+        f"run {run['run']}: {run['state']}, {run['percent']:g} %, {run['samples']:,} samples, "
+        f"{run['failures']:,} failed, {run['partitions']:,} of {run['of']:,} partitions"
+    )
+
+
+def deletion_lines(report: ResetReport | VacuumReport) -> Iterable[str]:
+    """Yield the deleted objects, or those that a dry run would delete, and a summary."""
+    keys = report.objects if report.dry_run else report.objects[:_MAX_KEYS]
+    yield from (f"  {key}" for key in keys)
+    if len(keys) < len(report.objects):
+        yield f"  … and {len(report.objects) - len(keys):,} more"
+    uploads = f" and {report.uploads:,} unfinished uploads" if report.uploads else ""
+    verb = "Would delete" if report.dry_run else "Deleted"
+    yield f"{verb} {len(report.objects):,} objects, {format_bytes(report.bytes)}{uploads}"
+
+
+def damage_text(damage: Damage) -> str:
+    """Return the line of a damaged object."""
+    version = "no version" if damage.version is None else f"version {damage.version}"
+    rows = f", rows {damage.rows[0]} to {damage.rows[1] - 1}" if damage.rows else ""
+    return f"damaged: {damage.key}: {damage.problem} ({damage.branch}, {version}{rows})"
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value that JSON can hold; large arrays and bytes are described."""
+    if isinstance(value, Link):
+        return value.url
+    numeric = isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biuf"
+    if numeric and value.size <= _MAX_NUMBERS:
+        return value.tolist()
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} array of shape {value.shape}"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{len(value)} bytes"
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def value_text(value: Any) -> str:
+    """Return a plain value as text, cut if it is long."""
+    text = "no value" if value is None else f"{value}"
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"

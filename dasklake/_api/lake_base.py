@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from itertools import islice
 from typing import Self
 
 import pandas as pd
@@ -92,26 +93,29 @@ class LakeBase:
             self._pin(head)
         return self
 
-    def log(self, *, entries: bool = False) -> History:
+    def log(self, *, entries: bool = False, max_count: int | None = None) -> History:
         """Return the commits up to this version, newest first.
 
         Parameters
         ----------
         entries : bool, default False
-            Also those that change no samples: begun and closed runs, epochs, fences.
+            Include commits that add no samples, such as the begin and the reset of a run.
+        max_count : int, optional
+            Return at most this many commits, and read no older ones.
 
         Returns
         -------
         History
-            A list of commits that prints like a log.
+            A list of commits that prints like ``git log``.
 
         Raises
         ------
         CorruptionError
             A commit is damaged.
         """
-        commits = list(self._log.walk(0, self.version + 1))
-        return History(c for c in reversed(commits) if entries or c.kind.is_data)
+        commits = map(self._log.read, range(self.version, -1, -1))
+        selected = (commit for commit in commits if entries or commit.kind.is_data)
+        return History(islice(selected, max_count))
 
     def failures(self) -> pd.DataFrame:
         """Return the samples and partitions that were skipped, in the input's order, and why.

@@ -47,4 +47,5 @@ def test_a_log_prints_like_a_log(make_lake: Make) -> None:
     assert "Total samples processed: 2" in str(log)
     assert f"Commit : {log[0].id} (version 3, data)" in repr(log)
     assert [c.version for c in open_lake(store.url).log(entries=True)] == [3, 2, 1, 0]
+    assert [c.version for c in open_lake(store.url).log(max_count=2)] == [3, 2]
     assert str(History()) == "(no commits)"
