@@ -1,4 +1,4 @@
-"""The coordinator: what it commits, when, and what becomes of failures."""
+"""Commits of the coordinator: their content, their time, and the handling of failures."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tests.support.unsteady import LOG, PATIENCE, MakeLead, committed
 
 
 class TestCommits:
-    """What is committed, and when."""
+    """Content and time of commits."""
 
     def test_whole_run(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """Without checkpoints a run is one commit at its end."""
+        """Without checkpoints, a run makes one commit at its end."""
         run = lead(3).start()
         run.write(2, 0)
         assert run.coordinator.status().commits == 0
@@ -68,8 +68,8 @@ class TestCommits:
         run.end()
         assert "Run 'run' ended: TransformError, version 1, 0 of 2 partitions" in caplog.text
 
-    def test_every_so_many_inputs(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """A checkpoint is made as soon as so many input samples are complete."""
+    def test_interval_of_inputs(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """A checkpoint is made as soon as the given number of input samples is complete."""
         run = lead(4, interval=CheckpointInterval(inputs=6)).start()
         run.write(3)
         assert run.coordinator.status().commits == 0
@@ -79,17 +79,17 @@ class TestCommits:
         run.write(0, 2)
         assert run.end().commits == 2
 
-    def test_every_so_often(self, lead: MakeLead) -> None:
-        """A checkpoint is made by the clock alone, when nothing else happens."""
+    def test_interval_of_time(self, lead: MakeLead) -> None:
+        """A checkpoint is made after the given time, even if nothing else happens."""
         run = lead(3, interval=CheckpointInterval(seconds=0.05)).start()
         for partition in range(2):
             run.write(partition)
-            run.until(lambda s, wanted=partition + 1: s.partitions == wanted)  # type: ignore[misc] # bound early
+            run.until(lambda s, expected=partition + 1: s.partitions == expected)  # type: ignore[misc] # bound early
         run.write(2)
         assert run.end().commits == 3
 
-    def test_lost_partitions_by_the_clock(self, lead: MakeLead) -> None:
-        """Partitions that failed are committed by the clock too, where nothing else is there."""
+    def test_lost_partitions_after_an_interval(self, lead: MakeLead) -> None:
+        """Failed partitions are committed after the given time too, even without any receipt."""
         run = lead(2, interval=CheckpointInterval(seconds=0.05), skip=True).start()
         run.coordinator.record_failure(failure("run", 1, 0), ValueError())
         assert run.until(lambda s: s.partitions == 1).failures == 1
@@ -99,7 +99,7 @@ class TestCommits:
     def test_a_slow_commit_holds_nobody_up(
         self, lead: MakeLead, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """While a commit is under way receipts are taken in, for the next one."""
+        """Receipts that arrive during a commit are part of the next one."""
         begun, go = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -120,7 +120,7 @@ class TestCommits:
         assert committed(flaky_lake) == [0, 1, 2, 3]
 
     def test_first_receipt_counts(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """A second attempt at a partition is left out, also when the first is committed."""
+        """A second attempt at a partition is ignored, even after the first was committed."""
         run = lead(2, interval=CheckpointInterval(inputs=1)).start()
         run.write(0, 0)
         run.until(lambda s: s.partitions == 1)
@@ -129,7 +129,7 @@ class TestCommits:
         assert committed(flaky_lake) == [0, 1]
 
     def test_strangers(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """Receipts of partitions that are not missing, or of other epochs, are left out."""
+        """Receipts of partitions that are not missing, or of other epochs, are ignored."""
         run = lead(3, missing=(1, 2)).start()
         own = flaky_lake.write(run.writer, 1)
         for receipt in (flaky_lake.write(run.writer, 0), replace(own, epoch=2), own):
@@ -141,7 +141,7 @@ class TestCommits:
         assert "resume" in str(status.problem)
 
     def test_failures_are_kept(self, lead: MakeLead, flaky_store: FlakyStore) -> None:
-        """Failures of a partition are committed with it, those in an object of their own too."""
+        """Failures of a partition are committed with it, including those in a separate object."""
         run = lead(2).start()
         inline = (failure("run", 0, 7),)
         receipt = run.lake.write(run.writer, 0)
@@ -152,7 +152,7 @@ class TestCommits:
         assert len(log.failures(log.require_head())) == 13
 
     def test_answer_lost(self, lead: MakeLead, flaky_store: FlakyStore) -> None:
-        """A commit whose answer is lost is one commit."""
+        """A commit whose response is lost is made once."""
         run = lead(1).start()
         flaky_store.fail("create", Fault.AFTER, LOG)
         run.write(0)
@@ -160,10 +160,10 @@ class TestCommits:
 
 
 class TestFailures:
-    """Partitions that failed before the write task was reached, and how many may."""
+    """Partitions that failed outside their write task, and the limit on them."""
 
     def test_skipped(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """A partition that is skipped counts as written, is empty, and is in the table."""
+        """A skipped partition counts as written, is empty, and is in the failures table."""
         run = lead(2, skip=True).start()
         lost = Failure("run", 1, None, None, None, None, "ValueError", "bad", "trace")
         run.coordinator.record_failure(lost, ValueError("bad"))
@@ -193,7 +193,7 @@ class TestFailures:
         error: Exception,
         raised: type[LakeError],
     ) -> None:
-        """Nothing is skipped unasked, nor what is none of the user's mistakes."""
+        """Nothing is skipped without on_error='skip', and errors of the system never are."""
         run = lead(2, skip=skip).start()
         run.coordinator.record_failure(failure("run", 1, 0), error, fatal=fatal)
         run.coordinator.drain()
@@ -201,7 +201,7 @@ class TestFailures:
         assert committed(flaky_lake) == []
 
     def test_too_many(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """More failures than allowed end the run; what failed is left for a resume."""
+        """Too many failures end the run; the failed partitions are left for a resume."""
         run = lead(4, skip=True, max_failures=MaxFailures(count=2)).start()
         run.write(0, 1)
         run.write(2, failures=3)
@@ -214,7 +214,7 @@ class TestFailures:
         assert committed(flaky_lake) == [0, 1]
 
     def test_too_many_at_the_very_end(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """Where the verdict comes with the last partition, and that one is good, it is told."""
+        """A limit that is exceeded with the last partition is reported, even if that one is good."""
         limit = MaxFailures(share=0.1, after=8)
         run = lead(2, skip=True, max_failures=limit, interval=CheckpointInterval(inputs=1)).start()
         run.write(0, failures=2)
@@ -225,10 +225,10 @@ class TestFailures:
         assert "finished" in str(problem)
         assert flaky_lake.head.runs["run"].finished
 
-    def test_storage_fails_meanwhile(
+    def test_storage_that_fails(
         self, lead: MakeLead, flaky_store: FlakyStore, flaky_lake: SmallLake
     ) -> None:
-        """Empty chunks of lost partitions are written again, long lists of failures read again."""
+        """Retries cover the empty chunks of lost partitions and the reading of long failure lists."""
         run = lead(2, skip=True).start()
         run.coordinator.record_failure(failure("run", 1, 0), ValueError("bad"))
         receipt = flaky_lake.write(run.writer, 0, failures=9)

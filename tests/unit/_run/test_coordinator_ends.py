@@ -1,4 +1,4 @@
-"""The coordinator: how it lives and ends, and that nobody ever waits in vain."""
+"""Life and outcomes of the coordinator: every wait ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.support.unsteady import LOG, PATIENCE, MakeLead, committed
 
 
 class TestEndings:
-    """How a run ends that does not finish."""
+    """Outcomes of runs that do not finish."""
 
     @pytest.mark.parametrize(
         ("kind", "error", "raised"),
@@ -58,7 +58,7 @@ class TestEndings:
         error: BaseException | None,
         raised: type[BaseException],
     ) -> None:
-        """Each reason has its exception; what is complete is committed, and is said to be."""
+        """Each reason has its exception; complete partitions are committed and reported."""
         run = lead(3).start()
         run.write(1)
         run.coordinator.stop(kind, error)
@@ -69,7 +69,7 @@ class TestEndings:
         assert committed(flaky_lake) == [1]
 
     def test_failed_sample(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """A sample that failed is named, with what is kept, and the cause comes along."""
+        """The exception names the failed sample and the committed progress, and has the cause."""
         run = lead(3).start()
         run.write(1)
         cause = ValueError("bad")
@@ -84,7 +84,7 @@ class TestEndings:
         assert committed(flaky_lake) == [1]
 
     def test_first_reason_counts(self, lead: MakeLead) -> None:
-        """What ends a run is what came first."""
+        """The first reason ends the run."""
         run = lead(2).start()
         run.coordinator.stop("cancelled")
         run.coordinator.stop("lost")
@@ -92,7 +92,7 @@ class TestEndings:
         assert "cancelled" in str(run.end().problem)
 
     def test_running_tasks_are_waited_for(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """What runs already when a run is stopped is committed as well."""
+        """Tasks that are running when a run is stopped are committed as well."""
         run = lead(4).start()
         run.write(0)
         run.coordinator.stop("cancelled")
@@ -104,7 +104,7 @@ class TestEndings:
         assert committed(flaky_lake) == [0, 1, 2]
 
     def test_failing_tasks_are_not_waited_for(self, lead: MakeLead) -> None:
-        """Where what runs fails as well, as one mistake does everywhere, the end comes at once."""
+        """If the running tasks fail as well, the run ends at once."""
         run = lead(4).start()
         run.fail(0, ValueError("bad"))
         run.coordinator.drain({1, 2})
@@ -115,7 +115,7 @@ class TestEndings:
     def test_waiting_has_an_end(
         self, lead: MakeLead, flaky_lake: SmallLake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A task that never comes back is given up after a while."""
+        """A task that never returns is abandoned after a time limit."""
         monkeypatch.setattr(module, "_DRAIN", 0.05)
         run = lead(3).start()
         run.write(0)
@@ -125,7 +125,7 @@ class TestEndings:
         assert committed(flaky_lake) == [0]
 
     def test_finished_all_the_same(self, lead: MakeLead) -> None:
-        """A run that was stopped while its last partitions came in is finished, not failed."""
+        """A run that was stopped while its last partitions arrived is finished, not failed."""
         run = lead(2).start()
         run.write(0)
         run.coordinator.stop("cancelled")
@@ -134,7 +134,7 @@ class TestEndings:
         assert run.end().problem is None
 
     def test_after_the_end(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """What comes in after the end is not committed any more."""
+        """Receipts that arrive after the end are not committed."""
         run = lead(2).start()
         run.coordinator.stop("cancelled")
         run.coordinator.drain()
@@ -147,7 +147,7 @@ class TestEndings:
 
 
 class TestStorage:
-    """Storages that fail, and other writers."""
+    """Failing storage, and other writers."""
 
     def test_failing_for_a_while(
         self,
@@ -157,37 +157,37 @@ class TestStorage:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """While the storage fails status and heartbeat say why commits are late; then they are made."""
-        told: list[str | None] = []
+        """While the storage fails, status, heartbeat and log give the reason; then commits are made."""
+        reasons: list[str | None] = []
         monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
         run = lead(1).start()
 
-        def look() -> None:
-            told.append(run.coordinator.status().delayed)
-            # Before this commit goes on, everybody can see why it is late.
+        def observe() -> None:
+            reasons.append(run.coordinator.status().delayed)
+            # This commit is made only once the heartbeat has the reason for the delay.
             deadline = time.monotonic() + PATIENCE
             while not (beat := newest_heartbeat(flaky_store, "main", "run")) or not beat.trouble:
                 assert time.monotonic() < deadline
-            told.append(beat.trouble)
+            reasons.append(beat.trouble)
 
         flaky_store.fail("create", Fault.BEFORE, LOG)
-        flaky_store.at("create", look, LOG)
+        flaky_store.at("create", observe, LOG)
         run.write(0)
         status = run.end()
-        assert "no answer to create" in str(told[0])
-        assert told[1] == told[0]
-        assert f"Run 'run': commits are late: {told[0]}" in caplog.text
+        assert "no answer to create" in str(reasons[0])
+        assert reasons[1] == reasons[0]
+        assert f"Run 'run': commits are late: {reasons[0]}" in caplog.text
         assert (status.problem, status.delayed) == (None, None)
         assert committed(flaky_lake) == [0]
 
-    def test_failing_for_ever(
+    def test_permanent_failure(
         self,
         lead: MakeLead,
         flaky_lake: SmallLake,
         flaky_store: FlakyStore,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A run that is stopped while the storage fails does not insist for long."""
+        """A run that is stopped while the storage fails stops retrying soon."""
         monkeypatch.setattr(module, "_INSIST", 0.05)
         monkeypatch.setattr(module, "BEAT_SECONDS", 0.02)
         run = lead(2).start()
@@ -200,7 +200,7 @@ class TestStorage:
         assert committed(flaky_lake) == []
 
     @pytest.mark.parametrize(
-        ("meanwhile", "raised"),
+        ("interfere", "raised"),
         [
             (lambda lake: lake.resume("run"), RunSupersededError),
             (lambda lake: abort(Log(lake.store), lake.head, ["run"]), RunAbortedError),
@@ -211,12 +211,12 @@ class TestStorage:
         self,
         lead: MakeLead,
         flaky_lake: SmallLake,
-        meanwhile: Callable[[SmallLake], object],
+        interfere: Callable[[SmallLake], object],
         raised: type[LakeError],
     ) -> None:
-        """Who meets what ends its turn says so and never commits again."""
+        """A coordinator that finds its epoch ended reports it and never commits again."""
         run = lead(3, interval=CheckpointInterval(inputs=1)).start()
-        meanwhile(flaky_lake)
+        interfere(flaky_lake)
         before = flaky_lake.head
         run.write(0)
         assert isinstance(run.end().problem, raised)
@@ -225,7 +225,7 @@ class TestStorage:
         assert flaky_lake.head == before
 
     def test_finished_by_another(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """Where another one has finished the run, that is success."""
+        """If another coordinator has finished the run, the outcome is success."""
         run = lead(1).start()
         other = flaky_lake.resume("run")
         other.commit([flaky_lake.write(other, 0)], [])
@@ -234,8 +234,8 @@ class TestStorage:
         assert (status.problem, status.version) == (None, flaky_lake.head.version)
         assert committed(flaky_lake) == [0]
 
-    def test_corruption_is_told_as_such(self, lead: MakeLead, flaky_store: FlakyStore) -> None:
-        """An error of the lake ends the run as itself."""
+    def test_corruption(self, lead: MakeLead, flaky_store: FlakyStore) -> None:
+        """An error of the lake ends the run unchanged."""
         run = lead(1).start()
         flaky_store.put(f"{LOG}/000000/{2:020d}.json", b"junk")
         run.write(0)
@@ -243,8 +243,8 @@ class TestStorage:
         assert isinstance(problem, LakeError)
         assert problem.code == "corruption"
 
-    def test_what_nobody_foresaw(self, lead: MakeLead, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An error that nobody foresaw ends the run, and the cause comes along."""
+    def test_unexpected_error(self, lead: MakeLead, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An unexpected error ends the run and is the cause of the exception."""
         run = lead(1).start()
         mistake = RuntimeError("what?")
 
@@ -258,7 +258,7 @@ class TestStorage:
         assert status.cause is mistake
 
     def test_owner_that_fails(self, lead: MakeLead) -> None:
-        """An owner whose callback fails in our thread ends the run; nobody waits for ever."""
+        """A callback that fails in the commit thread ends the run, and no wait lasts forever."""
         run = lead(2, interval=CheckpointInterval(inputs=1))
         calls: list[int] = []
 
@@ -273,10 +273,10 @@ class TestStorage:
 
 
 class TestLife:
-    """Starting, beating, waiting."""
+    """Start, heartbeats, and waiting."""
 
     def test_entry_is_not_there(self, lead: MakeLead) -> None:
-        """Where the storage does not show the entry nothing is started."""
+        """If the storage does not show the entry, no thread is started."""
         run = lead(1)
         entry = replace(run.assignment.entry, version=99)
         run.coordinator.assignment = replace(run.assignment, entry=entry)
@@ -286,7 +286,7 @@ class TestLife:
         run.coordinator.join()
 
     def test_storage_cannot_be_written(self, lead: MakeLead, flaky_store: FlakyStore) -> None:
-        """Where the storage cannot be written nothing is started."""
+        """If the storage cannot be written, no thread is started."""
         run = lead(1)
         flaky_store.broken = "_lake/runs"
         with pytest.raises(StoreError):
@@ -296,7 +296,7 @@ class TestLife:
     def test_beats(
         self, lead: MakeLead, flaky_store: FlakyStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It beats once before it starts, then on and on, and says when it stops."""
+        """It writes a heartbeat before it starts, then regularly, and a last one when it stops."""
         monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
         beaten = threading.Event()
         run = lead(2).start()
@@ -321,50 +321,50 @@ class TestLife:
     def test_finished_run_leaves_no_heartbeat(
         self, lead: MakeLead, flaky_store: FlakyStore
     ) -> None:
-        """The heartbeat of a run goes when it is finished."""
+        """The heartbeat of a run is deleted when the run is finished."""
         run = lead(1).start()
         run.write(0)
         run.end()
         assert flaky_store.walk("_lake/runs") == []
 
     def test_wait_has_a_limit(self, lead: MakeLead) -> None:
-        """Waiting ends after the time that was given, with the status as it is."""
+        """A wait ends after its timeout, with the current status."""
         run = lead(1).start()
         assert run.coordinator.wait(0.01).running
 
-    def test_adopted(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """What is on storage already is committed with what is written."""
+    def test_recovered(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """Recovered partitions are committed together with written ones."""
         run = lead(2)
-        adopted = (flaky_lake.write(run.writer, 1),)
-        run.coordinator.assignment = replace(run.assignment, missing=(0,), recovered=adopted)
+        recovered = (flaky_lake.write(run.writer, 1),)
+        run.coordinator.assignment = replace(run.assignment, missing=(0,), recovered=recovered)
         run.start().write(0)
         assert run.end().problem is None
         assert committed(flaky_lake) == [0, 1]
 
-    def test_everything_adopted(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """A run of which everything is on storage is committed and finished at once."""
+    def test_everything_recovered(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """A run whose missing partitions are all recovered is committed and finished at once."""
         run = lead(2)
-        adopted = tuple(flaky_lake.write(run.writer, p) for p in (1, 0))
-        status = commit_recovered(replace(run.assignment, missing=(), recovered=adopted))
+        recovered = tuple(flaky_lake.write(run.writer, p) for p in (1, 0))
+        status = commit_recovered(replace(run.assignment, missing=(), recovered=recovered))
         assert (status.running, status.problem, status.commits) == (False, None, 1)
         assert committed(flaky_lake) == [0, 1]
 
-    def test_too_many_adopted(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """Too many failures among what is on storage already end the run, and nobody waits."""
+    def test_too_many_recovered_failures(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
+        """Too many failures in recovered partitions end the run without a wait."""
         run = lead(2, max_failures=MaxFailures(count=1))
-        adopted = tuple(flaky_lake.write(run.writer, p, failures=p) for p in (0, 1, 2))
-        status = commit_recovered(replace(run.assignment, missing=(), recovered=adopted))
+        recovered = tuple(flaky_lake.write(run.writer, p, failures=p) for p in (0, 1, 2))
+        status = commit_recovered(replace(run.assignment, missing=(), recovered=recovered))
         assert isinstance(status.problem, TooManyFailuresError)
 
     def test_nothing_missing(self, lead: MakeLead, flaky_lake: SmallLake) -> None:
-        """With nothing to do the end comes at once, and is no success the log knows nothing of."""
+        """Without missing partitions the run ends at once, and only the log decides about success."""
         run = lead(2, missing=()).start()
         assert isinstance(run.end().problem, RunFailedError)
         assert flaky_lake.head.kind is Kind.BEGIN
 
 
 def test_failures_that_are_gone(flaky_lake: SmallLake) -> None:
-    """A long list of failures that is not there is an error, not no failures."""
+    """A missing list of failures is an error, not an empty list."""
     writer = flaky_lake.begin("run", 1)
     receipt = flaky_lake.write(writer, 0, failures=9)
     assert len(load_failures(flaky_lake.store, [receipt])) == 9

@@ -26,7 +26,7 @@ SCHEMA = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
 
 
 def same(item: dict[str, int]) -> dict[str, int]:
-    """Return a sample as it is."""
+    """Return a sample unchanged."""
     return item
 
 
@@ -49,12 +49,12 @@ def compute(delayed: Any) -> Any:
 
 
 def kinds(path: Path) -> list[Kind]:
-    """Return what was committed."""
+    """Return the kinds of all commits."""
     return [commit.kind for commit in Log(ObjectStore(path / "lake")).walk(0)]
 
 
 def test_nothing_happens_before(tmp_path: Path) -> None:
-    """Making the Delayed touches nothing; computing it begins, writes and commits once."""
+    """Making the Delayed has no effect; computing it begins, writes and commits once."""
     delayed = lazy(tmp_path, 3)
     assert list(tmp_path.iterdir()) == []
     report = compute(delayed)
@@ -64,7 +64,7 @@ def test_nothing_happens_before(tmp_path: Path) -> None:
 
 
 def test_gathered_by_a_tree(tmp_path: Path) -> None:
-    """However many partitions there are, no task takes the outcomes of many others."""
+    """No task takes the outcomes of many others, whatever the number of partitions."""
     delayed = lazy(tmp_path, 150)
     graph = dict(delayed.__dask_graph__())
     assert max(len(node.dependencies) for node in graph.values()) <= 64
@@ -73,7 +73,7 @@ def test_gathered_by_a_tree(tmp_path: Path) -> None:
 
 
 def test_computed_again(tmp_path: Path) -> None:
-    """Computed again it finds the run finished, commits nothing and calls nothing."""
+    """If it is computed again, it finds the run finished, commits nothing and calls nothing."""
     seen: list[int] = []
 
     def note(item: dict[str, int]) -> dict[str, int]:
@@ -88,7 +88,7 @@ def test_computed_again(tmp_path: Path) -> None:
 
 
 def test_computed_after_a_failure(tmp_path: Path) -> None:
-    """Computed again after a failure it goes on with what is missing, as the next epoch."""
+    """If it is computed again after a failure, it continues with the missing partitions."""
     broken = [1]
     seen: list[int] = []
 
@@ -110,8 +110,8 @@ def test_computed_after_a_failure(tmp_path: Path) -> None:
     assert kinds(tmp_path)[2:] == [Kind.DATA, Kind.EPOCH, Kind.DATA]
 
 
-def test_what_never_was_committed_is_adopted(tmp_path: Path) -> None:
-    """What was written by a computation that died before its commit is not computed again."""
+def test_uncommitted_partitions_are_recovered(tmp_path: Path) -> None:
+    """Partitions written by a computation that died before its commit are not computed again."""
     seen: list[int] = []
 
     def note(item: dict[str, int]) -> dict[str, int]:
@@ -133,7 +133,7 @@ def _die(*_: object) -> None:
 
 
 def test_skipping(tmp_path: Path) -> None:
-    """Failures are skipped, kept and judged as in any other write."""
+    """Failures are skipped, stored and limited as in any other write."""
 
     def check(item: dict[str, int]) -> dict[str, int]:
         if item["x"] % 2:
@@ -147,7 +147,7 @@ def test_skipping(tmp_path: Path) -> None:
 
 
 def test_interrupted(tmp_path: Path) -> None:
-    """What ends the process inside the user's function comes out, and complete work is kept."""
+    """An exception that ends the process in the user's function is raised; complete work is kept."""
 
     def leave(item: dict[str, int]) -> dict[str, int]:
         if item["x"] == 2:
@@ -159,8 +159,8 @@ def test_interrupted(tmp_path: Path) -> None:
     assert len(dasklake.open(tmp_path / "lake")) == 2
 
 
-def test_lake_that_appeared_meanwhile(tmp_path: Path) -> None:
-    """A lake that somebody else made before it was computed is not written over."""
+def test_lake_created_before_the_computation(tmp_path: Path) -> None:
+    """A lake that another process created before the computation is not overwritten."""
     delayed = lazy(tmp_path, 2)
     bag = db.from_sequence([{"x": 7}], npartitions=1)
     options = dasklake.WriteOptions(scheduler="sync")
@@ -171,14 +171,14 @@ def test_lake_that_appeared_meanwhile(tmp_path: Path) -> None:
 
 
 def test_name_is_taken(tmp_path: Path) -> None:
-    """A new run cannot take a name that the lake has, and says so at once."""
+    """A new run with an existing name is an error at once."""
     compute(lazy(tmp_path, 1))
     with pytest.raises(LakeExistsError, match="'run'"):
         lazy(tmp_path, 1, mode="append")
 
 
 def test_another_run_of_that_name(tmp_path: Path) -> None:
-    """A run of the same name over another input that began meanwhile is not mixed up with it."""
+    """A run of the same name over another input, begun in the meantime, is a mismatch."""
     delayed = lazy(tmp_path, 2, mode="append")
     bag = db.from_sequence([{"x": 7}], npartitions=1)
     options = dasklake.WriteOptions(scheduler="sync")

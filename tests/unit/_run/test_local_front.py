@@ -1,4 +1,4 @@
-"""Local schedulers: one coordinator fed from the dispatching thread, and how they are left."""
+"""Local schedulers: the coordinator gets outcomes from the dispatching thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Get = Callable[..., Any]
 
 
 class Write:
-    """A write that has begun, up to where a scheduler comes in.
+    """A begun write, ready for a scheduler.
 
     Parameters
     ----------
@@ -98,35 +98,35 @@ class Write:
 
     def committed(self) -> list[int]:
         """Return the partitions in the newest version."""
-        found: list[int] = self.log.manifest(self.log.require_head()).partition.tolist()
-        return found
+        partitions: list[int] = self.log.manifest(self.log.require_head()).partition.tolist()
+        return partitions
 
 
 def numbers(partitions: int) -> Any:
-    """Return a bag of one sample in each partition."""
+    """Return a bag of one sample in failure partition."""
     return db.from_sequence([{"x": n} for n in range(partitions)], npartitions=partitions)
 
 
-def bad_at(*places: int) -> Callable[[dict[str, int]], dict[str, int]]:
+def bad_at(*values: int) -> Callable[[dict[str, int]], dict[str, int]]:
     """Return a function that fails on some samples."""
 
     def check(sample: dict[str, int]) -> dict[str, int]:
-        if sample["x"] in places:
+        if sample["x"] in values:
             raise ValueError(f"bad {sample['x']}")
         return sample
 
     return check
 
 
-def test_who_delivers() -> None:
-    """Tasks call the coordinator where they run in its process; elsewhere results carry outcomes."""
+def test_delivery() -> None:
+    """Tasks in the coordinator's process call it; otherwise results carry outcomes."""
     assert isinstance(local_deliver(dask.local.get_sync), LocalDeliver)
     assert isinstance(local_deliver(dask.threaded.get), LocalDeliver)
     assert local_deliver(dask.multiprocessing.get) is None
 
 
 def test_before_there_is_a_coordinator() -> None:
-    """What is delivered before a coordinator is there stops nothing and breaks nothing."""
+    """Outcomes delivered before there is a coordinator have no effect."""
     deliver = LocalDeliver()
     deliver(Outcome(None))
     assert not deliver.stopped()
@@ -134,7 +134,7 @@ def test_before_there_is_a_coordinator() -> None:
 
 @pytest.mark.parametrize("get", [dask.local.get_sync, dask.threaded.get])
 def test_whole_run(tmp_path: Path, get: Get) -> None:
-    """A run is written, committed on the way, and watched to its end."""
+    """A run is written, committed at checkpoints, and followed to its end."""
     write = Write(tmp_path, numbers(6), get, CheckpointInterval(inputs=2))
     status = write.run()
     assert (status.running, status.problem, status.partitions) == (False, None, 6)
@@ -144,7 +144,7 @@ def test_whole_run(tmp_path: Path, get: Get) -> None:
 
 
 def test_commits_beside_the_scheduler(tmp_path: Path) -> None:
-    """Commits are made by a thread of their own, never by the one that dispatches."""
+    """Commits are made in a separate thread, never in the dispatching one."""
     write = Write(tmp_path, numbers(3), dask.local.get_sync, CheckpointInterval(inputs=1))
     real, threads = write.assignment.place.store.create, list[str]()
 
@@ -152,7 +152,7 @@ def test_commits_beside_the_scheduler(tmp_path: Path) -> None:
         threads.append(threading.current_thread().name)
         real(key, data)
 
-    write.assignment.place.store.create = create  # type: ignore[method-assign] # to look at it
+    write.assignment.place.store.create = create  # type: ignore[method-assign] # to record the threads
     write.run()
     assert threads
     assert all(name.startswith("dasklake-run-commit") for name in threads)
@@ -171,7 +171,7 @@ def test_input_order(tmp_path: Path) -> None:
 
 
 def test_first_failure_ends_it(tmp_path: Path) -> None:
-    """After a failure nothing more is computed; what is complete is committed."""
+    """After a failure nothing more is computed; complete partitions are committed."""
     seen: list[int] = []
 
     def check(sample: dict[str, int]) -> dict[str, int]:
@@ -187,7 +187,7 @@ def test_first_failure_ends_it(tmp_path: Path) -> None:
 
 
 def test_skipping(tmp_path: Path) -> None:
-    """Partitions that fail are skipped, and all others are written."""
+    """Failing partitions are skipped, and all others are written."""
     write = Write(tmp_path, numbers(6).map(bad_at(1, 4)), dask.threaded.get, skip=True)
     status = write.run()
     assert (status.problem, status.failures, status.samples) == (None, 2, 4)
@@ -195,7 +195,7 @@ def test_skipping(tmp_path: Path) -> None:
 
 
 def test_shared_upstream_fails(tmp_path: Path) -> None:
-    """A task that several partitions need takes down only those; each is told by its number."""
+    """A failing shared task fails only the partitions that need it; failure is reported by number."""
 
     def parts(items: list[int]) -> list[int]:
         raise ValueError(f"no {len(items)}")
@@ -208,12 +208,12 @@ def test_shared_upstream_fails(tmp_path: Path) -> None:
     status = write.run()
     assert (status.problem, status.failures, status.samples) == (None, 2, 2)
     failures = write.log.failures(write.log.require_head())
-    assert sorted(each.partition for each in failures) == [2, 3]
-    assert {each.exception for each in failures} == {"ValueError"}
+    assert sorted(failure.partition for failure in failures) == [2, 3]
+    assert {failure.exception for failure in failures} == {"ValueError"}
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
-    """Ctrl-C on the dispatching thread commits what is complete, and says how to go on."""
+    """Ctrl-C in the dispatching thread commits complete partitions, and says how to resume."""
     write = Write(tmp_path, numbers(4), dask.local.get_sync)
 
     def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:
@@ -226,7 +226,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second Ctrl-C does not wait for the storage, and says how to go on all the same."""
+    """A second Ctrl-C does not wait for the storage, and also says how to resume."""
     write = Write(tmp_path, numbers(4), dask.local.get_sync)
     held, wait = threading.Event(), Coordinator.wait
 
@@ -267,7 +267,7 @@ def test_ctrl_c_at_the_very_end(tmp_path: Path) -> None:
 
 
 def test_scheduler_that_gives_up(tmp_path: Path) -> None:
-    """Whatever else leaves a scheduler goes its way, after what is complete was committed."""
+    """Any other exception of a scheduler is raised, after complete partitions were committed."""
     write = Write(tmp_path, numbers(4), dask.local.get_sync)
 
     def get(graph: Any, keys: list[Any], **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""When a checkpoint is due, how many failures are too many, and what a stopped run waits for."""
+"""Due times of checkpoints, the limit on failures, and the partitions that a stopped run waits for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def progress(
 
 
 def receipt(partition: int, rows: int = 10, failed: int = 0, *, whole: bool = False) -> Receipt:
-    """Make a receipt; of a partition that failed as a whole it has no inputs."""
+    """Make a receipt; without inputs if the whole partition failed."""
     chunk = ChunkRef(0, rows, 100, 50, 1)
     inputs = 0 if whole else rows + failed
     failures = tuple(failure("run", partition, n) for n in range(failed))
@@ -33,10 +33,10 @@ def receipt(partition: int, rows: int = 10, failed: int = 0, *, whole: bool = Fa
 
 
 class TestDue:
-    """When a commit is due."""
+    """Due times of commits."""
 
     def test_inputs(self) -> None:
-        """A count is reached by input samples, failed ones included, and begins again."""
+        """A count includes failed input samples, and starts again after a commit."""
         run = progress(5, CheckpointInterval(inputs=25))
         run.received(receipt(0))
         assert not run.due(1e9)
@@ -48,7 +48,7 @@ class TestDue:
         assert not run.due(1e9)
 
     def test_seconds(self) -> None:
-        """Time counts from the last commit, and only where something waits."""
+        """Time counts from the last commit, and only with pending receipts."""
         run = progress(5, CheckpointInterval(seconds=60))
         assert not run.due(100.0)
         run.received(receipt(0))
@@ -59,7 +59,7 @@ class TestDue:
         assert (run.due(189.0), run.wait(180.0), run.due(190.0)) == (False, 10.0, True)
 
     def test_end(self) -> None:
-        """Without checkpoints a commit is due when the last partition is there."""
+        """Without checkpoints, a commit is due when the last partition is written."""
         run = progress(2)
         run.received(receipt(1))
         assert (run.due(1e9), run.wait(1e9), run.complete) == (False, None, False)
@@ -71,7 +71,7 @@ class TestDue:
         assert run.ended
 
     def test_one_at_a_time(self) -> None:
-        """While a commit is under way no other is due; what comes meanwhile is in the next."""
+        """During a commit no other is due; receipts that arrive are part of the next one."""
         run = progress(3, CheckpointInterval(inputs=1))
         run.received(receipt(0))
         run.take()
@@ -81,7 +81,7 @@ class TestDue:
         assert [r.partition for r in run.take().receipts] == [1]
 
     def test_put_back(self) -> None:
-        """A commit that failed is made again with what came meanwhile, in the order it came."""
+        """A failed commit is repeated together with newer receipts, in the order of arrival."""
         run = progress(3, CheckpointInterval(inputs=1))
         run.failed(failure("run", 2, 0))
         run.received(receipt(0))
@@ -99,7 +99,7 @@ class TestStopped:
     """Runs that end early."""
 
     def test_waits_to_be_drained(self) -> None:
-        """A run that was stopped ends when it is said what still runs, and that has come in."""
+        """A stopped run ends once its running partitions are known and have arrived."""
         run = progress(3)
         run.end(Stop("cancelled"))
         assert not run.ended
@@ -112,7 +112,7 @@ class TestStopped:
         assert run.ended
 
     def test_nothing_runs(self) -> None:
-        """A run that was stopped while nothing runs has ended at once."""
+        """A run that was stopped without running tasks ends at once."""
         run = progress(3)
         run.drain(())
         assert not run.ended
@@ -120,7 +120,7 @@ class TestStopped:
         assert run.ended
 
     def test_those_that_failed(self) -> None:
-        """What failed is not waited for, whatever ended the run first."""
+        """Failed partitions are not awaited, whatever ended the run first."""
         run = progress(3)
         run.end(Stop("cancelled"))
         run.drain({0, 1})
@@ -132,7 +132,7 @@ class TestStopped:
         assert run.stop == Stop("cancelled")
 
     def test_those_that_are_left_for_a_resume(self) -> None:
-        """After too many failures what failed is neither committed nor waited for."""
+        """After too many failures, failed partitions are neither committed nor awaited."""
         run = progress(4, limit=MaxFailures(count=1))
         run.received(receipt(0))
         run.received(receipt(1, failed=1))
@@ -165,12 +165,12 @@ class TestTakingIn:
         """Receipts of open epochs up to one's own count."""
         before = RunState(Plan(1, None, "0" * 32, None), 0, epoch=3, closed=1)
         run = RunProgress([0], CheckpointInterval(), NEVER, before, 0.0)
-        found = Receipt("run", epoch, 0, "ab" * 8, (), 1)
-        assert run.received(found) is taken
+        receipt_of_epoch = Receipt("run", epoch, 0, "ab" * 8, (), 1)
+        assert run.received(receipt_of_epoch) is taken
 
 
 class TestTooMany:
-    """How many failures are too many."""
+    """The limit on failures."""
 
     @pytest.mark.parametrize(
         ("limit", "tally", "complete", "exceeded"),
@@ -192,11 +192,11 @@ class TestTooMany:
     def test_limits(
         self, limit: MaxFailures, tally: Tally, *, complete: bool, exceeded: bool
     ) -> None:
-        """A count is absolute; a share is judged later, but nothing at all is never enough."""
+        """A count applies at once and a fraction later, but a run without any sample always fails."""
         assert limit.exceeded(tally, complete=complete) is exceeded
 
     def test_earlier_epochs_count(self) -> None:
-        """What earlier epochs committed counts towards a limit, and towards what is written."""
+        """Counts of earlier epochs are part of the limit and of the written samples."""
         before = RunState(Plan(3, None, "0" * 32, None), 0, failures=2, inputs=50, samples=48)
         run = RunProgress([2], CheckpointInterval(), MaxFailures(count=2), before, 0.0)
         run.received(receipt(2, rows=9, failed=1))
@@ -205,7 +205,7 @@ class TestTooMany:
 
     @pytest.mark.parametrize(("inputs", "size"), [(400, 100), (None, 10), (2, 1)])
     def test_whole_partitions(self, inputs: int | None, size: int) -> None:
-        """A partition that failed as a whole counts as many samples as partitions have."""
+        """A partition that failed as a whole counts with the average size of partitions."""
         run = progress(4, inputs=inputs)
         run.received(receipt(0))
         run.received(receipt(1, rows=0, failed=1, whole=True))

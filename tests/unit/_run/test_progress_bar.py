@@ -1,4 +1,4 @@
-"""The bar: shown where somebody is looking, and what it shows."""
+"""Progress bars: when they are shown, and their content."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ STATUS = Status(
 
 
 class Terminal(io.StringIO):
-    """Where somebody may be looking."""
+    """A stream that may be a terminal."""
 
     def __init__(self, *, looking: bool) -> None:
         super().__init__()
         self.looking = looking
 
     def isatty(self) -> bool:
-        """Whether somebody is."""
+        """Return whether it is a terminal."""
         return self.looking
 
 
@@ -48,7 +48,7 @@ def shown(
     *,
     looking: bool,
 ) -> str:
-    """Return what a write shows."""
+    """Return the output of a write's bar."""
     terminal = Terminal(looking=looking)
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress_bar, "_DELAY", 0)
@@ -57,15 +57,15 @@ def shown(
     return terminal.getvalue()
 
 
-def test_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bar shows the run, written samples of all, committed ones and failures."""
-    said = shown(monkeypatch, progress=True, looking=False)
-    for words in ("to_lake coco", "75/200", "committed=50", "failures=2", "samples"):
-        assert words in said
+def test_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar shows the run, written and total samples, committed samples and failures."""
+    output = shown(monkeypatch, progress=True, looking=False)
+    for text in ("to_lake coco", "75/200", "committed=50", "failures=2", "samples"):
+        assert text in output
 
 
 def test_late_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the storage fails a bar says that commits are late."""
+    """While the storage fails, a bar reports that commits are late."""
     monkeypatch.setattr(sys.modules[__name__], "STATUS", replace(STATUS, delayed="no answer"))
     assert "late, the storage fails" in shown(monkeypatch, progress=True, looking=True)
 
@@ -74,26 +74,26 @@ def test_late_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     ("progress", "looking", "shows"),
     [("auto", True, True), ("auto", False, False), (False, True, False), (True, False, True)],
 )
-def test_where_somebody_looks(
+def test_terminals(
     monkeypatch: pytest.MonkeyPatch,
     progress: bool | Literal["auto"],  # noqa: FBT001 # the option's own type
     *,
     looking: bool,
     shows: bool,
 ) -> None:
-    """By itself a bar shows on a terminal only; asked for, or refused, it does as it is told."""
+    """By default a bar is shown on terminals only; True and False are obeyed."""
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     assert bool(shown(monkeypatch, progress, looking=looking)) is shows
 
 
 def test_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a notebook somebody is looking."""
+    """A bar is shown in notebooks."""
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     assert "coco" in shown(monkeypatch, "auto", looking=False)
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without tqdm there is no bar; who asks for one is told what to install."""
+    """Without tqdm no bar is shown; progress=True names the extra to install."""
     monkeypatch.setattr(progress_bar, "tqdm", None)
     assert shown(monkeypatch, "auto", looking=True) == ""
     with pytest.raises(MissingExtraError, match=r"dasklake\[progress\]"):
@@ -101,7 +101,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the length of the input is unknown, what is written is shown alone."""
+    """If the length of the input is unknown, only the written samples are shown."""
     terminal = Terminal(looking=True)
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress_bar, "_DELAY", 0)
@@ -112,15 +112,15 @@ def test_unknown_total(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bar_of_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deletes and joins show how many of how many are done, where somebody is looking."""
-    told = []
+    """Deletes and joins show the number done and the total on terminals."""
+    outputs = []
     for looking in (True, False):
         terminal = Terminal(looking=looking)
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setattr(progress_bar, "_DELAY", 0)
-        with make_count_bar("auto", "vacuum", "objects") as watch:
-            watch(3, 12)
-        told.append(terminal.getvalue())
-    assert "vacuum" in told[0]
-    assert "3/12" in told[0]
-    assert told[1] == ""
+        with make_count_bar("auto", "vacuum", "objects") as show:
+            show(3, 12)
+        outputs.append(terminal.getvalue())
+    assert "vacuum" in outputs[0]
+    assert "3/12" in outputs[0]
+    assert outputs[1] == ""

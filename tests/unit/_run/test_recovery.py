@@ -1,4 +1,4 @@
-"""What a resume takes over from storage, and what it leaves."""
+"""The partitions that a resume recovers from storage."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def keys(receipt: Receipt) -> list[str]:
     ]
 
 
-def test_complete_partitions_are_adopted_as_their_receipts(store: ObjectStore) -> None:
-    """What is read from the chunks of a partition is the receipt that its task handed back."""
+def test_complete_partitions_are_recovered_as_their_receipts(store: ObjectStore) -> None:
+    """The receipt read from the chunks of a partition equals the receipt of its task."""
     receipts = [write(store, 0, range(40)), write(store, 3, []), write(store, 5, [7])]
     assert len(receipts[0].chunks) > 1
     assert find_recoverable(store, HOME, range(10), closed=0) == receipts
 
 
 def test_partitions_with_failures_are_left(store: ObjectStore) -> None:
-    """Failed samples that nobody has committed get another chance: the function may be mended."""
+    """Partitions with uncommitted failures are not recovered: the function may have been fixed."""
     failure = Failure("job", 2, None, None, None, None, "ValueError", "no", "trace")
     write_lost(Place(store, HOME, "job", 1), SCHEMA, failure)
     assert find_recoverable(store, HOME, [2], closed=0) == []
@@ -55,14 +55,14 @@ def test_partitions_with_failures_are_left(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, -1])
 def test_incomplete_attempts_are_left(store: ObjectStore, number: int) -> None:
-    """An attempt of which any chunk is missing is not adopted."""
+    """An attempt with a missing chunk is not recovered."""
     receipt = write(store, 0, range(40))
     store.delete([keys(receipt)[number]])
     assert find_recoverable(store, HOME, [0], closed=0) == []
 
 
 def test_damaged_attempts_are_left_and_another_is_taken(store: ObjectStore) -> None:
-    """A damaged chunk spoils its attempt; a second, whole attempt is adopted in its place."""
+    """An attempt with a damaged chunk is not recovered; a second, complete attempt is."""
     damaged, whole = sorted(
         (write(store, 0, range(40)), write(store, 0, range(40))), key=lambda r: r.attempt
     )
@@ -74,7 +74,7 @@ def test_damaged_attempts_are_left_and_another_is_taken(store: ObjectStore) -> N
 
 
 def test_closed_epochs_and_committed_partitions_are_left(store: ObjectStore) -> None:
-    """Chunks of an epoch that a reset closed are not adopted, nor partitions that nobody misses."""
+    """Chunks of closed epochs and of committed partitions are not recovered."""
     write(store, 0, [1], epoch=1)
     second = write(store, 1, [2], epoch=2)
     write(store, 2, [3], epoch=2)
@@ -82,15 +82,15 @@ def test_closed_epochs_and_committed_partitions_are_left(store: ObjectStore) -> 
 
 
 def test_chunks_under_a_wrong_name_are_left(store: ObjectStore) -> None:
-    """A chunk that says it belongs elsewhere is not adopted under the name it was given."""
+    """A chunk whose header names another owner than its key is not recovered."""
     receipt = write(store, 0, [1])
     (key,) = keys(receipt)
     store.put(object_keys.chunk_key(HOME, 1, 1, receipt.attempt, 0), store.get(key))
     assert find_recoverable(store, HOME, [1], closed=0) == []
 
 
-def test_discovered_names_are_adopted(store: ObjectStore) -> None:
-    """The names that a receipt would have said are read from the heads of the chunks."""
+def test_discovered_names_are_recovered(store: ObjectStore) -> None:
+    """The class names of a receipt are read from the heads of the chunks."""
     spec = TensorSpec("class_label", shape=(), discover=True)
     chunks = ChunkWriter(Place(store, HOME, "job", 1), Schema({"label": spec}), 0, 1)
     for name in ("b", "a", "b", "c"):

@@ -1,4 +1,4 @@
-"""How a write begins: which run, which epoch, and what is missing; also when others begin too."""
+"""The start of a write: its run, its epoch and its missing partitions, also with concurrent writers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OTHER = Schema({"y": TensorSpec(dtype="float64", shape=())})
 
 
 def request(mode: str, run: str | None = "run", **changes: Any) -> RunSpec:
-    """Make a request over three partitions of an input that is known."""
+    """Make a specification of three partitions of an input with an identity."""
     return replace(RunSpec(mode, run, SCHEMA, 3, 9, "ab" * 16), **changes)
 
 
@@ -46,13 +46,13 @@ def start(store: FlakyStore, mode: str, run: str | None = "run", **changes: Any)
 
 
 def writer_of(lake: SmallLake, begun: Assignment) -> RunWriter:
-    """Return the committing end of what was started."""
+    """Return the writer of commits of a started run."""
     log = Log(lake.store)
     return RunWriter(log, begun.run, begun.state.epoch, begun.entry, SCHEMA)
 
 
 def write(lake: SmallLake, begun: Assignment, *partitions: int) -> None:
-    """Commit partitions of what was started."""
+    """Commit partitions of a started run."""
     writer = writer_of(lake, begun)
     writer.commit([lake.write(writer, partition) for partition in partitions], [])
 
@@ -62,7 +62,7 @@ class TestNew:
 
     @pytest.mark.parametrize("mode", ["create", "append", "overwrite", "resume"])
     def test_where_nothing_is(self, flaky_store: FlakyStore, mode: str) -> None:
-        """Every mode makes the lake where there is none, and begins with all partitions."""
+        """Every mode creates a missing lake, and begins with all partitions."""
         begun = start(flaky_store, mode)
         assert (begun.entry.version, begun.entry.kind) == (1, Kind.BEGIN)
         assert (begun.run, begun.missing, begun.recovered) == ("run", (0, 1, 2), ())
@@ -73,17 +73,17 @@ class TestNew:
 
     @pytest.mark.parametrize("mode", ["create", "append", "overwrite", "resume"])
     def test_without_a_name(self, flaky_store: FlakyStore, mode: str) -> None:
-        """A run that was given no name gets one of its own."""
+        """A run without a name gets a random one."""
         assert start(flaky_store, mode, None).run.startswith("run-")
 
     def test_bad_name(self, flaky_store: FlakyStore) -> None:
-        """A bad name is refused before anything is made."""
+        """An invalid name is an error before anything is created."""
         with pytest.raises(InvalidInputError):
             start(flaky_store, "create", "../x")
         assert flaky_store.walk("") == []
 
     def test_after_a_crash_in_between(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """A lake that was made and never written to can still be created."""
+        """A lake that was created and never written can still be created."""
         assert flaky_lake.head.kind is Kind.INIT
         assert start(flaky_store, "create").missing == (0, 1, 2)
 
@@ -96,7 +96,7 @@ class TestNew:
             start(flaky_store, "create")
 
     def test_create_refuses_a_lake(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """Create on a lake says what is there, and which modes there are."""
+        """Create on a lake reports its content and the other modes."""
         write(flaky_lake, start(flaky_store, "create", "first"), 0, 1, 2)
         before = flaky_lake.head
         with pytest.raises(LakeExistsError, match=r"9 samples.*append"):
@@ -104,7 +104,7 @@ class TestNew:
         assert flaky_lake.head == before
 
     def test_create_beside_create(self, flaky_store: FlakyStore) -> None:
-        """Of two creates at once one wins; the other one is refused, wherever they meet."""
+        """Of two simultaneous creates one wins and the other fails, wherever they meet."""
         for key, skip in ((f"{LOG}/000000/{0:020d}", 0), (f"{LOG}/000000/{1:020d}", 0)):
             store = FlakyStore()
             store.at("create", lambda store=store: start(store, "create", "fast"), key, skip=skip)  # type: ignore[misc] # bound early
@@ -115,7 +115,7 @@ class TestNew:
         assert flaky_store.walk("") == []
 
     def test_append_beside_a_run(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """A run may begin beside one that is being written; its rows follow that one's."""
+        """A run may begin while another is written; its rows follow the rows of the other."""
         first = start(flaky_store, "create", "first")
         second = start(flaky_store, "append", "second")
         write(flaky_lake, second, 0, 1, 2)
@@ -124,20 +124,20 @@ class TestNew:
 
     @pytest.mark.parametrize("mode", ["append", "overwrite"])
     def test_name_is_taken(self, flaky_store: FlakyStore, mode: str) -> None:
-        """A name that the lake has already begins no other run."""
+        """A name that the lake has already cannot begin another run."""
         start(flaky_store, "create")
         with pytest.raises(LakeExistsError, match=r"'run' already.*resume"):
             start(flaky_store, mode)
 
     @pytest.mark.parametrize("mode", ["append", "resume"])
     def test_other_schema(self, flaky_store: FlakyStore, mode: str) -> None:
-        """A schema that does not fit the lake is refused; nothing is committed."""
+        """A schema that does not fit the lake is an error; nothing is committed."""
         start(flaky_store, "create", "first")
         with pytest.raises(SchemaError, match="overwrite"):
             start(flaky_store, mode, "second", schema=OTHER)
         assert Log(flaky_store).require_head().version == 1
 
-    def test_schema_that_changes_meanwhile(
+    def test_schema_that_changes_before_the_begin(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
         """The schema is compared with that of the version the run begins on, after a lost race."""
@@ -160,9 +160,9 @@ class TestNew:
 
 
 class TestResume:
-    """Runs that go on."""
+    """Runs that are resumed."""
 
-    def test_what_is_missing(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
+    def test_missing_partitions(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
         """A resume is the next epoch, and writes what the log does not have."""
         first = start(flaky_store, "resume")
         other = start(flaky_store, "append", "other")
@@ -182,16 +182,20 @@ class TestResume:
         assert (again.entry, again.missing, again.recovered) == (before, (), ())
         assert flaky_lake.head == before
 
-    def test_finished_meanwhile(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """A run that is finished before its next epoch lands has nothing to do either."""
+    def test_finished_before_the_epoch(
+        self, flaky_lake: SmallLake, flaky_store: FlakyStore
+    ) -> None:
+        """A run that is finished before its next epoch is committed has nothing to do either."""
         begun = start(flaky_store, "resume")
         flaky_store.at("create", lambda: write(flaky_lake, begun, 0, 1, 2), LOG)
         again = start(flaky_store, "resume")
         assert (again.entry.kind, again.missing) == (Kind.DATA, ())
         assert flaky_lake.head == again.entry
 
-    def test_h4_committed_meanwhile(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """H4: what is committed before the next epoch lands is not missing any more."""
+    def test_h4_committed_before_the_epoch(
+        self, flaky_lake: SmallLake, flaky_store: FlakyStore
+    ) -> None:
+        """H4: partitions that are committed before the next epoch is are not missing any more."""
         begun = start(flaky_store, "resume")
         flaky_store.at("create", lambda: write(flaky_lake, begun, 1), LOG)
         again = start(flaky_store, "resume")
@@ -199,8 +203,8 @@ class TestResume:
         write(flaky_lake, again, 0, 2)
         assert committed(flaky_lake) == [0, 1, 2]
 
-    def test_adopts(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """Complete partitions of open epochs are adopted; those of closed ones are not."""
+    def test_recovers(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
+        """Complete partitions of open epochs are recovered; those of closed epochs are not."""
         first = writer_of(flaky_lake, start(flaky_store, "resume"))
         flaky_lake.write(first, 0)
         abort(Log(flaky_store), flaky_lake.head, ["run"])
@@ -227,10 +231,10 @@ class TestResume:
         )
         assert [record.levelname for record in caplog.records] == ["INFO", "DEBUG", "INFO"]
 
-    def test_adopts_nothing_of_a_newer_epoch(
+    def test_nothing_of_a_newer_epoch_is_recovered(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """What another resume that took over has written meanwhile is not one's own to commit."""
+        """Partitions that a newer epoch wrote in the meantime are not recovered by the older one."""
         start(flaky_store, "resume")
 
         def take_over() -> None:
@@ -238,16 +242,16 @@ class TestResume:
             flaky_lake.write(other, 0)
 
         flaky_store.at("walk", take_over, "data/")
-        mine = start(flaky_store, "resume")
-        assert (mine.state.epoch, mine.missing, mine.recovered) == (2, (0, 1, 2), ())
+        own = start(flaky_store, "resume")
+        assert (own.state.epoch, own.missing, own.recovered) == (2, (0, 1, 2), ())
 
     def test_the_only_run(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """Without a name the lake's only run is meant; of several one has to be named."""
-        write(flaky_lake, start(flaky_store, "create", "mine"), 1)
+        """Without a name the lake's only run is resumed; with several runs a name is required."""
+        write(flaky_lake, start(flaky_store, "create", "own"), 1)
         again = start(flaky_store, "resume", None)
-        assert (again.run, again.missing) == ("mine", (0, 2))
+        assert (again.run, again.missing) == ("own", (0, 2))
         start(flaky_store, "append", "second")
-        with pytest.raises(InvalidInputError, match=r"'mine', 'second'.*run="):
+        with pytest.raises(InvalidInputError, match=r"'own', 'second'.*run="):
             start(flaky_store, "resume", None)
 
     @pytest.mark.parametrize(
@@ -261,17 +265,17 @@ class TestResume:
     def test_another_input(
         self, flaky_store: FlakyStore, changes: dict[str, Any], said: str
     ) -> None:
-        """A run goes on with the input it was begun with, and no other."""
+        """A run continues only with the input it was begun with."""
         start(flaky_store, "resume")
         with pytest.raises(PlanMismatchError, match=said):
             start(flaky_store, "resume", **changes)
         assert Log(flaky_store).require_head().version == 1
 
     @pytest.mark.parametrize("ids", [(None, "ab"), ("ab", None), (None, None)])
-    def test_input_that_cannot_be_told(
+    def test_input_without_an_identity(
         self, flaky_store: FlakyStore, ids: tuple[str | None, str | None]
     ) -> None:
-        """Where either input has no identity only counts are compared."""
+        """If one of the inputs has no identity, only counts are compared."""
         start(flaky_store, "resume", input_id=ids[0])
         assert start(flaky_store, "resume", input_id=ids[1]).state.epoch == 2
 
@@ -286,7 +290,7 @@ class TestResume:
         assert again.missing == (0, 1, 2)
 
     def test_overwritten(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """A run that another one has overwritten does not go on."""
+        """A run that another run has overwritten cannot be resumed."""
         start(flaky_store, "create", "old")
         write(flaky_lake, start(flaky_store, "overwrite", "new"), 0)
         with pytest.raises(ConflictError, match="new run name"):
@@ -298,19 +302,19 @@ class TestTogether:
 
     @pytest.mark.parametrize("run", ["run", None])
     def test_one_run(self, flaky_lake: SmallLake, flaky_store: FlakyStore, run: str | None) -> None:
-        """Two first resumes at once are one run, named or not: nothing is written twice."""
-        others: list[Assignment] = []
-        flaky_store.at("create", lambda: others.append(start(flaky_store, "resume", run)), LOG)
-        mine = start(flaky_store, "resume", run)
-        assert mine.run == others[0].run
-        assert (others[0].state.epoch, mine.state.epoch) == (1, 2)
+        """Two simultaneous first resumes are one run, named or not: nothing is written twice."""
+        started: list[Assignment] = []
+        flaky_store.at("create", lambda: started.append(start(flaky_store, "resume", run)), LOG)
+        own = start(flaky_store, "resume", run)
+        assert own.run == started[0].run
+        assert (started[0].state.epoch, own.state.epoch) == (1, 2)
         with pytest.raises(RunSupersededError):
-            write(flaky_lake, others[0], 0)
-        write(flaky_lake, mine, 0, 1, 2)
+            write(flaky_lake, started[0], 0)
+        write(flaky_lake, own, 0, 1, 2)
         assert len(flaky_lake.head.runs) == 1
 
     def test_another_input(self, flaky_store: FlakyStore) -> None:
-        """Without a name, a run that began meanwhile over another input is a mismatch."""
+        """Without a name, a run that began in the meantime over another input is a mismatch."""
         flaky_store.at("create", lambda: start(flaky_store, "append", "x", partitions=7), LOG)
         with pytest.raises(PlanMismatchError, match="3 partitions, not 7"):
             start(flaky_store, "resume", None)
@@ -324,7 +328,7 @@ class TestTogether:
 
 
 class TestAlive:
-    """Runs that somebody is writing."""
+    """Runs that another coordinator is writing."""
 
     @pytest.fixture(autouse=True)
     def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,14 +341,14 @@ class TestAlive:
         store.put(object_keys.heartbeat_key("main", "run"), data)
 
     def keep_beating(self, store: FlakyStore, epoch: int = 1) -> None:
-        """Let the heartbeat move whenever it is looked at."""
+        """Change the heartbeat whenever it is read."""
         self.beat(store, 0, epoch)
         for counter in range(1, 100):
             act: Callable[[], None] = lambda c=counter: self.beat(store, c, epoch)  # type: ignore[misc] # noqa: E731 # bound early
             store.at("get", act, "_lake/runs")
 
     def test_refused(self, flaky_store: FlakyStore) -> None:
-        """A run whose heart beats is not resumed."""
+        """A run whose heartbeat changes is not resumed."""
         start(flaky_store, "resume")
         self.keep_beating(flaky_store)
         with pytest.raises(RunActiveError, match="'run' is being written"):
@@ -352,13 +356,13 @@ class TestAlive:
         assert Log(flaky_store).require_head().version == 1
 
     def test_dead(self, flaky_store: FlakyStore) -> None:
-        """A run whose heart stands still is resumed."""
+        """A run whose heartbeat does not change is resumed."""
         start(flaky_store, "resume")
         self.beat(flaky_store, 10)
         assert start(flaky_store, "resume").state.epoch == 2
 
     def test_closed(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """Who beats for an epoch that a reset closed keeps nobody from resuming, nor waiting."""
+        """A heartbeat of an epoch that a reset closed neither prevents nor delays a resume."""
         start(flaky_store, "resume")
         abort(Log(flaky_store), flaky_lake.head, ["run"])
         self.keep_beating(flaky_store)
@@ -367,7 +371,7 @@ class TestAlive:
         assert flaky_store.count("get", "_lake/runs") == before
 
     def test_resumed_while_it_was_watched(self, flaky_store: FlakyStore) -> None:
-        """An epoch that lands while the heart is watched is seen, and not taken over."""
+        """An epoch that is committed while the heartbeat is watched is noticed and not taken over."""
         start(flaky_store, "resume")
         self.beat(flaky_store, 1)
         flaky_store.at("get", lambda: start(flaky_store, "resume"), "_lake/runs", skip=2)
