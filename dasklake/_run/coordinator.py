@@ -111,7 +111,7 @@ class Coordinator:
     _problem: BaseException | None = field(init=False, default=None)
     _cause: BaseException | None = field(init=False, default=None)
     _done: bool = field(init=False, default=False)
-    _give_up: float | None = field(init=False, default=None)
+    _deadline: float | None = field(init=False, default=None)
     _beat: Heartbeat | None = field(init=False, default=None)
     _threads: list[threading.Thread] = field(init=False, default_factory=list)
 
@@ -177,7 +177,7 @@ class Coordinator:
         _LOGGER.debug("Run %r: waiting for %d running tasks", self.assignment.run, len(running))
         with self._changed:
             self._progress.drain(frozenset(running))
-            self._give_up = time.monotonic() + (_DRAIN if running else 0.0)
+            self._deadline = time.monotonic() + (_DRAIN if running else 0.0)
             self._changed.notify_all()
 
     def wait(self, timeout: float | None = None) -> Status:
@@ -255,8 +255,8 @@ class Coordinator:
                         self.assignment.run, self._progress, self._writer.state
                     )
                     return False
-                self._changed.wait(self._clock())
-                if self._give_up is not None and time.monotonic() >= self._give_up:
+                self._changed.wait(self._timeout())
+                if self._deadline is not None and time.monotonic() >= self._deadline:
                     self._progress.drain(())
             batch = self._progress.take()
         self._commit(batch)
@@ -267,14 +267,14 @@ class Coordinator:
         self.on_change()
         return True
 
-    def _clock(self) -> float | None:
+    def _timeout(self) -> float | None:
         """Return the seconds that the commit loop may sleep; None for no limit."""
-        now = time.monotonic()
-        ends = (
-            self._give_up - now if self._give_up is not None and self._progress.draining else None
-        )
-        due = self._progress.wait(now) if self._progress.pending or self._progress.lost else None
-        return min((max(0.0, end) for end in (ends, due) if end is not None), default=None)
+        now, progress = time.monotonic(), self._progress
+        due = progress.wait(now) if progress.pending or progress.lost else None
+        limit = None
+        if self._deadline is not None and progress.draining:
+            limit = max(0.0, self._deadline - now)
+        return min((seconds for seconds in (due, limit) if seconds is not None), default=None)
 
     def _commit(self, batch: Batch) -> Commit:
         a = self.assignment
@@ -286,16 +286,16 @@ class Coordinator:
         return self._writer.commit(receipts, lambda: load_failures(a.place.store, receipts))
 
     def _beat_loop(self) -> None:
-        done, trouble = False, None
+        done, reason = False, None
         while not done:
             with self._changed:
                 done = self._changed.wait_for(lambda: self._done, BEAT_SECONDS)
-                if self._give_up is not None and time.monotonic() >= self._give_up + _INSIST:
+                if self._deadline is not None and time.monotonic() >= self._deadline + _INSIST:
                     self._writer.log.stop.set()
-            if (self._writer.log.retry_reason is None) != (trouble is None):
-                trouble = self._writer.log.retry_reason
-                if trouble is not None:
-                    _LOGGER.warning("Run %r: commits are late: %s", self.assignment.run, trouble)
+            if (self._writer.log.retry_reason is None) != (reason is None):
+                reason = self._writer.log.retry_reason
+                if reason is not None:
+                    _LOGGER.warning("Run %r: commits are late: %s", self.assignment.run, reason)
                 self.on_change()
             # Advisory: a late heartbeat delays an observer by some seconds and costs no data.
             with contextlib.suppress(StoreError):
@@ -319,7 +319,7 @@ class Coordinator:
         a.place.store.put(key, heartbeat_bytes(self._beat))
 
     def join(self) -> None:
-        """Wait for the last beat."""
+        """Wait until both threads have ended."""
         for thread in self._threads:
             thread.join()
 

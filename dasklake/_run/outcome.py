@@ -47,45 +47,39 @@ def explain(run: str, progress: RunProgress, state: RunState) -> OutcomeError:
         The run's state in the newest commit, which alone decides whether the run is finished.
     """
     stop = progress.stop
-    rest = resume_hint(run, state.inputs)
+    hint = resume_hint(run, state.inputs)
     if state.finished and (stop is None or stop.kind != "too-many"):
         return None, None
     if stop is None:
-        return RunFailedError(
-            f"Run {run!r} ended before all its partitions were committed. {rest}"
-        ), None
+        text = f"Run {run!r} ended before all its partitions were committed. {hint}"
+        return RunFailedError(text), None
     if stop.kind == "too-many":
-        return _too_many(
-            progress, stop, _FINISHED if state.finished else f"{rest} {_REWRITTEN}"
-        ), None
+        text = _FINISHED if state.finished else f"{hint} {_REWRITTEN}"
+        return _too_many(progress, stop, text), None
     if stop.kind == "cancelled":
-        return RunFailedError(f"Run {run!r} was cancelled. {rest}"), None
+        return RunFailedError(f"Run {run!r} was cancelled. {hint}"), None
     if stop.kind == "lost":
-        text = f"The cluster was restarted or closed during run {run!r}. {rest}"
+        text = f"The cluster was restarted or closed during run {run!r}. {hint}"
         return RunLostError(text), stop.error
     if stop.kind == "interrupted" and stop.error is not None:
         # A bare Ctrl-C has no text; an exception raised with a text keeps it.
         bare = isinstance(stop.error, KeyboardInterrupt) and not stop.error.args
-        return (KeyboardInterrupt(rest), stop.error) if bare else (stop.error, None)
+        return (KeyboardInterrupt(hint), stop.error) if bare else (stop.error, None)
     return _failed(run, stop, state.inputs)
 
 
 def _failed(run: str, stop: Stop, inputs: int) -> OutcomeError:
     """Return the exception for a partition that failed."""
-    error, rest = stop.error, resume_hint(run, inputs)
+    error, hint = stop.error, resume_hint(run, inputs)
     if isinstance(error, PartitionTimeoutError):
-        timeout = PartitionTimeoutError(
-            f"{error} {rest}",
-            seconds=error.seconds,
-            partition=error.partition,
-            samples_processed=inputs,
-        )
-        return timeout, error
+        details = {"partition": error.partition, "samples_processed": inputs}
+        text = f"{error} {hint}"
+        return PartitionTimeoutError(text, seconds=error.seconds, **details), error
     if isinstance(error, StoreError):
         return storage_error(error, run, inputs), error
     if stop.failure is not None and not is_lake_error(error):
-        return transform_error(stop.failure, error, inputs, rest), error
-    return error or RunFailedError(f"Run {run!r} ended early. {rest}"), None
+        return transform_error(stop.failure, error, inputs, hint), error
+    return error or RunFailedError(f"Run {run!r} ended early. {hint}"), None
 
 
 def is_lake_error(error: BaseException | None) -> bool:
@@ -135,11 +129,11 @@ def transform_error(
 ) -> TransformError:
     """Return the exception for a failure that ends a run."""
     if failure.position is None:
-        where = f"in partition {failure.partition} of the input data"
+        position = f"in partition {failure.partition} of the input data"
     elif failure.index is None:
-        where = f"at position {failure.position} of partition {failure.partition}"
+        position = f"at position {failure.position} of partition {failure.partition}"
     else:
-        where = f"at index {failure.index} of the input data"
+        position = f"at index {failure.index} of the input data"
     item = f" on the item: {failure.item}" if failure.item is not None else ""
     tensor = f" (tensor {failure.tensor!r})" if failure.tensor is not None else ""
     if never_skipped(error):
@@ -154,7 +148,7 @@ def transform_error(
     else:
         skip = "on_error='skip' would skip the whole partition."
     return TransformError(
-        f"Transform failed {where}{item}{tensor}: {failure.exception}: {failure.message}\n"
+        f"Transform failed {position}{item}{tensor}: {failure.exception}: {failure.message}\n"
         f"{hint} {skip}",
         index=failure.index,
         item=failure.item,
@@ -165,12 +159,8 @@ def transform_error(
 
 
 def _too_many(progress: RunProgress, stop: Stop, hint: str) -> TooManyFailuresError:
-    tally = progress.tally()
-    last = (
-        f" The last failure: {stop.failure.exception}: {stop.failure.message}"
-        if stop.failure
-        else ""
-    )
+    tally, failure = progress.tally(), stop.failure
+    last = f" The last failure: {failure.exception}: {failure.message}" if failure else ""
     return TooManyFailuresError(
         f"{tally.lost_inputs} of {tally.inputs} samples failed, more than max_failures allows."
         f"{last}\n{hint}"

@@ -32,6 +32,7 @@ __all__ = ["MODES", "check_plan", "check_schema", "start_run"]
 
 _LOGGER = logging.getLogger(__name__)
 
+#: Values of ``mode``.
 MODES = ("create", "append", "overwrite", "resume")
 
 
@@ -78,7 +79,7 @@ def _check(head: Commit, log: Log, spec: RunSpec) -> None:
         raise LakeExistsError("Another writer has begun a run. Continue it with mode='resume'.")
     if spec.mode != "overwrite":
         check_schema(head.schema, spec.schema)
-    if any(spec.linked for spec in spec.schema.values()):
+    if any(tensor.linked for tensor in spec.schema.values()):
         check_keys(head, managed=False)
 
 
