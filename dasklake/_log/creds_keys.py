@@ -1,4 +1,4 @@
-"""The names of credentials keys that links may use, as commits; their values are never stored."""
+"""Commit the names of credentials keys that links may use. Their values are never stored."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def add_key(log: Log, head: Commit, name: str, *, managed: bool) -> Commit:
     Raises
     ------
     InvalidInputError
-        It is no name, or there is one of that name.
+        ``name`` is not a valid key name, or is taken.
     """
 
     def change(keys: _Keys) -> _Keys:
-        _refuse_taken(keys, name)
+        _raise_if_unusable(keys, name)
         return {**keys, name: CredsKey(managed=managed)}
 
     return _publish(log, head, change, f"Add credentials key {name!r}")
@@ -39,27 +39,29 @@ def add_key(log: Log, head: Commit, name: str, *, managed: bool) -> Commit:
 def update_key(
     log: Log, head: Commit, name: str, new: str | None, *, managed: bool | None
 ) -> Commit:
-    """Commit that a key has another name, or that its values come from elsewhere.
+    """Commit another name for a key, or another source of its values.
 
     Raises
     ------
     VersionNotFoundError
-        There is no such key.
+        The key does not exist.
     InvalidInputError
-        The new name is none, or is taken.
+        ``new`` is not a valid key name, or is taken.
     """
 
     def change(keys: _Keys) -> _Keys:
         if name not in keys:
             listing = ", ".join(map(repr, keys)) or "none"
-            raise VersionNotFoundError(f"There is no credentials key {name!r}; there is {listing}.")
+            raise VersionNotFoundError(
+                f"Credentials key {name!r} does not exist. Existing keys: {listing}."
+            )
         key = keys[name]
         if managed is not None:
             key = replace(key, managed=managed)
         if new is None or new == name:
             return {**keys, name: key}
-        _refuse_taken({other: each for other, each in keys.items() if other != name}, new)
-        former = tuple(each for each in (*key.former, name) if each != new)
+        _raise_if_unusable({other: key for other, key in keys.items() if other != name}, new)
+        former = tuple(old for old in (*key.former, name) if old != new)
         changed = replace(key, former=former)
         return {(new if o == name else o): (changed if o == name else k) for o, k in keys.items()}
 
@@ -68,33 +70,35 @@ def update_key(
 
 
 def check_keys(commit: Commit, *, managed: bool) -> None:
-    """Look whether this process knows the values of a lake's keys.
+    """Check that this process has the values of a lake's credentials keys.
 
     Parameters
     ----------
     commit : Commit
         A version of the lake.
     managed : bool
-        Whether also those that every worker finds by itself.
+        Whether to check managed keys too, whose values every worker finds by itself.
 
     Raises
     ------
     PermissionDeniedError
-        It does not.
+        A value is missing.
     """
     for name, key in commit.creds.items():
         if managed or not key.managed:
             creds.current(name)
 
 
-def _refuse_taken(keys: _Keys, name: str) -> None:
+def _raise_if_unusable(keys: _Keys, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidInputError(
-            f"{name!r} is no name of a credentials key. Use up to 128 letters, digits, '.', '_' "
-            "and '-'; never the credentials themselves."
+            f"A credentials key must be a name of up to 128 letters, digits, '.', '_' and '-', got "
+            f"{name!r}. Give a name, never the credentials themselves."
         )
     if name in keys or any(name in key.former for key in keys.values()):
-        raise InvalidInputError(f"There is a credentials key {name!r}, or was. Use another name.")
+        raise InvalidInputError(
+            f"Credentials key {name!r} exists, or existed before a rename. Use another name."
+        )
 
 
 def _publish(log: Log, head: Commit, change: Callable[[_Keys], _Keys], message: str) -> Commit:

@@ -1,8 +1,12 @@
-"""Whether a run has a living coordinator: two looks at a counter, no clock but the observer's."""
+"""Send the heartbeats of a coordinator, and check whether a run has an active one.
+
+A check compares a counter between two reads, and uses no clock but the observer's.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -14,33 +18,35 @@ from dasklake.exceptions import CorruptionError, ObjectNotFoundError, StoreError
 
 __all__ = ["BEAT_SECONDS", "OBSERVE_SECONDS", "is_alive", "newest_heartbeat", "send_heartbeats"]
 
-#: Seconds between two beats of a coordinator.
+_LOGGER = logging.getLogger(__name__)
+
+#: Seconds between two heartbeats of a coordinator.
 BEAT_SECONDS = 2.0
 
-#: Seconds over which an observer watches; a living coordinator beats more often.
+#: Seconds over which an observer checks; an active coordinator sends heartbeats more often.
 OBSERVE_SECONDS = 5.0
 
-#: No heartbeat is longer, in bytes.
+#: Maximum size of a heartbeat in bytes.
 _MOST_BYTES = 65_536
 
-#: Seconds between two looks of an observer.
-_LOOK = 0.25
+#: Seconds between two checks of an observer.
+_CHECK_SECONDS = 0.25
 
 
 def newest_heartbeat(store: ObjectStore, branch: str, run: str) -> Heartbeat | None:
-    """Return the newest heartbeat of a run; None where there is none."""
+    """Return the newest heartbeat of a run, or None if it has none."""
     try:
         return read_heartbeat(store.get(object_keys.heartbeat_key(branch, run), _MOST_BYTES))
     except (CorruptionError, ObjectNotFoundError):
-        return None  # it is advisory: what is no heartbeat is none
+        return None  # advisory: an unreadable heartbeat counts as none
 
 
 def is_alive(store: ObjectStore, branch: str, run: str, epoch: int) -> bool:
-    """Whether a coordinator of an epoch of the run, or of a newer one, beats.
+    """Return whether a coordinator of an epoch of the run, or of a newer one, is active.
 
-    Returns at once where the last coordinator said that it stopped, or where its heart is seen to
-    beat; after ``OBSERVE_SECONDS`` seconds otherwise. A beat of an older epoch says nothing: it may have
-    covered one of the epoch that is asked about.
+    The function returns at once if the last coordinator reported that it stopped, or if the
+    heartbeat changes; after ``OBSERVE_SECONDS`` otherwise. A heartbeat of an older epoch is
+    ignored: it may have overwritten one of this epoch.
     """
     seen: set[Heartbeat] = set()
     deadline = time.monotonic() + OBSERVE_SECONDS
@@ -56,12 +62,12 @@ def is_alive(store: ObjectStore, branch: str, run: str, epoch: int) -> bool:
             return True
         if time.monotonic() >= deadline:
             return False
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_SECONDS)
 
 
 @contextlib.contextmanager
 def send_heartbeats(store: ObjectStore, branch: str, run: str) -> Iterator[None]:
-    """Beat for a run of one epoch that this process leads, as long as the block lasts."""
+    """Send heartbeats for a run of one epoch that this process leads, during the block."""
     key = object_keys.heartbeat_key(branch, run)
     coordinator = object_keys.new_id()
     ended = threading.Event()
@@ -70,9 +76,10 @@ def send_heartbeats(store: ObjectStore, branch: str, run: str) -> Iterator[None]
         counter = 0
         while not ended.wait(BEAT_SECONDS if counter else 0.0):
             counter += 1
-            # Advisory: a beat that is late costs an observer some seconds, never data.
+            # Advisory: a late heartbeat delays an observer by some seconds and costs no data.
             with contextlib.suppress(StoreError):
                 store.put(key, heartbeat_bytes(Heartbeat(1, coordinator, counter)))
+                _LOGGER.debug("Heartbeat %d of run %r", counter, run)
 
     thread = threading.Thread(target=beat, name=f"dasklake-beat-{run}", daemon=True)
     thread.start()

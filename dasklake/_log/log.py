@@ -1,12 +1,13 @@
 """The log of a branch: find its head, walk it, publish the next commit.
 
-Publishing never trusts the answer of a create. After any error the version itself is read back:
-our id there is success, another's means a lost race, nothing means that the same bytes are sent
-again. A lost race rebuilds everything from the new head under a new random id.
+Publishing never trusts the error of a create. After any error the version itself is read back. It
+has the own id: success. It has another id: a lost race. It is missing: the same bytes are sent
+again. After a lost race, everything is rebuilt from the new head under a new random id.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections import OrderedDict
@@ -48,6 +49,11 @@ __all__ = ["MAIN", "Build", "Draft", "Log"]
 
 MAIN = "main"
 
+_LOGGER = logging.getLogger(__name__)
+
+#: Lost races of one publish from which on each is a warning.
+_MANY_RACES = 3
+
 #: Segments fetched at the same time.
 _FETCHES = 16
 
@@ -61,7 +67,7 @@ _T = TypeVar("_T")
 
 
 class Draft(NamedTuple):
-    """A commit that is ready to be created, and the objects it is the first to name."""
+    """A commit that is ready to be created, and the new objects that it names."""
 
     commit: Commit
     objects: Sequence[tuple[str, bytes]] = ()
@@ -113,53 +119,53 @@ class Log:
         self.store = store
         self.branch = object_keys.valid_name("branch", branch)
         self.patience = patience
-        #: Set to make a publish give up between two tries.
+        #: Set to make a publish stop retrying.
         self.stop = threading.Event()
-        #: Why the storage is being asked again, while it is.
+        #: The storage error that is being retried, if any.
         self.retry_reason: str | None = None
         self._commits: _Recent[Commit] = _Recent(_COMMITS)
         self._schemas: _Recent[Schema] = _Recent(_COMMITS)
         self._segments: _Recent[Manifest] = _Recent(_SEGMENTS)
 
     def head(self) -> Commit | None:
-        """Return the newest commit; None where the branch has no log.
+        """Return the newest commit, or None if the branch has no log.
 
-        Two listings of at most 1,000 names each, whatever the length of the log.
+        This takes two listings of at most 1,000 names each, however long the log is.
         """
         version = self.head_version()
         return None if version is None else self.read(version)
 
     def head_version(self) -> int | None:
-        """Return the number of the newest commit; None where the branch has no log."""
+        """Return the number of the newest commit, or None if the branch has no log."""
         prefix = object_keys.log_prefix(self.branch)
         buckets = [n for n in self.store.names(prefix) if _BUCKET.fullmatch(n)]
-        # A crash may leave a new directory empty: look into the one before.
+        # A crash may leave a new directory empty: check the one before it, too.
         for bucket in sorted(buckets, key=int, reverse=True):
             names = self.store.names(f"{prefix}/{bucket}")
-            found = [v for v in map(object_keys.parse_commit_key, names) if v is not None]
+            numbers = [v for v in map(object_keys.parse_commit_key, names) if v is not None]
             # A commit in the wrong directory is a foreign name.
-            inside = [
-                v for v in found if object_keys.log_bucket(self.branch, v) == f"{prefix}/{bucket}"
+            versions = [
+                v for v in numbers if object_keys.log_bucket(self.branch, v) == f"{prefix}/{bucket}"
             ]
-            if inside:
-                return max(inside)
+            if versions:
+                return max(versions)
         return None
 
     def versions(self, newest: int) -> range:
-        """Return the numbers of all commits up to one.
+        """Return the numbers of all commits up to ``newest``.
 
         Raises
         ------
         CorruptionError
-            There are far fewer: whoever went through them would not come to an end.
+            Most of the log's directories are missing, so that a scan might never end.
         """
         buckets = [
             n for n in self.store.names(object_keys.log_prefix(self.branch)) if _BUCKET.fullmatch(n)
         ]
         if newest // object_keys.BUCKET >= len(buckets):
             raise CorruptionError(
-                f"The log of branch {self.branch!r} ends with version {newest}, and most of those "
-                "before are missing. Restore them from a copy."
+                f"The log of branch {self.branch!r} ends with version {newest}, but most earlier "
+                "versions are missing. Restore them from a copy."
             )
         return range(newest + 1)
 
@@ -199,12 +205,15 @@ class Log:
             ) from error
         commit = read_commit(data, key, self._schema)
         if (commit.version, commit.branch) != (version, self.branch):
-            raise CorruptionError(f"Commit {key} belongs elsewhere. Restore it from a copy.")
+            raise CorruptionError(
+                f"Commit {key} must be version {version} of branch {self.branch!r}, got version "
+                f"{commit.version} of {commit.branch!r}. Restore it from a copy."
+            )
         self._commits.keep(version, commit, len(data))
         return commit
 
     def walk(self, start: int, stop: int | None = None) -> Iterator[Commit]:
-        """Yield the commits from ``start`` on, to the newest or up to ``stop``, not included."""
+        """Yield the commits from ``start`` to the newest, or up to but excluding ``stop``."""
         version = start
         while stop is None or version < stop:
             try:
@@ -222,9 +231,9 @@ class Log:
         Raises
         ------
         VersionExpiredError
-            A segment is gone because the version was expired.
+            A segment is missing because the version was expired.
         CorruptionError
-            A segment is damaged, or gone from a version that was not expired.
+            A segment is damaged, or is missing from a version that was not expired.
         """
         with ThreadPoolExecutor(max_workers=_FETCHES) as pool:
             try:
@@ -234,17 +243,17 @@ class Log:
 
     def failures(self, commit: Commit) -> list[Failure]:
         """Return the failures of a commit, oldest first."""
-        found: list[Failure] = []
+        failures: list[Failure] = []
         for ref in commit.failures:
             key = object_keys.failures_key(ref.name)
             try:
-                found += read_failures(self.store.get(key, ref.size), ref, key)
+                failures += read_failures(self.store.get(key, ref.size), ref, key)
             except ObjectNotFoundError as error:
                 raise self.missing_object_error(commit.version, key) from error
-        return found
+        return failures
 
     def missing_object_error(self, version: int, key: str) -> VersionExpiredError | CorruptionError:
-        """Say why an object that a version names is not there: expired, or lost."""
+        """Return the error for a missing object of a version: it was expired, or is lost."""
         main = self if self.branch == MAIN else Log(self.store)
         head = main.head()
         expired = head.expired.get(self.branch, ()) if head else ()
@@ -288,12 +297,13 @@ class Log:
     def try_publish(self, head: Commit, build: Build) -> tuple[Commit, bool]:
         """Create the next commit as :meth:`publish` does; return also whether one was created."""
         since: list[Commit] = []
+        lost = 0
         while True:
             self._require_writable(head)
             try:
                 draft = self._draft(build, head, since)
             except ObjectNotFoundError as error:
-                # A merge needs a segment that is gone: a race lost to a vacuum, if commits follow.
+                # A merge needs a segment that is missing: a lost race, if a vacuum committed since.
                 newer = self._commits_from(head.version + 1)
                 if not newer:
                     raise self.missing_object_error(head.version, str(error)) from error
@@ -306,6 +316,15 @@ class Log:
             # All commits since the first head, however many races were lost: each is examined.
             since += newer
             head = since[-1]
+            lost += 1
+            _LOGGER.log(
+                logging.WARNING if lost >= _MANY_RACES else logging.DEBUG,
+                "Lost race %d of a commit to branch %r of %s; its head is version %d now",
+                lost,
+                self.branch,
+                self.store.url,
+                head.version,
+            )
 
     def publish_first(self, make: Callable[[str], Commit]) -> tuple[Commit, bool]:
         """Create version 0 of the branch.
@@ -343,7 +362,7 @@ class Log:
         return self.retry(lambda: list(self.walk(version)))
 
     def _create(self, draft: Draft) -> bool:
-        """Create a commit; whether the version is ours in the end."""
+        """Create a commit; return whether the version is this commit in the end."""
         commit = draft.commit
         schema = encode_schema(commit.schema)
         for name, data in [*draft.objects, *self._new_schema(schema)]:
@@ -354,13 +373,20 @@ class Log:
             self.retry(lambda: self.store.sync(before))
         key = object_keys.commit_key(self.branch, commit.version)
         data = commit_bytes(commit, schema)
-        ours = self.retry(lambda: self._create_once(key, data, commit))
-        if ours:
+        created = self.retry(lambda: self._create_once(key, data, commit))
+        if created:
             self._commits.keep(commit.version, commit, len(data))
-        return ours
+            _LOGGER.debug(
+                "Created version %d (%s) of branch %r of %s",
+                commit.version,
+                commit.kind,
+                self.branch,
+                self.store.url,
+            )
+        return created
 
     def _new_schema(self, schema: EncodedSchema) -> list[tuple[str, bytes]]:
-        """Return the object of a schema that lies beside its commits and is not there yet."""
+        """Return the object of a schema too large for its commit, unless it exists."""
         if schema.inline:
             return []
         key = object_keys.schema_key(schema.digest)
@@ -370,16 +396,16 @@ class Log:
         try:
             self.store.create(key, data)
         except StoreError as error:
-            # The answer may be wrong either way: only the version itself tells.
+            # The error may be wrong either way: only the version itself is certain.
             try:
-                found = self.store.get(key, MAX_DOCUMENT_BYTES)
+                stored = self.store.get(key, MAX_DOCUMENT_BYTES)
             except ObjectNotFoundError:
                 if isinstance(error, ObjectExistsError):
                     raise StoreError(
-                        f"{key} was said to exist and is not there. Try again."
+                        f"The storage reported that {key} exists, but it is missing. Try again."
                     ) from error
                 raise error from None
-            return read_commit(found, key, self._schema).id == commit.id
+            return read_commit(stored, key, self._schema).id == commit.id
         return True
 
     def retry(self, action: Callable[[], _T], *final: type[StoreError]) -> _T:

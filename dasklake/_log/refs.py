@@ -1,8 +1,9 @@
-"""Tags, branches and restores: commits on ``main`` that every other entry there collides with.
+"""Commit tags, branches and restores.
 
-A branch begins with a commit of its own that says what its entry on ``main`` says, to the byte, so
-that whoever finds the one without the other can complete it. A log is never deleted: a branch that
-is made again goes on in the numbering of the one that was deleted.
+Tags and branches are commits on ``main``, where every other entry collides with them. The first
+commit of a branch is derived from its entry on ``main`` to the byte, so that any process that finds
+the entry without the commit can create it. A log is never deleted: a branch that is created again
+continues the numbering of the deleted one.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ __all__ = ["create_branch", "delete_branch", "restore", "tag", "untag"]
 
 
 def tag(log: Log, head: Commit, name: str, branch: str, version: int) -> Commit:
-    """Commit a name for a version, which is kept as long as the name is.
+    """Commit a tag for a version, which is kept as long as the tag exists.
 
     Parameters
     ----------
     log : Log
         The main branch.
     head : Commit
-        Its newest commit that the caller knows.
+        Its newest commit that the caller has read.
     name : str
-        The tag.
+        Name of the tag.
     branch : str
         Branch of the version.
     version : int
@@ -51,19 +52,19 @@ def tag(log: Log, head: Commit, name: str, branch: str, version: int) -> Commit:
     Raises
     ------
     ConflictError
-        There is a tag of that name.
+        A tag of that name exists.
     VersionNotFoundError, VersionExpiredError
-        There is no such version, or no more.
+        The version does not exist, or was expired.
     """
     object_keys.valid_name("tag", name)
 
     def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft:
         if name in head.tags:
             raise ConflictError(
-                f"There is a tag {name!r} already, for version {head.tags[name][1]} of branch "
+                f"Tag {name!r} already exists, for version {head.tags[name][1]} of branch "
                 f"{head.tags[name][0]!r}. Remove it first, or choose another name."
             )
-        _live(log, head, branch, version)
+        _raise_if_unavailable(log, head, branch, version)
         target = [branch, version]
         return Draft(
             next_commit(
@@ -80,16 +81,16 @@ def tag(log: Log, head: Commit, name: str, branch: str, version: int) -> Commit:
 
 
 def untag(log: Log, head: Commit, name: str) -> Commit:
-    """Commit that a tag is no more; the version it stood for may expire then.
+    """Commit that a tag is removed. Its version may expire then.
 
     Parameters
     ----------
     log : Log
         The main branch.
     head : Commit
-        Its newest commit that the caller knows.
+        Its newest commit that the caller has read.
     name : str
-        The tag.
+        Name of the tag.
 
     Returns
     -------
@@ -99,13 +100,13 @@ def untag(log: Log, head: Commit, name: str) -> Commit:
     Raises
     ------
     VersionNotFoundError
-        There is no such tag.
+        The tag does not exist.
     """
 
     def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft:
         if name not in head.tags:
-            raise VersionNotFoundError(f"There is no tag {name!r}. {_list('tags', head.tags)}")
-        tags = {each: target for each, target in head.tags.items() if each != name}
+            raise VersionNotFoundError(f"Tag {name!r} does not exist. {_list('tags', head.tags)}")
+        tags = {other: target for other, target in head.tags.items() if other != name}
         entry = {"tag": name, "source": None}
         return Draft(
             next_commit(head, commit_id, Kind.TAG, f"Remove tag {name}", entry=entry, tags=tags)
@@ -122,42 +123,42 @@ def create_branch(log: Log, head: Commit, name: str, source: tuple[str, int]) ->
     log : Log
         The main branch.
     head : Commit
-        Its newest commit that the caller knows.
+        Its newest commit that the caller has read.
     name : str
-        The branch.
+        Name of the branch.
     source : tuple of (str, int)
-        Branch and version that it begins with.
+        Branch and version that the new branch begins with.
 
     Returns
     -------
     Commit
-        The first version of the branch. It is there already where an earlier call for the same
-        source was cut short, or did not hear of its success.
+        The first version of the branch. It may exist already, if an earlier call for the same
+        source was interrupted, or did not receive the answer of its create.
 
     Raises
     ------
     ConflictError
-        There is a branch of that name from another source, or its deletion was cut short.
+        A branch of that name exists with another source, or its deletion was interrupted.
     VersionNotFoundError, VersionExpiredError
-        There is no such version, or no more.
+        The version does not exist, or was expired.
     """
     object_keys.valid_name("branch", name)
-    _refuse_main(name)
+    _raise_if_main(name)
 
     def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
-        there = head.branches.get(name)
-        if there is not None and tuple(there["source"]) == source:
+        existing = head.branches.get(name)
+        if existing is not None and tuple(existing["source"]) == source:
             return None
-        if there is not None:
+        if existing is not None:
             raise ConflictError(
-                f"There is a branch {name!r} already, from version {there['source'][1]} of "
-                f"{there['source'][0]!r}. Delete it first, or choose another name."
+                f"Branch {name!r} already exists, from version {existing['source'][1]} of "
+                f"{existing['source'][0]!r}. Delete it first, or choose another name."
             )
-        _live(log, head, *source)
+        _raise_if_unavailable(log, head, *source)
         last = Log(log.store, name).head()
         if last is not None and last.kind is not Kind.CLOSED:
             raise ConflictError(
-                f"The deletion of the branch {name!r} was cut short. Delete it again first."
+                f"The deletion of branch {name!r} was interrupted. Delete it again first."
             )
         about = {
             "source": list(source),
@@ -169,21 +170,21 @@ def create_branch(log: Log, head: Commit, name: str, source: tuple[str, int]) ->
                 head,
                 commit_id,
                 Kind.BRANCH,
-                f"Make branch {name} from version {source[1]} of {source[0]}",
+                f"Create branch {name} from version {source[1]} of {source[0]}",
                 entry={"branch": name, **about},
                 branches={**head.branches, name: about},
             )
         )
 
-    made = log.publish(head, build)
-    return _first_version(log, made, name)
+    entry = log.publish(head, build)
+    return _first_version(log, entry, name)
 
 
 def _first_version(log: Log, head: Commit, name: str) -> Commit:
-    """Return the first version of a branch; create it where nobody has yet.
+    """Return the first version of a branch, and create it if it does not exist.
 
-    Everything in it is derived from the entry on ``main`` and from what that names, none of which
-    changes any more: whoever creates it writes the same bytes.
+    All of it is derived from the entry on ``main`` and from the versions that the entry names.
+    These never change, so every process that creates it writes the same bytes.
     """
     about = head.branches[name]
     entry = log.read(about["entry"])
@@ -196,7 +197,7 @@ def _first_version(log: Log, head: Commit, name: str) -> Commit:
     branch, version = about["source"]
     source = Log(log.store, branch).read(version)
     orders = [next_order(source), next_order(before) if before else 0]
-    made = replace(
+    commit = replace(
         source,
         version=first,
         id=hashlib.sha256(f"{entry.id}/{name}".encode()).hexdigest()[:16],
@@ -207,7 +208,7 @@ def _first_version(log: Log, head: Commit, name: str) -> Commit:
         author=entry.author,
         message=entry.message,
         entry={"source": about["source"], "main": entry.version},
-        # Runs belong to one branch: none of another's can go on here.
+        # A run belongs to one branch: no run of the source can continue here.
         schema=source.schema.settled,
         runs=dict(before.runs) if before else {},
         progress=None,
@@ -218,26 +219,26 @@ def _first_version(log: Log, head: Commit, name: str) -> Commit:
     )
 
     def build(head: Commit, _: Sequence[Commit], __: str) -> Draft | None:
-        return None if head.version >= first else Draft(made)
+        return None if head.version >= first else Draft(commit)
 
     if before is None:
-        own.publish_first(lambda _: made)
+        own.publish_first(lambda _: commit)
     else:
         own.publish(before, build)
     return own.read(first)
 
 
 def delete_branch(log: Log, head: Commit, name: str) -> Commit:
-    """Commit on ``main`` that a branch is no more, then close its log: its versions may expire.
+    """Commit on ``main`` that a branch is deleted, then close its log. Its versions may expire.
 
     Parameters
     ----------
     log : Log
         The main branch.
     head : Commit
-        Its newest commit that the caller knows.
+        Its newest commit that the caller has read.
     name : str
-        The branch. Where its deletion was cut short it is completed.
+        Name of the branch. An interrupted deletion is completed.
 
     Returns
     -------
@@ -247,38 +248,38 @@ def delete_branch(log: Log, head: Commit, name: str) -> Commit:
     Raises
     ------
     VersionNotFoundError
-        There is no such branch.
+        The branch does not exist.
     InvalidInputError
-        It is the main branch.
+        The branch is ``main``.
     """
-    _refuse_main(name)
+    _raise_if_main(name)
 
     def unbranch(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
         if name not in head.branches:
             return None
-        # Nobody who fell asleep while making it may make it after it was deleted.
+        # A process that paused while creating the branch must not create it after its deletion.
         _first_version(log, head, name)
-        rest = {each: about for each, about in head.branches.items() if each != name}
+        branches = {other: about for other, about in head.branches.items() if other != name}
         message = f"Delete branch {name}"
         entry = {"branch": name}
         return Draft(
-            next_commit(head, commit_id, Kind.UNBRANCH, message, entry=entry, branches=rest)
+            next_commit(head, commit_id, Kind.UNBRANCH, message, entry=entry, branches=branches)
         )
 
-    found = log.publish(head, unbranch)
+    main = log.publish(head, unbranch)
     own = Log(log.store, name)
     last = own.head()
     if last is None:
         raise VersionNotFoundError(
-            f"There is no branch {name!r}. {_list('branches', found.branches)}"
+            f"Branch {name!r} does not exist. {_list('branches', main.branches)}"
         )
-    again = log.require_head().branches.get(name)
-    if again is not None:
-        return own.read(again["first"] - 1)  # closed by another, and made again
+    recreated = log.require_head().branches.get(name)
+    if recreated is not None:
+        return own.read(recreated["first"] - 1)  # another process closed and recreated it
 
     def close(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
         if any(commit.kind is Kind.CLOSED for commit in (head, *since)):
-            return None  # closed already; what may come after is another branch of that name
+            return None  # closed already; later commits are of a recreated branch
         message = f"Close branch {name}"
         runs = _replaced(head.runs)
         return Draft(next_commit(head, commit_id, Kind.CLOSED, message, runs=runs))
@@ -293,9 +294,9 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
     Parameters
     ----------
     log : Log
-        The branch.
+        Name of the branch.
     head : Commit
-        Its newest commit that the caller knows, read before anything that the call is about.
+        Its newest commit that the caller has read, before it read anything else for this call.
     version : int
         The version.
 
@@ -309,18 +310,18 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
     ConflictError
         The branch was deleted.
     VersionNotFoundError, VersionExpiredError
-        There is no such version, or no more.
+        The version does not exist, or was expired.
     """
 
     def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
         raise_if_closed(head, since)
-        # After the branch's head, whatever came in between: an expire that is not seen here is
-        # followed by a fence, which this commit then loses to.
+        # Read main after the branch's head, on every rebase: an expire that is not visible here
+        # is followed by a fence, and this commit loses the race to it.
         main = head if log.branch == MAIN else Log(log.store).require_head()
-        _refuse_expired(main, log.branch, version)
+        _raise_if_expired(main, log.branch, version)
         if not 0 <= version <= head.version:
-            raise _no_version(log.branch, version)
-        wanted = log.read(version)
+            raise _version_not_found(log.branch, version)
+        restored = log.read(version)
         return Draft(
             next_commit(
                 head,
@@ -328,11 +329,11 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
                 Kind.RESTORE,
                 f"Restore version {version}",
                 entry={"version": version},
-                schema=wanted.schema.settled,
-                segments=wanted.segments,
-                failures=wanted.failures,
-                totals=wanted.totals,
-                histories=wanted.histories,
+                schema=restored.schema.settled,
+                segments=restored.segments,
+                failures=restored.failures,
+                totals=restored.totals,
+                histories=restored.histories,
                 runs=_replaced(head.runs),
             )
         )
@@ -341,45 +342,45 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
 
 
 def _replaced(runs: Mapping[str, RunState]) -> dict[str, RunState]:
-    """Return a run table in which no unfinished run can go on."""
+    """Return a run table in which no unfinished run can be continued."""
     return {
         name: state if state.finished else replace(state, replaced=True, names=None)
         for name, state in runs.items()
     }
 
 
-def _live(log: Log, main: Commit, branch: str, version: int) -> None:
-    """Raise where a version of a branch is not there, or not any more, after a version of main."""
+def _raise_if_unavailable(log: Log, main: Commit, branch: str, version: int) -> None:
+    """Raise if a version of a branch does not exist, or expired, as of a version of main."""
     if branch != MAIN and branch not in main.branches:
         raise VersionNotFoundError(
-            f"There is no branch {branch!r}. {_list('branches', main.branches)}"
+            f"Branch {branch!r} does not exist. {_list('branches', main.branches)}"
         )
-    _refuse_expired(main, branch, version)
+    _raise_if_expired(main, branch, version)
     if branch == MAIN:
         newest: int | None = main.version
     else:
         newest = Log(log.store, branch).head_version()
     if newest is None or not 0 <= version <= newest:
-        raise _no_version(branch, version)
+        raise _version_not_found(branch, version)
 
 
-def _refuse_expired(main: Commit, branch: str, version: int) -> None:
+def _raise_if_expired(main: Commit, branch: str, version: int) -> None:
     if version in main.expired.get(branch, Versions()):
         raise VersionExpiredError(
             f"Version {version} of branch {branch!r} was expired. Choose a newer one."
         )
 
 
-def _no_version(branch: str, version: int) -> VersionNotFoundError:
+def _version_not_found(branch: str, version: int) -> VersionNotFoundError:
     return VersionNotFoundError(
         f"Branch {branch!r} has no version {version}. Choose one that `dasklake log` lists."
     )
 
 
-def _list(what: str, names: Mapping[str, object]) -> str:
-    return f"The {what}: {', '.join(map(repr, names)) or 'none'}."
+def _list(label: str, names: Mapping[str, object]) -> str:
+    return f"Existing {label}: {', '.join(map(repr, names)) or 'none'}."
 
 
-def _refuse_main(name: str) -> None:
+def _raise_if_main(name: str) -> None:
     if name == MAIN:
-        raise InvalidInputError("The branch 'main' is always there. Choose another name.")
+        raise InvalidInputError("Branch 'main' cannot be created or deleted. Choose another name.")

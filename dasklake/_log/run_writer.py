@@ -1,4 +1,4 @@
-"""What a run commits: the data of its partitions, checkpoint after checkpoint."""
+"""Commit the data of a run: the receipts of its partitions, one checkpoint after another."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["RunWriter"]
 
 @dataclass(slots=True)
 class RunWriter:
-    """The committing end of one epoch of a run.
+    """Commits the receipts of one epoch of a run.
 
     Parameters
     ----------
     log : Log
         The run's home branch.
     run : str
-        Its name.
+        Name of the run.
     epoch : int
-        The epoch this coordinator leads.
+        The epoch that this coordinator leads.
     head : Commit
-        The newest commit it has examined, at first its own ``begin`` or epoch entry.
+        The newest examined commit; initially the coordinator's own ``begin`` or epoch entry.
     schema : Schema
-        What an overwrite puts in the place of the lake's schema.
+        The schema that an overwrite gives the lake.
     message : str or None
         First line of commit messages.
     """
@@ -54,7 +54,7 @@ class RunWriter:
 
     @property
     def state(self) -> RunState:
-        """What the newest examined commit says of the run."""
+        """The state of the run in the newest examined commit."""
         return self.head.runs[self.run]
 
     def commit(
@@ -67,20 +67,20 @@ class RunWriter:
         Parameters
         ----------
         receipts : sequence of Receipt
-            One for each partition, none of them committed before.
+            One for each partition. None was committed before.
         failures : sequence of Failure, or callable
-            The samples that failed in these partitions; or what reads them from storage, asked
-            again after each lost race.
+            The failures in these partitions; or a callable that reads them from storage, which is
+            called again after each lost race.
 
         Returns
         -------
         Commit
-            The commit that holds them; or the one by which another coordinator finished the run.
+            The commit that holds them; or the head, if another coordinator finished the run.
 
         Raises
         ------
         RunAbortedError, RunSupersededError, ConflictError
-            Another writer has taken the run's place; nothing was committed.
+            Another writer closed, continued or replaced the run. Nothing was committed.
         """
 
         def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
@@ -88,26 +88,26 @@ class RunWriter:
                 return None
             for commit in since:
                 self._examine(commit, head)
-            found = failures() if callable(failures) else failures
-            return self._data(head, commit_id, receipts, found)
+            failed = failures() if callable(failures) else failures
+            return self._data(head, commit_id, receipts, failed)
 
         self.head = self.log.publish(self.head, build)
         return self.head
 
     def _examine(self, commit: Commit, head: Commit) -> None:
-        """Stop where a commit that came in between ends this coordinator's turn."""
+        """Raise if a concurrent commit ends this coordinator's epoch."""
         kind, entry = commit.kind, commit.entry
         if kind is Kind.ABORT and entry["closed"].get(self.run, 0) >= self.epoch:
             raise RunAbortedError(
-                f"Run {self.run!r} was reset (version {commit.version}). Start it again with "
-                "mode='resume' to go on."
+                f"Run {self.run!r} was reset (version {commit.version}). Continue it with "
+                "mode='resume'."
             )
         if kind in (Kind.BEGIN, Kind.EPOCH, Kind.DATA, Kind.OVERWRITE) and (
             entry.get("run") == self.run
         ):
             raise RunSupersededError(
                 f"Another writer has taken over run {self.run!r} (version {commit.version}). "
-                "This one stops; what it committed is kept."
+                "This writer stops; the data that it committed is kept."
             )
         if kind in (Kind.OVERWRITE, Kind.RESTORE, Kind.CLOSED):
             raise ConflictError(
@@ -118,7 +118,7 @@ class RunWriter:
         if first and kind is Kind.DATA:
             raise ConflictError(
                 f"Version {commit.version} was committed while run {self.run!r} was about to "
-                "overwrite the lake. Look at it, then write again under a new run name."
+                "overwrite the lake. Check that version, then write again under a new run name."
             )
 
     def _data(

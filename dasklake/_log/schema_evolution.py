@@ -1,10 +1,10 @@
-"""Changes of the schema as commits of their own: add, rename and drop tensors, or start over.
+"""Commit schema changes: add, rename and drop tensors, add class names, or empty the lake.
 
-A change is for rows that come later: chunks are never rewritten. The commit notes what older chunks
-call a tensor, or that they do not have it
-(:class:`~dasklake._model.tensor_history.TensorHistory`). That only holds while no run can write rows of the old schema any more: beside an unfinished run a change is refused,
-and a run that a reset has closed cannot be resumed after one. As for every entry, all of it is
-computed again from the new head after a lost race.
+A change applies to rows that are written later: chunks are never rewritten. The commit records the
+names that older chunks have for a tensor, or that they do not have it
+(:class:`~dasklake._model.tensor_history.TensorHistory`). No run may write rows of the old schema
+after a change. A change is therefore refused beside an unfinished run, and a run that a reset closed
+cannot be resumed after one. Everything is computed again from the new head after a lost race.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from dasklake.exceptions import ConflictError, RunActiveError, SchemaError, Vers
 __all__ = ["add_class_names", "add_tensors", "drop_tensor", "empty_lake", "rename_tensor"]
 
 
-#: Class names that a message shows.
+#: Number of class names that a message shows.
 _SHOWN = 4
 
 
 class _Change(NamedTuple):
-    """A schema, and what its tensors were before."""
+    """A schema, and the histories of its tensors."""
 
     schema: Schema
     histories: Mapping[str, TensorHistory]
@@ -38,28 +38,28 @@ class _Change(NamedTuple):
 def add_tensors(
     log: Log, head: Commit, tensors: Mapping[str, TensorSpec], *, exist_ok: bool = False
 ) -> Commit:
-    """Commit that a lake has further tensors; samples that are there have no value of them.
+    """Commit further tensors of a lake. Existing samples have no values of them.
 
     Parameters
     ----------
     log : Log
         The branch.
     head : Commit
-        Its newest commit that the caller knows.
+        Its newest commit that the caller has read.
     tensors : mapping of str to TensorSpec
         The tensors, in order.
     exist_ok : bool, default False
-        Whether to take a tensor that is there already, and is the same, for added.
+        Whether to accept a tensor that exists already with the same spec.
 
     Returns
     -------
     Commit
-        The commit; or the head, where all tensors are there.
+        The commit; or the head, if all tensors exist.
 
     Raises
     ------
     SchemaError
-        There is a tensor of that name.
+        A tensor of that name exists.
     ConflictError
         A run is unfinished.
     """
@@ -69,14 +69,14 @@ def add_tensors(
         for name in tensors.keys() & head.schema.keys():
             if not (exist_ok and head.schema[name] == tensors[name]):
                 raise SchemaError(
-                    f"There is a tensor {name!r} already. Choose another name, or remove that one "
+                    f"Tensor {name!r} already exists. Choose another name, or remove the tensor "
                     f"with delete_tensor({name!r})."
                 )
             del new[name]
         if not new:
             return None
-        past = TensorHistory(since=head.totals.samples)
-        added = dict.fromkeys(new, past) if past.since else {}
+        history = TensorHistory(since=head.totals.samples)
+        added = dict.fromkeys(new, history) if history.since else {}
         return _Change(Schema({**head.schema, **new}), {**head.histories, **added})
 
     names = list(tensors)
@@ -85,14 +85,14 @@ def add_tensors(
 
 
 def rename_tensor(log: Log, head: Commit, old: str, new: str) -> Commit:
-    """Commit that a tensor has another name.
+    """Commit another name for a tensor.
 
     Raises
     ------
     VersionNotFoundError
-        There is no such tensor.
+        The tensor does not exist.
     SchemaError
-        The new name is taken, or is none.
+        ``new`` is taken, or is not a valid tensor name.
     ConflictError
         A run is unfinished.
     """
@@ -100,30 +100,30 @@ def rename_tensor(log: Log, head: Commit, old: str, new: str) -> Commit:
     def change(head: Commit) -> _Change:
         _require(log, head, old)
         if new in head.schema:
-            raise SchemaError(f"There is a tensor {new!r} already. Choose another name.")
+            raise SchemaError(f"Tensor {new!r} already exists. Choose another name.")
         tensors = {
             new if name == old else name: _grouped(spec, new) if spec.same_length == old else spec
             for name, spec in head.schema.items()
         }
-        past = {name: each for name, each in head.histories.items() if name != old}
+        histories = {name: each for name, each in head.histories.items() if name != old}
         if head.totals.samples:
             before = head.histories.get(old, TensorHistory())
             former = (*before.former, (head.totals.samples, old))
-            past[new] = replace(before, former=former)
-        return _Change(Schema(tensors), past)
+            histories[new] = replace(before, former=former)
+        return _Change(Schema(tensors), histories)
 
     return _publish(log, head, change, f"Rename tensor {old!r} to {new!r}", {"rename": [old, new]})
 
 
 def drop_tensor(log: Log, head: Commit, name: str) -> Commit:
-    """Commit that a tensor is gone; older versions keep it.
+    """Commit that a tensor is removed. Older versions keep it.
 
     Raises
     ------
     VersionNotFoundError
-        There is no such tensor.
+        The tensor does not exist.
     SchemaError
-        The samples have no other one.
+        It is the only tensor of existing samples.
     ConflictError
         A run is unfinished.
     """
@@ -132,36 +132,36 @@ def drop_tensor(log: Log, head: Commit, name: str) -> Commit:
         _require(log, head, name)
         if len(head.schema) == 1 and head.totals.samples:
             raise SchemaError(
-                f"{name!r} is the only tensor of {head.totals.samples} samples. Make the lake "
-                "anew with dasklake.empty(url, overwrite=True)."
+                f"{name!r} is the only tensor of {head.totals.samples} samples. Start over "
+                "with dasklake.empty(url, overwrite=True)."
             )
-        left = {each: spec for each, spec in head.schema.items() if each != name}
-        past = {each: past for each, past in head.histories.items() if each != name}
-        return _Change(Schema(_regrouped(left)), past)
+        tensors = {other: spec for other, spec in head.schema.items() if other != name}
+        histories = {other: each for other, each in head.histories.items() if other != name}
+        return _Change(Schema(_regrouped(tensors)), histories)
 
     return _publish(log, head, change, f"Remove tensor {name!r}", {"drop": name})
 
 
 def add_class_names(log: Log, head: Commit, name: str, names: Sequence[str]) -> Commit:
-    """Commit that a class label has further names; those that it has keep their indices.
+    """Commit further class names of a tensor. Existing names keep their indices.
 
     Parameters
     ----------
     log : Log
         The branch.
     head : Commit
-        Its newest commit that the caller knows.
+        Its newest commit that the caller has read.
     name : str
         The tensor.
     names : sequence of str
-        All its names, or only the new ones.
+        All its class names, or only the new ones.
 
     Raises
     ------
     VersionNotFoundError
-        There is no such tensor.
+        The tensor does not exist.
     SchemaError
-        It is no class label, or the names cannot be added to those that it has.
+        The tensor is not a class_label, or the names conflict with its existing ones.
     ConflictError
         A run is unfinished.
     """
@@ -170,37 +170,40 @@ def add_class_names(log: Log, head: Commit, name: str, names: Sequence[str]) -> 
         _require(log, head, name)
         spec = head.schema[name]
         if spec.htype != "class_label":
-            raise SchemaError(f"Tensor {name!r} is no class_label; only these have class names.")
-        had = spec.class_names or ()
-        # Said again, for left out a compression is the htype's default.
+            raise SchemaError(
+                f"Class names need a tensor of htype class_label, got {name!r} of htype "
+                f"{spec.htype}. Choose another tensor."
+            )
+        existing = spec.class_names or ()
+        # Given explicitly, because the default compression depends on the htype.
         compression = spec.compression or "none"
         given = replace(spec, class_names=names, compression=compression).class_names
-        if given[: len(had)] != had:
-            twice = [repr(each) for each in given if each in set(had)]
-            if twice:
+        if given[: len(existing)] != existing:
+            repeated = [repr(each) for each in given if each in set(existing)]
+            if repeated:
                 raise SchemaError(
-                    f"Tensor {name!r} has the class names {', '.join(twice[:_SHOWN])} already, and "
-                    f"the order of its {len(had)} names never changes. Give the new names alone, "
+                    f"Tensor {name!r} has the class names {', '.join(repeated[:_SHOWN])} already, and "
+                    f"the order of its {len(existing)} names never changes. Give the new names alone, "
                     "or all names with the new ones last."
                 )
-            given = (*had, *given)
-        if given == had:
+            given = (*existing, *given)
+        if given == existing:
             return None
-        made = replace(spec, class_names=given, compression=compression)
-        return _Change(Schema({**head.schema, name: made}), head.histories)
+        changed = replace(spec, class_names=given, compression=compression)
+        return _Change(Schema({**head.schema, name: changed}), head.histories)
 
     return _publish(log, head, change, f"Add class names of tensor {name!r}", {"names": name})
 
 
 def empty_lake(log: Log, head: Commit) -> Commit:
-    """Commit that a lake holds nothing any more: no samples, no tensors; older versions stay.
+    """Commit that a lake is empty: without samples and tensors. Older versions stay.
 
     Raises
     ------
     RunActiveError
         A run is being written.
     ConflictError
-        Samples were committed meanwhile.
+        Samples were committed concurrently.
     """
 
     def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
@@ -209,13 +212,13 @@ def empty_lake(log: Log, head: Commit) -> Commit:
             if commit.kind in (Kind.DATA, Kind.OVERWRITE, Kind.RESTORE):
                 raise ConflictError(
                     f"Version {commit.version} was committed while the lake was about to be "
-                    "emptied. Look at it, then try again."
+                    "emptied. Check that version, then try again."
                 )
         for run, state in _open(head).items():
             if is_alive(log.store, log.branch, run, state.epoch):
                 raise RunActiveError(
-                    f"Run {run!r} is being written. Wait for it (`dasklake watch` shows it), or "
-                    "stop it and try again."
+                    f"Run {run!r} is being written. Wait for it to end (`dasklake watch` shows it), "
+                    "or stop it, then try again."
                 )
         return Draft(
             next_commit(
@@ -225,7 +228,7 @@ def empty_lake(log: Log, head: Commit) -> Commit:
                 "Empty the lake",
                 schema=Schema({}),
                 histories={},
-                runs=_given_up(head, head.runs),
+                runs=_replaced(head, head.runs),
                 segments=(),
                 failures=(),
                 totals=Totals(),
@@ -244,12 +247,12 @@ def _publish(
 ) -> Commit:
     def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
         raise_if_closed(head, since)
-        # What was discovered stays where it is: those that could move it are given up below.
+        # Discovered names keep their indices: runs that could move them are replaced below.
         head = replace(head, schema=head.schema.settled)
-        made = change(head)
-        if made is None:
+        changed = change(head)
+        if changed is None:
             return None
-        _refuse_beside_runs(head)
+        _raise_if_runs_open(head)
         return Draft(
             next_commit(
                 head,
@@ -257,10 +260,10 @@ def _publish(
                 Kind.SCHEMA,
                 message,
                 entry=dict(entry),
-                schema=made.schema,
-                histories=made.histories,
-                # What a reset has closed was planned with the old schema.
-                runs=_given_up(head, _unfinished(head)),
+                schema=changed.schema,
+                histories=changed.histories,
+                # Runs that a reset closed were planned with the old schema.
+                runs=_replaced(head, _unfinished(head)),
             )
         )
 
@@ -268,26 +271,26 @@ def _publish(
 
 
 def _regrouped(tensors: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """Name groups of as many objects after a tensor that is there; one alone is no group."""
+    """Name same-length groups after one of their tensors; drop groups of a single tensor."""
     groups: dict[str, list[str]] = {}
     for name, spec in tensors.items():
         if spec.same_length is not None:
             groups.setdefault(spec.same_length, []).append(name)
-    found = dict(tensors)
+    regrouped = dict(tensors)
     for label, names in groups.items():
-        kept = label if label in names else names[0]
+        group = label if label in names else names[0]
         for name in names:
-            found[name] = _grouped(found[name], kept if len(names) > 1 else None)
-    return found
+            regrouped[name] = _grouped(regrouped[name], group if len(names) > 1 else None)
+    return regrouped
 
 
 def _grouped(spec: TensorSpec, group: str | None) -> TensorSpec:
-    # Said again, for left out a compression is the htype's default.
+    # Given explicitly, because the default compression depends on the htype.
     return replace(spec, compression=spec.compression or "none", same_length=group)
 
 
 def _unfinished(head: Commit) -> dict[str, RunState]:
-    # A compaction adds no row, and joins nothing over the place where a schema changed.
+    # A compaction adds no rows, and joins no chunks across a schema change.
     return {
         name: each
         for name, each in head.runs.items()
@@ -300,13 +303,13 @@ def _open(head: Commit) -> dict[str, RunState]:
     return {name: each for name, each in _unfinished(head).items() if each.closed < each.epoch}
 
 
-def _given_up(head: Commit, runs: Mapping[str, RunState]) -> Mapping[str, RunState]:
-    """Return the run table with some runs that cannot go on."""
-    gone = {name: replace(each, replaced=True, names=None) for name, each in runs.items()}
-    return {**head.runs, **gone}
+def _replaced(head: Commit, runs: Mapping[str, RunState]) -> Mapping[str, RunState]:
+    """Return the run table with some runs marked as replaced, so that they cannot continue."""
+    replaced = {name: replace(each, replaced=True, names=None) for name, each in runs.items()}
+    return {**head.runs, **replaced}
 
 
-def _refuse_beside_runs(head: Commit) -> None:
+def _raise_if_runs_open(head: Commit) -> None:
     runs = list(_open(head))
     if runs:
         raise ConflictError(
@@ -318,5 +321,5 @@ def _refuse_beside_runs(head: Commit) -> None:
 
 def _require(log: Log, head: Commit, name: str) -> None:
     if name not in head.schema:
-        has = ", ".join(map(repr, head.schema)) or "none"
-        raise VersionNotFoundError(f"{log.store.url} has no tensor {name!r}. It has {has}.")
+        names = ", ".join(map(repr, head.schema)) or "none"
+        raise VersionNotFoundError(f"{log.store.url} has no tensor {name!r}. Its tensors: {names}.")

@@ -1,4 +1,4 @@
-"""The tables that a version names, segments and failures: each commit adds one, and merges 16 to 1."""
+"""Add segments and failures tables to a version; merge 16 tables of a level into one."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from dasklake._model.receipt import Failure
 
 __all__ = ["add_failures", "add_segment"]
 
-#: So many tables of one level become one of the next.
+#: Number of tables of one level that become one table of the next level.
 _MERGE = 16
 
 
 def add_segment(
     log: Log, base: Commit, commit_id: str, new: Manifest
 ) -> tuple[tuple[SegmentRef, ...], list[tuple[str, bytes]]]:
-    """Return the segments of the version after ``base``, and the one new object among them."""
+    """Return the segments of the version after ``base``, and the new object to store."""
     if not len(new):
         return base.segments, []
     kept, merged, level = _merge(base.segments)
-    # Read once and let go: a run that lasts keeps nothing of what it merged.
+    # Not cached: a long run would keep every segment that it merged.
     keys = [object_keys.segment_key(ref.name) for ref in merged]
-    found = [
+    manifests = [
         read_segment(log.store.get(key, ref.size), ref)
         for key, ref in zip(keys, merged, strict=True)
     ]
-    manifest = join_manifests([*found, new]) if merged else new
+    manifest = join_manifests([*manifests, new]) if merged else new
     data = segment_bytes(manifest)
     samples = int(manifest.rows.sum())
     ref = table_ref(commit_id, data, rows=len(manifest), samples=samples, level=level)
@@ -47,7 +47,7 @@ def add_segment(
 def add_failures(
     log: Log, base: Commit, commit_id: str, failures: Sequence[Failure]
 ) -> tuple[tuple[SegmentRef, ...], list[tuple[str, bytes]]]:
-    """Return the failures tables of the version after ``base``, and the one new object among them."""
+    """Return the failures tables of the version after ``base``, and the new object to store."""
     if not failures:
         return base.failures, []
     kept, merged, level = _merge(base.failures)
@@ -64,9 +64,10 @@ def add_failures(
 def _merge(
     refs: tuple[SegmentRef, ...],
 ) -> tuple[tuple[SegmentRef, ...], tuple[SegmentRef, ...], int]:
-    """Split tables into those that stay and those that become one with the next new one.
+    """Split tables into those that stay and those to merge with the next new one.
 
-    Levels never rise from left to right, so the tables to merge are the last ones.
+    Levels never rise from left to right, so the tables to merge are the last ones. The third
+    value is the level of the merged table.
     """
     level = 0
     kept = len(refs)

@@ -69,7 +69,7 @@ _NAMED_AND_KEPT = f"""    if merged:
 _NOT_NAMED = _NAMED.replace("(*kept, ref)", "(kept if merged else (*kept, ref))")
 _RESTORE = """    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
         raise_if_closed(head, since)
-        # After"""
+        # Read main after"""
 _RESTORE_ONCE = f"""    once = None if log.branch == MAIN else Log(log.store).require_head()
 
 {_RESTORE}"""
@@ -225,7 +225,12 @@ MUTANTS = (
     Mutant(
         "H13",
         _BRANCHES,
-        (("                runs=_replaced(head.runs),\n", "                runs=wanted.runs,\n"),),
+        (
+            (
+                "                runs=_replaced(head.runs),\n",
+                "                runs=restored.runs,\n",
+            ),
+        ),
         _H + "TestReplacing::test_h13",
     ),
     Mutant(
@@ -274,8 +279,8 @@ MUTANTS = (
         _BRANCHES,
         (
             (
-                "        _live(log, head, branch, version)\n",
-                f"        _live(log, {_STALE}, branch, version)\n",
+                "        _raise_if_unavailable(log, head, branch, version)\n",
+                f"        _raise_if_unavailable(log, {_STALE}, branch, version)\n",
             ),
         ),
         _H + "TestVacuum::test_h9b",
@@ -308,8 +313,8 @@ MUTANTS = (
         _BRANCHES,
         (
             (
-                "        _live(log, head, branch, version)\n",
-                f"        _live(log, {_STALE}, branch, version)\n",
+                "        _raise_if_unavailable(log, head, branch, version)\n",
+                f"        _raise_if_unavailable(log, {_STALE}, branch, version)\n",
             ),
         ),
         _H + "TestVacuum::test_h11",
@@ -325,8 +330,8 @@ MUTANTS = (
         _BRANCHES,
         (
             (
-                "        _refuse_expired(main, log.branch, version)\n        if not 0",
-                f"        _refuse_expired({_STALE_SINCE}, log.branch, version)\n        if not 0",
+                "        _raise_if_expired(main, log.branch, version)\n        if not 0",
+                f"        _raise_if_expired({_STALE_SINCE}, log.branch, version)\n        if not 0",
             ),
         ),
         _H + "TestVacuum::test_h12",
@@ -393,7 +398,7 @@ MUTANTS = (
         _LOG,
         (
             (
-                "            # The answer may be wrong either way: only the version itself tells.\n",
+                "            # The error may be wrong either way: only the version itself is certain.\n",
                 "            if isinstance(error, ObjectExistsError):\n                return False\n            raise\n",
             ),
         ),

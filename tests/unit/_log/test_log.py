@@ -148,7 +148,7 @@ class TestRead:
     def test_another_commit_in_its_place(self, store: FlakyStore) -> None:
         """A commit that lies under the key of another is corruption."""
         store.put(key(1), store.get(key(0)))
-        with pytest.raises(CorruptionError, match="belongs elsewhere"):
+        with pytest.raises(CorruptionError, match="must be version"):
             Log(store).read(1)
 
     def test_fetched_once(self, store: FlakyStore) -> None:

@@ -50,11 +50,11 @@ class TestTags:
         made = tag(flaky_lake.log, done, "v1", "main", done.version)
         assert (made.kind, dict(made.tags)) == (Kind.TAG, {"v1": ["main", done.version]})
         assert (made.segments, made.runs) == (done.segments, done.runs)
-        with pytest.raises(ConflictError, match="'v1' already"):
+        with pytest.raises(ConflictError, match="'v1' already exists"):
             tag(flaky_lake.log, made, "v1", "main", 0)
         gone = untag(flaky_lake.log, made, "v1")
         assert dict(gone.tags) == {}
-        with pytest.raises(VersionNotFoundError, match="no tag 'v1'"):
+        with pytest.raises(VersionNotFoundError, match="Tag 'v1' does not exist"):
             untag(flaky_lake.log, gone, "v1")
 
     def test_h11_not_on_what_expired_meanwhile(
@@ -132,7 +132,7 @@ class TestBranches:
         ]:
             with pytest.raises(error):
                 create_branch(flaky_lake.log, flaky_lake.head, name, ("main", version))
-        with pytest.raises(VersionNotFoundError, match="no branch 'c'"):
+        with pytest.raises(VersionNotFoundError, match="Branch 'c' does not exist"):
             delete_branch(flaky_lake.log, flaky_lake.head, "c")
         with pytest.raises(InvalidInputError):
             delete_branch(flaky_lake.log, flaky_lake.head, "main")

@@ -263,5 +263,5 @@ def test_names_are_settled_by_a_change(small_lake: SmallLake) -> None:
     assert head.runs["r"].names is None
     assert small_lake.head == head
     assert add_class_names(small_lake.log, head, "label", ["a", "b", "c", "d"]) == head
-    with pytest.raises(SchemaError, match="no class_label"):
+    with pytest.raises(SchemaError, match="htype class_label"):
         add_class_names(small_lake.log, head, "x", ["d"])

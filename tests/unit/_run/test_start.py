@@ -333,7 +333,7 @@ class TestAlive:
     @pytest.fixture(autouse=True)
     def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(heartbeat, "OBSERVE_SECONDS", 0.1)
-        monkeypatch.setattr(heartbeat, "_LOOK", 0.01)
+        monkeypatch.setattr(heartbeat, "_CHECK_SECONDS", 0.01)
 
     def beat(self, store: FlakyStore, counter: int, epoch: int = 1) -> None:
         """Write a heartbeat."""
