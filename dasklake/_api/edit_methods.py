@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack, overload
 
 import dask.bag as db
+from dask.delayed import Delayed
 
 from dasklake._api.lake_base import LakeBase
-from dasklake._api.write import WriteOptions, to_lake
+from dasklake._api.write import WriteArguments, WriteOptions, WriteReport, to_lake
 from dasklake._format import object_keys
 from dasklake._log.run_entries import abort
 from dasklake._log.schema_evolution import add_class_names, add_tensors, drop_tensor, rename_tensor
 from dasklake._model.commit import Commit
+from dasklake._run.preview import Preview
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import InvalidInputError, RunFailedError, SampleError, SchemaError
 
@@ -244,14 +246,41 @@ class EditMethods(LakeBase):
         """Print the tensors and what the version holds."""
         print(self)  # noqa: T201 # what it is called for
 
+    @overload
     def write(
         self,
         collection: Any,
         *,
-        mode: Literal["append", "overwrite", "resume"] = "append",
+        compute: Literal[True] = True,
+        preview: None = None,
+        **options: Unpack[WriteArguments],
+    ) -> WriteReport: ...
+    @overload
+    def write(
+        self,
+        collection: Any,
+        *,
+        compute: Literal[False],
+        preview: None = None,
+        **options: Unpack[WriteArguments],
+    ) -> Delayed: ...
+    @overload
+    def write(
+        self,
+        collection: Any,
+        *,
+        compute: bool = True,
+        preview: int,
+        **options: Unpack[WriteArguments],
+    ) -> Preview: ...
+    def write(
+        self,
+        collection: Any,
+        *,
+        mode: Literal["create", "append", "overwrite", "resume"] = "append",
         run: str | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> WriteReport | Delayed | Preview:
         """Write a Dask collection to this lake, then :meth:`refresh`.
 
         Parameters
@@ -261,15 +290,16 @@ class EditMethods(LakeBase):
         mode : {"append", "overwrite", "resume"}, default "append"
             As for :func:`dasklake.to_lake`.
         run : str, optional
-            Name of the run. Where the lake was emptied after a run of that name, ``"resume"``
-            begins a new one, ``<run>-2`` and so on.
+            Name of the run. If the lake was emptied after a run of that name, ``"resume"`` begins
+            a new run, ``<run>-2`` and so on.
         **options
             Further arguments of :func:`dasklake.to_lake`.
 
         Returns
         -------
         WriteReport
-            What was written.
+            Result of the write. With ``compute=False`` a Delayed, with ``preview`` a
+            :class:`dasklake.Preview`.
 
         Raises
         ------
@@ -278,21 +308,24 @@ class EditMethods(LakeBase):
         """
         self.flush()
         if mode == "resume" and run is not None:
-            run = self._living(run)
+            run = self._resumable_name(run)
         try:
-            return to_lake(collection, self._store, mode=mode, run=run, **options)
+            result: WriteReport | Delayed | Preview = to_lake(
+                collection, self._store, mode=mode, run=run, **options
+            )
         finally:
             self.refresh()
+        return result
 
-    def _living(self, run: str) -> str:
-        """Return the name under which a job goes on, or begins where the lake was emptied."""
+    def _resumable_name(self, run: str) -> str:
+        """Return the run that continues a job, or a new name if the lake was emptied since."""
         head = self._log.require_head()
         orders: Any = None
         name, number = run, 1
         while name in head.runs and head.runs[name].replaced:
             orders = self._log.manifest(head).order if orders is None else orders
             if head.runs[name].order in orders:
-                break  # its rows are there: it is for to_lake to say why it cannot go on
+                break  # its rows still exist: to_lake reports why it cannot continue
             number += 1
             name = f"{run}-{number}"
         return name

@@ -1,4 +1,4 @@
-"""``open``: a version of a lake, as samples, tensors and Dask collections."""
+"""``open`` and ``empty``: one version of a lake as samples, tensors and Dask collections."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import dask.array as da
 import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
+import numpy.typing as npt
 
 from dasklake._api.edit_methods import EditMethods
 from dasklake._api.formatting import lake_html, lake_text
@@ -40,27 +41,30 @@ def open(
     storage_options: StorageOptions = None,
     creds: StorageOptions = None,
 ) -> Lake:
-    """Open a lake.
+    """Open one version of a lake.
 
-    What is seen is one version, whatever is written meanwhile; :meth:`Lake.refresh` moves on.
+    Opening reads only the commit of the version. Samples are fetched when they are used. The
+    version does not change while others write to the lake; :meth:`Lake.refresh` moves to the
+    newest one.
 
     Parameters
     ----------
     url : str or os.PathLike
-        Where the lake lies.
+        Root of the lake: a path, or any URL that fsspec supports.
     version : int, optional
-        Which version; left out, the newest.
+        Version to open. By default, the newest.
     reset : bool, default False
-        First close unfinished runs and delete what they left, as :meth:`Lake.reset` does.
+        First close unfinished runs and delete their uncommitted objects, as :meth:`Lake.reset`
+        does.
     on_corrupt : "raise" or "skip", default "raise"
-        What happens at a damaged chunk: an error; or a warning that names it, and its samples are
-        left out of loops, slices and Dask collections. Lengths and places of samples stay as they
-        are, and ``lake[i]`` of such a sample is an error all the same.
+        Handling of damaged chunks. With ``"skip"``, a warning names the chunk, and its samples are
+        left out of loops, slices and Dask collections. Lengths and indices do not change, and
+        ``lake[i]`` of such a sample still raises an error.
     storage_options : mapping, callable or str, optional
-        What fsspec takes for this kind of storage, a function that returns it, or a credentials
-        key.
+        Options for the fsspec file system of the URL, a function that returns them, or a
+        credentials key.
     creds : mapping, callable or str, optional
-        Another word for ``storage_options``, as other libraries have it.
+        Alias of ``storage_options``.
 
     Returns
     -------
@@ -70,18 +74,27 @@ def open(
     Raises
     ------
     LakeNotFoundError
-        There is no lake under the URL.
+        There is no lake under ``url``.
     VersionNotFoundError
-        The lake has no such version.
+        The lake does not have this version.
     VersionExpiredError
-        The version was expired.
+        The version was expired by a vacuum.
     UnsupportedFormatError
         The lake was written by a newer release.
 
     Examples
     --------
-    >>> lake = dasklake.open("s3://bucket/coco-train")  # doctest: +SKIP
-    >>> len(lake), lake[7]["boxes"].shape, lake["boxes"][10:20]  # doctest: +SKIP
+    >>> import dask.array as da
+    >>> import dasklake
+    >>> columns = {"image": da.zeros((4, 2, 2), chunks=(2, 2, 2)), "label": da.arange(4, chunks=2)}
+    >>> report = dasklake.to_lake(columns, "memory://open")
+    >>> lake = dasklake.open("memory://open")
+    >>> len(lake)
+    4
+    >>> lake[3]["label"]
+    np.int64(3)
+    >>> lake["image"][0:3].shape
+    (3, 2, 2)
     """
     skipping = parse_on_corrupt(on_corrupt)
     store = ObjectStore(url, either(storage_options, creds))
@@ -92,7 +105,7 @@ def open(
     return Lake(store, log, resolve_commit(log, version), skipping)
 
 
-#: What other libraries call it.
+#: Alias of :func:`open`.
 load = open
 
 
@@ -103,29 +116,33 @@ def empty(
     storage_options: StorageOptions = None,
     creds: StorageOptions = None,
 ) -> Lake:
-    """Make a lake without tensors and samples.
+    """Create a lake without tensors or samples.
+
+    Add tensors with :meth:`Lake.create_tensor`, then samples with :meth:`Lake.append`,
+    :meth:`Lake.write` or a :class:`Pipeline`. To write a Dask collection as a new lake in one
+    call, use :func:`to_lake`.
 
     Parameters
     ----------
     url : str or os.PathLike
-        Where the lake is to lie.
+        Root of the new lake.
     overwrite : bool, default False
-        Whether there may be a lake already; it then holds nothing from a new version on. Older
-        versions stay readable.
+        Allow an existing lake. A new version then removes its tensors and samples; older versions
+        stay readable.
     storage_options, creds : mapping, callable or str, optional
         As for :func:`open`.
 
     Returns
     -------
     Lake
-        The new version; :meth:`Lake.create_tensor` is the next step.
+        The new version.
 
     Raises
     ------
     LakeExistsError
-        There is a lake, and ``overwrite`` is not given.
+        There is a lake under ``url``, and ``overwrite`` is False.
     RunActiveError
-        The lake is being written.
+        A run is writing to the lake.
 
     Examples
     --------
@@ -138,13 +155,13 @@ def empty(
     """
     store = ObjectStore(url, either(storage_options, creds))
     log = Log(store)
-    head, ours = create_lake(log, Schema({}))
-    if not ours and not overwrite:
+    head, created = create_lake(log, Schema({}))
+    if not created and not overwrite:
         raise LakeExistsError(
-            f"There is a lake under {store.url}. Open it with dasklake.open(url), or empty it with "
-            "overwrite=True."
+            f"There is already a lake under {store.url}. Open it with dasklake.open(url), or "
+            "remove its contents with overwrite=True."
         )
-    return Lake(store, log, head if ours else empty_lake(log, head))
+    return Lake(store, log, head if created else empty_lake(log, head))
 
 
 def read_lake(
@@ -152,52 +169,74 @@ def read_lake(
     columns: Sequence[str] | None = None,
     storage_options: StorageOptions = None,
 ) -> dd.DataFrame:
-    """Return the newest version of a lake as a Dask DataFrame.
+    """Read the newest version of a lake as a Dask DataFrame.
 
     Parameters
     ----------
     url : str or os.PathLike
-        Where the lake lies.
+        Root of the lake.
     columns : sequence of str, optional
-        The tensors to read; left out, all.
+        Tensors to read. By default, all.
     storage_options : mapping, callable or str, optional
         As for :func:`open`.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        One partition for each chunk, indexed by the place in the version.
+        One partition per chunk, indexed by the number of the sample.
 
     Raises
     ------
     LakeNotFoundError
-        There is no lake under the URL.
+        There is no lake under ``url``.
     VersionNotFoundError
-        The lake has no such tensor.
+        The lake does not have a tensor of ``columns``.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import dasklake
+    >>> report = dasklake.to_lake({"x": da.arange(4, chunks=2)}, "memory://read-lake")
+    >>> frame = dasklake.read_lake("memory://read-lake")
+    >>> frame.npartitions, int(frame.x.sum().compute())
+    (2, 6)
     """
     return open(url, storage_options=storage_options).to_dask_dataframe(columns)
 
 
 class Lake(LinkMethods, EditMethods, MaintenanceMethods):
-    """One version of a lake; made by :func:`open`.
+    """One version of a lake, as returned by :func:`open`.
 
-    ``lake[i]`` is a sample, ``lake[i:j]`` a list of samples, ``lake[name]`` a :class:`Tensor`.
-    Iterating reads chunk by chunk.
+    ``lake[i]`` is a sample, a dict of values. ``lake[i:j]`` and ``lake[[i, j]]`` are lists of
+    samples. ``lake[name]`` is a :class:`Tensor`. Iteration reads chunk by chunk.
 
     Parameters
     ----------
     store : ObjectStore
-        The lake's objects.
+        Objects of the lake.
     log : Log
-        Its log.
+        Log of the lake.
     commit : Commit
-        The version.
+        Commit of the version.
     on_corrupt : "raise" or "skip", default "raise"
-        Whether a damaged chunk is an error, or a warning and its samples are left out.
+        Handling of damaged chunks, as for :func:`open`.
+
+    Examples
+    --------
+    >>> import dasklake
+    >>> lake = dasklake.empty("memory://lake")
+    >>> lake.create_tensor("x", dtype="int64", shape=())
+    >>> lake.extend([{"x": 5}, {"x": 6}])
+    >>> len(lake)
+    2
+    >>> lake[0]
+    {'x': np.int64(5)}
+    >>> lake["x"][:]
+    array([5, 6])
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self._store, self._log.branch, self.version, self._on_corrupt)
+        return _reopen, (self._store, self._log.branch, self.version, self._on_corrupt)
 
     @property
     def max_len(self) -> int:
@@ -217,12 +256,14 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
     def __getitem__(self, item: str) -> Tensor: ...
 
     @overload
-    def __getitem__(self, item: slice | list[int]) -> list[dict[str, Any]]: ...
+    def __getitem__(self, item: int | np.integer[Any]) -> dict[str, Any]: ...
 
     @overload
-    def __getitem__(self, item: int) -> dict[str, Any]: ...
+    def __getitem__(
+        self, item: slice | Sequence[int] | npt.NDArray[Any]
+    ) -> list[dict[str, Any]]: ...
 
-    def __getitem__(self, item: Any) -> Any:
+    def __getitem__(self, item: Any) -> Tensor | dict[str, Any] | list[dict[str, Any]]:
         if isinstance(item, str):
             self._reader.names([item])
             return Tensor(self._reader, item)
@@ -234,7 +275,7 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         return dict(zip(names, values, strict=True))
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is a tensor of this name."""
+        """Return whether there is a tensor of this name."""
         return name in list(self.schema)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -248,10 +289,10 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         Parameters
         ----------
         columns : sequence of str, optional
-            The tensors to read; left out, all.
+            Tensors to read. By default, all.
         blocksize : int or str, optional
-            Join chunks up to this many bytes, such as ``"64 MiB"``; left out, one partition for
-            each chunk.
+            Maximum size of a partition that joins several chunks, in bytes or as text such as
+            ``"64 MiB"``. By default, each chunk is a partition.
 
         Returns
         -------
@@ -261,28 +302,27 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         Raises
         ------
         VersionNotFoundError
-            There is no such tensor.
+            The lake does not have a tensor of ``columns``.
         InvalidInputError
-            ``columns`` are no names, or ``blocksize`` is no size.
+            ``columns`` is not a sequence of names, or ``blocksize`` is not a valid size.
         """
         names = self._reader.names(columns)
-        return to_bag(
-            self._reader.origin,
-            self._reader.groups(names, parse_blocksize(blocksize)),
-            names,
-        )
+        groups = self._reader.groups(names, parse_blocksize(blocksize))
+        return to_bag(self._reader.origin, groups, names)
 
     def to_dask_dataframe(
         self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
     ) -> dd.DataFrame:
-        """Return the samples as a Dask DataFrame, indexed by their place in the version.
+        """Return the samples as a Dask DataFrame, indexed by the number of the sample.
 
-        Columns of a table have the dtype they were written with; arrays become Arrow types.
+        Columns that were written from a DataFrame have their original dtype. Arrays become Arrow
+        types.
 
         Parameters
         ----------
         columns : sequence of str, optional
-            The tensors to read; left out, all. Also ``frame[columns]`` reads only those.
+            Tensors to read. By default, all. A later selection, such as ``frame[columns]``, also
+            restricts what is read.
         blocksize : int or str, optional
             As for :meth:`to_dask_bag`.
 
@@ -294,9 +334,9 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         Raises
         ------
         VersionNotFoundError
-            There is no such tensor.
+            The lake does not have a tensor of ``columns``.
         InvalidInputError
-            ``columns`` are no names, or ``blocksize`` is no size.
+            ``columns`` is not a sequence of names, or ``blocksize`` is not a valid size.
         """
         names = self._reader.names(columns)
         groups = self._reader.groups(names, parse_blocksize(blocksize))
@@ -304,31 +344,31 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         return frame if columns is None else frame[names]
 
     def to_dask_array(self, name: str, *, blocksize: int | str | None = None) -> da.Array:
-        """Return a tensor of one shape as a Dask Array, axis 0 = samples.
+        """Return a tensor of fixed shape as a Dask Array; axis 0 is the samples.
 
         Parameters
         ----------
         name : str
-            The tensor.
+            Name of the tensor.
         blocksize : int or str, optional
             As for :meth:`to_dask_bag`.
 
         Returns
         -------
         dask.array.Array
-            Of the tensor's dtype, with known chunk sizes.
+            Array of the tensor's dtype, with known chunk sizes.
 
         Raises
         ------
         VersionNotFoundError
-            There is no such tensor.
+            The lake does not have a tensor ``name``.
         InvalidInputError
-            Its samples have not all the same shape, or ``blocksize`` is no size.
+            The tensor does not have a fixed shape, or ``blocksize`` is not a valid size.
         """
         groups = self._reader.groups(self._reader.names([name]), parse_blocksize(blocksize))
         return to_array(self._reader.origin, groups, name)
 
 
-def _again(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Lake:
+def _reopen(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Lake:
     log = Log(store, branch)
     return Lake(store, log, resolve_commit(log, version), on_corrupt)

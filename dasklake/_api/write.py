@@ -38,7 +38,7 @@ from dasklake._write.input import Source, source_of
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
 
-__all__ = ["WriteOptions", "WriteReport", "to_lake"]
+__all__ = ["WriteArguments", "WriteOptions", "WriteReport", "to_lake"]
 
 #: A schema, or a mapping of tensor names to specs, htypes or parameters of specs.
 SchemaLike = Schema | Mapping[str, TensorSpec | str | Mapping[str, Any]]
@@ -47,7 +47,7 @@ SchemaLike = Schema | Mapping[str, TensorSpec | str | Mapping[str, Any]]
 _DEFAULTS = WriteOptions()
 
 
-class _Arguments(TypedDict, total=False):
+class WriteArguments(TypedDict, total=False):
     """The keyword arguments of ``to_lake`` that do not change the type of its result."""
 
     schema: SchemaLike | None
@@ -74,7 +74,7 @@ def to_lake(
     *,
     compute: Literal[True] = True,
     preview: None = None,
-    **arguments: Unpack[_Arguments],
+    **arguments: Unpack[WriteArguments],
 ) -> WriteReport: ...
 @overload
 def to_lake(
@@ -83,7 +83,7 @@ def to_lake(
     *,
     compute: Literal[False],
     preview: None = None,
-    **arguments: Unpack[_Arguments],
+    **arguments: Unpack[WriteArguments],
 ) -> Delayed: ...
 @overload
 def to_lake(
@@ -92,7 +92,7 @@ def to_lake(
     *,
     compute: bool = True,
     preview: int,
-    **arguments: Unpack[_Arguments],
+    **arguments: Unpack[WriteArguments],
 ) -> Preview: ...
 @overload
 def to_lake(
@@ -101,7 +101,7 @@ def to_lake(
     *,
     compute: bool = True,
     preview: int | None = None,
-    **arguments: Unpack[_Arguments],
+    **arguments: Unpack[WriteArguments],
 ) -> WriteReport | Delayed | Preview: ...
 def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions has the rest
     collection: Any,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,14 @@ class Tensor:
     def __iter__(self) -> Iterator[Any]:
         samples = self._reader.stream([self.name])
         return (row[self.name] for row in samples)
+
+    @overload
+    def __getitem__(
+        self, item: slice | Sequence[int] | npt.NDArray[Any]
+    ) -> npt.NDArray[Any] | Any: ...  # or a list: only the schema knows
+
+    @overload
+    def __getitem__(self, item: int | np.integer[Any]) -> Any: ...
 
     def __getitem__(self, item: Any) -> Any:
         if isinstance(item, slice | list | tuple | np.ndarray):

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import dask.bag as db
+import numpy as np
+import numpy.typing as npt
+import pytest
+from dask.array import Array
+from dask.bag import Bag
+from dask.dataframe import DataFrame
 from dask.delayed import Delayed
 
 import dasklake
-from dasklake import Preview, WriteReport
+from dasklake import Preview, Tensor, WriteReport
+from dasklake._maintenance.compact import CompactReport
+from dasklake._maintenance.reset import ResetReport
+from dasklake._maintenance.vacuum import VacuumReport
+from dasklake._maintenance.verify import VerifyReport
 
 SCHEMA = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
 
@@ -50,3 +60,51 @@ class TestToLake:
         )
         assert_type(result, WriteReport | Delayed | Preview)
         assert isinstance(result, Preview)
+
+
+class TestLake:
+    """The methods of a lake and its tensors have types that depend on their arguments."""
+
+    @pytest.fixture
+    def lake(self, tmp_path: Path) -> dasklake.Lake:
+        """Make a lake of two numbers."""
+        lake = dasklake.empty(tmp_path / "lake")
+        lake.create_tensor("x", dtype="int64", shape=())
+        lake.extend([{"x": 1}, {"x": 2}])
+        return lake
+
+    def test_indexing(self, lake: dasklake.Lake) -> None:
+        """A name gives a tensor, a number a sample, and a slice, list or mask a list of samples."""
+        assert_type(lake["x"], Tensor)
+        assert_type(lake[0], dict[str, Any])
+        assert_type(lake[np.int64(0)], dict[str, Any])
+        assert_type(lake[:1], list[dict[str, Any]])
+        assert_type(lake[[0, 1]], list[dict[str, Any]])
+        assert_type(lake[np.array([True, False])], list[dict[str, Any]])
+        assert_type(lake["x"][:], npt.NDArray[Any] | Any)
+        assert_type(lake["x"][[0, 1]], npt.NDArray[Any] | Any)
+        assert lake["x"][1] == 2
+
+    def test_collections(self, lake: dasklake.Lake) -> None:
+        """A lake is read as collections of Dask's own types."""
+        assert_type(lake.to_dask_bag(), Bag)
+        assert_type(lake.to_dask_dataframe(), DataFrame)
+        assert_type(lake.to_dask_array("x"), Array)
+        assert_type(dasklake.read_lake(lake.url), DataFrame)
+
+    def test_maintenance(self, lake: dasklake.Lake) -> None:
+        """Each maintenance method returns a report of its own type."""
+        assert_type(lake.verify(), VerifyReport)
+        assert_type(lake.reset(), ResetReport)
+        assert_type(lake.vacuum(dry_run=True), VacuumReport)
+        assert_type(lake.compact(), CompactReport)
+        assert_type(lake.retry_failures(dict), WriteReport | None)
+        assert_type(lake.refresh(), dasklake.Lake)
+
+    def test_write(self, lake: dasklake.Lake) -> None:
+        """``Lake.write`` returns what ``to_lake`` returns for the same flags."""
+        bag = db.from_sequence([{"x": 1}], npartitions=1)
+        assert_type(lake.write(bag), WriteReport)
+        assert_type(lake.write(bag, compute=False), Delayed)
+        assert_type(lake.write(bag, preview=1), Preview)
+        assert len(lake) == 3
