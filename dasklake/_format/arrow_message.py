@@ -10,13 +10,23 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple
 
-__all__ = ["BATCH", "DICTIONARY", "SCHEMA", "Message", "read_message", "walk_messages"]
+__all__ = [
+    "BATCH",
+    "CONTINUATION",
+    "DICTIONARY",
+    "MAGIC",
+    "SCHEMA",
+    "Message",
+    "read_message",
+    "walk_messages",
+]
 
 #: Kinds of messages.
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3
 
-_MAGIC = b"ARROW1\0\0"
-_CONTINUATION = b"\xff\xff\xff\xff"
+#: First bytes of an Arrow file, and of each message in it.
+MAGIC = b"ARROW1\0\0"
+CONTINUATION = b"\xff\xff\xff\xff"
 
 #: Numbers of the fields of the tables in Arrow's Message.fbs.
 _KIND, _HEADER, _BODY, _CUSTOM = 1, 2, 3, 4
@@ -84,13 +94,13 @@ def walk_messages(data: Any) -> list[Message]:
         It is not an Arrow IPC file, or a message extends past its end.
     """
     view = memoryview(data)
-    if view[: len(_MAGIC)] != _MAGIC:
+    if view[: len(MAGIC)] != MAGIC:
         raise ValueError("an Arrow file must begin with ARROW1")
-    offset = len(_MAGIC)
+    offset = len(MAGIC)
     messages: list[Message] = []
     while True:
         start = offset + 8
-        if start > len(view) or view[offset : offset + 4] != _CONTINUATION:
+        if start > len(view) or view[offset : offset + 4] != CONTINUATION:
             raise ValueError("its Arrow messages are incomplete")
         length = int.from_bytes(view[offset + 4 : start], "little")
         if not length:

@@ -28,7 +28,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dasklake._format.arrow_message import BATCH, SCHEMA, Message, read_message
+from dasklake._format.arrow_message import (
+    BATCH,
+    CONTINUATION,
+    MAGIC,
+    SCHEMA,
+    Message,
+    read_message,
+)
 from dasklake._format.documents import FORMAT_VERSION
 from dasklake._format.validate import validate
 from dasklake._model.receipt import ChunkRef, Failure
@@ -43,11 +50,9 @@ __all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "max_rows"
 #: 64 KiB, reading a sample of 100 bytes takes four times as many bytes.
 PAGE = 16_384
 
-_MAGIC = b"ARROW1\0\0"
 _HEADER = b"dasklake"
 _CHECKSUMS = b"dasklake:crc32c"
 _ZERO_CHECKSUM = "00000000"
-_CONTINUATION = b"\xff\xff\xff\xff"
 _INVALID = (
     *(pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError),
     *(IndexError, StopIteration, OverflowError, RecursionError),
@@ -62,7 +67,7 @@ _EMPTY_ROWS = 2**24
 
 @dataclass(frozen=True, slots=True)
 class ChunkHeader:
-    """The description that a chunk carries, from which storage alone shows a complete partition.
+    """The description in a chunk, which shows from storage alone whether a partition is complete.
 
     Attributes
     ----------
@@ -290,7 +295,7 @@ class ChunkHead:
         self.header = validate(document, ChunkHeader)
 
     def _open_batch(self) -> None:
-        reader = pa.ipc.open_stream(pa.py_buffer(self.memory[len(_MAGIC) :]))
+        reader = pa.ipc.open_stream(pa.py_buffer(self.memory[len(MAGIC) :]))
         self.batch = reader.read_next_batch()
         self.rows = self.batch.num_rows
         self._columns = {name: column for column, name in enumerate(self.batch.schema.names)}
@@ -377,13 +382,13 @@ def _walk(data: npt.NDArray[np.uint8]) -> tuple[int, list[tuple[int, int]]]:
 
     Raises IndexError if the data end before.
     """
-    if data[: len(_MAGIC)].tobytes() != _MAGIC[: len(data)]:
+    if data[: len(MAGIC)].tobytes() != MAGIC[: len(data)]:
         raise ValueError("it must begin with ARROW1")
-    offset = len(_MAGIC)
+    offset = len(MAGIC)
     ranges = []
     for _ in range(2):
         prefix = data[offset : offset + 8].tobytes()
-        if len(prefix) == 8 and prefix[:4] != _CONTINUATION:
+        if len(prefix) == 8 and prefix[:4] != CONTINUATION:
             raise ValueError("it must have two Arrow messages at its beginning")
         start = offset + 8
         offset = start + int.from_bytes(prefix[4:], "little")

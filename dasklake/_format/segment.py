@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from dasklake._format import object_keys
-from dasklake._format.arrow_message import BATCH, DICTIONARY, SCHEMA, walk_messages
+from dasklake._format.arrow_message import BATCH, DICTIONARY, MAGIC, SCHEMA, walk_messages
 from dasklake._format.chunk import max_rows
 from dasklake._format.validate import validate
 from dasklake._model.commit import SegmentRef
@@ -49,9 +49,6 @@ _NUMBERS: dict[str, Any] = {
 }
 _INTEGERS = {"partition": pa.int64(), "position": pa.int64(), "index": pa.int64()}
 _HOME = pa.dictionary(pa.int32(), pa.string())
-
-#: Offset of the first message of an Arrow file.
-_MESSAGES = 8
 
 
 def build_manifest(home: str, order: int, receipts: Iterable[Receipt]) -> Manifest:
@@ -224,7 +221,7 @@ def _read_batch(data: bytes, ref: SegmentRef | None, key: str) -> pa.RecordBatch
         if kinds[:1] + kinds[-1:] != [SCHEMA, BATCH] or {*kinds[1:-1]} - {DICTIONARY}:
             raise _damaged(key, "it must hold one record batch")
         # As a stream, so that Arrow reads only the messages that were just checked.
-        batch = pa.ipc.open_stream(pa.py_buffer(data)[_MESSAGES:]).read_next_batch()
+        batch = pa.ipc.open_stream(pa.py_buffer(data)[len(MAGIC) :]).read_next_batch()
         batch.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, StopIteration, RecursionError) as error:
         raise _damaged(key, str(error)) from error

@@ -1,4 +1,4 @@
-"""A lake that any release wrote opens, whole and in every way, with the code of today."""
+"""The current code reads the lakes of every earlier release in every way."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def expected(folder: Path) -> dict[str, Any]:
-    """Return what the lake holds."""
-    found: dict[str, Any] = json.loads((folder / "expected.json").read_text())
-    return found
+    """Return the expected content of the lake."""
+    document: dict[str, Any] = json.loads((folder / "expected.json").read_text())
+    return document
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def lake(folder: Path) -> dasklake.Lake:
 
 def test_there_is_one_for_each_format() -> None:
     """At least one lake of each format version is stored."""
-    found = {json.loads((HERE / name / "expected.json").read_text())["format"] for name in STORED}
-    assert found == set(range(1, FORMAT_VERSION + 1))
+    formats = {json.loads((HERE / name / "expected.json").read_text())["format"] for name in STORED}
+    assert formats == set(range(1, FORMAT_VERSION + 1))
 
 
 def test_history(lake: dasklake.Lake, expected: dict[str, Any]) -> None:
-    """Schema, log, failures and state come back as they were."""
+    """Schema, log, failures and state are read back unchanged."""
     assert {name: spec.htype for name, spec in lake.schema.items()} == expected["schema"]
     names = {n: list(s.class_names) for n, s in lake.schema.items() if s.class_names}
     assert names == expected["class_names"]
@@ -60,11 +60,11 @@ def test_history(lake: dasklake.Lake, expected: dict[str, Any]) -> None:
 
 
 def test_samples_whole_and_one_by_one(lake: dasklake.Lake, expected: dict[str, Any]) -> None:
-    """Every sample comes back the same by iterating, by its place, in a slice and by column."""
+    """Every sample is the same by iteration, by index, in a slice and by column."""
     samples = expected["samples"]
     assert len(lake) == len(samples)
     assert [plain(sample) for sample in lake] == samples
-    assert [plain(lake[place]) for place in range(len(lake))] == samples
+    assert [plain(lake[row]) for row in range(len(lake))] == samples
     assert [plain(sample) for sample in lake[:]] == samples
     for name in lake.schema:
         column = [sample[name] for sample in samples]
@@ -89,7 +89,7 @@ def test_dask_collections(lake: dasklake.Lake, expected: dict[str, Any]) -> None
 
 
 def test_older_version(lake: dasklake.Lake, folder: Path, expected: dict[str, Any]) -> None:
-    """What was overwritten is still there in its version."""
+    """An older version still has the overwritten samples."""
     version = min(v for v, kind in expected["log"] if kind == "overwrite") - 1
     old = dasklake.open(folder / "lake", version=version)
     assert [plain(sample) for sample in old] == expected["old samples"]
@@ -116,10 +116,10 @@ def _copy(folder: Path, url: str) -> ObjectStore:
         {"format": 2, "schema": "of a new kind"},
     ],
 )
-def test_what_a_newer_release_wrote_is_refused(
+def test_commits_of_newer_formats_are_refused(
     folder: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    """A commit with a reader's flag or a format that is unknown asks for an upgrade."""
+    """A commit with an unknown feature for readers, or an unknown format, asks for an upgrade."""
     store = _copy(folder, str(tmp_path))
     attacker = Attacker(store)
     attacker.commit(lambda document: document | change)
@@ -127,10 +127,10 @@ def test_what_a_newer_release_wrote_is_refused(
         dasklake.open(tmp_path)
 
 
-def test_what_a_newer_release_added_is_left_alone(
+def test_fields_of_newer_releases_are_ignored(
     folder: Path, tmp_path: Path, expected: dict[str, Any]
 ) -> None:
-    """Fields that are unknown, without a reader's flag, do not keep a reader from reading."""
+    """Unknown fields without a feature for readers are ignored."""
     store = _copy(folder, str(tmp_path))
 
     def change(document: dict[str, Any]) -> None:

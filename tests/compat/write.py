@@ -1,4 +1,4 @@
-"""Write a small lake with everything a release can write, and what reading it has to give.
+"""Write a small lake with everything that a release can write, and its expected content.
 
 ``python -m tests.compat.write FOLDER`` makes ``FOLDER/lake`` and ``FOLDER/expected.json``. See the
 README beside this file for when to do that.
@@ -81,7 +81,7 @@ def _picture(i: int, form: str) -> bytes:
 
 
 def make_sample(i: int) -> dict[str, Any]:
-    """Make a sample; every fifth fails."""
+    """Create a sample. Every fifth fails."""
     if i % 5 == 3:
         raise ValueError(f"no sample {i}")
     return {
@@ -170,7 +170,7 @@ def write_lake(url: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it, with its type where that is not plain."""
+    """Return a value as JSON, with its type if that is not a plain one."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, bytes):
@@ -191,14 +191,14 @@ def plain(value: Any) -> Any:
             "data": numbers.ravel().tolist(),
         }
     if isinstance(value, Mapping):
-        return {name: plain(each) for name, each in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(item) for item in value]
     return {type(value).__name__: str(value)}
 
 
 def expected(url: str) -> dict[str, Any]:
-    """Return what a reader has to find, as JSON."""
+    """Return the expected content as JSON."""
     lake = dasklake.open(url)
     return {
         "format": FORMAT_VERSION,
@@ -223,16 +223,16 @@ def _old(lake: dasklake.Lake) -> int:
 
 
 def main(folder: str) -> None:
-    """Write a lake and what it holds."""
+    """Write a lake and its expected content."""
     root = Path(folder)
     write_lake(str(root / "lake"))
-    found = expected(str(root / "lake"))
-    numbers = [sample["number"]["data"][0] for sample in found["samples"]]
-    wanted = [0, 1, 2, 4, 5, 6, 7, 20, 21, 22, 100, 101]
-    if numbers != wanted:
-        raise SystemExit(f"The lake holds {numbers}, not {wanted}.")
+    content = expected(str(root / "lake"))
+    numbers = [sample["number"]["data"][0] for sample in content["samples"]]
+    numbers_expected = [0, 1, 2, 4, 5, 6, 7, 20, 21, 22, 100, 101]
+    if numbers != numbers_expected:
+        raise SystemExit(f"The lake holds {numbers}, not {numbers_expected}.")
     (root / "expected.json").write_text(
-        json.dumps(found, separators=(",", ":"), ensure_ascii=False) + "\n"
+        json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Nothing that is not exactly a chunk is ever read as one."""
+"""Only the exact bytes of a chunk are read as a chunk."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CHUNK = bytes(encode(SCHEMA, [{"id": i, "text": "a" * i} for i in range(300)]).d
 
 
 @given(st.integers(0, len(CHUNK) - 1), st.binary(min_size=1, max_size=200))
-def test_overwritten_bytes_are_found(place: int, patch: bytes) -> None:
-    """Whatever is written over a chunk: it is found, or nothing was changed."""
-    data = CHUNK[:place] + patch + CHUNK[place + len(patch) :]
+def test_overwritten_bytes_are_found(offset: int, patch: bytes) -> None:
+    """Any overwritten bytes are detected, unless they equal the old ones."""
+    data = CHUNK[:offset] + patch + CHUNK[offset + len(patch) :]
     unchanged = data == CHUNK
     try:
         head = ChunkHead.parse(data, len(data), "k")
@@ -32,7 +32,7 @@ def test_overwritten_bytes_are_found(place: int, patch: bytes) -> None:
 
 @given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda b: CHUNK[:40] + b)))
 def test_foreign_bytes_are_refused(data: bytes) -> None:
-    """Foreign bytes are refused with one kind of error, whatever they are."""
+    """Any foreign bytes are refused with a CorruptionError."""
     with contextlib.suppress(CorruptionError):
         length = head_length(data)
         assert length is None or length <= len(data)

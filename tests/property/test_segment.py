@@ -1,4 +1,4 @@
-"""Segments: what is written comes back, in row order, whatever the order it was put together in."""
+"""Segments are read back in row order, whatever the order in which they were built."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ chunk_refs = st.builds(
 
 @st.composite
 def receipts(draw: st.DrawFn, run: str) -> list[Receipt]:
-    """Draw the receipts of some partitions of a run, in any order."""
-    found = []
+    """Draw receipts of partitions of a run, in any order."""
+    drawn = []
     for partition in draw(st.lists(st.integers(0, 10**6), unique=True, max_size=5)):
         chunks = draw(st.lists(chunk_refs, min_size=1, max_size=3))
         numbered = tuple(
             ChunkRef(number, c.rows, c.size, c.head, c.crc) for number, c in enumerate(chunks)
         )
         epoch, attempt = draw(st.integers(1, 2**31 - 1)), draw(attempts)
-        found.append(Receipt(run, epoch, partition, attempt, numbered, inputs=0))
-    return found
+        drawn.append(Receipt(run, epoch, partition, attempt, numbered, inputs=0))
+    return drawn
 
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[tuple[str, int, list[Receipt]]]:
     """Draw runs: home, order, receipts."""
-    found = draw(st.lists(names, unique=True, max_size=4))
-    orders = draw(st.permutations(range(len(found))))
+    drawn = draw(st.lists(names, unique=True, max_size=4))
+    orders = draw(st.permutations(range(len(drawn))))
     return [
         (object_keys.home_of("main", run), order, draw(receipts(run)))
-        for run, order in zip(found, orders, strict=True)
+        for run, order in zip(drawn, orders, strict=True)
     ]
 
 
 def rows(manifest: Manifest) -> list[tuple[object, ...]]:
-    """Return the rows of a manifest as plain values, the home by its name."""
+    """Return the rows of a manifest as plain values, with the name of the home."""
     arrays = [getattr(manifest, f.name).tolist() for f in fields(Manifest)[1:]]
     return [(manifest.home[run], *rest) for run, *rest in zip(*arrays, strict=True)]
 
@@ -78,17 +78,17 @@ def ref_of(data: bytes, count: int, samples: int = 0) -> SegmentRef:
 
 @given(runs(), st.randoms())
 def test_segments_come_back_in_row_order(
-    found: list[tuple[str, int, list[Receipt]]], random: object
+    drawn: list[tuple[str, int, list[Receipt]]], random: object
 ) -> None:
-    """However chunks are spread over segments, their rows come back sorted and complete."""
-    manifests = [build_manifest(home, order, each) for home, order, each in found]
-    again = []
+    """However chunks are distributed over segments, their rows are read back sorted and complete."""
+    manifests = [build_manifest(home, order, run_receipts) for home, order, run_receipts in drawn]
+    decoded = []
     for manifest in manifests:
         data = segment_bytes(manifest)
         ref = ref_of(data, len(manifest), sum(manifest.rows.tolist()))
-        again.append(read_segment(data, ref))
-    getattr(random, "shuffle")(again)  # noqa: B009 # Hypothesis's own random has no type
-    whole = join_manifests(again)
+        decoded.append(read_segment(data, ref))
+    getattr(random, "shuffle")(decoded)  # noqa: B009 # Hypothesis's own random has no type
+    whole = join_manifests(decoded)
     expected = sorted(
         (
             order,
@@ -102,8 +102,8 @@ def test_segments_come_back_in_row_order(
             c.head,
             c.crc,
         )
-        for home, order, each in found
-        for r in each
+        for home, order, run_receipts in drawn
+        for r in run_receipts
         for c in r.chunks
     )
     assert [(r[1], r[2], r[5], r[0], r[3], r[4], *r[6:]) for r in rows(whole)] == expected
@@ -116,9 +116,9 @@ def test_segments_come_back_in_row_order(
 
 
 @given(runs())
-def test_merged_segments_hold_the_same(found: list[tuple[str, int, list[Receipt]]]) -> None:
+def test_merged_segments_hold_the_same(drawn: list[tuple[str, int, list[Receipt]]]) -> None:
     """A segment that replaces several holds exactly their rows."""
-    manifests = [build_manifest(home, order, each) for home, order, each in found]
+    manifests = [build_manifest(home, order, run_receipts) for home, order, run_receipts in drawn]
     data = segment_bytes(join_manifests(manifests))
     samples = sum(sum(manifest.rows.tolist()) for manifest in manifests)
     merged = read_segment(data, ref_of(data, sum(map(len, manifests)), samples))
@@ -144,28 +144,28 @@ failures = st.lists(
 
 
 @given(failures)
-def test_failures_come_back(found: list[Failure]) -> None:
-    """A table of failures gives back what was put in, places that are unknown included."""
-    data = failures_bytes(found)
-    assert read_failures(data, ref_of(data, len(found)), "key") == found
-    assert read_failures(data, None, "key") == found
+def test_failures_come_back(drawn: list[Failure]) -> None:
+    """A failures table returns the failures that were written, including unknown positions."""
+    data = failures_bytes(drawn)
+    assert read_failures(data, ref_of(data, len(drawn)), "key") == drawn
+    assert read_failures(data, None, "key") == drawn
 
 
 def test_tables_stay_few() -> None:
-    """However many commits were made, a commit names at most 15 tables of each level."""
+    """However many commits there are, a commit names at most 15 tables of each level."""
     sizes = [1 + number % 3 for number in range(5_000)]
     refs: tuple[SegmentRef, ...] = ()
     written = 0
     for number, size in enumerate(sizes):
-        kept, merged, level = _merge(refs)
-        assert kept + merged == refs
+        unmerged, merged, level = _merge(refs)
+        assert unmerged + merged == refs
         assert all(ref.level < level for ref in merged)
         count = size + sum(ref.rows for ref in merged)
         written += count
-        refs = (*kept, SegmentRef(f"{number:016x}", count, 0, 0, 0, level))
+        refs = (*unmerged, SegmentRef(f"{number:016x}", count, 0, 0, 0, level))
         levels = [ref.level for ref in refs]
         assert levels == sorted(levels, reverse=True)
-        assert max(levels.count(each) for each in levels) < 16
+        assert max(levels.count(level_number) for level_number in levels) < 16
         assert sum(ref.rows for ref in refs) == sum(sizes[: number + 1])
     assert refs[0].level == 3
     assert written <= sum(sizes) * 4
@@ -177,22 +177,22 @@ def test_every_flipped_byte_is_found() -> None:
     data = segment_bytes(build_manifest("main/run", 0, [receipt]))
     ref = ref_of(data, 1, 10)
     assert len(read_segment(data, ref)) == 1
-    for place in range(len(data)):
+    for offset in range(len(data)):
         bad = bytearray(data)
-        bad[place] ^= 0x40
+        bad[offset] ^= 0x40
         with pytest.raises(CorruptionError, match="ab" * 8):
             read_segment(bytes(bad), ref)
 
 
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_foreign_bytes_are_an_error(junk: bytes, cut: int) -> None:
-    """Bytes that are no segment, even with the right checksum, raise nothing but corruption."""
+    """Bytes that are not a segment raise only corruption, even with a valid checksum."""
     whole = segment_bytes(build_manifest("main/run", 0, []))
     for data in (junk, whole[:cut] + junk, whole[cut:]):
         ref = SegmentRef("ab" * 8, 0, 0, len(data), google_crc32c.value(data))
         try:
-            found = read_segment(data, ref)
+            manifest = read_segment(data, ref)
         except CorruptionError:
             continue
-        assert len(found) == 0
-        assert isinstance(found.rows, np.ndarray)
+        assert len(manifest) == 0
+        assert isinstance(manifest.rows, np.ndarray)

@@ -1,4 +1,4 @@
-"""Chunks: plain Arrow files whose every byte is checked."""
+"""Chunks are plain Arrow files with checksums of all bytes."""
 
 from __future__ import annotations
 
@@ -50,36 +50,38 @@ CHUNK = encode(SCHEMA, SAMPLES)
 
 
 def test_any_arrow_reader_opens_a_chunk() -> None:
-    """A chunk opens with plain pyarrow.ipc, and its fixed-shape numbers are right there."""
+    """Plain pyarrow.ipc opens a chunk and reads its fixed-shape numbers."""
     with pa.ipc.open_file(pa.py_buffer(CHUNK.data)) as reader:
         assert reader.num_record_batches == 1
         batch = reader.get_batch(0)
     batch.validate(full=True)
     assert batch.schema.field("x").type == pa.fixed_shape_tensor(pa.float32(), (2, 3))
-    wanted = np.stack([sample["x"] for sample in SAMPLES])
-    assert np.array_equal(batch.column("x").to_numpy_ndarray(), wanted)
+    expected = np.stack([sample["x"] for sample in SAMPLES])
+    assert np.array_equal(batch.column("x").to_numpy_ndarray(), expected)
     assert batch.column("id").to_pylist() == list(range(40))
     assert batch.column("text").to_pylist() == [sample["text"] for sample in SAMPLES]
     pairs = batch.column("c").to_numpy_ndarray().view("c8")[:, :, 0]
     assert np.array_equal(pairs, np.stack([sample["c"] for sample in SAMPLES]))
 
 
-def test_fields_say_what_they_hold() -> None:
-    """Each tensor's field names layout, dtype and compression."""
-    found = json.loads(opened(CHUNK).batch.schema.field("mask").metadata[b"dasklake"])
-    assert found == {"layout": "blob", "dtype": "bool", "compression": "packbits-zstd"}
+def test_fields_describe_their_columns() -> None:
+    """Each tensor's field has layout, dtype and compression."""
+    metadata = json.loads(opened(CHUNK).batch.schema.field("mask").metadata[b"dasklake"])
+    assert metadata == {"layout": "blob", "dtype": "bool", "compression": "packbits-zstd"}
 
 
 def test_samples_come_back() -> None:
-    """All samples of a chunk come back as they were."""
+    """All samples of a chunk are read back unchanged."""
     batch = opened(CHUNK).batch
     for name, spec in SCHEMA.items():
         if name == "link":
             continue
         shapes = batch.column(f"{name}:shape") if f"{name}:shape" in batch.schema.names else None
         codec = codec_for(spec)
-        found = [codec.decode(each) for each in iterate_stored(batch.column(name), shapes, spec)]
-        assert all(same(a, b[name]) for a, b in zip(found, SAMPLES, strict=True))
+        values = [
+            codec.decode(stored) for stored in iterate_stored(batch.column(name), shapes, spec)
+        ]
+        assert all(same(a, b[name]) for a, b in zip(values, SAMPLES, strict=True))
 
 
 def test_the_header_comes_back() -> None:
@@ -89,21 +91,21 @@ def test_the_header_comes_back() -> None:
         HEADER, epoch=2, partition=3, chunk=1, inputs=9, failures=(failure,), failed=1
     )
     chunk = encode(SCHEMA, SAMPLES[:2], header)
-    found = ChunkHead.parse(chunk.data[: chunk.head], len(chunk.data), "k", chunk.crc)
-    assert found.header == header
-    assert found.rows == chunk.rows == 2
-    assert dataclasses.astuple(found.ref()) == (1, 2, len(chunk.data), chunk.head, chunk.crc)
+    head = ChunkHead.parse(chunk.data[: chunk.head], len(chunk.data), "k", chunk.crc)
+    assert head.header == header
+    assert head.rows == chunk.rows == 2
+    assert dataclasses.astuple(head.ref()) == (1, 2, len(chunk.data), chunk.head, chunk.crc)
 
 
 def test_a_chunk_without_rows() -> None:
-    """A partition without samples still leaves a chunk that says so."""
-    found = opened(encode(SCHEMA, []))
-    assert found.rows == 0
-    assert found.header == HEADER
+    """A partition without samples still has a chunk."""
+    head = opened(encode(SCHEMA, []))
+    assert head.rows == 0
+    assert head.header == HEADER
 
 
 def test_parts_can_be_read_alone() -> None:
-    """Head, then one column's bytes, widened to pages and checked: no other byte is needed."""
+    """Only the head and the pages of one column are needed to read that column."""
     data = bytes(CHUNK.data)
     head = ChunkHead.parse(data[: CHUNK.head], len(data), "k", CHUNK.crc)
     for start, stop in head.spans("boxes"):
@@ -113,8 +115,8 @@ def test_parts_can_be_read_alone() -> None:
         head.memory[start:stop] = np.frombuffer(data[start:stop], np.uint8)
     column, shapes = (head.batch.column(name) for name in ("boxes", "boxes:shape"))
     codec = codec_for(SCHEMA["boxes"])
-    found = [codec.decode(each) for each in iterate_stored(column, shapes, SCHEMA["boxes"])]
-    assert all(same(a, b["boxes"]) for a, b in zip(found, SAMPLES, strict=True))
+    values = [codec.decode(stored) for stored in iterate_stored(column, shapes, SCHEMA["boxes"])]
+    assert all(same(a, b["boxes"]) for a, b in zip(values, SAMPLES, strict=True))
 
 
 def _check(data: bytes, crc: int | None) -> None:
@@ -123,38 +125,38 @@ def _check(data: bytes, crc: int | None) -> None:
 
 
 def test_every_changed_byte_is_found() -> None:
-    """Whichever byte of a chunk changes, with or without its reference: it is found."""
+    """A change of any byte is detected, with or without the reference."""
     chunk = encode(Schema({"a": TensorSpec(dtype="uint8", shape=(None,))}), [{"a": [1, 2]}] * 3)
     data = bytearray(chunk.data)
-    for place in range(len(data)):
-        data[place] ^= 0x10
+    for offset in range(len(data)):
+        data[offset] ^= 0x10
         for crc in (None, chunk.crc):
             with pytest.raises(CorruptionError):
                 _check(bytes(data), crc)
-        data[place] ^= 0x10
+        data[offset] ^= 0x10
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 15, 16, 100, -1])
 def test_cut_heads_are_refused(length: int) -> None:
-    """A head that is cut off anywhere is an error that names the object."""
+    """A head truncated anywhere is an error that names the object."""
     cut = bytes(CHUNK.data[: CHUNK.head])[:length]
     with pytest.raises(CorruptionError, match="data/key"):
         ChunkHead.parse(cut, len(CHUNK.data), "data/key")
 
 
 def test_garbage_is_refused() -> None:
-    """Bytes that only begin like a chunk are an error, and not a crash or a lot of memory."""
+    """Bytes that only begin like a chunk are an error, without a crash or much memory."""
     rng = np.random.default_rng(0)
     for _ in range(200):
         data = bytearray(CHUNK.data)
-        place = int(rng.integers(8, CHUNK.head - 64))
-        data[place : place + 64] = rng.bytes(64)
+        offset = int(rng.integers(8, CHUNK.head - 64))
+        data[offset : offset + 64] = rng.bytes(64)
         with pytest.raises(CorruptionError):
             ChunkHead.parse(bytes(data), len(data), "k")
 
 
 def test_the_length_of_a_head_is_found_from_its_beginning() -> None:
-    """The head's length is known from a prefix, or the prefix is said to be too short."""
+    """A prefix determines the head's length, or is reported as too short."""
     data = bytes(CHUNK.data)
     assert head_length(data) == CHUNK.head
     assert head_length(data[: CHUNK.head]) == CHUNK.head
@@ -181,7 +183,7 @@ def test_many_tensors() -> None:
 
 
 def test_columns_of_two_lengths_are_refused() -> None:
-    """Columns that do not belong together never become a chunk."""
+    """Columns of different lengths never become a chunk."""
     field = pa.field("a", pa.int64())
     columns = [(field, pa.array([1])), (pa.field("b", pa.int64()), pa.array([1, 2]))]
     with pytest.raises(ValueError, match="length"):

@@ -1,4 +1,4 @@
-"""Columns: filled one by one or at once, read by row."""
+"""Columns are built from samples or arrays, and read by row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _rows(builder: ColumnBuilder, spec: TensorSpec) -> list[Any]:
     (_, column), *shapes = builder.finish()
     codec = codec_for(spec)
     stored = iterate_stored(column, shapes[0][1] if shapes else None, spec)
-    return [None if each is None else codec.decode(each) for each in stored]
+    return [None if value is None else codec.decode(value) for value in stored]
 
 
 @pytest.mark.parametrize(
@@ -46,20 +46,20 @@ def _rows(builder: ColumnBuilder, spec: TensorSpec) -> list[Any]:
     ],
 )
 def test_rows_come_back(spec: TensorSpec, values: list[Any]) -> None:
-    """What was appended comes out again, with None where there was no value."""
+    """Appended values are read back, with None for a missing value."""
     codec, builder = codec_for(spec), ColumnBuilder("x", spec)
     for value in values:
         builder.append(None if value is None else codec.encode(value))
     assert builder.rows == len(values)
-    found = _rows(builder, spec)
-    assert len(found) == len(values)
-    assert all(same(a, b) for a, b in zip(found, values, strict=True))
+    decoded = _rows(builder, spec)
+    assert len(decoded) == len(values)
+    assert all(same(a, b) for a, b in zip(decoded, values, strict=True))
     assert (builder.rows, builder.nbytes) == (0, 0)
 
 
 @pytest.mark.parametrize("shape", [(), (2,)])
 def test_arrays_and_samples_mix(shape: tuple[int, ...]) -> None:
-    """Whole arrays and single samples end up in the order in which they came."""
+    """Arrays and single samples keep the order in which they were added."""
     spec = TensorSpec(dtype="float32", shape=shape)
     codec, builder = codec_for(spec), ColumnBuilder("x", spec)
     values = np.arange(3 * int(np.prod(shape)), dtype="f4").reshape(3, *shape)
@@ -69,11 +69,11 @@ def test_arrays_and_samples_mix(shape: tuple[int, ...]) -> None:
     builder.extend(column)
     builder.extend(column.slice(1, 1))
     builder.append(None)
-    wanted = [values[0], *values, values[1], None]
-    assert all(same(a, b) for a, b in zip(_rows(builder, spec), wanted, strict=True))
+    expected = [values[0], *values, values[1], None]
+    assert all(same(a, b) for a, b in zip(_rows(builder, spec), expected, strict=True))
 
 
-def test_what_is_appended_may_be_changed_afterwards() -> None:
+def test_appended_values_may_be_changed_afterwards() -> None:
     """A generator may fill the same array again for its next sample."""
     codec, builder = codec_for(BLOB), ColumnBuilder("x", BLOB)
     buffer = np.zeros(4, np.uint8)
@@ -85,7 +85,7 @@ def test_what_is_appended_may_be_changed_afterwards() -> None:
 
 
 def test_a_large_value_is_borrowed() -> None:
-    """A value that is too large to copy is not copied, and the builder says so."""
+    """A large value is not copied, and the builder reports it as borrowed."""
     builder = ColumnBuilder("x", BLOB)
     large = np.zeros(64 * 2**20, np.uint8)
     builder.append(Blob(large.data, large.shape))
@@ -97,7 +97,7 @@ def test_a_large_value_is_borrowed() -> None:
 
 
 def test_rows_are_the_readers_own() -> None:
-    """Changing one sample changes no other, and not the chunk."""
+    """Changing one sample changes neither another sample nor the chunk."""
     spec = TensorSpec(dtype="int64", shape=(2,))
     column = codec_for(spec).encode_column(np.zeros((2, 2), np.int64))
     assert column is not None
@@ -107,7 +107,7 @@ def test_rows_are_the_readers_own() -> None:
     assert not view_numbers(column, spec).any()
 
 
-def test_slices_of_columns_are_read_rightly() -> None:
+def test_slices_of_columns_are_read_correctly() -> None:
     """A slice of a column has the rows of the slice."""
     spec = TensorSpec(dtype="bool", shape=())
     bits = np.arange(20) % 3 == 0

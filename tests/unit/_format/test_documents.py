@@ -1,4 +1,4 @@
-"""Commits and heartbeats: what is written comes back, and nothing else passes for it."""
+"""Commits and heartbeats are read back unchanged, and invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ FULL = Commit(
 
 
 def never(digest: str) -> Schema:
-    """Fail if a schema is asked for that the commit holds."""
+    """Fail, because the commit holds its schema."""
     raise AssertionError(digest)
 
 
 def changed(commit: Commit, **fields: Any) -> bytes:
-    """Return a commit with other fields and a right checksum."""
+    """Return a commit with changed fields and a valid checksum."""
     document = json.loads(commit_bytes(commit))
     del document["crc32c"]
     rest = json.dumps(document | fields).encode()[1:]
@@ -69,7 +69,7 @@ def changed(commit: Commit, **fields: Any) -> bytes:
 
 
 def test_commit_comes_back() -> None:
-    """Every field of a commit survives, also those of later releases' making."""
+    """Every field of a commit is read back unchanged."""
     assert read_commit(commit_bytes(FULL), "key", never) == FULL
     plain = Commit(0, "00" * 8, None, "b", Kind.INIT, now(), "", "", SMALL)
     assert read_commit(commit_bytes(plain), "key", never) == plain
@@ -86,15 +86,15 @@ def test_commit_is_json_with_its_checksum() -> None:
 def test_every_flipped_byte_is_found() -> None:
     """A commit with any byte changed is never read."""
     data = commit_bytes(FULL)
-    for place in range(len(data)):
+    for offset in range(len(data)):
         bad = bytearray(data)
-        bad[place] ^= 0x01
+        bad[offset] ^= 0x01
         with pytest.raises(CorruptionError, match="some/key"):
             read_commit(bytes(bad), "some/key", never)
 
 
 def test_torn_commit_is_found() -> None:
-    """A commit that ends early, or is empty, is never read."""
+    """A truncated or empty commit is never read."""
     data = commit_bytes(FULL)
     for end in (0, 5, 20, 21, 22, len(data) // 2, len(data) - 1):
         with pytest.raises(CorruptionError, match="some/key"):
@@ -117,7 +117,7 @@ def test_torn_commit_is_found() -> None:
     ],
 )
 def test_odd_documents_are_damaged(fields: dict[str, Any]) -> None:
-    """A document that checks but makes no commit is corruption, whatever is odd about it."""
+    """An invalid commit with a valid checksum is corruption."""
     with pytest.raises(CorruptionError, match="some/key"):
         read_commit(changed(FULL, **fields), "some/key", never)
 
@@ -130,13 +130,13 @@ def test_odd_documents_are_damaged(fields: dict[str, Any]) -> None:
     ],
 )
 def test_newer_format_is_refused(fields: dict[str, Any], needs: str) -> None:
-    """What a newer release wrote is refused with the name of what is needed."""
+    """A commit of a newer release is refused, and the error names the missing feature."""
     with pytest.raises(UnsupportedFormatError, match=needs):
         read_commit(changed(FULL, **fields), "some/key", never)
 
 
-def test_large_schema_lies_beside() -> None:
-    """A large schema is named by its digest, which its bytes have to match."""
+def test_large_schema_has_its_own_object() -> None:
+    """A commit names a large schema by its digest, which its bytes must match."""
     assert encode_schema(SMALL).inline
     digest, data = large = encode_schema(LARGE)
     assert not large.inline
@@ -144,39 +144,39 @@ def test_large_schema_lies_beside() -> None:
     commit = Commit(0, "00" * 8, None, "main", Kind.INIT, now(), "", "", LARGE)
     stored = commit_bytes(commit)
     assert len(stored) < 1_000
-    asked = []
+    requested = []
 
     def schema_of(name: str) -> Schema:
-        asked.append(name)
+        requested.append(name)
         return read_schema(data, name)
 
     assert read_commit(stored, "key", schema_of) == commit
-    assert asked == [digest]
+    assert requested == [digest]
     with pytest.raises(CorruptionError, match=digest):
         read_schema(data + b" ", digest)
 
 
 def test_digest_is_that_of_the_content() -> None:
-    """Equal schemas have equal digests; another name, type or order of tensors has another one."""
+    """Equal schemas have equal digests. Another name, type or order changes the digest."""
     one = Schema({"a": TensorSpec("text"), "b": TensorSpec("text")})
-    others = [
+    different = [
         Schema({"b": TensorSpec("text"), "a": TensorSpec("text")}),
         Schema({"a": TensorSpec("text"), "c": TensorSpec("text")}),
         Schema({"a": TensorSpec("text"), "b": TensorSpec(dtype="int64")}),
     ]
     assert schema_digest(one) == schema_digest(Schema(dict(one)))
-    assert schema_digest(one) not in {schema_digest(each) for each in others}
+    assert schema_digest(one) not in {schema_digest(schema) for schema in different}
 
 
 def test_time_is_as_exact_as_it_is_written() -> None:
-    """The time a writer puts into a commit is the one that readers see."""
+    """Readers get exactly the time that the writer stored."""
     time = now()
     assert datetime.fromisoformat(time.isoformat(timespec="milliseconds")) == time
     assert abs(datetime.now(UTC) - time) < timedelta(seconds=60)
 
 
 def test_heartbeat_comes_back() -> None:
-    """Every field of a heartbeat survives."""
+    """Every field of a heartbeat is read back unchanged."""
     beat = Heartbeat(3, "ab" * 8, 17, "stopped", 1000, 2)
     assert read_heartbeat(heartbeat_bytes(beat)) == beat
 
@@ -199,12 +199,12 @@ def test_heartbeat_comes_back() -> None:
     ids=range(11),
 )
 def test_foreign_heartbeat_is_none(data: bytes) -> None:
-    """A heartbeat that is torn or foreign says nothing, and is no error."""
+    """A torn or foreign heartbeat is None, without an error."""
     assert read_heartbeat(data) is None
 
 
 def test_schemas_are_inline_up_to_a_size() -> None:
-    """The size from which a schema lies beside its commits is that of its JSON."""
+    """The size of its JSON decides whether a schema is inline."""
     for schema in (SMALL, LARGE):
         size = len(json.dumps(schema.to_json(), separators=(",", ":")))
         assert encode_schema(schema).inline == (size <= documents._INLINE_SCHEMA)
@@ -231,7 +231,7 @@ def test_schemas_are_inline_up_to_a_size() -> None:
     ],
     ids=str,
 )
-def test_marks_that_are_none(fields: dict[str, Any]) -> None:
-    """Tags, branches and expired versions that no writer writes are damage, by the commit's key."""
+def test_invalid_marks_are_damaged(fields: dict[str, Any]) -> None:
+    """Invalid tags, branches and expired versions are damage of the commit."""
     with pytest.raises(CorruptionError, match="the-key"):
         read_commit(changed(FULL, **fields), "the-key", never)

@@ -1,4 +1,4 @@
-"""Keys: where each object lies, and what a key says."""
+"""Keys of objects, and their parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dasklake.exceptions import CorruptionError, InvalidInputError
 
 
 def test_keys() -> None:
-    """Each kind of object has its place, as the specification draws it."""
+    """Each kind of object has the key that the specification gives."""
     name, home = "0123456789abcdef", object_keys.home_of("main", "my-run")
     assert object_keys.commit_key("main", 1234) == "_lake/log/main/000001/00000000000000001234.json"
     assert object_keys.segment_key(name) == f"_lake/segments/{name}.arrow"
@@ -24,7 +24,7 @@ def test_keys() -> None:
 
 
 def test_commit_keys_sort_as_versions_do() -> None:
-    """Commits of one directory are at most 1,000, and names sort as numbers."""
+    """A directory has at most 1,000 commits, and their names sort like their versions."""
     versions = [0, 9, 10, 999, 1000, 1001, 123_456]
     keys = [object_keys.commit_key("main", version) for version in versions]
     assert keys == sorted(keys)
@@ -37,12 +37,12 @@ def test_commit_keys_sort_as_versions_do() -> None:
     "name", ["1.json", "00000000000000001234", "00000000000000001234.json.tmp", "x.json", ""]
 )
 def test_foreign_commit_names(name: str) -> None:
-    """A name that no commit has stands for no version."""
+    """A foreign name does not have a version."""
     assert object_keys.parse_commit_key(name) is None
 
 
 def test_chunk_keys_are_read_back() -> None:
-    """The key of a chunk says branch, run, partition, epoch, attempt and number."""
+    """The key of a chunk has branch, run, partition, epoch, attempt and number."""
     key = object_keys.chunk_key("main/my.run", 12, 3, "00ff00ff00ff00ff", 4)
     assert object_keys.parse_chunk_key(key) == ("main", "my.run", 12, 3, "00ff00ff00ff00ff", 4)
 
@@ -59,13 +59,13 @@ def test_chunk_keys_are_read_back() -> None:
     ],
 )
 def test_foreign_chunk_keys(key: str) -> None:
-    """A key that no chunk has says nothing."""
+    """A foreign key does not have parts."""
     assert object_keys.parse_chunk_key(key) is None
 
 
 @pytest.mark.parametrize("name", ["a", "coco-train2017", "A.b_c-9", "0", "x" * 128])
 def test_valid_names(name: str) -> None:
-    """Letters, digits, dots, hyphens and underscores make a name."""
+    """A name may have letters, digits, dots, hyphens and underscores."""
     assert object_keys.valid_name("run", name) == name
 
 
@@ -73,23 +73,23 @@ def test_valid_names(name: str) -> None:
     "name", ["", ".", "..", ".x", "-x", "a/b", "a\\b", "a b", "ä", "x" * 129, "a\n", "%41"]
 )
 def test_invalid_names(name: str) -> None:
-    """A name that some storage would not take, or that leaves the root, is refused."""
+    """A name that a storage may not accept, or that leaves the root, is refused."""
     with pytest.raises(InvalidInputError, match="run name"):
         object_keys.valid_name("run", name)
 
 
 @pytest.mark.parametrize("name", ["", "../../x", "0123", "0123456789ABCDEF", "g" * 16, "a" * 33])
 def test_names_in_commits_are_ids(name: str) -> None:
-    """A commit that names an object by anything but an id is corruption."""
+    """An object name in a commit that is not an id is corruption."""
     for key in (object_keys.segment_key, object_keys.failures_key, object_keys.schema_key):
         with pytest.raises(CorruptionError, match="not a valid object name"):
             key(name)
 
 
 def test_ids_are_fresh() -> None:
-    """No two ids are the same, and no two probes meet."""
+    """Ids and keys of probes are unique."""
     ids = {object_keys.new_id() for _ in range(1_000)}
     assert len(ids) == 1_000
-    assert all(object_keys.segment_key(each) for each in ids)
+    assert all(object_keys.segment_key(name) for name in ids)
     assert object_keys.probe_key() != object_keys.probe_key()
     assert object_keys.probe_key().startswith("_lake/probe/")

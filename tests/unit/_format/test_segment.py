@@ -1,4 +1,4 @@
-"""Segments and failures tables: their bytes, and what is refused."""
+"""Segments and failures tables: their bytes, and refused tables."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.support.lakes import failure
 
 
 def receipt(partition: int, chunks: int = 1) -> Receipt:
-    """Make a receipt."""
+    """Create a receipt."""
     refs = tuple(ChunkRef(n, 10, 1000, 100, 7) for n in range(chunks))
     return Receipt("run", 2, partition, "fedcba9876543210", refs, inputs=10 * chunks)
 
 
 def file_of(batches: list[pa.RecordBatch]) -> tuple[bytes, SegmentRef]:
-    """Write batches as an IPC file, with a reference that fits it."""
+    """Write batches as an IPC file, with a matching reference."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batches[0].schema) as writer:
         for batch in batches:
@@ -48,19 +48,19 @@ def batch_of(manifest: Manifest) -> pa.RecordBatch:
 
 
 def with_column(name: str, column: Any) -> tuple[bytes, SegmentRef]:
-    """Return a segment with another column in the place of one."""
+    """Return a segment with one column replaced."""
     batch = batch_of(build_manifest("main/run", 0, [receipt(0), receipt(1)]))
-    place = batch.schema.get_field_index(name)
-    return file_of([batch.set_column(place, name, column)])
+    index = batch.schema.get_field_index(name)
+    return file_of([batch.set_column(index, name, column)])
 
 
 def test_rows_are_in_the_order_of_the_input() -> None:
-    """Rows are sorted by partition and chunk, whatever order receipts came in."""
-    found = build_manifest("main/run", 4, [receipt(7), receipt(1, chunks=2), receipt(3)])
-    assert found.partition.tolist() == [1, 1, 3, 7]
-    assert found.chunk.tolist() == [0, 1, 0, 0]
-    assert set(found.order.tolist()) == {4}
-    assert found.attempt.tolist() == [0xFEDCBA9876543210] * 4
+    """Rows are sorted by partition and chunk, for any order of receipts."""
+    manifest = build_manifest("main/run", 4, [receipt(7), receipt(1, chunks=2), receipt(3)])
+    assert manifest.partition.tolist() == [1, 1, 3, 7]
+    assert manifest.chunk.tolist() == [0, 1, 0, 0]
+    assert set(manifest.order.tolist()) == {4}
+    assert manifest.attempt.tolist() == [0xFEDCBA9876543210] * 4
 
 
 def test_runs_are_in_the_order_they_began() -> None:
@@ -87,7 +87,7 @@ def test_segment_opens_with_plain_arrow() -> None:
 
 
 def test_checksum_length_and_rows_must_match() -> None:
-    """A segment that is not the one its commit names is corruption, even where it is whole."""
+    """A segment that does not match its reference is corruption, even if it is complete."""
     data = segment_bytes(build_manifest("main/run", 0, [receipt(0)]))
     other = segment_bytes(build_manifest("main/run", 0, [receipt(1)]))
     ref = table_ref("ab" * 8, data, rows=1, samples=10, level=0)
@@ -104,7 +104,7 @@ def test_checksum_length_and_rows_must_match() -> None:
     "home", ["main", "main/", "/run", "../..", "main/../x", "main/a/b", "main/.x", "ma in/run"]
 )
 def test_names_stay_under_the_root(home: str) -> None:
-    """A segment whose chunks would lie outside of the lake is corruption."""
+    """A segment with chunks outside the lake is corruption."""
     data, ref = file_of([batch_of(build_manifest(home, 0, [receipt(0)]))])
     with pytest.raises(CorruptionError, match="ab" * 8):
         read_segment(data, ref)
@@ -127,7 +127,7 @@ def test_names_stay_under_the_root(home: str) -> None:
     ids=["plain", "missing", "beyond", "none", "gap", "words", "lists"],
 )
 def test_odd_columns_are_damaged(name: str, column: Any) -> None:
-    """A table that checks but is no segment is corruption, whatever is odd about it."""
+    """An invalid segment with a valid checksum is corruption."""
     data, ref = with_column(name, column)
     with pytest.raises(CorruptionError, match="ab" * 8):
         read_segment(data, ref)
@@ -143,11 +143,11 @@ def test_other_shapes_are_damaged() -> None:
 
 
 def test_odd_failures_are_damaged() -> None:
-    """A table of failures without a column is corruption; a further column is left alone."""
-    found = failure("run", 0, 1)
-    batch = pa.ipc.open_file(pa.py_buffer(failures_bytes([found]))).get_batch(0)
+    """A failures table without a column is corruption; an additional column is ignored."""
+    written = failure("run", 0, 1)
+    batch = pa.ipc.open_file(pa.py_buffer(failures_bytes([written]))).get_batch(0)
     bad, ref = file_of([batch.drop_columns(["item"])])
     with pytest.raises(CorruptionError, match="some/key"):
         read_failures(bad, ref, "some/key")
     newer, ref = file_of([batch.append_column("mood", pa.array(["good"]))])
-    assert read_failures(newer, ref, "some/key") == [found]
+    assert read_failures(newer, ref, "some/key") == [written]

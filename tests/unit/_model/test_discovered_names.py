@@ -12,8 +12,8 @@ from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import SchemaError
 
 
-def test_first_place_is_the_smallest() -> None:
-    """Of a name that several partitions have, the first partition counts, whenever it comes."""
+def test_first_occurrence_is_the_smallest() -> None:
+    """The first partition that has a name counts, in any order of receipts."""
     late = Receipt("r", 1, 5, "", (), 1, names={"label": ("a", "b")})
     early = Receipt("r", 1, 2, "", (), 1, names={"label": ("b",)})
     for receipts in ([late, early], [early, late]):
@@ -22,15 +22,15 @@ def test_first_place_is_the_smallest() -> None:
 
 
 def test_settled_survives_json() -> None:
-    """A schema says how many of its names are settled, and only these are given to writers."""
+    """A schema stores the number of settled names, and gives only these to writers."""
     spec = TensorSpec("class_label", class_names=["a", "b"], discover=True, settled=1)
-    found = Schema.from_json(json.loads(json.dumps(Schema({"label": spec}).to_json())))
-    assert found["label"] == spec
-    assert found.given["label"].class_names == ("a",)
-    assert found.settled["label"] == TensorSpec(
+    decoded = Schema.from_json(json.loads(json.dumps(Schema({"label": spec}).to_json())))
+    assert decoded["label"] == spec
+    assert decoded.given["label"].class_names == ("a",)
+    assert decoded.settled["label"] == TensorSpec(
         "class_label", class_names=["a", "b"], discover=True
     )
-    assert found.planned["label"].class_names == ()
+    assert decoded.planned["label"].class_names == ()
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_settled_survives_json() -> None:
     ],
 )
 def test_discover_is_for_plain_labels(parameters: dict[str, object]) -> None:
-    """What cannot hold discovered names is refused where it is described."""
+    """A spec that cannot have discovered names is refused."""
     with pytest.raises(SchemaError):
         TensorSpec(**{"htype": "class_label", "discover": True, **parameters})  # type: ignore[arg-type] # wrong ones too
 
 
 def test_lake_that_knows_more_names_fits() -> None:
-    """A writer may know any beginning of a lake's settled names, and nothing else."""
+    """A writer may know any prefix of a lake's settled names, and no other names."""
 
     def schema(*names: str, settled: int | None = None) -> Schema:
         spec = TensorSpec("class_label", class_names=names, discover=True, settled=settled)

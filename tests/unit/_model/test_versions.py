@@ -12,24 +12,24 @@ NUMBERS = st.sets(st.integers(0, 40))
 
 
 @given(NUMBERS, NUMBERS)
-def test_like_a_set(left: set[int], right: set[int]) -> None:
-    """A set of versions holds, counts and joins what a set of numbers does."""
-    first, second = Versions.each(left), Versions.each(right)
-    assert list(first) == sorted(left)
-    assert len(first) == len(left)
-    assert [v in first for v in range(-1, 42)] == [v in left for v in range(-1, 42)]
-    assert first | second == Versions.each(left | right)
+def test_like_a_set(one: set[int], two: set[int]) -> None:
+    """A set of versions behaves like a set of numbers."""
+    first, second = Versions.each(one), Versions.each(two)
+    assert list(first) == sorted(one)
+    assert len(first) == len(one)
+    assert [v in first for v in range(-1, 42)] == [v in one for v in range(-1, 42)]
+    assert first | second == Versions.each(one | two)
     assert Versions.of(first.spans) == first
 
 
 def test_few_spans() -> None:
-    """Neighbours are one span, however many there are."""
+    """Any number of consecutive versions is one span."""
     assert Versions.each(range(100_000)).spans == ((0, 100_000),)
     assert Versions.of([(5, 9), (0, 5)]).spans == ((0, 9),)
 
 
 @pytest.mark.parametrize("spans", [[(3, 3)], [(4, 2)], [(-1, 2)], [(1, 2, 3)], [("a", 2)]])
-def test_no_spans(spans: list[tuple[int, ...]]) -> None:
-    """What is no span is refused."""
+def test_invalid_spans(spans: list[tuple[int, ...]]) -> None:
+    """Invalid spans are refused."""
     with pytest.raises(ValueError, match=r"span|unpack|literal"):
         Versions.of(spans)
