@@ -154,7 +154,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     mode : {"create", "append", "overwrite", "resume"}, default "create"
         How to treat an existing lake:
 
-        - ``"create"``: raise an error if the lake exists.
+        - ``"create"``: raise an error if the lake has data or an unfinished run.
         - ``"append"``: add the samples as a new run.
         - ``"overwrite"``: replace the content of the lake at the first checkpoint.
         - ``"resume"``: continue the unfinished run, or create the lake if it does not exist. If

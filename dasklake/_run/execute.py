@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ from dasklake._write.partition import Job
 from dasklake.exceptions import LakeExistsError
 
 __all__ = ["Call", "lazy_call", "preview_call", "run_call"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteRe
     assignment = start_run(log, call.spec)
     if not assignment.partitions:
         state, version = assignment.state, assignment.entry.version
+        _LOGGER.info("Run %r is already finished, version %d", assignment.run, version)
         return report_write(assignment.run, version, state, call.began)
     if not assignment.missing:
         return _report(call, assignment.run, commit_recovered(assignment))
@@ -138,6 +142,7 @@ def _attach(call: Call, log: Log, client: Any) -> WriteReport | None:
         return None
     name, run = active
     check_plan(run, log.require_head().runs[run].plan, call.spec)
+    _LOGGER.info("Run %r: following the coordinator on the scheduler", run)
     with make_bar(call.progress, run) as bar:
         on_status = _notify_checkpoints(call, bar)
         status = follow_on_scheduler(client, run, name, on_status=on_status)

@@ -39,7 +39,7 @@ STEP = 1 if DEEP else 500
 #: What may change without anybody reading anything else, by the key of the object, and why.
 HARMLESS = {
     r"_lake/runs/.*": "a heartbeat is advisory",
-    r"data/main/stopped/1-.*": "named by no version; whoever adopts it checks every byte",
+    r"data/main/stopped/1-.*": "named by no version; recovery checks every byte",
     r"data/.*-failures\.arrow": "its rows are in the version's own table",
 }
 

@@ -185,7 +185,7 @@ MUTANTS = (
         _H + "TestResume::test_h16[R]",
     ),
     Mutant(
-        "closed epochs are not adopted",
+        "closed epochs are not recovered",
         _ADOPT,
         (("name.partition in missing and name.epoch > closed:", "name.partition in missing:"),),
         _H + "TestResume::test_closed_epochs",

@@ -237,7 +237,7 @@ class TestResume:
         assert values(sim) == samples("O", 0)
 
     def test_closed_epochs(self, sim: Simulation) -> None:
-        """What an epoch left that was closed is not adopted."""
+        """Chunks of a closed epoch are not recovered."""
         first = first_writer(sim)
         write(sim, first, 0)
         sim.start("X", sim.reset)
@@ -249,7 +249,7 @@ class TestResume:
         sim.look()
 
     def test_incomplete_attempts(self, sim: Simulation) -> None:
-        """Only an attempt of which every chunk is there is adopted."""
+        """Only an attempt with all its chunks is recovered."""
         sim.start("A", writes(sim, "R"))
         sim.until("A", "put", DATA, skip=1)
         sim.write(sim.root, "R", "resume")
