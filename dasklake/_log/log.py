@@ -30,7 +30,7 @@ from dasklake._model.commit import Commit, SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure
 from dasklake._schema.schema import Schema
-from dasklake._storage.retry import retried
+from dasklake._storage.retry import call_with_retries
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
@@ -111,14 +111,16 @@ class Log:
         The lake's objects.
     branch : str, default "main"
         The branch.
-    patience : float, default 600
+    retry_seconds : float, default 600
         Seconds for which a create is sent again while the storage fails.
     """
 
-    def __init__(self, store: ObjectStore, branch: str = MAIN, *, patience: float = 600.0) -> None:
+    def __init__(
+        self, store: ObjectStore, branch: str = MAIN, *, retry_seconds: float = 600.0
+    ) -> None:
         self.store = store
         self.branch = object_keys.valid_name("branch", branch)
-        self.patience = patience
+        self.retry_seconds = retry_seconds
         #: Set to make a publish stop retrying.
         self.stop = threading.Event()
         #: The storage error that is being retried, if any.
@@ -284,7 +286,7 @@ class Log:
         Raises
         ------
         StoreError
-            The storage failed for longer than ``patience``, or refuses writes.
+            The storage failed for longer than ``retry_seconds``, or refuses writes.
         VersionExpiredError
             The commit builds on a version that was expired, and there is no newer one.
         CorruptionError
@@ -409,7 +411,7 @@ class Log:
         return True
 
     def retry(self, action: Callable[[], _T], *final: type[StoreError]) -> _T:
-        """Run an action of a commit, again while the storage fails, for up to ``patience`` seconds.
+        """Run an action of a commit, again for ``retry_seconds`` while the storage fails.
 
         Parameters
         ----------
@@ -428,12 +430,12 @@ class Log:
         StoreError
             The storage failed for longer, refuses to be written, or it is one of ``final``.
         """
-        return retried(
+        return call_with_retries(
             action,
-            seconds=self.patience,
+            retry_seconds=self.retry_seconds,
             wait=self.stop.wait,
             final=(PermissionDeniedError, UnsupportedStoreError, *final),
-            tell=self._tell,
+            on_retry=self._tell,
         )
 
     def _tell(self, trouble: str | None) -> None:

@@ -127,7 +127,7 @@ def reset(
     uploads = _uploads(store, closed)
     if not dry_run:
         delete_objects(store, keys, on_status)
-        store.abandon(uploads)
+        store.abort_uploads(uploads)
     size = sum(size for _, size in objects)
     _LOGGER.info(
         "%s %s: %d runs closed, %d objects deleted (%d bytes), %d uploads aborted",
@@ -196,4 +196,6 @@ def _is_leftover(key: str, closing: Mapping[str, int], reachable: Reachable) -> 
 
 def _uploads(store: ObjectStore, closed: Mapping[str, int]) -> list[tuple[str, str]]:
     """Return the unfinished uploads of closed epochs."""
-    return [each for each in store.uploads("data") if _is_leftover(each[0], closed, Reachable())]
+    return [
+        each for each in store.pending_uploads("data") if _is_leftover(each[0], closed, Reachable())
+    ]

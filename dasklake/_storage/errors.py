@@ -27,8 +27,8 @@ __all__ = [
     "is_dead",
     "is_precondition",
     "kind_of",
-    "mapped",
     "safe_text",
+    "translate_errors",
 ]
 
 _SECRET = re.compile(
@@ -85,7 +85,7 @@ _NEXT: Mapping[type[StoreError], str] = {
 
 
 @contextmanager
-def mapped(
+def translate_errors(
     operation: str, key: str, url: str, options: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
     """Turn every foreign error of the block into a :class:`StoreError` that says where it was.

@@ -18,11 +18,11 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dasklake._storage.errors import is_conflict, is_precondition
-from dasklake._storage.local_backend import LocalFiles, temporary_target
+from dasklake._storage.local_backend import LocalBackend, temporary_target
 from dasklake._storage.urls import LOCAL, safe_url
 from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
 
-__all__ = ["Files", "file_system_of", "files_of", "io_loop", "whole_options"]
+__all__ = ["Backend", "file_system_of", "io_loop", "open_backend", "whole_options"]
 
 #: File systems whose ``pipe_file(mode="create")`` is one conditional request of the storage.
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "azure"}
@@ -47,10 +47,10 @@ def whole_options(fs: Any) -> dict[str, Any]:
     return {"max_concurrency": 1} if split else {}
 
 
-class Files(Protocol):
+class Backend(Protocol):
     """What a backend does; its errors are foreign ones, mapped by the store."""
 
-    exclusive: bool
+    creates_exclusively: bool
     shared: bool
     writable: bool
 
@@ -63,11 +63,11 @@ class Files(Protocol):
     def names(self, prefix: str) -> list[str]: ...
     def walk(self, prefix: str) -> list[tuple[str, int]]: ...
     def delete(self, key: str) -> None: ...
-    def uploads(self, prefix: str) -> list[tuple[str, str]]: ...
-    def abandon(self, key: str, upload: str) -> None: ...
+    def pending_uploads(self, prefix: str) -> list[tuple[str, str]]: ...
+    def abort_upload(self, key: str, upload: str) -> None: ...
 
 
-class _RemoteFiles:
+class FsspecBackend:
     """Objects of an fsspec file system under one path."""
 
     def __init__(self, fs: Any, root: str, *, writable: bool) -> None:
@@ -76,7 +76,7 @@ class _RemoteFiles:
         self._root = root.rstrip("/")
         self.writable = writable
         self.shared = True
-        self.exclusive = writable and bool(protocols & _CONDITIONAL)
+        self.creates_exclusively = writable and bool(protocols & _CONDITIONAL)
         self._whole = whole_options(fs)
 
     def _path(self, key: str) -> str:
@@ -91,13 +91,13 @@ class _RemoteFiles:
             with suppress(FileNotFoundError):
                 self.size(key)
                 raise FileExistsError(key)
-        elif not self.exclusive:
+        elif not self.creates_exclusively:
             raise UnsupportedStoreError(
                 f"This kind of storage ({type(self._fs).__name__}) cannot create an object "
                 "exclusively, so that two writers could destroy each other's work. Use a local "
                 "disk, s3, gs or abfs, or single_writer=True where nobody else writes."
             )
-        mode = {"mode": "create"} if self.exclusive else {}
+        mode = {"mode": "create"} if self.creates_exclusively else {}
         for attempt in range(_CREATE_TRIES):
             try:
                 self._fs.pipe_file(self._path(key), bytes(data), **mode)
@@ -163,7 +163,7 @@ class _RemoteFiles:
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._path(key))
 
-    def uploads(self, prefix: str) -> list[tuple[str, str]]:
+    def pending_uploads(self, prefix: str) -> list[tuple[str, str]]:
         """Return keys and ids of uploads in parts that nobody has completed, where there are any."""
         if type(self._fs).__module__ != "s3fs.core" or not self.writable:
             return []
@@ -185,18 +185,18 @@ class _RemoteFiles:
                 "UploadIdMarker": page["NextUploadIdMarker"],
             }
 
-    def abandon(self, key: str, upload: str) -> None:
+    def abort_upload(self, key: str, upload: str) -> None:
         bucket, name, _ = self._fs.split_path(self._path(key))
         self._fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload)
 
 
-class _MemoryFiles(_RemoteFiles):
+class _MemoryBackend(FsspecBackend):
     """Objects in this process alone, one operation at a time."""
 
     def __init__(self, fs: Any, root: str) -> None:
         super().__init__(fs, root, writable=True)
         self.shared = False
-        self.exclusive = True
+        self.creates_exclusively = True
 
     def put(self, key: str, data: memoryview) -> None:
         with _MEMORY:
@@ -223,20 +223,20 @@ class _MemoryFiles(_RemoteFiles):
             super().delete(key)
 
 
-def files_of(url: str, options: dict[str, Any], *, confined: bool = True) -> Files:
+def open_backend(url: str, options: dict[str, Any], *, confined: bool = True) -> Backend:
     """Choose the backend of a URL; ``confined`` is whether links of a disk may leave its root."""
     protocol = url.partition("://")[0]
     chained = "::" in url
     if protocol in LOCAL and not chained:
-        return LocalFiles(url.removeprefix("file://"), confined=confined)
+        return LocalBackend(url.removeprefix("file://"), confined=confined)
     fs, root = file_system_of(url, options)
     if chained or protocol in ("http", "https"):
-        return _RemoteFiles(fs, root, writable=False)
+        return FsspecBackend(fs, root, writable=False)
     if isinstance(fs, LocalFileSystem):
-        return LocalFiles(root, confined=confined)
+        return LocalBackend(root, confined=confined)
     if isinstance(fs, MemoryFileSystem) and type(fs).pipe_file is MemoryFileSystem.pipe_file:
-        return _MemoryFiles(fs, root)
-    return _RemoteFiles(fs, root, writable=True)
+        return _MemoryBackend(fs, root)
+    return FsspecBackend(fs, root, writable=True)
 
 
 def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:

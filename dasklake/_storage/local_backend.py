@@ -24,7 +24,7 @@ from typing import ClassVar
 
 from dasklake.exceptions import CorruptionError, UnsupportedStoreError
 
-__all__ = ["LocalFiles", "temporary_target"]
+__all__ = ["LocalBackend", "temporary_target"]
 
 _NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
@@ -56,7 +56,7 @@ def temporary_target(key: str) -> str | None:
     return f"{folder}{slash}{match.group('target')}" if match else None
 
 
-class LocalFiles:
+class LocalBackend:
     """Files under one directory, by paths relative to it.
 
     Parameters
@@ -79,7 +79,7 @@ class LocalFiles:
         #: Directories that were looked at before something was read from them.
         self._seen: set[str] = set()
         #: False once the file system has refused to link.
-        self.exclusive = True
+        self.creates_exclusively = True
 
     def put(self, key: str, data: memoryview) -> None:
         """Write a whole file, over what was there."""
@@ -105,7 +105,7 @@ class LocalFiles:
         """Return if a refused link may be replaced by a rename: nobody else writes here."""
         if error.errno not in _NO_LINK:
             raise error
-        self.exclusive = False
+        self.creates_exclusively = False
         if target.exists():
             raise FileExistsError(errno.EEXIST, "the file exists") from error
         if single_writer:
@@ -256,11 +256,11 @@ class LocalFiles:
                         found.append((key, size))
         return found
 
-    def uploads(self, prefix: str) -> list[tuple[str, str]]:  # noqa: ARG002 # as other backends
+    def pending_uploads(self, prefix: str) -> list[tuple[str, str]]:  # noqa: ARG002 # as other backends
         """Return nothing: a disk has none; what is half-written is a temporary file."""
         return []
 
-    def abandon(self, key: str, upload: str) -> None:
+    def abort_upload(self, key: str, upload: str) -> None:
         """Do nothing: there are none."""
 
     def delete(self, key: str) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from dasklake.exceptions import StoreError
 
-__all__ = ["retried"]
+__all__ = ["call_with_retries"]
 
 #: First and longest pause between two tries, in seconds.
 _FIRST, _LONGEST = 0.05, 15.0
@@ -21,13 +21,13 @@ def _nobody(_: str | None) -> None:
     """Tell nobody."""
 
 
-def retried(
+def call_with_retries(
     action: Callable[[], _T],
     *,
-    seconds: float,
+    retry_seconds: float,
     wait: Callable[[float], object],
     final: tuple[type[StoreError], ...],
-    tell: Callable[[str | None], object] = _nobody,
+    on_retry: Callable[[str | None], object] = _nobody,
 ) -> _T:
     """Run an action, again while the storage fails.
 
@@ -35,13 +35,13 @@ def retried(
     ----------
     action : callable
         May be run several times.
-    seconds : float
+    retry_seconds : float
         For so long; the action's own time counts.
     wait : callable
         Waits the seconds it is given; true where the action is to be given up.
     final : tuple of type
         Errors that asking again cannot mend.
-    tell : callable, optional
+    on_retry : callable, optional
         Told why the action is run again, and None when it is done.
 
     Returns
@@ -54,7 +54,7 @@ def retried(
     StoreError
         The storage failed for longer, or in a way that is final.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + retry_seconds
     pause = _FIRST
     while True:
         try:
@@ -62,10 +62,10 @@ def retried(
         except StoreError as error:
             if isinstance(error, final):
                 raise
-            tell(str(error))
+            on_retry(str(error))
             if time.monotonic() + pause > deadline or wait(pause * random.random()):  # noqa: S311 # jitter
                 raise
             pause = min(2 * pause, _LONGEST)
         else:
-            tell(None)
+            on_retry(None)
             return done

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from dasklake import creds
 from dasklake._format import object_keys
-from dasklake._storage.errors import mapped
-from dasklake._storage.fsspec_backend import Files, files_of
+from dasklake._storage.errors import translate_errors
+from dasklake._storage.fsspec_backend import Backend, open_backend
 from dasklake._storage.local_backend import temporary_target
 from dasklake._storage.urls import absolute_url, safe_url
 from dasklake.exceptions import (
@@ -78,7 +78,7 @@ class ObjectStore:
         self._address = absolute_url(url)
         self._confined = confined
         self._storage_options = storage_options
-        self._connected: tuple[int, Files, dict[str, Any]] | None = None
+        self._connected: tuple[int, Backend, dict[str, Any]] | None = None
         self._known = creds.Credentials({})
         self.url = safe_url(self._address)
         self.single_writer = single_writer
@@ -103,9 +103,9 @@ class ObjectStore:
         )
 
     @property
-    def exclusive(self) -> bool:
+    def creates_exclusively(self) -> bool:
         """Whether the storage says that it creates exclusively; :meth:`probe` tries it."""
-        return self._files.exclusive
+        return self._files.creates_exclusively
 
     @property
     def read_only(self) -> bool:
@@ -364,7 +364,7 @@ class ObjectStore:
         self._check_writable()
         self._each(lambda key: self._do("delete", key, lambda f: f.delete(key)), list(keys))
 
-    def uploads(self, prefix: str) -> list[tuple[str, str]]:
+    def pending_uploads(self, prefix: str) -> list[tuple[str, str]]:
         """List uploads in parts that were begun and neither completed nor abandoned.
 
         They take room, and no other listing shows them. Only object storages have them.
@@ -381,19 +381,19 @@ class ObjectStore:
         """
         if self.read_only:
             return []
-        return sorted(self._do("list", prefix, lambda files: files.uploads(prefix)))
+        return sorted(self._do("list", prefix, lambda files: files.pending_uploads(prefix)))
 
-    def abandon(self, uploads: Iterable[tuple[str, str]]) -> None:
+    def abort_uploads(self, uploads: Iterable[tuple[str, str]]) -> None:
         """Remove the parts of uploads that nobody will complete.
 
         Parameters
         ----------
         uploads : iterable of (str, str)
-            Keys and ids, as :meth:`uploads` lists them; those that are gone are passed over.
+            Keys and ids, as :meth:`pending_uploads` lists them; those that are gone are passed over.
         """
         for key, upload in uploads:
             with suppress(ObjectNotFoundError):
-                self._do("abandon an upload of", key, methodcaller("abandon", key, upload))
+                self._do("abort an upload of", key, methodcaller("abort_upload", key, upload))
 
     def probe(self) -> None:
         """Try whether the storage creates exclusively, and can be written at all.
@@ -419,10 +419,10 @@ class ObjectStore:
         )
 
     @property
-    def _files(self) -> Files:
+    def _files(self) -> Backend:
         return self._connect()[0]
 
-    def _connect(self) -> tuple[Files, dict[str, Any]]:
+    def _connect(self) -> tuple[Backend, dict[str, Any]]:
         """Connect once in each process: what a fork brought along does not work in a child.
 
         And once more whenever the credentials are about to expire.
@@ -432,10 +432,10 @@ class ObjectStore:
             found = self._open(creds.current(self._storage_options))
         return found[1:]
 
-    def _open(self, known: creds.Credentials) -> tuple[int, Files, dict[str, Any]]:
+    def _open(self, known: creds.Credentials) -> tuple[int, Backend, dict[str, Any]]:
         options = known.options
-        with mapped("open", "", self._address, options):
-            files = files_of(self._address, options, confined=self._confined)
+        with translate_errors("open", "", self._address, options):
+            files = open_backend(self._address, options, confined=self._confined)
         self._known, self._connected = known, (os.getpid(), files, options)
         return self._connected
 
@@ -446,18 +446,18 @@ class ObjectStore:
             self._open(found)
         return found is not None
 
-    def _do(self, operation: str, key: str, action: Callable[[Files], _T]) -> _T:
+    def _do(self, operation: str, key: str, action: Callable[[Backend], _T]) -> _T:
         if key.startswith("/") or ".." in key.split("/"):
             raise CorruptionError(f"{key!r} leaves the root of the lake. Restore what names it.")
         files, options = self._connect()
         try:
-            with mapped(operation, key, self._address, options):
+            with translate_errors(operation, key, self._address, options):
                 return action(files)
         except PermissionDeniedError:
             if not self._renew():
                 raise
         files, options = self._connect()
-        with mapped(operation, key, self._address, options):
+        with translate_errors(operation, key, self._address, options):
             return action(files)
 
     def _check_writable(self) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from dasklake._storage.retry import retried
+from dasklake._storage.retry import call_with_retries
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     LakeNotSharedError,
@@ -66,7 +66,9 @@ class Asking:
     def ask(self, action: Callable[[], _T]) -> _T:
         """Run an action of ours, again while the storage fails."""
         try:
-            return retried(action, seconds=_PATIENCE, wait=self._wait, final=_REFUSALS)
+            return call_with_retries(
+                action, retry_seconds=_PATIENCE, wait=self._wait, final=_REFUSALS
+            )
         except _REFUSALS as error:
             self.refused = error
             raise

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from dasklake._format import object_keys
-from dasklake._storage.fsspec_backend import Files
+from dasklake._storage.fsspec_backend import Backend
 from dasklake._storage.store import ObjectStore
 
 __all__ = ["CRASHES", "LOSSES", "Crash", "Fault", "FaultStore", "Lost", "Step"]
@@ -114,13 +114,13 @@ class _Order:
         return self.skip < 0
 
 
-class _FaultFiles:
+class _FaultBackend:
     """The backend, with something in between."""
 
-    def __init__(self, inner: Files, store: FaultStore) -> None:
+    def __init__(self, inner: Backend, store: FaultStore) -> None:
         self.inner = inner
         self.store = store
-        self.exclusive = inner.exclusive
+        self.creates_exclusively = inner.creates_exclusively
         self.writable = inner.writable
         self.shared = inner.shared
 
@@ -154,11 +154,11 @@ class _FaultFiles:
     def walk(self, prefix: str) -> list[tuple[str, int]]:
         return list(self._do("walk", prefix, lambda: self.inner.walk(prefix)))
 
-    def uploads(self, prefix: str) -> list[tuple[str, str]]:
-        return self.inner.uploads(prefix)
+    def pending_uploads(self, prefix: str) -> list[tuple[str, str]]:
+        return self.inner.pending_uploads(prefix)
 
-    def abandon(self, key: str, upload: str) -> None:
-        self.inner.abandon(key, upload)
+    def abort_upload(self, key: str, upload: str) -> None:
+        self.inner.abort_upload(key, upload)
 
     def _do(self, operation: str, key: str, action: Callable[[], Any], data: bytes = b"") -> Any:
         fault = self.store.meet(operation, key)
@@ -258,9 +258,9 @@ class FaultStore(ObjectStore):
         self.crashed = False
         self._orders: list[_Order] = []
 
-    def _connect(self) -> tuple[Files, dict[str, Any]]:
+    def _connect(self) -> tuple[Backend, dict[str, Any]]:
         files, options = super()._connect()
-        return _FaultFiles(files, self), options
+        return _FaultBackend(files, self), options
 
     def another(self) -> FaultStore:
         """Return the storage of another process, over the same root.

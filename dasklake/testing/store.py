@@ -273,7 +273,7 @@ class StoreContract:
 
     def test_probe(self, store: ObjectStore) -> None:
         """A storage that creates exclusively passes the probe, which leaves no object behind."""
-        assert store.exclusive
+        assert store.creates_exclusively
         assert not store.read_only
         store.probe()
         assert store.walk("") == []

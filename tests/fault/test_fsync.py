@@ -20,7 +20,7 @@ from dasklake._format import object_keys
 from dasklake._log import heartbeat
 from dasklake._log.log import Log
 from dasklake._maintenance.verify import verify
-from dasklake._storage.local_backend import LocalFiles
+from dasklake._storage.local_backend import LocalBackend
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import ChunkWriter
 from tests.support._disk import ANY, NAMES, NOTHING, Call, Disk, Recorder, without
@@ -60,7 +60,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
     recorder = Recorder(folder)
     with recorder.recording() as record, pytest.MonkeyPatch.context() as patch:
         # Nothing is known to be durable, as in a fresh process.
-        patch.setattr(LocalFiles, "_durable", set())
+        patch.setattr(LocalBackend, "_durable", set())
         acknowledging(patch, record)
         record.mark("reported", write(folder / "lake").version)
     return record.calls

@@ -459,9 +459,9 @@ class TestDoubt:
         assert Log(store).require_head().version == 0
 
     def test_patience_ends(self, store: FlakyStore) -> None:
-        """A storage that fails for longer than the patience ends the commit."""
+        """A storage that fails for longer than retry_seconds ends the commit."""
         store.fail("create", Fault.BEFORE, LOG)
-        log = quick_log(store, patience=0)
+        log = quick_log(store, retry_seconds=0)
         with pytest.raises(StoreError, match="no answer"):
             publish(store, log=log)
         assert Log(store).require_head().version == 0
@@ -482,7 +482,7 @@ class TestDoubt:
         """A create that lands after its writer gave up is one version like any other."""
         store.fail("create", Fault.LATE, LOG)
         with pytest.raises(StoreError):
-            publish(store, log=quick_log(store, patience=0))
+            publish(store, log=quick_log(store, retry_seconds=0))
         other = publish(store)
         store.arrive()
         assert Log(store).require_head() == other

@@ -363,8 +363,8 @@ def test_unfinished_uploads(s3_server: S3Server) -> None:
     assert reset(lake.store, Log(lake.store)).uploads == 1
     assert lake.resume("run").epoch == writer.epoch + 1
     going = upload("main/run", 2)
-    assert [key for key, _ in lake.store.uploads("data")] == sorted([late, going, foreign])
-    assert closed not in dict(lake.store.uploads("data"))
+    assert [key for key, _ in lake.store.pending_uploads("data")] == sorted([late, going, foreign])
+    assert closed not in dict(lake.store.pending_uploads("data"))
     assert run_vacuum(lake).uploads == 1
-    assert [key for key, _ in lake.store.uploads("data")] == sorted([going, foreign])
-    lake.store.abandon([(going, "never-there")])
+    assert [key for key, _ in lake.store.pending_uploads("data")] == sorted([going, foreign])
+    lake.store.abort_uploads([(going, "never-there")])

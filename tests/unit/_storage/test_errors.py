@@ -1,4 +1,4 @@
-"""Foreign errors: each is mapped, none brings a secret along."""
+"""Foreign errors: each is translated, none brings a secret along."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import fsspec.exceptions
 import pytest
 from s3fs.errors import ERROR_CODE_TO_EXCEPTION, translate_boto_error
 
-from dasklake._storage.errors import MAPPED_TYPES, is_conflict, mapped, safe_text
+from dasklake._storage.errors import MAPPED_TYPES, is_conflict, safe_text, translate_errors
 from dasklake._storage.urls import safe_url
 from dasklake.exceptions import (
     CorruptionError,
@@ -65,7 +65,10 @@ CODES = {
 
 def raised(error: BaseException, options: dict[str, Any] | None = None) -> StoreError:
     """Let an error go through the door."""
-    with pytest.raises(StoreError) as caught, mapped("read", "the/key", "s3://bucket/x", options):
+    with (
+        pytest.raises(StoreError) as caught,
+        translate_errors("read", "the/key", "s3://bucket/x", options),
+    ):
         raise error
     return caught.value
 
@@ -101,7 +104,7 @@ def foreign() -> Iterator[Exception]:
 
 
 @pytest.mark.parametrize("error", list(foreign()), ids=lambda error: type(error).__name__)
-def test_every_foreign_error_is_mapped(error: BaseException) -> None:
+def test_every_foreign_error_is_translated(error: BaseException) -> None:
     """Whatever the libraries raise, callers see a StoreError that names object and operation."""
     found = raised(error)
     assert "Cannot read s3://bucket/x/the/key" in str(found)
@@ -168,7 +171,7 @@ def test_builtin_errors(error: Exception, kind: type[StoreError]) -> None:
 @pytest.mark.parametrize("error", [MemoryError(), CorruptionError("x"), KeyboardInterrupt()])
 def test_what_passes(error: BaseException) -> None:
     """Errors of our own, of memory and interrupts pass as they are."""
-    with pytest.raises(type(error)) as caught, mapped("read", "k", "s3://b"):
+    with pytest.raises(type(error)) as caught, translate_errors("read", "k", "s3://b"):
         raise error
     assert caught.value is error
 

@@ -101,7 +101,7 @@ def test_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: 
     store = ObjectStore(tmp_path)
     with pytest.raises(UnsupportedStoreError, match="single_writer=True"):
         store.probe()
-    assert not store.exclusive
+    assert not store.creates_exclusively
     assert store.walk("", temporary=True) == []
     alone = ObjectStore(tmp_path, single_writer=True)
     alone.probe()

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dasklake._storage.retry import retried
+from dasklake._storage.retry import call_with_retries
 from dasklake.exceptions import (
     CorruptionError,
     ObjectNotFoundError,
@@ -38,8 +38,12 @@ class Action:
 
     def retried(self, seconds: float = 1e9) -> str:
         """Run it."""
-        return retried(
-            self, seconds=seconds, wait=self.wait, final=(PermissionDeniedError,), tell=self.tell
+        return call_with_retries(
+            self,
+            retry_seconds=seconds,
+            wait=self.wait,
+            final=(PermissionDeniedError,),
+            on_retry=self.tell,
         )
 
     def tell(self, trouble: str | None) -> None:
@@ -81,5 +85,5 @@ def test_given_up() -> None:
     action = Action(StoreError("first"), StoreError("second"))
     answers = iter([False, True])
     with pytest.raises(StoreError, match="second"):
-        retried(action, seconds=1e9, wait=lambda _: next(answers), final=())
+        call_with_retries(action, retry_seconds=1e9, wait=lambda _: next(answers), final=())
     assert action.calls == 2

@@ -194,7 +194,7 @@ def test_directory_file_system_is_unwrapped(tmp_path: Path) -> None:
     store = ObjectStore("dir://sub", {"path": str(tmp_path), "target_protocol": "file"})
     store.create("key", b"value")
     assert (tmp_path / "sub" / "key").read_bytes() == b"value"
-    assert store.exclusive
+    assert store.creates_exclusively
 
 
 def test_unknown_protocol() -> None:
