@@ -280,10 +280,10 @@ class Coordinator:
         a = self.assignment
         retry = self._writer.log.retry
         empty = [
-            retry(partial(write_lost, a.place, a.spec.schema, failure)) for failure in batch.lost
+            retry(partial(write_lost, a.location, a.spec.schema, failure)) for failure in batch.lost
         ]
         receipts = [*batch.receipts, *empty]
-        return self._writer.commit(receipts, lambda: load_failures(a.place.store, receipts))
+        return self._writer.commit(receipts, lambda: load_failures(a.location.store, receipts))
 
     def _beat_loop(self) -> None:
         done, reason = False, None
@@ -303,12 +303,12 @@ class Coordinator:
 
     def _put_beat(self) -> None:
         a, status = self.assignment, self.status()
-        key = object_keys.heartbeat_key(a.place.branch, a.run)
+        key = object_keys.heartbeat_key(a.location.branch, a.run)
         if not status.running and self._writer.state.finished:
-            a.place.store.delete([key])
+            a.location.store.delete([key])
             return
         self._beat = Heartbeat(
-            epoch=a.place.epoch,
+            epoch=a.location.epoch,
             coordinator=self._beat.coordinator if self._beat else object_keys.new_id(),
             counter=self._beat.counter + 1 if self._beat else 1,
             state="running" if status.running else "stopped",
@@ -316,7 +316,7 @@ class Coordinator:
             failures=status.failures,
             trouble=status.delayed or "",
         )
-        a.place.store.put(key, heartbeat_bytes(self._beat))
+        a.location.store.put(key, heartbeat_bytes(self._beat))
 
     def join(self) -> None:
         """Wait until both threads have ended."""

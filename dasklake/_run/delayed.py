@@ -55,7 +55,7 @@ def lazy_write(source: Source, spec: RunSpec, job: Job, kwargs: Mapping[str, Any
     graph = write_graph(source, job, kwargs, partitions, Delivery(name, begun=locate))
     tasks = {
         **graph.tasks,
-        begin: Task(begin, _begin, job.place.store, spec),
+        begin: Task(begin, _begin, job.location.store, spec),
         locate: Task(locate, _locate, job, TaskRef(begin)),
     }
     level, keys = 0, list(graph.keys)
@@ -79,8 +79,10 @@ def _begin(store: ObjectStore, spec: RunSpec) -> Assignment:
 
 
 def _locate(job: Job, assignment: Assignment) -> Job:
-    """Return the job with the place of its epoch and the partitions to write."""
-    return replace(job.at(assignment.place, assignment.entry), only=frozenset(assignment.missing))
+    """Return the job with the location of its epoch and the partitions to write."""
+    return replace(
+        job.at(assignment.location, assignment.entry), only=frozenset(assignment.missing)
+    )
 
 
 def _gather(outcomes: Sequence[Any]) -> list[Outcome]:
@@ -107,7 +109,7 @@ def _commit(assignment: Assignment, outcomes: Sequence[Any]) -> WriteReport:
         record_outcome(progress, outcome)
     receipts = progress.take().receipts
     if receipts:
-        writer.commit(receipts, lambda: load_failures(assignment.place.store, receipts))
+        writer.commit(receipts, lambda: load_failures(assignment.location.store, receipts))
     problem, cause = explain(run, progress, writer.state)
     if problem is not None:
         raise problem from cause

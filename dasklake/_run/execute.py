@@ -33,7 +33,7 @@ from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.scheduler_plugin import TaskDeliver
 from dasklake._run.start import check_plan, check_schema, start_run
 from dasklake._storage.store import ObjectStore
-from dasklake._write.chunk_writer import Place
+from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.graph import Delivery, WriteGraph, write_graph
 from dasklake._write.input import Source
 from dasklake._write.partition import Job
@@ -90,7 +90,7 @@ class Call:
     def job(self) -> Job:
         """The data that all write tasks share, without an epoch."""
         return Job(
-            place=Place(self.store, "", "", 0),
+            location=RunLocation(self.store, "", "", 0),
             entry=(0, ""),
             schema=self.spec.schema,
             kind=self.source.kind,
@@ -180,12 +180,12 @@ def _write_on_cluster(
 
 def _name(assignment: Assignment) -> str:
     """Return a prefix for the write tasks' keys."""
-    epoch, unique = assignment.place.epoch, object_keys.new_id()[:8]
+    epoch, unique = assignment.location.epoch, object_keys.new_id()[:8]
     return f"to_lake-{assignment.run}-{epoch}-{unique}"
 
 
 def _tasks(call: Call, job: Job, assignment: Assignment, delivery: Delivery) -> WriteGraph:
-    job = job.at(assignment.place, assignment.entry)
+    job = job.at(assignment.location, assignment.entry)
     return write_graph(call.source, job, call.kwargs, assignment.missing, delivery)
 
 

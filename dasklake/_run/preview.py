@@ -21,7 +21,7 @@ from dasklake._model.receipt import Failure, Receipt
 from dasklake._run.progress import CheckpointInterval
 from dasklake._schema.schema import Schema, describe
 from dasklake._storage.store import ObjectStore
-from dasklake._write.chunk_writer import Place
+from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.graph import Delivery, write_graph
 from dasklake._write.input import Source
 from dasklake._write.partition import Job, Outcome, PartMaker, write_partition
@@ -244,7 +244,7 @@ def try_partition(
     try:
         entry, _ = create_lake(Log(store), job.schema)
         home = object_keys.home_of("main", "preview")
-        trial = replace(job.at(Place(store, home, "preview", 1), entry), skip=True, retries=0)
+        trial = replace(job.at(RunLocation(store, home, "preview", 1), entry), skip=True, retries=0)
         heads: Any = tuple(_Head(maker, most) for maker in makers)
         began = time.perf_counter()
         outcome = write_partition(trial, partition, start, None, heads, values)
@@ -258,11 +258,11 @@ def try_partition(
 
 
 def _measure(job: Job, receipt: Receipt, seconds: float) -> Trial:
-    store = job.place.store
+    store = job.location.store
     sizes = dict.fromkeys(job.schema, 0)
     for chunk in receipt.chunks:
         key = object_keys.chunk_key(
-            job.place.home, receipt.partition, 1, receipt.attempt, chunk.chunk
+            job.location.home, receipt.partition, 1, receipt.attempt, chunk.chunk
         )
         head = ChunkHead.parse(store.get(key), chunk.size, key)
         for name in sizes:
@@ -289,7 +289,7 @@ def preview_write(
     source : Source
         The input.
     job : Job
-        What the write tasks would share, without a place.
+        What the write tasks would share, without a location.
     kwargs : mapping
         Further arguments of the transform.
     most : int

@@ -11,7 +11,7 @@ from dasklake._model.commit import Commit, Plan, RunState
 from dasklake._model.receipt import Receipt
 from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake._schema.schema import Schema
-from dasklake._write.chunk_writer import Place
+from dasklake._write.chunk_writer import RunLocation
 
 __all__ = ["Assignment", "RunSpec"]
 
@@ -83,7 +83,7 @@ class Assignment:
     ----------
     spec : RunSpec
         The specification of the run.
-    place : Place
+    location : RunLocation
         The store, run and epoch.
     entry : Commit
         The commit that began the epoch; the head of the log if the run is finished.
@@ -94,7 +94,7 @@ class Assignment:
     """
 
     spec: RunSpec
-    place: Place
+    location: RunLocation
     entry: Commit
     missing: tuple[int, ...]
     recovered: tuple[Receipt, ...] = ()
@@ -102,7 +102,7 @@ class Assignment:
     @property
     def run(self) -> str:
         """The run."""
-        return self.place.run
+        return self.location.run
 
     @property
     def state(self) -> RunState:
@@ -122,7 +122,7 @@ class Assignment:
         LakeError
             The storage does not show the entry.
         """
-        log = Log(self.place.store, self.place.branch)
+        log = Log(self.location.store, self.location.branch)
         entry = log.read(self.entry.version)
-        spec, place = self.spec, self.place
-        return RunWriter(log, place.run, place.epoch, entry, spec.schema, spec.message)
+        spec, location = self.spec, self.location
+        return RunWriter(log, location.run, location.epoch, entry, spec.schema, spec.message)

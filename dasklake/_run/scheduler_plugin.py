@@ -177,7 +177,7 @@ class CheckpointPlugin(SchedulerPlugin):
         found = [
             {"name": name, "run": active.coordinator.assignment.run}
             for name, active in self.runs.items()
-            if active.coordinator.assignment.place.store.url == url
+            if active.coordinator.assignment.location.store.url == url
             and run in (None, active.coordinator.assignment.run)
             and active.adopted
             and active.coordinator.status().running

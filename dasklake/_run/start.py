@@ -19,7 +19,7 @@ from dasklake._model.receipt import Receipt
 from dasklake._run.recovery import find_recoverable
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._schema.schema import Schema
-from dasklake._write.chunk_writer import Place
+from dasklake._write.chunk_writer import RunLocation
 from dasklake.exceptions import (
     InvalidInputError,
     LakeExistsError,
@@ -131,8 +131,8 @@ def _assignment(
     recovered: tuple[Receipt, ...] = (),
 ) -> Assignment:
     home = object_keys.home_of(log.branch, run)
-    place = Place(log.store, home, run, entry.runs[run].epoch)
-    return Assignment(spec, place, entry, missing, recovered)
+    location = RunLocation(log.store, home, run, entry.runs[run].epoch)
+    return Assignment(spec, location, entry, missing, recovered)
 
 
 def _refuse_existing(log: Log, head: Commit) -> None:

@@ -15,7 +15,7 @@ from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake._write.encoder import Encoder
 
-__all__ = ["ChunkWriter", "Place", "write_lost"]
+__all__ = ["ChunkWriter", "RunLocation", "write_lost"]
 
 #: More failures of one partition than this lie in an object of their own, so that receipts and
 #: chunk heads stay small.
@@ -23,7 +23,7 @@ _INLINE_FAILURES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RunLocation:
     """Where the chunks of an epoch of a run go.
 
     Attributes
@@ -58,7 +58,7 @@ class ChunkWriter:
 
     def __init__(
         self,
-        place: Place,
+        location: RunLocation,
         schema: Schema,
         partition: int,
         chunk_size: int,
@@ -66,8 +66,8 @@ class ChunkWriter:
         *,
         strict: bool = True,
     ) -> None:
-        self.place = place
-        self.put = put or place.store.put
+        self.location = location
+        self.put = put or location.store.put
         self.partition = partition
         self.chunk_size = chunk_size
         self.attempt = object_keys.new_id()
@@ -111,13 +111,13 @@ class ChunkWriter:
         key = None
         if self.failures and not few:
             key = object_keys.partition_failures_key(
-                self.place.home, self.partition, self.place.epoch, self.attempt
+                self.location.home, self.partition, self.location.epoch, self.attempt
             )
             self.put(key, failures_bytes(self.failures))
         self._flush(last=True, inputs=inputs, failures=few, failures_key=key)
         return Receipt(
-            run=self.place.run,
-            epoch=self.place.epoch,
+            run=self.location.run,
+            epoch=self.location.epoch,
             partition=self.partition,
             attempt=self.attempt,
             chunks=tuple(self.chunks),
@@ -142,11 +142,11 @@ class ChunkWriter:
         failures_key: str | None = None,
     ) -> None:
         number = len(self.chunks)
-        branch, _, run = self.place.home.partition("/")
+        branch, _, run = self.location.home.partition("/")
         header = ChunkHeader(
             branch=branch,
             run=run,
-            epoch=self.place.epoch,
+            epoch=self.location.epoch,
             partition=self.partition,
             attempt=self.attempt,
             chunk=number,
@@ -161,7 +161,7 @@ class ChunkWriter:
             self.names[name] |= dict.fromkeys(self.builders[name].names)
         chunk = write_chunk(columns, header)
         key = object_keys.chunk_key(
-            self.place.home, self.partition, self.place.epoch, self.attempt, number
+            self.location.home, self.partition, self.location.epoch, self.attempt, number
         )
         self.put(key, chunk.data)
         size = len(chunk.data)
@@ -169,8 +169,10 @@ class ChunkWriter:
         self.builders = self.encoder.builders()
 
 
-def write_lost(place: Place, schema: Schema, failure: Failure, put: Put | None = None) -> Receipt:
+def write_lost(
+    location: RunLocation, schema: Schema, failure: Failure, put: Put | None = None
+) -> Receipt:
     """Write the empty chunk of a partition that failed as a whole, and return its receipt."""
-    attempt = ChunkWriter(place, schema, failure.partition, 0, put)
+    attempt = ChunkWriter(location, schema, failure.partition, 0, put)
     attempt.failures.append(failure)
     return attempt.finish(0)

@@ -27,7 +27,7 @@ from dask.optimization import cull
 
 from dasklake._schema.schema import Schema, TensorSpec, describe
 from dasklake._write.input_id import digest, expression_roots, graph_roots
-from dasklake._write.string_conversion import refuse_converted
+from dasklake._write.string_conversion import raise_if_converted
 from dasklake.exceptions import InvalidInputError, SchemaError
 
 __all__ = ["Source", "source_of"]
@@ -188,7 +188,7 @@ def _mapped(node: GraphNode) -> Key | None:
 def _frame(frame: Any, schema: Schema | None) -> Source:
     named = (*_index_names(frame), *frame.columns)
     _refuse_same_names(named)
-    refuse_converted(frame, schema)
+    raise_if_converted(frame, schema)
     inferred = _frame_schema(frame) if schema is None else None
     optimised = frame.optimize()
     keys = list(flatten(optimised.__dask_keys__()))

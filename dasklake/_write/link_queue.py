@@ -21,7 +21,7 @@ from dasklake._schema.values import Blob
 from dasklake._write.failures import describe_item
 from dasklake.exceptions import LinkError
 
-__all__ = ["LinkLine", "Waiting"]
+__all__ = ["LinkQueue", "QueuedInput"]
 
 #: Inputs that may wait, and the bytes of their samples.
 _MOST, _MOST_BYTES = 256, 32 * 2**20
@@ -36,7 +36,7 @@ Encoded = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Waiting:
+class QueuedInput:
     """An input whose samples wait for their links, or for their turn.
 
     Attributes
@@ -77,7 +77,7 @@ class Waiting:
                 raise LinkError(error.message, tensor=name) from None
 
 
-class LinkLine:
+class LinkQueue:
     """The inputs of a partition that wait, in order.
 
     Parameters
@@ -89,10 +89,10 @@ class LinkLine:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._linked = {name: spec for name, spec in schema.items() if spec.linked}
-        self._line: deque[Waiting] = deque()
+        self._line: deque[QueuedInput] = deque()
         self._weight = 0
 
-    def put(self, waiting: Waiting) -> None:
+    def put(self, waiting: QueuedInput) -> None:
         """Start to look at the links of an input's samples, and let it wait.
 
         Raises
@@ -108,13 +108,13 @@ class LinkLine:
         self._line.append(waiting)
         self._weight += waiting.weight
 
-    def fail(self, waiting: Waiting, error: Exception) -> None:
+    def fail(self, waiting: QueuedInput, error: Exception) -> None:
         """Let an input that failed wait for its turn, so that failures come in order."""
         waiting.error = error
         self._line.append(waiting)
 
-    def settled(self, *, all_of_them: bool) -> Iterator[Waiting]:
-        """Yield the inputs that need not wait, or must not any longer; :meth:`Waiting.settle` them."""
+    def settled(self, *, all_of_them: bool) -> Iterator[QueuedInput]:
+        """Yield the inputs that need not wait, or must not any longer; :meth:`QueuedInput.settle` them."""
         while self._line and (
             all_of_them
             or len(self._line) > _MOST
@@ -131,7 +131,7 @@ class LinkLine:
             for _, _, future in self._line.popleft().looks:
                 future.cancel()
 
-    def _look(self, waiting: Waiting, name: str, spec: TensorSpec, link: Any) -> None:
+    def _look(self, waiting: QueuedInput, name: str, spec: TensorSpec, link: Any) -> None:
         if link is None:
             return
         if not spec.verify:
@@ -140,7 +140,7 @@ class LinkLine:
         wanted = Wanted(spec.kind.codec == "image", spec.verify == "decode")
         waiting.looks.append((name, link, look(link["url"], link["creds_key"], wanted)))
 
-    def _own(self, waiting: Waiting) -> None:
+    def _own(self, waiting: QueuedInput) -> None:
         """Copy what the user's code may change while the samples wait; weigh it.
 
         Very large samples are left as they are: they do not wait.

@@ -22,11 +22,11 @@ from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure, Receipt
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
-from dasklake._write.chunk_writer import ChunkWriter, Place, write_lost
+from dasklake._write.chunk_writer import ChunkWriter, RunLocation, write_lost
 from dasklake._write.encoder import Item, items_of
 from dasklake._write.failures import attach, attached, failure_of_sample, never_skipped
-from dasklake._write.link_queue import LinkLine, Waiting
-from dasklake._write.retrying import Asking
+from dasklake._write.link_queue import LinkQueue, QueuedInput
+from dasklake._write.retrying import RetryingStore
 from dasklake.exceptions import (
     LakeNotSharedError,
     NotFoundError,
@@ -45,7 +45,7 @@ class Job:
 
     Attributes
     ----------
-    place : Place
+    location : RunLocation
         Where the chunks go.
     entry : tuple of (int, str)
         Version and id of the epoch's entry, which every worker has to see.
@@ -72,7 +72,7 @@ class Job:
         Whether the constraints of htypes are checked.
     """
 
-    place: Place
+    location: RunLocation
     entry: tuple[int, str]
     schema: Schema
     kind: str
@@ -85,9 +85,9 @@ class Job:
     retries: int | None = None
     strict: bool = True
 
-    def at(self, place: Place, entry: Commit) -> Job:
+    def at(self, location: RunLocation, entry: Commit) -> Job:
         """Return the job of the epoch that a commit began."""
-        return replace(self, place=place, entry=(entry.version, entry.id))
+        return replace(self, location=location, entry=(entry.version, entry.id))
 
 
 class Deliver(Protocol):
@@ -227,7 +227,7 @@ def _attempts(task: _Task, makers: tuple[PartMaker, ...], values: Mapping[Any, A
 
 def check_shared(job: Job) -> None:
     """Look once in each process whether the storage here is the lake's, and links can be read."""
-    entry = _check_shared(job.place.store, job.place.branch, *job.entry)
+    entry = _check_shared(job.location.store, job.location.branch, *job.entry)
     if any(spec.linked for spec in job.schema.values()):
         check_keys(entry, managed=True)
 
@@ -254,24 +254,24 @@ class _Attempt:
         self.job = job = task.job
         self.partition = task.partition
         self.start = task.start
-        self.storage = Asking(job.place.store, task.stopped)
+        self.storage = RetryingStore(job.location.store, task.stopped)
         self.chunks = ChunkWriter(
-            job.place,
+            job.location,
             job.schema,
             task.partition,
             job.chunk_size,
             self.storage.put,
             strict=job.strict,
         )
-        self.links = LinkLine(job.schema)
+        self.links = LinkQueue(job.schema)
 
     def run(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Outcome:
         """Write the partition and say how it ended."""
         try:
-            self.storage.ask(lambda: check_shared(self.job))
+            self.storage.call(lambda: check_shared(self.job))
             return self._run(self._items(makers, values))
         except StoreError as error:
-            if error is not self.storage.refused:
+            if error is not self.storage.refusal:
                 raise
             # Not raised: Dask would try again, and hide it where other workers fare better.
             return self.failed(error)
@@ -319,7 +319,7 @@ class _Attempt:
                 self.chunks.extend(columns)
                 return None
         for offset, value in enumerate(item.values()):
-            waiting = Waiting(position + offset, value)
+            waiting = QueuedInput(position + offset, value)
             try:
                 made = self._transform(value)
                 waiting.samples += self.chunks.encoder.encode_all(
@@ -344,7 +344,7 @@ class _Attempt:
             except Exception as error:
                 failure = self._failure(error, waiting.position, waiting.item)
                 if isinstance(error, PermissionDeniedError):
-                    self.storage.refused = error
+                    self.storage.refusal = error
                 if never_skipped(error):
                     attach(error, failure)
                     raise
@@ -362,9 +362,9 @@ class _Attempt:
         failure = self._failure(error, None, None)
         if not self.job.skip:
             return self._settle(all_of_them=True) or Outcome(None, failure, error)
-        return Outcome(write_lost(self.job.place, self.job.schema, failure, self.storage.put))
+        return Outcome(write_lost(self.job.location, self.job.schema, failure, self.storage.put))
 
     def _failure(self, error: BaseException, position: int | None, item: Any) -> Failure:
         return failure_of_sample(
-            self.job.place.run, self.partition, error, (self.start, position), item
+            self.job.location.run, self.partition, error, (self.start, position), item
         )

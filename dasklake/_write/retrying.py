@@ -17,7 +17,7 @@ from dasklake.exceptions import (
     UnsupportedStoreError,
 )
 
-__all__ = ["Asking"]
+__all__ = ["RetryingStore"]
 
 #: Seconds for which one object is sent again, before the whole attempt counts as failed: longer
 #: than storages throttle, and with Dask's own tries about as long as a commit is sent again.
@@ -38,7 +38,7 @@ _REFUSALS = (
 _T = TypeVar("_T")
 
 
-class Asking:
+class RetryingStore:
     """The storage of one attempt.
 
     Parameters
@@ -50,27 +50,27 @@ class Asking:
 
     Attributes
     ----------
-    refused : StoreError or None
+    refusal : StoreError or None
         What the storage has refused for good: it ends the run.
     """
 
     def __init__(self, store: ObjectStore, stopped: Callable[[], bool]) -> None:
         self.store = store
         self.stopped = stopped
-        self.refused: StoreError | None = None
+        self.refusal: StoreError | None = None
 
     def put(self, key: str, data: Any) -> None:
         """Write an object; the same bytes again while the storage fails."""
-        self.ask(lambda: self.store.put(key, data))
+        self.call(lambda: self.store.put(key, data))
 
-    def ask(self, action: Callable[[], _T]) -> _T:
+    def call(self, action: Callable[[], _T]) -> _T:
         """Run an action of ours, again while the storage fails."""
         try:
             return call_with_retries(
                 action, retry_seconds=_PATIENCE, wait=self._wait, final=_REFUSALS
             )
         except _REFUSALS as error:
-            self.refused = error
+            self.refusal = error
             raise
 
     def _wait(self, seconds: float) -> bool:

@@ -17,7 +17,7 @@ import pandas as pd
 from dasklake._schema.schema import Schema
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["refuse_converted"]
+__all__ = ["raise_if_converted"]
 
 #: Name under which a damaged index that has no name is known.
 _INDEX = "the index"
@@ -46,7 +46,7 @@ _KEEP = {
 _LIKE_REPR = ("[", "(", "{", "<", "array(")
 
 
-def refuse_converted(frame: Any, schema: Schema | None) -> None:
+def raise_if_converted(frame: Any, schema: Schema | None) -> None:
     """Refuse a frame whose columns of arrays have become strings.
 
     Parameters

@@ -78,7 +78,7 @@ def acknowledging(patch: pytest.MonkeyPatch, record: Recorder) -> None:
 
     def noted_finish(self: ChunkWriter, *args: Any) -> Any:
         receipt = finish(self, *args)
-        home = self.place.home
+        home = self.location.home
         record.mark(
             "receipt",
             [

@@ -33,7 +33,7 @@ from dasklake._run.coordinator import load_failures
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.start import start_run
 from dasklake._schema.schema import Schema, TensorSpec
-from dasklake._write.chunk_writer import ChunkWriter, Place
+from dasklake._write.chunk_writer import ChunkWriter, RunLocation
 from dasklake.exceptions import ConflictError, LakeError, VersionExpiredError
 from dasklake.testing.faults import Crash, Fault, FaultStore
 from dasklake.testing.invariants import (
@@ -162,8 +162,8 @@ class Simulation:
 
     def chunks(self, store: FaultStore, writer: RunWriter, partition: int) -> Receipt:
         """Write the chunks of a partition; of runs whose name begins with F a sample fails."""
-        place = Place(store, writer.home, writer.run, writer.epoch)
-        chunks = ChunkWriter(place, SCHEMA, partition, _CHUNK)
+        location = RunLocation(store, writer.home, writer.run, writer.epoch)
+        chunks = ChunkWriter(location, SCHEMA, partition, _CHUNK)
         for value in samples(writer.run, partition):
             chunks.add(chunks.encoder.encode({"x": np.int64(value)}))
         failed = writer.run.startswith("F")

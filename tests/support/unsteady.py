@@ -16,7 +16,7 @@ from dasklake._model.commit import Commit, Kind, Plan
 from dasklake._run.coordinator import Coordinator, Status
 from dasklake._run.progress import MaxFailures
 from dasklake._run.run_spec import Assignment, RunSpec
-from dasklake._write.chunk_writer import Place
+from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.partition import Outcome
 from tests.support.flaky import FlakyStore
 from tests.support.lakes import SCHEMA, SmallLake, failure
@@ -96,10 +96,10 @@ class Lead:
         self.changes = queue.SimpleQueue[None]()
         limit = MaxFailures(share=None)
         spec = replace(RunSpec("append", "run", SCHEMA, partitions, max_failures=limit), **changes)
-        place = Place(lake.store, "main/run", "run", 1)
+        location = RunLocation(lake.store, "main/run", "run", 1)
         entry = self.writer.head
         missing = tuple(range(partitions)) if missing is None else missing
-        self.assignment = Assignment(spec, place, entry, missing)
+        self.assignment = Assignment(spec, location, entry, missing)
         self.coordinator = Coordinator(self.assignment, lambda: self.changes.put(None))
 
     def start(self) -> Lead:

@@ -73,7 +73,7 @@ class Write:
         self.assignment = start_run(self.log, spec)
         entry = self.assignment.entry
         job = Job(
-            place=self.assignment.place,
+            location=self.assignment.location,
             entry=(entry.version, entry.id),
             schema=SCHEMA,
             kind="bag",
@@ -146,13 +146,13 @@ def test_whole_run(tmp_path: Path, get: Get) -> None:
 def test_commits_beside_the_scheduler(tmp_path: Path) -> None:
     """Commits are made in a separate thread, never in the dispatching one."""
     write = Write(tmp_path, numbers(3), dask.local.get_sync, CheckpointInterval(inputs=1))
-    real, threads = write.assignment.place.store.create, list[str]()
+    real, threads = write.assignment.location.store.create, list[str]()
 
     def create(key: str, data: bytes) -> None:
         threads.append(threading.current_thread().name)
         real(key, data)
 
-    write.assignment.place.store.create = create  # type: ignore[method-assign] # to record the threads
+    write.assignment.location.store.create = create  # type: ignore[method-assign] # to record the threads
     write.run()
     assert threads
     assert all(name.startswith("dasklake-run-commit") for name in threads)

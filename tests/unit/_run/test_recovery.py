@@ -11,7 +11,7 @@ from dasklake._model.receipt import Failure, Receipt
 from dasklake._run.recovery import find_recoverable
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore
-from dasklake._write.chunk_writer import ChunkWriter, Place, write_lost
+from dasklake._write.chunk_writer import ChunkWriter, RunLocation, write_lost
 
 SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})
 HOME = "main/job"
@@ -25,7 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
 
 def write(store: ObjectStore, partition: int, rows: Sequence[int], epoch: int = 1) -> Receipt:
     """Write a partition in chunks of a few samples."""
-    chunks = ChunkWriter(Place(store, HOME, "job", epoch), SCHEMA, partition, 64)
+    chunks = ChunkWriter(RunLocation(store, HOME, "job", epoch), SCHEMA, partition, 64)
     for x in rows:
         chunks.add({"x": x})
     return chunks.finish(len(rows))
@@ -49,7 +49,7 @@ def test_complete_partitions_are_recovered_as_their_receipts(store: ObjectStore)
 def test_partitions_with_failures_are_left(store: ObjectStore) -> None:
     """Partitions with uncommitted failures are not recovered: the function may have been fixed."""
     failure = Failure("job", 2, None, None, None, None, "ValueError", "no", "trace")
-    write_lost(Place(store, HOME, "job", 1), SCHEMA, failure)
+    write_lost(RunLocation(store, HOME, "job", 1), SCHEMA, failure)
     assert find_recoverable(store, HOME, [2], closed=0) == []
 
 
@@ -92,7 +92,7 @@ def test_chunks_under_a_wrong_name_are_left(store: ObjectStore) -> None:
 def test_discovered_names_are_recovered(store: ObjectStore) -> None:
     """The class names of a receipt are read from the heads of the chunks."""
     spec = TensorSpec("class_label", shape=(), discover=True)
-    chunks = ChunkWriter(Place(store, HOME, "job", 1), Schema({"label": spec}), 0, 1)
+    chunks = ChunkWriter(RunLocation(store, HOME, "job", 1), Schema({"label": spec}), 0, 1)
     for name in ("b", "a", "b", "c"):
         chunks.add(chunks.encoder.encode({"label": name}))
     receipt = chunks.finish(4)

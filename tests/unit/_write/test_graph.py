@@ -13,7 +13,7 @@ from dask.local import get_sync
 import dasklake
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore
-from dasklake._write.chunk_writer import Place
+from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.graph import Delivery, WriteGraph, write_graph
 from dasklake._write.input import source_of
 from dasklake._write.partition import Job
@@ -43,8 +43,8 @@ def graph_of(
 ) -> WriteGraph:
     """Build the graph of a write."""
     source = source_of(collection, SCHEMA)
-    place = Place(ObjectStore("memory://nowhere"), "main/run", "run", 1)
-    job = Job(place, (1, "ab" * 8), SCHEMA, source.kind)
+    location = RunLocation(ObjectStore("memory://nowhere"), "main/run", "run", 1)
+    job = Job(location, (1, "ab" * 8), SCHEMA, source.kind)
     partitions = range(len(source.parts))
     return write_graph(source, job, kwargs or {}, partitions, Delivery("write", local=local))
 
@@ -86,8 +86,8 @@ def test_shared_tasks_stay_outside() -> None:
 def test_only_what_is_asked_for() -> None:
     """Partitions that are not to be written leave nothing in the graph."""
     source = source_of(numbers(6).map(str), SCHEMA)
-    place = Place(ObjectStore("memory://nowhere"), "main/run", "run", 1)
-    job = Job(place, (1, "ab" * 8), SCHEMA, "bag")
+    location = RunLocation(ObjectStore("memory://nowhere"), "main/run", "run", 1)
+    job = Job(location, (1, "ab" * 8), SCHEMA, "bag")
     graph = write_graph(source, job, {}, [4, 1], Delivery("write"))
     assert graph.keys == {("write", 4): 4, ("write", 1): 1}
     assert set(graph.tasks) == {*graph.keys, "write-job"}

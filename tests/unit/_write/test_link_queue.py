@@ -12,7 +12,7 @@ from dasklake import Schema, TensorSpec
 from dasklake._links.verify import Findings
 from dasklake._schema.values import Blob
 from dasklake._write import link_queue
-from dasklake._write.link_queue import LinkLine, Waiting
+from dasklake._write.link_queue import LinkQueue, QueuedInput
 from dasklake.exceptions import LinkError
 
 SCHEMA = Schema(
@@ -36,21 +36,21 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Future[Findings]]:
     return found
 
 
-def waiting(position: int, data: Any = b"", *, item: Any = None) -> Waiting:
+def waiting(position: int, data: Any = b"", *, item: Any = None) -> QueuedInput:
     """Make an input of one sample."""
     link = {"url": f"https://host/{position}", "creds_key": None}
     sample = {"image": link, "x": Blob(data, (len(data),))}
-    return Waiting(position, item, [sample])
+    return QueuedInput(position, item, [sample])
 
 
-def turns(line: LinkLine, *, all_of_them: bool = False) -> list[int]:
+def turns(line: LinkQueue, *, all_of_them: bool = False) -> list[int]:
     """Return the positions of the inputs whose turn it is."""
     return [each.position for each in line.settled(all_of_them=all_of_them)]
 
 
 def test_a_bounded_number_waits(looks: list[Future[Findings]]) -> None:
     """The oldest goes on when there are too many, and all of them at the end, in order."""
-    line = LinkLine(SCHEMA)
+    line = LinkQueue(SCHEMA)
     for position in range(link_queue._MOST):
         line.put(waiting(position))
         assert turns(line) == []
@@ -62,7 +62,7 @@ def test_a_bounded_number_waits(looks: list[Future[Findings]]) -> None:
 
 def test_bytes_that_wait_are_bounded(looks: list[Future[Findings]]) -> None:
     """Large samples wait only while they fit; one that never does is not copied."""
-    line = LinkLine(SCHEMA)
+    line = LinkQueue(SCHEMA)
     part = bytearray(link_queue._MOST_BYTES // 3)
     for position in range(3):
         line.put(waiting(position, part))
@@ -76,7 +76,7 @@ def test_bytes_that_wait_are_bounded(looks: list[Future[Findings]]) -> None:
 
 def test_what_waits_belongs_to_us(looks: list[Future[Findings]]) -> None:
     """A sample that waits does not change with the memory it was made from."""
-    line, data = LinkLine(SCHEMA), bytearray(b"abc")
+    line, data = LinkQueue(SCHEMA), bytearray(b"abc")
     each = waiting(0, data)
     line.put(each)
     data[:] = b"xyz"
@@ -85,9 +85,9 @@ def test_what_waits_belongs_to_us(looks: list[Future[Findings]]) -> None:
 
 def test_inputs_that_failed_wait_for_their_turn(looks: list[Future[Findings]]) -> None:
     """A failure comes after the samples before it, and before those behind it."""
-    line = LinkLine(SCHEMA)
+    line = LinkQueue(SCHEMA)
     line.put(waiting(0))
-    line.fail(Waiting(1, None), ValueError("bad"))
+    line.fail(QueuedInput(1, None), ValueError("bad"))
     assert turns(line) == []
     first, second = line.settled(all_of_them=True)
     looks[0].set_result(Findings(3, "v", "jpeg", (4, 5, 3)))
@@ -100,7 +100,7 @@ def test_inputs_that_failed_wait_for_their_turn(looks: list[Future[Findings]]) -
 
 def test_without_links_nothing_waits(looks: list[Future[Findings]]) -> None:
     """A sample without a link, with nobody before it, goes on at once and uncopied."""
-    line, data = LinkLine(SCHEMA), bytearray(b"abc")
+    line, data = LinkQueue(SCHEMA), bytearray(b"abc")
     each = waiting(0, data)
     each.samples[0]["image"] = None
     line.put(each)
@@ -111,7 +111,7 @@ def test_without_links_nothing_waits(looks: list[Future[Findings]]) -> None:
 
 def test_an_error_names_the_tensor(looks: list[Future[Findings]]) -> None:
     """What is wrong with a target is an error of its tensor."""
-    line = LinkLine(SCHEMA)
+    line = LinkQueue(SCHEMA)
     line.put(waiting(0))
     looks[0].set_exception(LinkError("it is dead"))
     (each,) = line.settled(all_of_them=True)
@@ -121,7 +121,7 @@ def test_an_error_names_the_tensor(looks: list[Future[Findings]]) -> None:
 
 def test_looks_are_given_up(looks: list[Future[Findings]]) -> None:
     """When a partition ends early, nobody looks at the rest."""
-    line = LinkLine(SCHEMA)
+    line = LinkQueue(SCHEMA)
     line.put(waiting(0))
     line.close()
     assert looks[0].cancelled()
@@ -130,7 +130,7 @@ def test_looks_are_given_up(looks: list[Future[Findings]]) -> None:
 
 def test_large_inputs_are_not_kept(looks: list[Future[Findings]]) -> None:
     """Of an input with large arrays only what messages show is kept."""
-    line = LinkLine(SCHEMA)
+    line = LinkQueue(SCHEMA)
     large, small = waiting(0, item={"a": np.zeros(10**6)}), waiting(1, item=[1])
     line.put(large)
     line.put(small)

@@ -10,7 +10,7 @@ import pytest
 
 from dasklake._storage.store import ObjectStore
 from dasklake._write import partition, retrying
-from dasklake._write.chunk_writer import Place
+from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.partition import Job, Outcome, PartMaker, write_partition
 from dasklake.exceptions import (
     LakeNotSharedError,
@@ -46,10 +46,10 @@ class Writing:
 
     def __init__(self, lake: SmallLake, **changes: Any) -> None:
         writer = lake.begin("run", 1)
-        place = Place(lake.store, writer.home, "run", 1)
+        location = RunLocation(lake.store, writer.home, "run", 1)
         entry = (writer.head.version, writer.head.id)
         self.made: list[int] = []
-        self.job = Job(place, entry, SCHEMA, "bag", transform=self.make, **changes)
+        self.job = Job(location, entry, SCHEMA, "bag", transform=self.make, **changes)
 
     def make(self, x: int) -> dict[str, Any]:
         """Make a sample."""
