@@ -177,12 +177,12 @@ class Log:
         Raises
         ------
         LakeNotFoundError
-            There is no lake.
+            The lake does not exist.
         """
         head = self.head()
         if head is None:
             raise LakeNotFoundError(
-                f"There is no lake under {self.store.url}. Write one with to_lake(), or check "
+                f"No lake found under {self.store.url}. Write one with to_lake(), or check "
                 "the URL and the storage options."
             )
         return head
@@ -288,7 +288,7 @@ class Log:
         StoreError
             The storage failed for longer than ``retry_seconds``, or refuses writes.
         VersionExpiredError
-            The commit builds on a version that was expired, and there is no newer one.
+            The commit builds on an expired version, and the log has no newer one.
         CorruptionError
             An object that the commit builds on is lost.
         UnsupportedFormatError
@@ -442,18 +442,18 @@ class Log:
         self.retry_reason = trouble
 
     def segment(self, ref: SegmentRef) -> Manifest:
-        """Return one segment; ``ObjectNotFoundError`` where it is gone."""
-        found = self._segments.get(ref.name)
-        if found is None:
+        """Return one segment; raise ``ObjectNotFoundError`` if it is missing."""
+        manifest = self._segments.get(ref.name)
+        if manifest is None:
             data = self.store.get(object_keys.segment_key(ref.name), ref.size)
-            found = read_segment(data, ref)
-            self._segments.keep(ref.name, found, len(data))
-        return found
+            manifest = read_segment(data, ref)
+            self._segments.keep(ref.name, manifest, len(data))
+        return manifest
 
     def _schema(self, digest: str) -> Schema:
-        found = self._schemas.get(digest)
-        if found is None:
+        schema = self._schemas.get(digest)
+        if schema is None:
             data = self.store.get(object_keys.schema_key(digest), MAX_DOCUMENT_BYTES)
-            found = read_schema(data, digest)
-            self._schemas.keep(digest, found, len(data))
-        return found
+            schema = read_schema(data, digest)
+            self._schemas.keep(digest, schema, len(data))
+        return schema

@@ -30,7 +30,7 @@ def add_segment(
     """Return the segments of the version after ``base``, and the new object to store."""
     if not len(new):
         return base.segments, []
-    kept, merged, level = _merge(base.segments)
+    unmerged, merged, level = _merge(base.segments)
     # Not cached: a long run would keep every segment that it merged.
     keys = [object_keys.segment_key(ref.name) for ref in merged]
     manifests = [
@@ -41,7 +41,7 @@ def add_segment(
     data = segment_bytes(manifest)
     samples = int(manifest.rows.sum())
     ref = table_ref(commit_id, data, rows=len(manifest), samples=samples, level=level)
-    return (*kept, ref), [(object_keys.segment_key(commit_id), data)]
+    return (*unmerged, ref), [(object_keys.segment_key(commit_id), data)]
 
 
 def add_failures(
@@ -50,7 +50,7 @@ def add_failures(
     """Return the failures tables of the version after ``base``, and the new object to store."""
     if not failures:
         return base.failures, []
-    kept, merged, level = _merge(base.failures)
+    unmerged, merged, level = _merge(base.failures)
     earlier: list[Failure] = []
     for ref in merged:
         key = object_keys.failures_key(ref.name)
@@ -58,7 +58,7 @@ def add_failures(
     rows = [*earlier, *failures]
     data = failures_bytes(rows)
     ref = table_ref(commit_id, data, rows=len(rows), samples=0, level=level)
-    return (*kept, ref), [(object_keys.failures_key(commit_id), data)]
+    return (*unmerged, ref), [(object_keys.failures_key(commit_id), data)]
 
 
 def _merge(
@@ -70,11 +70,11 @@ def _merge(
     value is the level of the merged table.
     """
     level = 0
-    kept = len(refs)
+    end = len(refs)
     while True:
-        same = kept
+        same = end
         while same and refs[same - 1].level == level:
             same -= 1
-        if kept - same < _MERGE - 1:
-            return refs[:kept], refs[kept:], level
-        kept, level = same, level + 1
+        if end - same < _MERGE - 1:
+            return refs[:end], refs[end:], level
+        end, level = same, level + 1

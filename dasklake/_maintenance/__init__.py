@@ -1,1 +1,1 @@
-"""What keeps a lake in order: resets, and verifications; each reads every version again."""
+"""Maintain a lake: reset, vacuum, compact and verify. Each reads all versions again."""

@@ -1,11 +1,12 @@
-"""Compact: join small chunks into full ones, as a run of its own that writes nothing new.
+"""Compact: join small chunks into full ones, as a run that adds no rows.
 
-A joined chunk takes the place of the chunks it was made of by their order: that of the run that
-wrote them, and the partition and number of the first. Rows, their order and their values stay.
+A joined chunk has the order number of the run that wrote its parts, and the partition and chunk
+number of its first part. Rows, their order and their values stay.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -37,24 +38,26 @@ from dasklake.exceptions import (
 
 __all__ = ["CompactReport", "compact"]
 
-#: What makes a chunk the one it is; attempts are random, so the run need not be compared.
+_LOGGER = logging.getLogger(__name__)
+
+#: The identity of a chunk. Attempts are random, so the run need not be compared.
 _IDENTITY = np.dtype([("attempt", "u8"), ("partition", "i8"), ("epoch", "i4"), ("chunk", "i4")])
 
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What a compaction has done.
+    """The result of a compaction.
 
     Attributes
     ----------
     version : int or None
-        The version that holds the joined chunks; None where there was nothing to join.
+        The version that holds the joined chunks, or None if there was nothing to join.
     joined : int
-        Small chunks that are no longer part of the newest version.
+        Number of small chunks that are no longer part of the newest version.
     into : int
-        Chunks that took their place.
+        Number of chunks that replaced them.
     bytes : int
-        Length of these.
+        Total size of the new chunks.
     """
 
     version: int | None
@@ -72,7 +75,7 @@ def compact(
 ) -> CompactReport:
     """Join small chunks of finished runs into full ones, across runs and partitions.
 
-    Earlier versions stay as they are, and what only they name is deleted by the next vacuum.
+    Earlier versions stay as they are. The next vacuum deletes the chunks that only they name.
 
     Parameters
     ----------
@@ -81,28 +84,31 @@ def compact(
     log : Log
         The branch.
     chunk_size : int, default 64 MiB
-        Bytes that a joined chunk has at most; chunks of less than half of it are small.
+        Maximum size of a joined chunk in bytes. Chunks of less than half of it are small.
     on_status : callable, optional
-        ``on_status(done, total)`` is told how many of the small chunks are joined.
+        ``on_status(done, total)`` is called with the numbers of joined and of all small chunks.
 
     Returns
     -------
     CompactReport
-        What was joined.
+        The joined chunks.
 
     Raises
     ------
     LakeNotFoundError
-        There is no lake.
+        The lake does not exist.
     ConflictError
-        Another writer replaced what the version held, or a reset ended the compaction.
+        Another writer replaced the content of the version, or a reset ended the compaction.
     CorruptionError
         A small chunk is damaged.
     InvalidInputError
         ``chunk_size`` is not positive.
     """
     if chunk_size < 1:
-        raise InvalidInputError(f"chunk_size={chunk_size} is no size. Give some bytes, '64 MiB'.")
+        raise InvalidInputError(
+            f"chunk_size must be a positive number of bytes, got {chunk_size}. Give a size such as "
+            "'64 MiB'."
+        )
     head = log.require_head()
     manifest = log.manifest(head)
     groups = _groups(manifest, head, chunk_size)
@@ -123,46 +129,54 @@ def compact(
             done += len(group)
             if on_status is not None:
                 on_status(done, total)
-        made = work.commit(entry, joined)
+        commit = work.commit(entry, joined)
     taken = work.taken
-    return CompactReport(
-        made.version if taken else None,
-        sum(len(each.group) for each in taken),
+    report = CompactReport(
+        commit.version if taken else None,
+        sum(len(chunk.group) for chunk in taken),
         len(taken),
-        sum(each.ref.size for each in taken),
+        sum(chunk.ref.size for chunk in taken),
     )
+    _LOGGER.info(
+        "Compacted branch %r of %s: %d chunks joined into %d (%d bytes)",
+        log.branch,
+        store.url,
+        report.joined,
+        report.into,
+        report.bytes,
+    )
+    return report
 
 
 def _groups(manifest: Manifest, head: Commit, chunk_size: int) -> list[range]:
-    """Return the neighbours that become one chunk, as places in a manifest.
+    """Return the neighbouring chunks that become one chunk, as ranges of rows of a manifest.
 
-    Left alone is what an unfinished run has written: it must stay visible which of its partitions
-    are there. The rows that it will write come where its order says, so nothing is joined over
-    that place either.
+    Chunks of an unfinished run stay: they show which of its partitions are written. Its missing
+    rows will be inserted by its order number, so no chunks are joined across that position.
     """
     waiting = [s.order for s in head.runs.values() if not (s.finished or s.replaced)]
     before = np.searchsorted(np.sort(waiting), manifest.order)
-    # Where what the columns mean has changed; a chunk lies on one side.
-    past = head.histories.values()
-    edges = {each.since for each in past} | {until for p in past for until, _ in p.former}
+    # Row numbers at which the meaning of a column changed: a chunk lies on one side of them.
+    histories = head.histories.values()
+    edges = {h.since for h in histories} | {until for h in histories for until, _ in h.former}
     firsts = np.cumsum(manifest.rows) - manifest.rows
     cut = np.isin(firsts, sorted(edges)) | (np.diff(before, prepend=-1) != 0)
     small = (2 * manifest.size < chunk_size) & ~np.isin(manifest.order, waiting)
-    found: list[range] = []
+    groups: list[range] = []
     start = stop = size = 0
     chunks = zip(small.tolist(), cut.tolist(), manifest.size.tolist(), strict=True)
-    for i, (is_small, is_cut, each) in enumerate(chunks):
-        if is_small and start < stop and not is_cut and size + each <= chunk_size:
-            stop, size = i + 1, size + each
+    for i, (is_small, is_cut, length) in enumerate(chunks):
+        if is_small and start < stop and not is_cut and size + length <= chunk_size:
+            stop, size = i + 1, size + length
             continue
-        found.append(range(start, stop))
-        start, stop, size = (i, i + 1, each) if is_small else (i, i, 0)
-    found.append(range(start, stop))
-    return [group for group in found if len(group) > 1]
+        groups.append(range(start, stop))
+        start, stop, size = (i, i + 1, length) if is_small else (i, i, 0)
+    groups.append(range(start, stop))
+    return [group for group in groups if len(group) > 1]
 
 
 class _Joined(NamedTuple):
-    """A chunk, and the places in the manifest of those it was made of."""
+    """A joined chunk, and the manifest rows of its parts."""
 
     group: range
     attempt: str
@@ -170,7 +184,7 @@ class _Joined(NamedTuple):
 
 
 class _Compaction:
-    """One compaction: writes its chunks, then commits them.
+    """Write the chunks of a compaction, then commit them.
 
     Parameters
     ----------
@@ -179,27 +193,27 @@ class _Compaction:
     run : str
         Name of the compaction's run.
     manifest : Manifest
-        The chunks of the version that it began on.
+        The chunks of the version before the compaction.
     """
 
     def __init__(self, log: Log, run: str, manifest: Manifest) -> None:
         self.log = log
         self.run = run
         self.manifest = manifest
-        #: The joined chunks that are part of the version that was made.
+        #: The joined chunks that the committed version contains.
         self.taken: list[_Joined] = []
 
     def join(self, group: range) -> list[_Joined]:
-        """Write one chunk that holds what those of a group hold; several where columns differ."""
+        """Write one chunk with the rows of a group; several if the columns of its chunks differ."""
         batches = self._read(group)
-        found = []
+        joined = []
         start = 0
         for stop in range(1, len(batches) + 1):
             if stop == len(batches) or not _same_columns(batches[start], batches[stop]):
                 if stop - start > 1:
-                    found.append(self._write(group[start:stop], batches[start:stop]))
+                    joined.append(self._write(group[start:stop], batches[start:stop]))
                 start = stop
-        return found
+        return joined
 
     def _write(self, group: range, batches: Sequence[pa.RecordBatch]) -> _Joined:
         schema = batches[0].schema
@@ -209,7 +223,7 @@ class _Compaction:
         ]
         first = group[0]
         partition, number = int(self.manifest.partition[first]), int(self.manifest.chunk[first])
-        # One for each chunk: those of two runs may have the same partition and number.
+        # A new attempt for each chunk: chunks of two runs may share partition and number.
         attempt = object_keys.new_id()
         header = ChunkHeader(
             branch=self.log.branch,
@@ -218,7 +232,7 @@ class _Compaction:
             partition=partition,
             attempt=attempt,
             chunk=number,
-            last=False,  # nobody adopts it
+            last=False,  # never recovered by a resume
         )
         chunk = write_chunk(columns, header)
         home = object_keys.home_of(self.log.branch, self.run)
@@ -228,39 +242,39 @@ class _Compaction:
         return _Joined(group, attempt, ref)
 
     def _read(self, group: range) -> list[pa.RecordBatch]:
-        """Return what the chunks of a group hold, as it is stored, with every byte checked."""
+        """Read the chunks of a group as stored, with every checksum verified."""
         keys = [chunk_key_at(self.manifest, i) for i in group]
-        found: list[bytes] = self.log.retry(
+        chunks: list[bytes] = self.log.retry(
             lambda: self.log.store.get_many(keys), ObjectNotFoundError
         )
         batches = []
-        for i, key, data in zip(group, keys, found, strict=True):
+        for i, key, data in zip(group, keys, chunks, strict=True):
             head = ChunkHead.parse(data, len(data), key, int(self.manifest.crc[i]))
             head.check(head.length, memoryview(data)[head.length :])
             if head.rows != self.manifest.rows[i]:
                 raise CorruptionError(
-                    f"Chunk {key} has {head.rows} samples, not {self.manifest.rows[i]}. Restore "
-                    "it from a copy; `dasklake verify` shows what else is damaged."
+                    f"Chunk {key} must have {self.manifest.rows[i]} samples, got {head.rows}. Restore "
+                    "it from a copy; `dasklake verify` lists all damaged objects."
                 )
             batches.append(head.batch)
         return unify_class_names(batches)
 
     def commit(self, entry: Commit, joined: Sequence[_Joined]) -> Commit:
-        """Commit the joined chunks in place of those that the newest version still names."""
+        """Commit the joined chunks whose parts the newest version still names."""
 
         def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
             raise_if_closed(head, since)
             for commit in since:
                 self._examine(commit)
-            now = join_manifests([self.log.segment(ref) for ref in head.segments])
-            there = set(np.flatnonzero(_is_in(self.manifest, now)).tolist())
-            self.taken = [each for each in joined if there.issuperset(each.group)]
-            return self._draft(head, now, commit_id)
+            current = join_manifests([self.log.segment(ref) for ref in head.segments])
+            present = set(np.flatnonzero(_is_in(self.manifest, current)).tolist())
+            self.taken = [chunk for chunk in joined if present.issuperset(chunk.group)]
+            return self._draft(head, current, commit_id)
 
         return self.log.publish(entry, build)
 
     def _examine(self, commit: Commit) -> None:
-        """Stop where a commit that came in between ends the compaction."""
+        """Raise if a concurrent commit ends the compaction."""
         if commit.kind is Kind.ABORT and self.run in commit.entry["closed"]:
             raise RunAbortedError(
                 f"The compaction was reset (version {commit.version}). Start it again; nothing "
@@ -272,11 +286,11 @@ class _Compaction:
                 "compaction. Start it again; nothing was changed."
             )
 
-    def _draft(self, head: Commit, now: Manifest, commit_id: str) -> Draft:
-        """Return the commit after a version, and the one segment that it names."""
-        gone = [place for each in self.taken for place in each.group]
-        left = ~_is_in(now, _rows(self.manifest, np.array(gone, np.intp)))
-        manifest = join_manifests([_rows(now, left), self._new()])
+    def _draft(self, head: Commit, current: Manifest, commit_id: str) -> Draft:
+        """Return the commit after a version, and its one segment."""
+        parts = [row for chunk in self.taken for row in chunk.group]
+        unchanged = ~_is_in(current, _rows(self.manifest, np.array(parts, np.intp)))
+        manifest = join_manifests([_rows(current, unchanged), self._new()])
         data = segment_bytes(manifest)
         state: RunState = head.runs[self.run]
         changes: dict[str, Any] = {}
@@ -293,7 +307,7 @@ class _Compaction:
             head,
             commit_id,
             Kind.COMPACT,
-            f"Join {len(gone)} chunks into {len(self.taken)}",
+            f"Join {len(parts)} chunks into {len(self.taken)}",
             entry={"run": self.run, "epoch": 1},
             runs=with_run(head, self.run, done),
             **changes,
@@ -301,17 +315,17 @@ class _Compaction:
         return Draft(commit, [(object_keys.segment_key(commit_id), data)] if self.taken else [])
 
     def _new(self) -> Manifest:
-        """Return the joined chunks, each in the place of the first of its group."""
-        firsts = np.array([each.group[0] for each in self.taken], np.intp)
-        of = _rows(self.manifest, firsts)
+        """Return the manifest of the joined chunks, with the order of their first parts."""
+        firsts = np.array([chunk.group[0] for chunk in self.taken], np.intp)
+        first_parts = _rows(self.manifest, firsts)
         count = len(firsts)
-        refs = [each.ref for each in self.taken]
+        refs = [chunk.ref for chunk in self.taken]
         return replace(
-            of,
+            first_parts,
             home=(object_keys.home_of(self.log.branch, self.run),),
             run=np.zeros(count, np.int32),
             epoch=np.ones(count, np.int32),
-            attempt=np.array([int(each.attempt, 16) for each in self.taken], np.uint64),
+            attempt=np.array([int(chunk.attempt, 16) for chunk in self.taken], np.uint64),
             rows=np.array([ref.rows for ref in refs], np.int64),
             size=np.array([ref.size for ref in refs], np.int64),
             head=np.array([ref.head for ref in refs], np.int64),
@@ -320,7 +334,7 @@ class _Compaction:
 
 
 def _rows(manifest: Manifest, which: npt.NDArray[Any]) -> Manifest:
-    """Return some chunks of a manifest, and only their runs."""
+    """Return some rows of a manifest, and only the runs that they name."""
     names = [field.name for field in fields(Manifest) if field.name != "home"]
     arrays = {name: getattr(manifest, name)[which] for name in names}
     used, run = np.unique(arrays.pop("run"), return_inverse=True)
@@ -329,21 +343,21 @@ def _rows(manifest: Manifest, which: npt.NDArray[Any]) -> Manifest:
 
 
 def _same_columns(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:
-    """Whether names, types and what the fields say of themselves are the same."""
-    left, right = one.schema.remove_metadata(), other.schema.remove_metadata()
-    return bool(left.equals(right, check_metadata=True))
+    """Return whether the fields have the same names, types and metadata."""
+    fields_of_one = one.schema.remove_metadata()
+    return bool(fields_of_one.equals(other.schema.remove_metadata(), check_metadata=True))
 
 
 def _is_in(manifest: Manifest, other: Manifest) -> npt.NDArray[np.bool_]:
-    """Return which chunks of a manifest another names too."""
-    found = pc.is_in(_identity(manifest), value_set=_identity(other))
-    return np.asarray(found.to_numpy(zero_copy_only=False), bool)
+    """Return a mask of the chunks of a manifest that another manifest names too."""
+    mask = pc.is_in(_identity(manifest), value_set=_identity(other))
+    return np.asarray(mask.to_numpy(zero_copy_only=False), bool)
 
 
 def _identity(manifest: Manifest) -> pa.Array:
-    """Return what tells the chunks of a manifest from each other, as bytes: these are hashed."""
-    found = np.empty(len(manifest), _IDENTITY)
+    """Return the identities of the chunks of a manifest as bytes, which can be hashed."""
+    identities = np.empty(len(manifest), _IDENTITY)
     for name in _IDENTITY.names or ():
-        found[name] = getattr(manifest, name)
-    buffers = [None, pa.py_buffer(found.tobytes())]
+        identities[name] = getattr(manifest, name)
+    buffers = [None, pa.py_buffer(identities.tobytes())]
     return pa.Array.from_buffers(pa.binary(_IDENTITY.itemsize), len(manifest), buffers)

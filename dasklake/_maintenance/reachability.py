@@ -149,7 +149,7 @@ class BranchHeads:
 
     @property
     def single_writer(self) -> bool:
-        """Whether the lake was created on storage without exclusive create."""
+        """True if the lake was created on storage without exclusive create."""
         return any(head.single_writer for head in self.heads.values())
 
     def unfinished(self) -> dict[str, RunState]:

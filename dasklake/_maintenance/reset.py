@@ -89,7 +89,7 @@ def reset(
     Raises
     ------
     LakeNotFoundError
-        There is no lake.
+        The lake does not exist.
     RunActiveError
         A run is being written, and ``force`` is False.
     UnsupportedStoreError

@@ -96,7 +96,7 @@ def vacuum(
     Raises
     ------
     LakeNotFoundError
-        There is no lake.
+        The lake does not exist.
     UnsupportedStoreError
         The storage has no exclusive create, so that writers cannot be kept out.
     CorruptionError
@@ -202,8 +202,8 @@ class _Candidates:
         self.homes = set(ended)
         with ThreadPoolExecutor(REQUESTS) as pool:
             folders = ["_lake/segments", "_lake/failures", *map(object_keys.data_prefix, ended)]
-            listed = pool.map(lambda folder: store.walk(folder, temporary=True), folders)
-            entries = [entry for found in listed for entry in found]
+            listings = pool.map(lambda folder: store.walk(folder, temporary=True), folders)
+            entries = [entry for listing in listings for entry in listing]
             beats = [
                 object_keys.heartbeat_key(*home.split("/"))
                 for home, limit in ended.items()

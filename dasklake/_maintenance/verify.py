@@ -27,31 +27,31 @@ from dasklake.exceptions import (
 
 __all__ = ["Damage", "VerifyReport", "verify"]
 
-#: Bytes of a chunk that are read at a time, and how many chunks at the same time.
+#: Bytes of a chunk per read, and number of chunks that are read concurrently.
 _WINDOW = 8 * 2**20
 _READERS = 4
 
-#: The object of a large schema, as messages name it.
+#: Key of a large schema in a message.
 _SCHEMA = re.compile(r"_lake/schemas/[0-9a-f]{32}\.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """An object that is not as it was written.
+    """A missing or damaged object.
 
     Attributes
     ----------
     key : str
-        The object.
+        Key of the object.
     problem : str
-        What is wrong with it.
+        Description of the damage.
     branch : str
-        The branch whose log names it.
+        The branch whose log names the object.
     version : int or None
-        The newest version that is concerned; None where that cannot be told.
+        The newest affected version, or None if it is unknown.
     rows : tuple of int, or None
-        First row of that version that the object holds, and the one after the last; None where
-        it holds no rows or their place cannot be told.
+        First row of that version that the object holds, and the row after the last. None if the
+        object holds no rows, or if their position is unknown.
     """
 
     key: str
@@ -63,20 +63,20 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a verification has found.
+    """The result of a verification.
 
     Attributes
     ----------
     versions, segments, chunks : int
-        How many of each were read; ``segments`` counts tables of failures too.
+        Number of objects that were read. ``segments`` counts tables of failures too.
     samples : int
-        Samples in the chunks.
+        Number of samples in the chunks.
     bytes : int
-        Length of the chunks.
+        Total size of the chunks.
     quick : bool
-        True if of each chunk only size and head were read.
+        Whether only the size and head of each chunk were read.
     damaged : tuple of Damage
-        What is wrong; empty for a sound lake.
+        The damaged objects; empty for an intact lake.
     """
 
     versions: int
@@ -89,7 +89,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything is as it was written."""
+        """True if no object is missing or damaged."""
         return not self.damaged
 
 
@@ -103,17 +103,17 @@ def verify(store: ObjectStore, log: Log, *, quick: bool = False) -> VerifyReport
     log : Log
         A log of the lake.
     quick : bool, default False
-        Read only sizes and heads of the chunks, not their data.
+        Read only the sizes and heads of the chunks, not their data.
 
     Returns
     -------
     VerifyReport
-        What was read, and what is damaged.
+        The numbers of objects read, and the damaged objects.
 
     Raises
     ------
     LakeNotFoundError
-        There is no lake.
+        The lake does not exist.
     """
     if log.head_version() is None:
         log.require_head()
@@ -122,7 +122,7 @@ def verify(store: ObjectStore, log: Log, *, quick: bool = False) -> VerifyReport
 
 @dataclass(slots=True)
 class _Chunk:
-    """A chunk as the segments name it."""
+    """A chunk as described by a segment."""
 
     key: str
     branch: str
@@ -140,14 +140,14 @@ class _Verification:
     damaged: list[Damage] = field(default_factory=list)
 
     def run(self) -> VerifyReport:
-        """Check commits, then the tables they name, then the chunks these name."""
+        """Check commits, then the tables that they name, then the chunks that these name."""
         names = {*branch_names(self.store), self.log.branch}
         logs = {name: Log(self.store, name) for name in sorted(names)}
         commits = self._commits(logs)
         tables: dict[str, Table] = {}
         chunks: dict[str, _Chunk] = {}
-        for branch, found in commits.items():
-            for commit in found:
+        for branch, history in commits.items():
+            for commit in history:
                 for ref in commit.segments:
                     table = Table(logs[branch], ref, commit.version)
                     tables.setdefault(object_keys.segment_key(ref.name), table)
@@ -157,7 +157,7 @@ class _Verification:
         with ThreadPoolExecutor(REQUESTS) as pool:
             for manifest, branch in pool.map(self._table, tables, tables.values()):
                 chunks |= _chunks(manifest, branch)
-        self._places(logs, commits, self._check(chunks))
+        self._report_chunks(logs, commits, self._check(chunks))
         return VerifyReport(
             versions=sum(map(len, commits.values())),
             segments=len(tables),
@@ -170,21 +170,21 @@ class _Verification:
 
     def _commits(self, logs: Mapping[str, Log]) -> dict[str, list[Commit]]:
         """Read the versions of all branches that are not expired, newest first."""
-        found: dict[str, list[Commit]] = {}
+        live: dict[str, list[Commit]] = {}
         expired: Mapping[str, Container[int]] = {}
-        # What is expired is said on the main branch.
+        # The main branch records the expired versions of all branches.
         for branch in sorted(logs, key=lambda name: name != MAIN):
             read = self._history(logs[branch])
             commits = [commit for commit in read.values() if isinstance(commit, Commit)]
             if branch == MAIN and commits:
                 expired = commits[0].expired
-            gone = expired.get(branch, ())
-            self._check_history(branch, read, gone)
-            found[branch] = [commit for commit in commits if commit.version not in gone]
-        return found
+            expired_here = expired.get(branch, ())
+            self._check_history(branch, read, expired_here)
+            live[branch] = [commit for commit in commits if commit.version not in expired_here]
+        return live
 
     def _history(self, log: Log) -> dict[int, Commit | LakeError]:
-        """Read all commits of a branch, newest first; errors in the place of those that are bad."""
+        """Read all commits of a branch, newest first; return an error for each unreadable one."""
         newest = log.head_version()
         if newest is None:
             return {}
@@ -203,15 +203,15 @@ class _Verification:
             return dict(zip(versions, pool.map(read, versions), strict=True))
 
     def _check_history(
-        self, branch: str, read: Mapping[int, Commit | LakeError], gone: Container[int]
+        self, branch: str, read: Mapping[int, Commit | LakeError], expired: Container[int]
     ) -> None:
-        """Report bad commits, large schemas that are bad, and commits out of their order."""
+        """Report damaged commits and large schemas, and commits with another parent."""
         later: Commit | None = None
         for version, commit in read.items():
             key = object_keys.commit_key(branch, version)
             if isinstance(commit, Commit):
                 if later and later.parent != commit.id:
-                    problem = f"it was not built on version {version}"
+                    problem = f"its parent is not version {version}"
                     self._report(
                         object_keys.commit_key(branch, later.version),
                         problem,
@@ -221,14 +221,14 @@ class _Verification:
                 later = commit
                 continue
             later = None
-            if isinstance(commit, ObjectNotFoundError) and version in gone:
-                continue  # the schema of a version that was given up
+            if isinstance(commit, ObjectNotFoundError) and version in expired:
+                continue  # the schema of an expired version
             schema = _SCHEMA.search(str(commit))
             key = schema.group() if schema else key
             self._report(key, _problem(commit, key), branch, version)
 
     def _report(self, key: str, problem: str, branch: str, version: int) -> None:
-        if all(found.key != key for found in self.damaged):
+        if all(damage.key != key for damage in self.damaged):
             self.damaged.append(Damage(key, problem, branch, version))
 
     def _table(self, key: str, table: Table) -> tuple[Manifest | None, str]:
@@ -241,12 +241,12 @@ class _Verification:
         except (ObjectNotFoundError, CorruptionError) as error:
             problem = _problem(error, key)
             if table.ref.samples:
-                problem = f"{problem}; it leads to {table.ref.samples} samples"
+                problem = f"{problem}; it lists chunks with {table.ref.samples} samples"
             self.damaged.append(Damage(key, problem, branch, table.version))
         return None, branch
 
     def _check(self, chunks: Mapping[str, _Chunk]) -> dict[str, Damage]:
-        """Check all chunks; return what is wrong with them, by key."""
+        """Check all chunks; return the damaged ones by key."""
         sizes = dict(self.store.walk("data"))
 
         def check(chunk: _Chunk) -> Damage | None:
@@ -263,34 +263,34 @@ class _Verification:
         if size is None:
             raise CorruptionError("it is missing")
         if size != chunk.size:
-            raise CorruptionError(f"it has {size} bytes, not {chunk.size}")
+            raise CorruptionError(f"it must have {chunk.size} bytes, got {size}")
         data = self.store.get_range(chunk.key, 0, chunk.head)
         head = ChunkHead.parse(data, chunk.size, chunk.key, chunk.crc)
         header = head.header
         home = object_keys.home_of(header.branch, header.run)
         attempt = (home, header.partition, header.epoch, header.attempt)
         if object_keys.chunk_key(*attempt, header.chunk) != chunk.key or head.rows != chunk.rows:
-            raise CorruptionError("it is another chunk than the one that was written here")
+            raise CorruptionError("it is a different chunk from the one that was written here")
         step = max(_WINDOW // head.page, 1) * head.page
         for start in range(head.length, 0 if self.quick else head.size, step):
             stop = min(start + step, head.size)
             head.check(start, self.store.get_range(chunk.key, start, stop))
 
-    def _places(
+    def _report_chunks(
         self,
         logs: Mapping[str, Log],
         commits: Mapping[str, list[Commit]],
         damaged: dict[str, Damage],
     ) -> None:
-        """Say which rows of which version the damaged chunks hold."""
-        for branch, found in commits.items():
-            for commit in found:
+        """Report the damaged chunks with their rows in the newest version that names them."""
+        for branch, history in commits.items():
+            for commit in history:
                 if not damaged:
                     return
                 try:
                     manifest = logs[branch].manifest(commit)
                 except CorruptionError:
-                    continue  # reported already; the places of its rows cannot be told
+                    continue  # reported already; the positions of its rows are unknown
                 ends = np.cumsum(manifest.rows)
                 for i in range(len(manifest)):
                     bad = damaged.pop(chunk_key_at(manifest, i), None)
@@ -319,7 +319,7 @@ def _chunks(manifest: Manifest | None, branch: str) -> dict[str, _Chunk]:
 
 
 def _problem(error: Exception, key: str) -> str:
-    """Return what an error says of an object, without what the report says anyway."""
+    """Return the message of an error without the parts that the report shows anyway."""
     if isinstance(error, ObjectNotFoundError | VersionNotFoundError):
         return "it is missing"
     text = str(error).split(". ")[0].removesuffix(".")

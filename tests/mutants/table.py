@@ -54,19 +54,19 @@ _FENCE_FIRST = """        _fence(store, logs, before.heads[MAIN])
         entry = expire(logs[MAIN], before.heads[MAIN], keep)
         expired = {
 """
-_KEEP_MERGED = """    kept, merged, level = _merge(base.segments)
+_KEEP_MERGED = """    unmerged, merged, level = _merge(base.segments)
     if merged and (found := _KEPT.get(merged)):
-        return (*kept, found), []
+        return (*unmerged, found), []
 """
 
-_NAMED = """    return (*kept, ref), [(object_keys.segment_key(commit_id), data)]
+_NAMED = """    return (*unmerged, ref), [(object_keys.segment_key(commit_id), data)]
 
 
 def add_failures"""
 _NAMED_AND_KEPT = f"""    if merged:
         _KEPT[merged] = ref
 {_NAMED}"""
-_NOT_NAMED = _NAMED.replace("(*kept, ref)", "(kept if merged else (*kept, ref))")
+_NOT_NAMED = _NAMED.replace("(*unmerged, ref)", "(unmerged if merged else (*unmerged, ref))")
 _RESTORE = """    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
         raise_if_closed(head, since)
         # Read main after"""
@@ -352,7 +352,7 @@ MUTANTS = (
         "H17",
         _TABLES,
         (
-            ("    kept, merged, level = _merge(base.segments)\n", _KEEP_MERGED),
+            ("    unmerged, merged, level = _merge(base.segments)\n", _KEEP_MERGED),
             (_NAMED, _NAMED_AND_KEPT),
             ("_MERGE = 16\n", "_MERGE = 16\n_KEPT: dict = {}\n"),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -139,6 +140,16 @@ def test_torn(store: FlakyStore, clock: Clock, data: bytes) -> None:
     store.put(KEY, data)
     assert newest_heartbeat(store, "main", "run") is None
     assert not alive(store)
+
+
+def test_heartbeats_are_logged(store: FlakyStore, caplog: pytest.LogCaptureFixture) -> None:
+    """Each heartbeat that is sent is a debug record."""
+    caplog.set_level("DEBUG", "dasklake._log.heartbeat")
+    with heartbeat.send_heartbeats(store, "main", "run"):
+        deadline = time.monotonic() + 5.0
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert caplog.messages[0] == "Heartbeat 1 of run 'run'"
 
 
 def test_storage_fails(store: FlakyStore) -> None:

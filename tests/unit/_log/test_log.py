@@ -322,6 +322,24 @@ class TestPublish:
         assert build.since[-1] == [1, 2, 3, 4, 5]
         assert made.version == 6
 
+    def test_repeated_lost_races_are_warnings(
+        self, store: FlakyStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The first two lost races of a publish are debug records, further ones are warnings."""
+        caplog.set_level("DEBUG", "dasklake._log.log")
+
+        def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+            if len(since) < 4:
+                publish(store)
+            return Notes()(head, since, commit_id)
+
+        quick_log(store).publish(Log(store).require_head(), build)
+        races = [r for r in caplog.records if r.message.startswith("Lost race")]
+        assert [r.levelname for r in races] == ["DEBUG", "DEBUG", "WARNING", "WARNING"]
+        assert "Lost race 4 of a commit to branch 'main'" in races[-1].message
+        created = [r.message for r in caplog.records if r.message.startswith("Created")]
+        assert created[-1].startswith("Created version 5 (fence) of branch 'main'")
+
     def test_freed_by_others(self, store: FlakyStore) -> None:
         """What a merge needs and is gone is a lost race, where there is news."""
         log = quick_log(store)

@@ -320,8 +320,16 @@ def test_refusals(small_lake: SmallLake, tmp_path: Path) -> None:
         compact(store, Log(store))
 
 
+def test_result_is_logged(small_lake: SmallLake, caplog: pytest.LogCaptureFixture) -> None:
+    """A compaction logs its counts."""
+    caplog.set_level("INFO", "dasklake._maintenance")
+    write(small_lake, "one", [[[1], [2]]])
+    report = compact(small_lake.store, Log(small_lake.store))
+    assert f"2 chunks joined into 1 ({report.bytes} bytes)" in caplog.text
+
+
 def test_progress(small_lake: SmallLake) -> None:
-    """A compaction tells how many of the small chunks are joined."""
+    """A compaction reports the number of joined chunks."""
     write(small_lake, "one", [[[1], [2]], [[3]]])
     write(small_lake, "two", [[[1], [2]]])
     told: list[tuple[int, int]] = []

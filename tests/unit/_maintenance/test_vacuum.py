@@ -328,8 +328,23 @@ def test_no_lake(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_results_are_logged(flaky_lake: SmallLake, caplog: pytest.LogCaptureFixture) -> None:
+    """Resets and vacuums log their counts."""
+    caplog.set_level("INFO", "dasklake._maintenance")
+    write(flaky_lake, "old")
+    write(flaky_lake, "new", overwrite=True)
+    flaky_lake.write(flaky_lake.begin("open", 1), 0)
+    reset(flaky_lake.store, Log(flaky_lake.store), force=True)
+    report = vacuum(flaky_lake.store, Log(flaky_lake.store), dry_run=True)
+    first, second = caplog.messages
+    assert first.startswith("Reset ")
+    assert "1 runs closed, 1 objects deleted" in first
+    assert second.startswith("Dry run of a vacuum of ")
+    assert f"{len(report.objects)} objects deleted ({report.bytes} bytes)" in second
+
+
 def test_progress(flaky_lake: SmallLake) -> None:
-    """Resets and vacuums tell how far they have come."""
+    """Resets and vacuums report their progress."""
     small_lake = flaky_lake
     writer = small_lake.begin("run", 600)
     for partition in range(600):

@@ -101,7 +101,7 @@ def test_missing_and_cut_chunks(lake: SmallLake) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     damaged = {found.rows: found.problem for found in check(lake, quick=True).damaged}
     assert damaged[6, 8] == "it is missing"
-    assert "bytes, not" in damaged[6, 6]
+    assert "bytes, got" in damaged[6, 6]
 
 
 def test_exchanged_chunks(lake: SmallLake) -> None:
@@ -170,7 +170,7 @@ def test_exchanged_commits(lake: SmallLake) -> None:
     found = only(check(lake))
     assert (found.key, found.problem) == (
         object_keys.commit_key("main", 2),
-        "it was not built on version 1",
+        "its parent is not version 1",
     )
 
 
