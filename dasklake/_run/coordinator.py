@@ -317,6 +317,7 @@ class Coordinator:
             trouble=status.delayed or "",
         )
         a.location.store.put(key, heartbeat_bytes(self._beat))
+        _LOGGER.debug("Run %r: heartbeat %d", a.run, self._beat.counter)
 
     def join(self) -> None:
         """Wait until both threads have ended."""

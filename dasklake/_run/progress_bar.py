@@ -30,12 +30,8 @@ def make_bar(progress: bool | Literal["auto"], run: str) -> Iterator[Callable[[S
     MissingExtraError
         ``progress`` is True and tqdm is not installed.
     """
-    bar = _bar(progress, f"to_lake {run}", " samples")
-    if bar is None:
-        yield lambda _: None
-        return
-    with bar:
-        yield lambda status: _show(bar, status)
+    with _bar(progress, f"to_lake {run}", " samples") as bar:
+        yield lambda status: None if bar is None else _show(bar, status)
 
 
 @contextlib.contextmanager
@@ -51,25 +47,22 @@ def make_count_bar(
     MissingExtraError
         ``progress`` is True and tqdm is not installed.
     """
-    bar = _bar(progress, title, f" {unit}")
-    if bar is None:
-        yield lambda *_: None
-        return
+    with _bar(progress, title, f" {unit}") as bar:
 
-    def show(done: int, total: int) -> None:
-        bar.total, bar.n = total, done
-        bar.refresh()
+        def show(done: int, total: int) -> None:
+            if bar is not None:
+                bar.total, bar.n = total, done
+                bar.refresh()
 
-    with bar:
         yield show
 
 
 def _bar(progress: bool | Literal["auto"], title: str, unit: str) -> Any:  # noqa: FBT001 # as above
-    """Return a bar; None if it is disabled or there is no terminal or notebook."""
+    """Return a bar, or a null context if it is disabled or the output is not interactive."""
     if progress is True and tqdm is None:
         raise MissingExtraError("A progress bar", "progress")
     if not progress or tqdm is None or (progress == "auto" and not _interactive()):
-        return None
+        return contextlib.nullcontext()
     return tqdm(desc=title, unit=unit, delay=_DELAY)
 
 
