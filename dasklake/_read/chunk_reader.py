@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from dasklake._read.plan import ChunkLocation
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError
 
-__all__ = ["MALFORMED", "ChunkCache", "OpenChunk", "column_of_type"]
+__all__ = ["MALFORMED", "OpenChunk", "column_of_type"]
 
 #: What reading a column raises that is sound by its checksums and is not what the schema says.
 #: Only somebody who writes checksums of his own can make one.
@@ -192,51 +190,3 @@ def column_of_type(batch: Any, name: str, kind: Any) -> Any:
     if column.type != kind:
         raise ValueError(f"its column {name!r} is of type {column.type}, not {kind}")
     return column
-
-
-class ChunkCache:
-    """The chunks that were used last, up to a number of bytes.
-
-    Parameters
-    ----------
-    make : callable
-        Opens the chunk of a number.
-    most_bytes : int
-        Bytes of pages that are kept.
-    most_chunks : int
-        Chunks that are kept.
-    """
-
-    def __init__(
-        self, make: Callable[[int], Any], most_bytes: int = 256 * 2**20, most_chunks: int = 1024
-    ) -> None:
-        self._make = make
-        self._most_bytes = most_bytes
-        self._most_chunks = most_chunks
-        self._chunks: OrderedDict[int, Any] = OrderedDict()
-        self._sizes: dict[int, int] = {}
-        self._total = 0
-        self._lock = threading.Lock()
-
-    def get(self, number: int) -> Any:
-        """Return an open chunk."""
-        found = self._chunks.get(number)
-        if found is None:
-            made = self._make(number)
-            with self._lock:
-                found = self._chunks.setdefault(number, made)
-        return found
-
-    def used(self, number: int, resident: int) -> None:
-        """Say that a chunk was used and holds ``resident`` bytes; the oldest make room for it."""
-        with self._lock:
-            if number not in self._chunks:
-                return
-            self._chunks.move_to_end(number)
-            self._total += resident - self._sizes.get(number, 0)
-            self._sizes[number] = resident
-            while len(self._chunks) > 1 and (
-                self._total > self._most_bytes or len(self._chunks) > self._most_chunks
-            ):
-                oldest, _ = self._chunks.popitem(last=False)
-                self._total -= self._sizes.pop(oldest, 0)

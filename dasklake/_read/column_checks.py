@@ -7,6 +7,8 @@ dasklake: so types, offsets and shapes are looked at as well, before anything re
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dasklake._codecs.compression import most_decoded
-from dasklake._format.columns import renumber_labels
+from dasklake._format.columns import read_class_names, renumber_labels
 from dasklake._read.chunk_reader import MALFORMED, OpenChunk, column_of_type
-from dasklake._read.class_labels import label_indices
 from dasklake._read.pandas_columns import Part
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Layout, shape_column, storage_of
 
-__all__ = ["checked_part"]
+__all__ = ["checked_part", "label_indices"]
 
 #: Axes of a sample without elements may still be long; not beyond this, all taken together.
 _MOST_EMPTY = 2**28
@@ -98,3 +99,35 @@ def _elements(shapes: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDAr
     products = [float(min(math.prod(shape), 2**200)) for shape in each]
     spread = [float(min(math.prod(a or 1 for a in shape), 2**200)) for shape in each]
     return axes, np.array(products), np.array(spread)
+
+
+def label_indices(field: pa.Field, spec: TensorSpec) -> npt.NDArray[np.uint32] | None:
+    """Return the version's index of each of a chunk's own class names.
+
+    Parameters
+    ----------
+    field : pyarrow.Field
+        Column of the tensor in the chunk.
+    spec : TensorSpec
+        Description of the tensor in the version.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        None if the chunk stores indices of the version.
+
+    Raises
+    ------
+    KeyError, ValueError
+        A class name of the chunk is not in the version.
+    """
+    names = read_class_names(field) if spec.discover else None
+    if names is None:
+        return None
+    index = _index(spec.class_names)
+    return np.array([index[name] for name in names], np.uint32)
+
+
+@lru_cache(maxsize=16)
+def _index(names: tuple[str, ...]) -> Mapping[str, int]:
+    return {name: i for i, name in enumerate(names)}

@@ -15,8 +15,8 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.utils import parse_bytes
 
 from dasklake._read.linked_values import Problem, check_rows
+from dasklake._read.origin import Origin
 from dasklake._read.partition import (
-    Origin,
     array_shape,
     block_lengths,
     empty_frame,

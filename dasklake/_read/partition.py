@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise, repeat
@@ -16,19 +15,15 @@ import pandas as pd
 from dasklake._codecs.compression import most_decoded
 from dasklake._codecs.registry import Codec, codec_for
 from dasklake._format.columns import iterate_stored, missing_column, view_numbers
-from dasklake._log.log import Log
-from dasklake._model.commit import Commit
-from dasklake._model.creds_key import current_key_names
-from dasklake._model.tensor_history import TensorHistory
-from dasklake._read.chunk_reader import MALFORMED, OpenChunk
+from dasklake._read.chunk_reader import MALFORMED
 from dasklake._read.column_checks import checked_part
-from dasklake._read.corruption import OnCorrupt, warn_once
+from dasklake._read.corruption import warn_once
 from dasklake._read.linked_values import linked
+from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.pandas_columns import Part, dtype_of, series_of
 from dasklake._read.plan import ChunkLocation
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Layout, Link, storage_of
-from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,
@@ -39,9 +34,7 @@ from dasklake.exceptions import (
 
 __all__ = [
     "Decoder",
-    "Origin",
     "empty_frame",
-    "open_chunk",
     "read_array",
     "read_frame",
     "read_rows",
@@ -50,106 +43,6 @@ __all__ = [
 
 #: Kinds of dtypes that have something to stand for no value.
 _WITH_NONE = "fcmM"
-
-
-class Origin:
-    """The version that is read; travels with each task.
-
-    The schema stays behind: it may be far larger than a task, and each process reads it once from
-    the commit.
-
-    Parameters
-    ----------
-    store : ObjectStore
-        The lake's objects.
-    commit : Commit
-        The version.
-    on_corrupt : "raise" or "skip", default "raise"
-        Whether a damaged chunk is an error, or a warning and its rows are left out.
-    """
-
-    def __init__(self, store: ObjectStore, commit: Commit, on_corrupt: OnCorrupt = "raise") -> None:
-        self.store = store
-        self.branch = commit.branch
-        self.version = commit.version
-        self.id = commit.id
-        self.samples = commit.totals.samples
-        self.on_corrupt = on_corrupt
-        _schemas.put(self.id, _description(commit))
-
-    def __dask_tokenize__(self) -> Any:
-        # What a version holds never changes; where it lies tells copies apart.
-        version = (self.store.url, self.branch, self.version, self.id)
-        return ("dasklake-version", *version, self.on_corrupt)
-
-    @property
-    def schema(self) -> Schema:
-        """The tensors of the version."""
-        return self._described[0]
-
-    @property
-    def _described(self) -> _Described:
-        found = _schemas.get(self.id)
-        if found is None:
-            commit = Log(self.store, self.branch).read(self.version)
-            found = _description(commit)
-            _schemas.put(self.id, found)
-        return found
-
-    def length(self, names: Iterable[str]) -> int:
-        """Return the number of samples of the shortest of some tensors.
-
-        A tensor that was added later begins to count when samples that have it are written.
-        """
-        past = self._described[1]
-        new = past and any(name in past and past[name].since >= self.samples for name in names)
-        return 0 if new else self.samples
-
-    def stored_name(self, name: str, location: ChunkLocation) -> str | None:
-        """Return what a chunk calls a tensor of the version; None where it does not have it."""
-        past = self._described[1].get(name)
-        return name if past is None else past.name_at(name, location.first)
-
-    @property
-    def keys(self) -> Mapping[str, str]:
-        """Credentials keys that were renamed."""
-        return self._described[2]
-
-    def missing(self, key: str) -> LakeError:
-        """Say why an object of the version is not there: expired, or lost."""
-        return Log(self.store, self.branch).missing_object_error(self.version, key)
-
-
-#: The tensors of a version, what they were before, and the new names of credentials keys.
-_Described = tuple[Schema, Mapping[str, TensorHistory], Mapping[str, str]]
-
-
-def _description(commit: Commit) -> _Described:
-    return commit.schema, commit.histories, current_key_names(commit.creds)
-
-
-class _Schemas:
-    """The schemas of the versions that this process read last, by the id of their commits."""
-
-    def __init__(self, most: int = 32) -> None:
-        self._most = most
-        self._lock = threading.Lock()
-        self._found: dict[str, _Described] = {}
-
-    def get(self, commit: str) -> _Described | None:
-        """Return a schema; None where it is not here."""
-        return self._found.get(commit)
-
-    def put(self, commit: str, schema: _Described) -> None:
-        """Keep a schema, in place of the oldest if there are too many."""
-        with self._lock:
-            self._found.pop(commit, None)
-            self._found[commit] = schema
-            while len(self._found) > self._most:
-                del self._found[next(iter(self._found))]
-
-
-_schemas = _Schemas()
 
 
 class Decoder:
@@ -194,22 +87,6 @@ class Decoder:
         if isinstance(value, list) and value and isinstance(value[0], Link):
             return [linked(self._specs[name], asdict(each), self._keys) for each in value]
         return value
-
-
-def open_chunk(origin: Origin, location: ChunkLocation, *, whole: bool = False) -> OpenChunk:
-    """Open a chunk.
-
-    Raises
-    ------
-    VersionExpiredError
-        It is gone because the version was expired.
-    CorruptionError
-        It is damaged, or gone from a version that was not expired.
-    """
-    try:
-        return OpenChunk(origin.store, location, whole=whole)
-    except ObjectNotFoundError as error:
-        raise origin.missing(location.key) from error
 
 
 def _columns(

@@ -13,11 +13,13 @@ import numpy.typing as npt
 from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
-from dasklake._read.chunk_reader import ChunkCache
+from dasklake._read.cache import LRUCache
+from dasklake._read.column_readers import Shape
 from dasklake._read.corruption import OnCorrupt, warn_once
-from dasklake._read.partition import Decoder, Origin, open_chunk, read_rows
+from dasklake._read.origin import Origin, open_chunk
+from dasklake._read.partition import Decoder, read_rows
 from dasklake._read.plan import ChunkLocation, ReadPlan
-from dasklake._read.row_reader import RowReader, Shape
+from dasklake._read.row_reader import RowReader
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
@@ -31,6 +33,10 @@ __all__ = ["Reader", "make_reader", "resolve_commit", "resolve_row", "resolve_ro
 
 
 _T = TypeVar("_T")
+
+#: Most chunks, and bytes of their pages, that a reader keeps in memory.
+_MAX_CHUNKS = 1024
+_MAX_BYTES = 256 * 2**20
 
 
 class Reader:
@@ -50,7 +56,7 @@ class Reader:
         self._plan: ReadPlan | None = None
         self.schema = origin.schema
         self._decoder = Decoder(self.schema, origin.keys)
-        self._cache = ChunkCache(self._open)
+        self._cache = LRUCache[int, RowReader](_MAX_CHUNKS, _MAX_BYTES)
 
     def __reduce__(self) -> tuple[Any, ...]:
         origin = self.origin
@@ -179,17 +185,18 @@ class Reader:
                 yield from self._rows(location).shapes(name)
 
     def _using(self, number: int, read: Callable[[RowReader], _T]) -> _T:
-        """Read from a chunk, and say why where it is not there."""
+        """Read from a chunk; if it is missing, raise the reason."""
         reader = self._cache.get(number)
+        if reader is None:
+            reader = self._rows(self.plan.location(number))
+            # Other threads use it at once, not only after this read.
+            self._cache.put(number, reader)
         try:
-            found = read(reader)
+            result = read(reader)
         except ObjectNotFoundError as error:
             raise self.origin.missing(reader.chunk.location.key) from error
-        self._cache.used(number, reader.chunk.resident)
-        return found
-
-    def _open(self, number: int) -> RowReader:
-        return self._rows(self.plan.location(number))
+        self._cache.put(number, reader, reader.chunk.resident)
+        return result
 
     def _rows(self, location: ChunkLocation) -> RowReader:
         stored = partial(self.origin.stored_name, location=location)

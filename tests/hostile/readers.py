@@ -18,7 +18,8 @@ from dasklake._format.segment import read_failures, read_segment
 from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
 from dasklake._read import chunk_reader
 from dasklake._read.chunk_reader import OpenChunk
-from dasklake._read.partition import Decoder, Origin, read_array, read_frame, read_rows
+from dasklake._read.origin import Origin
+from dasklake._read.partition import Decoder, read_array, read_frame, read_rows
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.row_reader import RowReader
 from dasklake._schema.schema import Schema

@@ -9,7 +9,7 @@ import pytest
 
 from dasklake import Schema, TensorSpec
 from dasklake._format.chunk import EncodedChunk
-from dasklake._read.chunk_reader import ChunkCache, OpenChunk
+from dasklake._read.chunk_reader import OpenChunk
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.row_reader import RowReader
 from dasklake._storage.store import ObjectStore
@@ -170,27 +170,3 @@ def test_a_cut_object_is_found(store: _Counting, keep: int, whole: bool) -> None
     store.put("data/x.arrow", CHUNK.data[:keep])
     with pytest.raises(CorruptionError):
         OpenChunk(store, _place(CHUNK), whole=whole).load_tensors(SCHEMA)
-
-
-def test_the_cache_is_bounded() -> None:
-    """The cache forgets what was used longest ago once it holds too much."""
-    made: list[int] = []
-
-    def make(number: int) -> list[int]:
-        made.append(number)
-        return [number]
-
-    cache = ChunkCache(make, 100, 3)
-    for number in (1, 2, 3):
-        cache.get(number)
-        cache.used(number, 30)
-    cache.get(1)
-    cache.used(1, 30)
-    cache.get(4)
-    cache.used(4, 30)
-    cache.get(1)
-    assert made == [1, 2, 3, 4]
-    cache.used(1, 90)
-    cache.get(1)
-    cache.get(3)
-    assert made == [1, 2, 3, 4, 3]

@@ -17,7 +17,7 @@ from dasklake._format.columns import (
     renumber_labels,
     unify_class_names,
 )
-from dasklake._read.class_labels import label_indices
+from dasklake._read.column_checks import label_indices
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import SampleError

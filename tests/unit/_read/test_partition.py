@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import pickle
 
+import pytest
 from dask.base import tokenize
 
 from dasklake import Schema, TensorSpec
 from dasklake._log.log import Log
-from dasklake._read import partition
-from dasklake._read.partition import Origin, read_frame, read_rows
+from dasklake._read import origin as origins
+from dasklake._read.cache import LRUCache
+from dasklake._read.origin import Origin
+from dasklake._read.partition import read_frame, read_rows
 from dasklake._read.plan import ReadPlan
 from tests.support.samples import Make
 
 SCHEMA = Schema({f"tensor {i}": TensorSpec(dtype="int64", shape=()) for i in range(300)})
 
 
-def test_the_schema_stays_behind(make_lake: Make) -> None:
+def test_the_schema_stays_behind(make_lake: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task carries no schema: the process that runs it reads it from the commit, once."""
     store = make_lake(SCHEMA, [[[dict.fromkeys(SCHEMA, 7)]]])
     log = Log(store)
@@ -24,7 +27,7 @@ def test_the_schema_stays_behind(make_lake: Make) -> None:
     origin = Origin(store, commit)
     data = pickle.dumps(origin)
     assert len(data) < 1000
-    partition._schemas = partition._Schemas()
+    monkeypatch.setattr(origins, "_descriptions", LRUCache(32))
     there = pickle.loads(data)
     assert there.schema == SCHEMA
     assert there.schema is pickle.loads(data).schema
@@ -32,11 +35,3 @@ def test_the_schema_stays_behind(make_lake: Make) -> None:
     places = ReadPlan(log.manifest(commit)).groups()[0]
     assert list(read_rows(there, places, ["tensor 299"])) == [{"tensor 299": 7}]
     assert read_frame(places, origin=there, columns=["tensor 5"])["tensor 5"].tolist() == [7]
-
-
-def test_few_schemas_are_kept() -> None:
-    """A process that reads many versions keeps the schemas of the last ones only."""
-    schemas = partition._Schemas(2)
-    for name in "abc":
-        schemas.put(name, (SCHEMA, {}, {}))
-    assert [schemas.get(name) is None for name in "abc"] == [True, False, False]

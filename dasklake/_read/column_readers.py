@@ -1,0 +1,352 @@
+"""Read single values of the columns of a chunk by byte range.
+
+The bytes of a value are found in two steps. The offsets of the first ones follow from the row
+number: validity, offsets, shapes, numbers of fixed shape. These tell where the others are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dasklake._format.chunk import ChunkHead
+from dasklake._read.chunk_reader import column_of_type
+from dasklake._schema.schema import TensorSpec
+from dasklake._schema.values import Blob, Layout, shape_column, storage_of
+
+__all__ = ["ColumnReader", "MissingColumn", "NumberColumn", "Range", "Shape", "open_column"]
+
+#: First byte, and the one after the last.
+Range = tuple[int, int]
+
+Shape = tuple[int, ...]
+
+_Memory = npt.NDArray[np.uint8]
+
+
+class ColumnReader:
+    """Reads single rows of one column.
+
+    Parameters
+    ----------
+    memory : numpy.ndarray
+        Bytes of the chunk.
+    column : pyarrow.Array
+        A view of them.
+    """
+
+    #: Whether the shapes of values can be read without the values.
+    shaped = False
+
+    def __init__(self, memory: _Memory, column: Any) -> None:
+        self.memory = memory
+        self._validity = _start(memory, column.buffers()[0], -(-len(column) // 8))
+
+    def has(self, row: int) -> bool:
+        """Return whether the row has a value."""
+        start = self._validity
+        return start is None or bool(self.memory[start + (row >> 3)] >> (row & 7) & 1)
+
+    def _bit_ranges(self, row: int) -> list[Range]:
+        """Return the range of the row's validity."""
+        if self._validity is None:
+            return []
+        offset = self._validity + (row >> 3)
+        return [(offset, offset + 1)]
+
+    def fixed_ranges(self, row: int) -> list[Range]:
+        """Return the ranges that follow from the row number."""
+        return self._bit_ranges(row)
+
+    def variable_ranges(self, row: int) -> Sequence[Range]:  # noqa: ARG002 # none, by default
+        """Return the ranges that the loaded fixed ranges point to."""
+        return ()
+
+    def value(self, row: int) -> Any:
+        """Return the stored value after all ranges were loaded; None for no value."""
+        return self.present_value(row) if self.has(row) else None
+
+    def present_value(self, row: int) -> Any:
+        """Return the value of a row that has one."""
+        raise NotImplementedError
+
+    def shape_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of the validity and the shape of a value."""
+        return self._bit_ranges(row)
+
+    def shape(self, row: int) -> Shape | None:
+        """Return the shape of a value, or None if it was not stored."""
+        raise NotImplementedError
+
+
+class MissingColumn(ColumnReader):
+    """A tensor that was added after the chunk was written."""
+
+    def __init__(self) -> None:
+        self._validity = None
+
+    def value(self, row: int) -> Any:
+        """Return no value."""
+
+
+class NumberColumn(ColumnReader):
+    """Numbers of fixed shape."""
+
+    shaped = True
+
+    def __init__(
+        self, memory: _Memory, column: Any, flat: Any, element: Any, shape: Shape = ()
+    ) -> None:
+        super().__init__(memory, column)
+        self._shape = shape
+        self._width = math.prod(shape) * element.itemsize
+        size = len(column) * self._width
+        self._start = _start(memory, flat.buffers()[1], size) or 0
+        #: All rows, whether loaded or not.
+        self.view = memory[self._start : self._start + size].view(element)
+        if shape:
+            self.view = self.view.reshape(len(column), *shape)
+
+    def fixed_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of validity and numbers."""
+        begin = self._start + row * self._width
+        return [*self._bit_ranges(row), (begin, begin + self._width)]
+
+    def present_value(self, row: int) -> Any:
+        """Return a scalar, or a copied array."""
+        return self.view[row].copy() if self._shape else self.view[row]
+
+    def shape(self, row: int) -> Shape:  # noqa: ARG002 # the same for every row
+        """Return the shape of a value."""
+        return self._shape
+
+
+class _BoolColumn(ColumnReader):
+    """Bools, stored as bits."""
+
+    def __init__(self, memory: _Memory, column: Any) -> None:
+        super().__init__(memory, column)
+        self._start = _start(memory, column.buffers()[1], -(-len(column) // 8)) or 0
+
+    def fixed_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of validity and bit."""
+        offset = self._start + (row >> 3)
+        return [*self._bit_ranges(row), (offset, offset + 1)]
+
+    def present_value(self, row: int) -> np.bool_:
+        """Return a bool."""
+        return np.bool_(self.memory[self._start + (row >> 3)] >> (row & 7) & 1)
+
+
+class _BytesColumn(ColumnReader):
+    """Pieces of bytes, with offsets of 32 or 64 bits."""
+
+    def __init__(self, memory: _Memory, column: Any) -> None:
+        super().__init__(memory, column)
+        self._bytes = memory.data
+        _, offsets, data = column.buffers()
+        long = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+        self._width = 8 if long else 4
+        size = (len(column) + 1) * self._width if len(column) else 0
+        self._table = _start(memory, offsets, size) or 0
+        table = memory[self._table : self._table + size]
+        self._offsets = table.view(np.int64 if long else np.int32)
+        self._start = _start(memory, data, 0) or 0
+        self._size = 0 if data is None else data.size
+
+    def fixed_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of validity and two offsets."""
+        begin = self._table + row * self._width
+        return [*self._bit_ranges(row), (begin, begin + 2 * self._width)]
+
+    def variable_ranges(self, row: int) -> Sequence[Range]:
+        """Return the range of the bytes."""
+        begin, end = self._offsets[row : row + 2].tolist()
+        if not 0 <= begin <= end <= self._size:
+            raise ValueError("a value lies outside of its column")
+        return ((self._start + begin, self._start + end),)
+
+    def _piece(self, row: int) -> memoryview:
+        """Return the bytes, as a view of the chunk."""
+        begin, end = self._offsets[row : row + 2].tolist()
+        return self._bytes[self._start + begin : self._start + end]
+
+
+class _TextColumn(_BytesColumn):
+    """Texts."""
+
+    def present_value(self, row: int) -> str:
+        """Return a string."""
+        return str(self._piece(row), "utf-8")
+
+
+class _BlobColumn(_BytesColumn):
+    """Bytes with a shape."""
+
+    shaped = True
+
+    def __init__(self, memory: _Memory, column: Any, shapes: Any) -> None:
+        super().__init__(memory, column)
+        self._shapes = _shape_column(memory, shapes)
+
+    def fixed_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of validity, offsets and shape."""
+        return [*super().fixed_ranges(row), *self._shapes.fixed_ranges(row)]
+
+    def present_value(self, row: int) -> Blob:
+        """Return a copied blob."""
+        return Blob(memoryview(bytearray(self._piece(row))), self.shape(row))
+
+    def shape_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of validity and shape."""
+        return [*self._bit_ranges(row), *self._shapes.fixed_ranges(row)]
+
+    def shape(self, row: int) -> Shape:
+        """Return the shape of a value."""
+        return tuple(self._shapes.value(row))
+
+
+class _AxesColumn(ColumnReader):
+    """Shapes of a known number of axes."""
+
+    def __init__(self, memory: _Memory, column: Any) -> None:
+        super().__init__(memory, column)
+        rank = column.type.list_size
+        self._width = 8 * rank
+        size = len(column) * self._width
+        self._start = _start(memory, column.values.buffers()[1], size) or 0
+        axes = memory[self._start : self._start + size].view(np.int64)
+        self._view = axes.reshape(len(column), rank)
+
+    def fixed_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of validity and axes."""
+        begin = self._start + row * self._width
+        return [*self._bit_ranges(row), (begin, begin + self._width)]
+
+    def present_value(self, row: int) -> list[int]:
+        """Return the shape."""
+        axes: list[int] = self._view[row].tolist()
+        return axes
+
+
+class _WholeColumn(ColumnReader):
+    """Any other Arrow type: the whole column is fetched, and Arrow reads it."""
+
+    def __init__(self, column: Any, ranges: list[Range]) -> None:
+        self._column = column
+        self._ranges = ranges
+        self._validated = False
+
+    def fixed_ranges(self, row: int) -> list[Range]:  # noqa: ARG002 # the same for every row
+        """Return the ranges of the whole column."""
+        return self._ranges
+
+    def value(self, row: int) -> Any:
+        """Return the value as a Python object."""
+        if not self._validated:
+            # Arrow must not follow offsets that point outside of the column.
+            self._column.validate(full=True)
+            self._validated = True
+        return self._column[row].as_py()
+
+
+class _LinkColumn(ColumnReader):
+    """Links, and the metadata of their targets."""
+
+    def __init__(self, memory: _Memory, column: Any) -> None:
+        super().__init__(memory, column)
+        self._fields = {
+            field.name: _link_field(memory, column.field(i)) for i, field in enumerate(column.type)
+        }
+        self.shaped = "shape" in self._fields
+
+    def fixed_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of validity, offsets, numbers and shapes."""
+        ranges = (part for field in self._fields.values() for part in field.fixed_ranges(row))
+        return [*self._bit_ranges(row), *ranges]
+
+    def variable_ranges(self, row: int) -> Sequence[Range]:
+        """Return the ranges of the strings."""
+        return [part for field in self._fields.values() for part in field.variable_ranges(row)]
+
+    def present_value(self, row: int) -> dict[str, Any]:
+        """Return all fields by name."""
+        return {name: field.value(row) for name, field in self._fields.items()}
+
+    def shape_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of validity and shape."""
+        return [*self._bit_ranges(row), *self._fields["shape"].fixed_ranges(row)]
+
+    def shape(self, row: int) -> Shape | None:
+        """Return the shape of a target, or None if it was not stored."""
+        axes = self._fields["shape"].value(row)
+        return None if axes is None else tuple(axes)
+
+
+def _shape_column(memory: _Memory, column: Any) -> ColumnReader:
+    """Return a reader of shapes. Those of any rank are fetched at once: they are small."""
+    if pa.types.is_fixed_size_list(column.type):
+        return _AxesColumn(memory, column)
+    ranges = []
+    for buffer in filter(None, column.buffers()):
+        start = buffer.address - memory.ctypes.data
+        ranges.append((start, start + buffer.size))
+    return _WholeColumn(column, ranges)
+
+
+def _link_field(memory: _Memory, column: Any) -> ColumnReader:
+    if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        return _shape_column(memory, column)
+    if pa.types.is_integer(column.type):
+        return NumberColumn(memory, column, column, np.dtype("int64"))
+    return _TextColumn(memory, column)
+
+
+def open_column(head: ChunkHead, name: str, spec: TensorSpec) -> ColumnReader:
+    """Return the reader of a column.
+
+    Parameters
+    ----------
+    head : ChunkHead
+        Head of the chunk.
+    name : str
+        Name of the tensor in the chunk.
+    spec : TensorSpec
+        Description of the tensor.
+
+    Raises
+    ------
+    KeyError, ValueError
+        The chunk does not hold what the description says.
+    """
+    memory, batch, storage = head.memory, head.batch, storage_of(spec)
+    column = column_of_type(batch, name, storage.type)
+    if storage.layout is Layout.BLOB:
+        shapes = column_of_type(batch, shape_column(name), storage.shape_type)
+        return _BlobColumn(memory, column, shapes)
+    if storage.layout is Layout.TENSOR:
+        array = column.storage
+        return NumberColumn(memory, array, array.values, storage.element, storage.shape)
+    if pa.types.is_boolean(storage.type):
+        return _BoolColumn(memory, column)
+    if storage.element is not None:
+        return NumberColumn(memory, column, column, storage.element)
+    if pa.types.is_large_string(storage.type):
+        return _TextColumn(memory, column)
+    if spec.linked:
+        return _LinkColumn(memory, column)
+    return _WholeColumn(column, head.spans(name))
+
+
+def _start(memory: _Memory, buffer: Any, size: int) -> int | None:
+    """Return the offset of a buffer of at least ``size`` bytes, or None if it is left out."""
+    if buffer is None:
+        return None
+    if buffer.size < size:
+        raise ValueError(f"a column has {buffer.size} bytes, not {size}")
+    return buffer.address - memory.ctypes.data if buffer.size else None
