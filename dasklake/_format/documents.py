@@ -107,6 +107,20 @@ class StoredSchema(msgspec.Struct, frozen=True):
     digest: ObjectId | None = None
 
 
+class StoredHistory(msgspec.Struct, frozen=True):
+    """The history of a tensor that was added or renamed when the version already had samples."""
+
+    since: Count
+    former: tuple[tuple[Count, str], ...]
+
+
+class StoredKey(msgspec.Struct, frozen=True):
+    """A credentials key, with its earlier names."""
+
+    managed: bool
+    former: tuple[str, ...]
+
+
 class BranchOrigin(msgspec.Struct, frozen=True):
     """The source of a branch, its first version, and the version of ``main`` that created it."""
 
@@ -115,7 +129,7 @@ class BranchOrigin(msgspec.Struct, frozen=True):
     entry: Count
 
 
-class CommitDocument(CommitPreface, frozen=True, rename={"histories": "past"}):
+class CommitDocument(CommitPreface, frozen=True):
     """One version of a branch."""
 
     version: Count
@@ -138,8 +152,8 @@ class CommitDocument(CommitPreface, frozen=True, rename={"histories": "past"}):
     expired: dict[Name, list[tuple[Count, Count]]]
     single_writer: bool
     first_order: Count = 0
-    histories: dict[str, TensorHistory] = {}
-    creds: dict[str, CredsKey] = {}
+    past: dict[str, StoredHistory] = {}
+    creds: dict[str, StoredKey] = {}
 
 
 class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -375,6 +389,8 @@ def _decode_commit(
             "schema": schema,
             # As they are stored: writers copy them, with fields that a later release has added.
             **{name: document[name] for name in ("entry", "tags", "branches")},
+            "histories": {n: TensorHistory(h.since, h.former) for n, h in stored.past.items()},
+            "creds": {n: CredsKey(k.managed, k.former) for n, k in stored.creds.items()},
             "expired": {name: Versions.of(spans) for name, spans in stored.expired.items()},
             "unknown": tuple(sorted(set(stored.features.writer) - WRITER_FEATURES)),
         }

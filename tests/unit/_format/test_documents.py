@@ -114,6 +114,12 @@ def test_torn_commit_is_found() -> None:
         {"schema": {"tensors": {"x": 3}}},
         {"features": None},
         {"format": "1"},
+        {"past": {"x": {"since": 3}}},
+        {"past": {"x": {"former": []}}},
+        {"past": {"x": {"since": 3, "former": [[5, 7]]}}},
+        {"creds": {"key": {"managed": True}}},
+        {"creds": {"key": {"former": []}}},
+        {"creds": {"key": {"managed": 1, "former": []}}},
     ],
 )
 def test_odd_documents_are_damaged(fields: dict[str, Any]) -> None:
