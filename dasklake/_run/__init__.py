@@ -1,1 +1,1 @@
-"""A run from its beginning over its commits to its end, and the places where it is coordinated."""
+"""Execution of runs: start, coordination, commits and outcome, on every kind of scheduler."""
