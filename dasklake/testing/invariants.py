@@ -1,9 +1,8 @@
 # ruff: noqa: S101, SLF001 - a check asserts; a history is read by its own module
-"""What has to hold of a lake at every moment, whoever writes to it, crashes, or cleans up.
+"""Check the invariants of a lake, which hold at every moment and after every crash.
 
-Each check reads a :class:`History`, all that can be seen of the lake from outside, and raises an
-``AssertionError`` that names the version and the object. A lake that is being tried is looked at
-again and again::
+Each check reads a :class:`History`, which is the observable state of the lake, and raises an
+``AssertionError`` that names the version and the object. A lake under test is checked repeatedly::
 
     seen = read_history(store)
     ...                                     # writers, crashes, resets
@@ -44,40 +43,40 @@ __all__ = [
 
 _LOGS = "_lake/log/"
 
-#: Fields of a run's state that only ever move forwards.
+#: Fields of a run's state that never decrease.
 _FORWARDS = ("epoch", "closed", "finished", "replaced", "overwrote", "partitions")
 
-#: Kinds of commit that take rows away.
+#: Kinds of commit that remove rows.
 _REPLACING = (Kind.OVERWRITE,)
 
 #: Kinds of commit whose rows are those of another version.
-_BROUGHT = (Kind.RESTORE, Kind.BRANCH)
+_COPIED = (Kind.RESTORE, Kind.BRANCH)
 
 
 class _Facts(NamedTuple):
-    """What was found when a version was looked at first."""
+    """The content of a version, read once."""
 
-    #: Every object it names, and its length.
+    #: Every object that the version names, and its size.
     objects: Mapping[str, int]
-    #: The attempt at each partition, by home and number.
+    #: The attempt of each partition, by home and number.
     attempts: Mapping[tuple[str, int], tuple[int, str]]
     rows: int
 
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """All that can be seen of a lake at one moment.
+    """The observable state of a lake at one moment.
 
     Attributes
     ----------
     store : ObjectStore
         The lake's objects.
     documents : mapping of str to bytes
-        Every commit as it is stored, by key.
+        Every commit as stored, by key.
     commits : mapping of str to tuple of Commit
-        The versions of each branch, the oldest first.
+        The versions of each branch, oldest first.
     objects : mapping of str to int
-        Every object there is, and its length in bytes.
+        Every object, and its size in bytes.
     """
 
     store: ObjectStore
@@ -87,7 +86,7 @@ class History:
     _facts: dict[str, _Facts] = field(default_factory=dict, repr=False)
 
     def is_expired(self, branch: str, version: int) -> bool:
-        """Tell whether a version was given up.
+        """Return whether a version is expired.
 
         Parameters
         ----------
@@ -99,7 +98,7 @@ class History:
         Returns
         -------
         bool
-            True if an entry of ``main`` says so.
+            True if the newest version of ``main`` records it as expired.
         """
         main = self.commits.get("main", ())
         return bool(main) and version in main[-1].expired.get(branch, ())
@@ -110,26 +109,26 @@ class History:
         Yields
         ------
         Commit
-            The oldest of each branch first.
+            The versions of each branch, oldest first.
         """
         for branch, commits in self.commits.items():
             yield from (c for c in commits if not self.is_expired(branch, c.version))
 
 
 def read_history(store: ObjectStore, before: History | None = None) -> History:
-    """Read all that can be seen of a lake.
+    """Read the observable state of a lake.
 
     Parameters
     ----------
     store : ObjectStore
         The lake's objects.
     before : History, optional
-        What was read earlier; versions that were checked then are not opened again.
+        An earlier state. Versions that were checked then are not read again.
 
     Returns
     -------
     History
-        The lake as it is now.
+        The current state of the lake.
 
     Raises
     ------
@@ -145,12 +144,13 @@ def read_history(store: ObjectStore, before: History | None = None) -> History:
             numbers.setdefault(branch, []).append(version)
     documents: dict[str, bytes] = {}
     commits: dict[str, tuple[Commit, ...]] = {}
-    for branch, found in numbers.items():
-        assert sorted(found) == list(range(len(found))), f"branch {branch} has gaps: {found}"
+    for branch, versions in numbers.items():
+        expected = list(range(len(versions)))
+        assert sorted(versions) == expected, f"branch {branch} has gaps: {versions}"
         log = Log(store, branch)
         earlier = before.commits.get(branch, ()) if before else ()
         branch_commits = []
-        for version in range(len(found)):
+        for version in expected:
             key = object_keys.commit_key(branch, version)
             documents[key] = store.get(key)
             same = before is not None and before.documents.get(key) == documents[key]
@@ -164,24 +164,24 @@ def read_history(store: ObjectStore, before: History | None = None) -> History:
 
 
 def check_history(store: ObjectStore, before: History | None = None) -> History:
-    """Read a lake and check everything that needs no knowledge of who wrote to it.
+    """Read a lake and run every check that needs no knowledge of its writers.
 
     Parameters
     ----------
     store : ObjectStore
         The lake's objects.
     before : History, optional
-        What was seen earlier.
+        An earlier state.
 
     Returns
     -------
     History
-        What is seen now.
+        The current state.
 
     Raises
     ------
     AssertionError
-        Something does not hold; the message names the version and the object.
+        An invariant is broken; the message names the version and the object.
     """
     now = read_history(store, before)
     if before is not None:
@@ -193,7 +193,7 @@ def check_history(store: ObjectStore, before: History | None = None) -> History:
 
 
 def check_unchanged(before: History, now: History) -> None:
-    """Check that a version, once visible, never changes and never goes.
+    """Check that a version, once visible, is never changed or deleted.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def check_unchanged(before: History, now: History) -> None:
 
 
 def check_log(history: History) -> None:
-    """Check that every log is one chain, and that its tables only ever move forwards.
+    """Check that every log is one chain, and that its run tables never move backwards.
 
     Parameters
     ----------
@@ -233,26 +233,32 @@ def check_log(history: History) -> None:
             where = f"version {version} of {branch} ({commit.kind})"
             assert (commit.version, commit.branch) == (version, branch), where
             orders = [state.order for state in commit.runs.values()]
-            assert len(set(orders)) == len(orders), f"{where}: two runs have one place"
+            assert len(set(orders)) == len(orders), f"{where}: two runs have the same order number"
         for before, commit in pairwise(commits):
             where = f"version {commit.version} of {branch} ({commit.kind})"
-            assert commit.parent == before.id, f"{where} was not built on the one before it"
-            for name, had in before.expired.items():
-                assert set(had) <= set(commit.expired.get(name, ())), f"{where} revives versions"
+            assert commit.parent == before.id, (
+                f"{where} does not name its predecessor as its parent"
+            )
+            for name, expired in before.expired.items():
+                assert set(expired) <= set(commit.expired.get(name, ())), (
+                    f"{where} revives versions"
+                )
             for run, old in before.runs.items():
                 assert run in commit.runs, f"{where} forgets run {run}"
                 _check_run(old, commit.runs[run], f"{where}: run {run}")
 
 
 def _check_run(old: RunState, new: RunState, where: str) -> None:
-    assert (new.plan, new.order) == (old.plan, old.order), f"{where} changed its plan or its place"
+    assert (new.plan, new.order) == (old.plan, old.order), (
+        f"{where} changed its plan or its order number"
+    )
     for name in _FORWARDS:
         assert getattr(new, name) >= getattr(old, name), f"{where}: {name} moved backwards"
     assert new.finished == (new.partitions >= new.plan.partitions), f"{where}: finished is wrong"
 
 
 def check_objects(history: History) -> None:
-    """Check that all that a visible version names exists, and is as it was written.
+    """Check that every object that a visible version names exists and is intact.
 
     Parameters
     ----------
@@ -267,23 +273,23 @@ def check_objects(history: History) -> None:
     for commit in history.visible():
         where = f"version {commit.version} of {commit.branch} ({commit.kind})"
         for key, size in _facts(history, commit, where).objects.items():
-            assert key in history.objects, f"{where} names {key}, which is gone"
-            assert history.objects[key] == size, f"{where} names {key}, which has another length"
+            assert key in history.objects, f"{where} names {key}, which is missing"
+            assert history.objects[key] == size, f"{where} names {key}, which has another size"
 
 
 def _facts(history: History, commit: Commit, where: str) -> _Facts:
-    found = history._facts.get(commit.id)
-    if found is None:
+    facts = history._facts.get(commit.id)
+    if facts is None:
         try:
-            found = _look(history.store, commit, where, _compactions(history))
+            facts = _read_facts(history.store, commit, where, _compactions(history))
         except (CorruptionError, ObjectNotFoundError) as error:
             raise AssertionError(f"{where}: {error}") from error
-        history._facts[commit.id] = found
-    return found
+        history._facts[commit.id] = facts
+    return facts
 
 
 def _compactions(history: History) -> set[str]:
-    """Return the runs that only joined chunks of others, with their branches."""
+    """Return the compaction runs, as ``<branch>/<run>``."""
     return {
         object_keys.home_of(branch, run)
         for branch, commits in history.commits.items()
@@ -292,13 +298,13 @@ def _compactions(history: History) -> set[str]:
     }
 
 
-def _look(store: ObjectStore, commit: Commit, where: str, compactions: set[str]) -> _Facts:
+def _read_facts(store: ObjectStore, commit: Commit, where: str, compactions: set[str]) -> _Facts:
     log = Log(store, commit.branch)
     objects = {object_keys.segment_key(ref.name): ref.size for ref in commit.segments}
     manifest = join_manifests([log.segment(ref) for ref in commit.segments])
     failures = [_failures(store, ref) for ref in commit.failures]
     objects |= {object_keys.failures_key(ref.name): ref.size for ref in commit.failures}
-    # Of partitions that a compaction joined the rest alone is under their own names.
+    # After a compaction, only the chunks that were not joined keep the names of their runs.
     joined = bool(compactions.intersection(manifest.home))
     attempts: dict[tuple[str, int], tuple[int, str]] = {}
     chunks: dict[tuple[str, int], list[bool]] = {}
@@ -309,16 +315,19 @@ def _look(store: ObjectStore, commit: Commit, where: str, compactions: set[str])
         name = object_keys.parse_chunk_key(key)
         assert name is not None, f"{where} names {key}"
         is_last = _checked_chunk(store, manifest, i, key)
-        place = (object_keys.home_of(name.branch, name.run), name.partition)
-        if place[0] in compactions:
+        partition = (object_keys.home_of(name.branch, name.run), name.partition)
+        if partition[0] in compactions:
             continue
         attempt = (name.epoch, name.attempt)
-        assert attempts.setdefault(place, attempt) == attempt, f"{where}: {place} is there twice"
-        lasts = chunks.setdefault(place, [])
-        assert joined or name.chunk == len(lasts), f"{where}: {place} lacks chunk {len(lasts)}"
+        first = attempts.setdefault(partition, attempt)
+        assert first == attempt, f"{where} names {partition} twice"
+        lasts = chunks.setdefault(partition, [])
+        in_order = joined or name.chunk == len(lasts)
+        assert in_order, f"{where}: {partition} lacks chunk {len(lasts)}"
         lasts.append(is_last)
-    for place, lasts in () if joined else chunks.items():
-        assert lasts == [False] * (len(lasts) - 1) + [True], f"{where}: {place} is not complete"
+    for partition, lasts in () if joined else chunks.items():
+        complete = lasts == [False] * (len(lasts) - 1) + [True]
+        assert complete, f"{where}: {partition} is not complete"
     rows = int(manifest.rows.sum())
     totals = commit.totals
     assert totals.samples == rows, f"{where} counts {totals.samples} samples and names {rows}"
@@ -338,20 +347,20 @@ def _checked_chunk(store: ObjectStore, manifest: Manifest, i: int, key: str) -> 
     data = store.get(key)
     head = ChunkHead.parse(data, len(data), key, int(manifest.crc[i]))
     head.check(head.length, memoryview(data)[head.length :])
-    about = head.header
-    home = object_keys.home_of(about.branch, about.run)
-    said = object_keys.chunk_key(home, about.partition, about.epoch, about.attempt, about.chunk)
-    assert said == key, f"{key} says that it is {said}"
+    header = head.header
+    home = object_keys.home_of(header.branch, header.run)
+    own = object_keys.chunk_key(home, header.partition, header.epoch, header.attempt, header.chunk)
+    assert own == key, f"the header of {key} names {own}"
     assert head.rows == int(manifest.rows[i]), f"{key} has {head.rows} rows"
-    return about.last
+    return header.last
 
 
 def check_partitions(history: History) -> None:
-    """Check which partitions come and go from version to version.
+    """Check which partitions each version adds and removes.
 
-    Within a version no partition is there twice, mixed from two attempts, or incomplete; from one
-    version to the next only an overwrite or a restore takes rows away, and only data commits of a
-    run add any: its own, of an epoch that is not closed.
+    No version names a partition twice, incomplete, or from two attempts. Only an overwrite or a
+    restore removes rows. Only data commits of a run add rows: those of the run itself, from an
+    epoch that is not closed.
 
     Parameters
     ----------
@@ -361,38 +370,38 @@ def check_partitions(history: History) -> None:
     Raises
     ------
     AssertionError
-        A partition went, came from nowhere, or came back.
+        A partition was removed, added or brought back by the wrong commit.
     """
     for branch, commits in history.commits.items():
         for before, commit in pairwise(commits):
-            if history.is_expired(branch, before.version) or commit.kind in _BROUGHT:
+            if history.is_expired(branch, before.version) or commit.kind in _COPIED:
                 continue
             if history.is_expired(branch, commit.version):
                 continue
             where = f"version {commit.version} of {branch} ({commit.kind})"
-            had, has = _facts(history, before, where), _facts(history, commit, where)
+            old, new = _facts(history, before, where), _facts(history, commit, where)
             if commit.kind is Kind.COMPACT:
-                assert has.rows == had.rows, f"{where} has {has.rows} samples, not {had.rows}"
+                assert new.rows == old.rows, f"{where} has {new.rows} samples, not {old.rows}"
             else:
-                _check_change(before, commit, had.attempts, has.attempts, where)
+                _check_change(before, commit, old.attempts, new.attempts, where)
 
 
 def _check_change(
     before: Commit,
     commit: Commit,
-    had: Mapping[tuple[str, int], tuple[int, str]],
-    has: Mapping[tuple[str, int], tuple[int, str]],
+    old: Mapping[tuple[str, int], tuple[int, str]],
+    new: Mapping[tuple[str, int], tuple[int, str]],
     where: str,
 ) -> None:
-    lost = [place for place, attempt in had.items() if has.get(place) != attempt]
-    new = {place: attempt for place, attempt in has.items() if had.get(place) != attempt}
+    lost = [partition for partition, attempt in old.items() if new.get(partition) != attempt]
+    added = {partition: a for partition, a in new.items() if old.get(partition) != a}
     assert commit.kind in _REPLACING or not lost, f"{where} lost {lost}"
     if commit.kind not in (Kind.DATA, Kind.OVERWRITE) or "run" not in commit.entry:
-        assert not new, f"{where} added {list(new)}"
+        assert not added, f"{where} added {list(added)}"
         return
     run = commit.entry["run"]
     state = before.runs[run]
-    for (home, partition), (epoch, _) in new.items():
+    for (home, partition), (epoch, _) in added.items():
         assert home == object_keys.home_of(commit.branch, run), f"{where} added rows of {home}"
         assert state.closed < epoch <= state.epoch, (
             f"{where} added partition {partition} of epoch {epoch}, closed up to {state.closed}"
@@ -402,33 +411,33 @@ def _check_change(
 def check_acknowledged(
     history: History, acknowledged: Iterable[tuple[Commit, Sequence[Receipt]]]
 ) -> None:
-    """Check that every commit that somebody was told of is in the log, with what it was to hold.
+    """Check that every acknowledged commit is in the log, with the receipts that it was given.
 
     Parameters
     ----------
     history : History
         The lake.
     acknowledged : iterable of (Commit, sequence of Receipt)
-        What commits returned, and the receipts they were given.
+        The returned commits, and the receipts that they were given.
 
     Raises
     ------
     AssertionError
-        A commit is not there, or lacks a partition of a run that it does not call finished.
+        A commit is missing, or lacks a partition of a run that is not finished in it.
     """
-    for told, receipts in acknowledged:
-        where = f"version {told.version} of {told.branch} ({told.kind})"
-        commits = history.commits.get(told.branch, ())
-        assert told.version < len(commits), f"{where} was acknowledged and is not there"
-        commit = commits[told.version]
-        assert commit == told, f"{where} was acknowledged with another content"
-        if history.is_expired(told.branch, told.version):
+    for returned, receipts in acknowledged:
+        where = f"version {returned.version} of {returned.branch} ({returned.kind})"
+        commits = history.commits.get(returned.branch, ())
+        assert returned.version < len(commits), f"{where} was acknowledged and is missing"
+        commit = commits[returned.version]
+        assert commit == returned, f"{where} was acknowledged with another content"
+        if history.is_expired(returned.branch, returned.version):
             continue
-        has = _facts(history, commit, where).attempts
+        attempts = _facts(history, commit, where).attempts
         for receipt in receipts:
-            place = (object_keys.home_of(told.branch, receipt.run), receipt.partition)
-            there = has.get(place) == (receipt.epoch, receipt.attempt)
-            assert there or commit.runs[receipt.run].finished, f"{where} lacks {place}"
+            partition = (object_keys.home_of(returned.branch, receipt.run), receipt.partition)
+            present = attempts.get(partition) == (receipt.epoch, receipt.attempt)
+            assert present or commit.runs[receipt.run].finished, f"{where} lacks {partition}"
 
 
 def check_inputs(
@@ -443,19 +452,19 @@ def check_inputs(
     branch : str
         The branch.
     tensor : str
-        A tensor whose value tells the sample.
+        A tensor whose value identifies the sample.
     expected : sequence
-        Its values, of all samples, in order.
+        Its values in all samples, in order.
     version : int, optional
-        Which version; left out, the newest.
+        The version; by default the newest.
 
     Raises
     ------
     AssertionError
-        A sample is missing, doubled, wrong, or in another place.
+        A sample is missing, repeated, wrong, or in the wrong order.
     """
     commit = history.commits[branch][-1 if version is None else version]
     reader = make_reader(Log(history.store, branch), commit)
-    found = [np.asarray(sample[tensor]).tolist() for sample in reader.stream([tensor])]
+    values = [np.asarray(sample[tensor]).tolist() for sample in reader.stream([tensor])]
     where = f"version {commit.version} of {branch} ({commit.kind})"
-    assert found == list(expected), f"{where} holds {found}, not {list(expected)}"
+    assert values == list(expected), f"{where} holds {values}, not {list(expected)}"

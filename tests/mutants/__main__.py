@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a script
-"""Take rules out of the code and see whether a test notices: ``python -m tests.mutants [name …]``."""
+"""Remove rules from the code and check that a test fails: ``python -m tests.mutants [name …]``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.mutants.table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 
-#: Seconds after which a test that goes on for ever counts as stuck.
-_PATIENCE = 200
+#: Seconds after which a running test counts as stuck.
+_TIMEOUT = 200
 
-#: The tests of the table need no fixtures of others, which take long to import.
+#: The tests of the table need no conftest, which takes long to import.
 _OPTIONS = ("-x", "-q", "--noconftest", "-p", "no:cacheprovider")
 
 #: Libraries that take long to import.
@@ -31,7 +31,7 @@ _SLOW = ("dask.array", "dask.bag", "dask.dataframe", "distributed", "pyarrow", "
 
 
 def apply(mutant: Mutant, root: Path) -> None:
-    """Take a rule out of a copy of the package.
+    """Remove a rule from a copy of the package.
 
     Raises
     ------
@@ -42,16 +42,18 @@ def apply(mutant: Mutant, root: Path) -> None:
     text = path.read_text()
     for old, new in mutant.changes:
         if text.count(old) != 1:
-            raise ValueError(f"{mutant.file} has {text.count(old)} times {old!r}")
+            raise ValueError(
+                f"{mutant.file} must contain {old!r} once, got {text.count(old)} times"
+            )
         text = text.replace(old, new)
     path.write_text(text)
 
 
 def run(tests: Sequence[str], root: Path) -> tuple[int | None, str]:
-    """Run tests in a copy; return what pytest returned, None where it was stuck, and its output.
+    """Run tests in a copy; return the exit code of pytest, None if it was stuck, and its output.
 
-    The process is a fork of this one, which has imported all that takes long, and nothing of the
-    package.
+    The tests run in a fork of this process, which has imported the slow libraries, but nothing of
+    the package.
     """
     output = root / "output.txt"
     child = os.fork()
@@ -63,11 +65,11 @@ def run(tests: Sequence[str], root: Path) -> tuple[int | None, str]:
                 os.dup2(file.fileno(), 2)
             code = _child(tests, root)
         finally:
-            os._exit(code)  # nothing of the parent's is to be cleaned up here
-    deadline = time.monotonic() + _PATIENCE
+            os._exit(code)  # skip the parent's cleanup
+    deadline = time.monotonic() + _TIMEOUT
     while time.monotonic() < deadline:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
             return os.waitstatus_to_exitcode(status), output.read_text()
         time.sleep(0.05)
     os.kill(child, signal.SIGKILL)
@@ -77,7 +79,7 @@ def run(tests: Sequence[str], root: Path) -> tuple[int | None, str]:
 
 def _child(tests: Sequence[str], root: Path) -> int:
     os.chdir(root)
-    os.environ["COLUMNS"] = "200"  # of the line that says why
+    os.environ["COLUMNS"] = "200"  # so that the failure line is not cut
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]
     sys.path[:] = [str(root), *(each for each in sys.path if each not in ("", str(ROOT)))]
@@ -92,7 +94,7 @@ def _child(tests: Sequence[str], root: Path) -> int:
 
 
 def copy(root: Path) -> Path:
-    """Copy the package, its tests, and the examples that they use."""
+    """Copy the package, its tests, and the examples that the tests use."""
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("dasklake", "examples", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
@@ -101,7 +103,7 @@ def copy(root: Path) -> Path:
 
 
 def judge(mutant: Mutant) -> tuple[bool, str]:
-    """Try one; return whether it was found, and how."""
+    """Test one mutant; return whether its test failed, and a description."""
     with tempfile.TemporaryDirectory() as folder:
         root = copy(Path(folder))
         try:
@@ -110,8 +112,8 @@ def judge(mutant: Mutant) -> tuple[bool, str]:
             return False, f"OUT OF DATE: {error}"
         code, output = run([mutant.test], root)
     if code == 1:
-        why = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return True, f"found: {why[0].partition(' - ')[2]}"
+        reasons = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return True, f"found: {reasons[0].partition(' - ')[2]}"
     return (
         False,
         "STUCK" if code is None else f"NOT FOUND (pytest returned {code})\n{output[-2000:]}",
@@ -119,22 +121,24 @@ def judge(mutant: Mutant) -> tuple[bool, str]:
 
 
 def main(names: Sequence[str]) -> int:
-    """Try those that are named, or all; return how many were not found."""
+    """Test the named mutants, or all; return the number that no test found."""
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     if not chosen:
-        raise SystemExit(f"no such rule; there are {sorted(m.name for m in MUTANTS)}")
+        raise SystemExit(
+            f"No mutant has such a name. Existing names: {sorted(m.name for m in MUTANTS)}"
+        )
     for name in _SLOW:
         importlib.import_module(name)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         code, output = run(sorted({mutant.test for mutant in chosen}), copy(Path(folder)))
     if code != 0:
-        raise SystemExit(f"the tests fail as it is:\n{output[-4000:]}")
+        raise SystemExit(f"The tests fail without any mutant:\n{output[-4000:]}")
     missed = 0
     for mutant in chosen:
-        found, how = judge(mutant)
-        missed += not found
-        print(f"{mutant.name:32} {mutant.test.rpartition('::')[2]:34} {how}", flush=True)
+        detected, description = judge(mutant)
+        missed += not detected
+        print(f"{mutant.name:32} {mutant.test.rpartition('::')[2]:34} {description}", flush=True)
     took = time.monotonic() - begin
     print(f"{len(chosen) - missed} of {len(chosen)} found, in {took:.0f} s")
     return missed

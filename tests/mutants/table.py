@@ -1,6 +1,6 @@
-"""Which text stands for which rule, what is left without it, and the test that has to fail then.
+"""List the source text of each rule, the text without the rule, and the test that must fail then.
 
-Names are those of the counterexamples of `docs/design/002-commit-protocol.md` where there is one.
+A name is that of the counterexample in `docs/design/002-commit-protocol.md`, if it has one.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ __all__ = ["MUTANTS", "Mutant"]
 
 
 class Mutant(NamedTuple):
-    """A rule, and the code without it.
+    """A rule, and the code without the rule.
 
     Attributes
     ----------
     name : str
-        The counterexample, or what is taken out.
+        The counterexample, or the removed rule.
     file : str
         A module of the package.
     changes : tuple of (str, str)
-        Texts that occur exactly once, and what takes their place.
+        Texts that occur exactly once, and their replacements.
     test : str
-        The test that has to fail, as pytest names it.
+        The pytest id of the test that must fail.
     """
 
     name: str
@@ -41,7 +41,7 @@ _TABLES = "_log/segments.py"
 _RESET = "_maintenance/reset.py"
 _VACUUM = "_maintenance/vacuum.py"
 _START = "_run/start.py"
-_ADOPT = "_run/recovery.py"
+_RECOVERY = "_run/recovery.py"
 
 #: The head that the caller gave, before any race was lost, as a builder can compute it.
 _STALE = "log.read(head.version - len(_))"
@@ -186,13 +186,13 @@ MUTANTS = (
     ),
     Mutant(
         "closed epochs are not recovered",
-        _ADOPT,
+        _RECOVERY,
         (("name.partition in missing and name.epoch > closed:", "name.partition in missing:"),),
         _H + "TestResume::test_closed_epochs",
     ),
     Mutant(
         "complete attempts only",
-        _ADOPT,
+        _RECOVERY,
         (("head.header.last != (number == len(chunks) - 1)", "False"),),
         _H + "TestResume::test_incomplete_attempts",
     ),

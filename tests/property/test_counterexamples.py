@@ -1,9 +1,10 @@
-"""The counterexamples of the commit protocol, by their names, replayed against the real code.
+"""Replay the counterexamples of the commit protocol against the real code.
 
-Each test plays the trace by which the invariant in question breaks where one rule is missing; the
-table of `docs/design/002-commit-protocol.md` has them in one line each, and `tests/mutants` takes the
-rules out of the code to see that these tests notice. A, B, C are writers of run R in the order they
-began, S and O other runs, X a reset, V a vacuum, D the deletion of a branch; b is a second branch.
+Each test plays the trace that breaks an invariant if one rule is missing. The table of
+`docs/design/002-commit-protocol.md` lists the traces by the same names, and `tests/mutants` removes
+the rules from the code to check that these tests fail. A, B, C are writers of run R in the order in
+which they began, S and O other runs, X a reset, V a vacuum, D the deletion of a branch. b is a second
+branch.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ DATA = "data/"
 
 @pytest.fixture
 def sim() -> Iterator[Simulation]:
-    """Make an empty lake; whatever was played there, everything has to hold in the end."""
+    """Make an empty lake; check all invariants after the test."""
     sim = Simulation({"R": 2, "S": 1, "O": 1, "L": 20, "T": 20})
     with one_thread_each(), closing(sim):
         sim.make()
@@ -78,7 +79,7 @@ def commit(sim: Simulation, writer: RunWriter, *receipts: Receipt) -> None:
 
 
 def run_state(sim: Simulation, run: str = "R") -> RunState:
-    """Return what the newest version says of a run."""
+    """Return the state of a run in the newest version."""
     return Log(sim.root).require_head().runs[run]
 
 
@@ -88,7 +89,7 @@ def values(sim: Simulation, branch: str = "main") -> list[int]:
 
 
 def replaced_twice(sim: Simulation) -> None:
-    """Write a run, overwrite it, and overwrite that: version 2 holds the first one."""
+    """Write a run and overwrite the lake twice. Version 2 holds the first run."""
     sim.partitions |= {"Z": 1, "P": 1}
     sim.write(sim.root, "Z")
     sim.write(sim.root, "O", "overwrite")
@@ -96,15 +97,15 @@ def replaced_twice(sim: Simulation) -> None:
 
 
 def emptied(sim: Simulation) -> None:
-    """Overwrite what branch b began with."""
+    """Overwrite the initial content of branch b."""
     sim.write(sim.root, "S", "overwrite", "b")
 
 
 class TestReset:
-    """Resets beside writers that wake up (rule 18)."""
+    """Resets concurrent with writers that were paused (rule 18)."""
 
     def test_h1(self, sim: Simulation) -> None:
-        """H1: what a resume wrote after the abort, and commits later, is not deleted."""
+        """H1: chunks that a resume writes after the abort and commits later are not deleted."""
         first = first_writer(sim)
         write(sim, first, 0)
         sim.start("X", sim.reset)
@@ -119,7 +120,7 @@ class TestReset:
         assert run_state(sim).finished
 
     def test_h2(self, sim: Simulation) -> None:
-        """H2: an abort that loses a race closes what is there when it lands."""
+        """H2: an abort that loses a race closes all epochs of the head it lands on."""
         write(sim, first_writer(sim), 0)
         sim.start("X", sim.reset)
         sim.until("X", "create", LOG)
@@ -132,7 +133,7 @@ class TestReset:
         assert run_state(sim).closed == 2
 
     def test_h3(self, sim: Simulation) -> None:
-        """H3: what an older version names stays, though no head does."""
+        """H3: objects that only an older version names stay."""
         writer = first_writer(sim)
         commit(sim, writer, write(sim, writer, 0))
         sim.write(sim.root, "O", "overwrite")
@@ -141,7 +142,7 @@ class TestReset:
         assert values(sim) == samples("O", 0)
 
     def test_h10(self, sim: Simulation) -> None:
-        """H10: the abort of a run goes to the log of its branch, where the run meets it."""
+        """H10: the abort of a run goes to the log of its home branch, where the run sees it."""
         log = quick_log(sim.root)
         create_branch(log, log.require_head(), "b", ("main", 0))
         sim.start("A", writes(sim, "R", branch="b"))
@@ -154,10 +155,10 @@ class TestReset:
 
 
 class TestResume:
-    """Resumes beside others, and of runs that are over (rules 14 to 17)."""
+    """Concurrent resumes, and resumes of runs that have ended (rules 14 to 17)."""
 
     def test_h4(self, sim: Simulation) -> None:
-        """H4: what is missing is what the version of the resume's own entry lacks."""
+        """H4: the missing partitions are computed from the version of the resume's own entry."""
         sim.start("A", writes(sim, "R"))
         sim.until("A", "create", LOG, skip=1)
         sim.start("B", writes(sim, "R", "resume"))
@@ -169,7 +170,7 @@ class TestResume:
         assert values(sim) == samples("R", 0) + samples("R", 1)
 
     def test_h5(self, sim: Simulation) -> None:
-        """H5: of two resumes at once one goes on, and the other stops."""
+        """H5: of two concurrent resumes, one continues and the other stops."""
         first_writer(sim)
         for name in "BC":
             sim.start(name, writes(sim, "R", "resume"))
@@ -181,7 +182,7 @@ class TestResume:
         assert run_state(sim).epoch == 2
 
     def test_h5_taken_over(self, sim: Simulation) -> None:
-        """H5: a resume that takes over while it loses the race has an epoch of its own."""
+        """H5: a resume that takes over after a lost race gets an epoch of its own."""
         first = first_writer(sim)
         log = quick_log(sim.root)
         head = log.require_head()
@@ -195,7 +196,7 @@ class TestResume:
                 commit(sim, writer, write(sim, writer, 0))
 
     def test_h6(self, sim: Simulation) -> None:
-        """H6: a receipt of an epoch that was closed is not taken by the next one."""
+        """H6: the next epoch does not accept a receipt of a closed epoch."""
         first = first_writer(sim)
         stale = write(sim, first, 0)
         sim.start("X", sim.reset)
@@ -209,7 +210,7 @@ class TestResume:
         assert run_state(sim).partitions == 0
 
     def test_zombie(self, sim: Simulation) -> None:
-        """A zombie meets the next epoch of its run and stops, though that has committed nothing."""
+        """A zombie stops at the next epoch of its run, even if that epoch has no commit."""
         first = first_writer(sim)
         sent = write(sim, first, 0)
         second = next_writer(sim)
@@ -219,7 +220,7 @@ class TestResume:
 
     @pytest.mark.parametrize("name", ["R", "S"])
     def test_h16(self, sim: Simulation, name: str) -> None:
-        """H16: what was overwritten does not come back by a resume, finished or not."""
+        """H16: a resume does not bring back overwritten rows, whether the run is finished or not."""
         sim.start("A", writes(sim, name))
         sim.until("A", "create", LOG, skip=1)
         sim.step("A")
@@ -258,10 +259,10 @@ class TestResume:
 
 
 class TestBegin:
-    """Runs that begin beside others (rules 8, 9, 11, 25)."""
+    """Runs that begin concurrently (rules 8, 9, 11, 25)."""
 
     def test_h7(self, sim: Simulation) -> None:
-        """H7: who finds its run begun by another when it begins it stops."""
+        """H7: a writer stops if another process has begun its run."""
         sim.start("A", writes(sim, "R"))
         sim.until("A", "create", LOG)
         sim.start("B", writes(sim, "R", "resume"))
@@ -271,7 +272,7 @@ class TestBegin:
         sim.end("B")
 
     def test_h7b(self, sim: Simulation) -> None:
-        """H7b: of two coordinators of one epoch the first to commit goes on, the other stops."""
+        """H7b: of two coordinators of an epoch, the first to commit continues, the other stops."""
         first = first_writer(sim)
         again = RunWriter(quick_log(sim.root), "R", 1, first.head, SCHEMA)
         commit(sim, first, write(sim, first, 0))
@@ -279,7 +280,7 @@ class TestBegin:
             commit(sim, again, write(sim, again, 0))
 
     def test_h20(self, sim: Simulation) -> None:
-        """H20: two runs that begin at once have each a place of its own."""
+        """H20: two runs that begin concurrently have different order numbers."""
         sim.start("A", writes(sim, "R"))
         sim.until("A", "create", LOG)
         sim.start("B", writes(sim, "S"))
@@ -289,7 +290,7 @@ class TestBegin:
         assert values(sim) == samples("S", 0) + samples("R", 0) + samples("R", 1)
 
     def test_h23(self, sim: Simulation) -> None:
-        """H23: who tries the storage does not meet another who does, or did and crashed."""
+        """H23: a storage probe does not collide with a concurrent or a crashed one."""
         sim.start("A", lambda store: store.probe())
         sim.until("A", "create", skip=1)
         sim.start("B", lambda store: store.probe())
@@ -299,10 +300,10 @@ class TestBegin:
 
 
 class TestReplacing:
-    """Overwrites and restores beside writers (rules 6, 9, 12)."""
+    """Overwrites and restores concurrent with writers (rules 6, 9, 12)."""
 
     def test_h13(self, sim: Simulation) -> None:
-        """H13: a restore does not open epochs again that a reset has closed."""
+        """H13: a restore does not reopen epochs that a reset closed."""
         first = first_writer(sim)
         commit(sim, first, write(sim, first, 0))
         write(sim, first, 1)
@@ -318,7 +319,7 @@ class TestReplacing:
         assert run_state(sim).closed == 1
 
     def test_h14(self, sim: Simulation) -> None:
-        """H14: a restore ends the runs beside it: none reports success without its rows."""
+        """H14: a restore ends concurrent runs, so that none reports success without its rows."""
         first = first_writer(sim)
         commit(sim, first, write(sim, first, 0))
         log = quick_log(sim.root)
@@ -328,7 +329,7 @@ class TestReplacing:
         assert values(sim) == []
 
     def test_h15(self, sim: Simulation) -> None:
-        """H15: an overwrite never replaces what was acknowledged after it began."""
+        """H15: an overwrite never replaces rows that were acknowledged after it began."""
         sim.start("O", writes(sim, "O", "overwrite"))
         sim.until("O", "create", LOG, skip=1)
         sim.write(sim.root, "S")
@@ -348,21 +349,21 @@ class TestReplacing:
 
 
 class TestVacuum:
-    """Vacuums beside writers that wake up (rules 5, 7, 19, 20, 22 to 24)."""
+    """Vacuums concurrent with writers that were paused (rules 5, 7, 19, 20, 22 to 24)."""
 
     @pytest.fixture(autouse=True)
     def something_to_delete(self, sim: Simulation) -> None:
-        """Replace what the lake held, twice, so that a vacuum has something to do."""
+        """Overwrite the lake twice, so that a vacuum has objects to delete."""
         replaced_twice(sim)
 
     @pytest.fixture
     def branched(self, sim: Simulation) -> None:
-        """Make a second branch from what the overwrite replaced."""
+        """Create a second branch from the overwritten version."""
         log = quick_log(sim.root)
         create_branch(log, log.require_head(), "b", ("main", 2))
 
     def test_h8(self, sim: Simulation) -> None:
-        """H8: of a run that was reset only what is of a closed epoch is deleted."""
+        """H8: of a reset run, only objects of closed epochs are deleted."""
         first = first_writer(sim)
         write(sim, first, 0)
         sim.reset(sim.root)
@@ -376,7 +377,7 @@ class TestVacuum:
 
     @pytest.mark.usefixtures("branched")
     def test_h9(self, sim: Simulation) -> None:
-        """H9: who has written a segment on another branch writes it again after the fence there."""
+        """H9: a writer on another branch writes its segment again after the fence there."""
         sim.start("A", writes(sim, "R", branch="b"))
         sim.until("A", "create", "_lake/log/b", skip=1)
         sim.start("V", sim.vacuum)
@@ -387,7 +388,7 @@ class TestVacuum:
 
     @pytest.mark.usefixtures("branched")
     def test_h9b(self, sim: Simulation) -> None:
-        """H9b: a tag on a version of another branch meets the vacuum that gives it up, on main."""
+        """H9b: a tag of a version on another branch collides on main with the vacuum's expire."""
         sim.write(sim.root, "R", branch="b")
         sim.start("T", lambda store: sim.tag(store, "t", "b", 1))
         sim.until("T", "create", LOG)
@@ -399,7 +400,7 @@ class TestVacuum:
 
     @pytest.mark.usefixtures("branched")
     def test_h9c(self, sim: Simulation) -> None:
-        """H9c: a vacuum gives versions up before it fences: who passes the fence knows of it."""
+        """H9c: a vacuum expires versions before it fences, so that later commits see the expiry."""
         emptied(sim)
         sim.start("V", sim.vacuum)
         sim.until("V", "create")
@@ -413,7 +414,7 @@ class TestVacuum:
 
     @pytest.mark.usefixtures("branched")
     def test_h10b(self, sim: Simulation) -> None:
-        """H10b: a vacuum takes a run for closed only where the log of its own branch says so."""
+        """H10b: a vacuum treats a run as closed only if the log of its home branch closes it."""
         sim.start("A", writes(sim, "R", branch="b"))
         sim.until("A", "create", "_lake/log/b", skip=1)
         sim.start("X", sim.reset)
@@ -427,7 +428,7 @@ class TestVacuum:
 
     @pytest.mark.usefixtures("branched")
     def test_h10c(self, sim: Simulation) -> None:
-        """H10c: a run of one branch is no run of another, whatever its name."""
+        """H10c: runs of the same name on two branches are different runs."""
         sim.write(sim.root, "R")
         sim.start("B", writes(sim, "R", branch="b"))
         sim.until("B", "create", "_lake/log/b", skip=1)
@@ -438,7 +439,7 @@ class TestVacuum:
         sim.look()
 
     def test_h11(self, sim: Simulation) -> None:
-        """H11: a tag that loses to a vacuum looks again whether its version is there."""
+        """H11: a tag that loses a race to a vacuum checks its version again."""
         sim.start("T", lambda store: sim.tag(store, "t", "main", 2))
         sim.until("T", "create", LOG)
         sim.vacuum(sim.root)
@@ -446,7 +447,7 @@ class TestVacuum:
             sim.end("T")
 
     def test_h11_mirrored(self, sim: Simulation) -> None:
-        """H11: a vacuum that loses to a tag keeps what the tag stands for."""
+        """H11: a vacuum that loses a race to a tag keeps the tagged version."""
         sim.start("V", sim.vacuum)
         sim.until("V", "create", LOG)
         sim.tag(sim.root, "t", "main", 2)
@@ -454,7 +455,7 @@ class TestVacuum:
         assert not sim.look().is_expired("main", 2)
 
     def test_h12(self, sim: Simulation) -> None:
-        """H12: a restore that loses to a vacuum looks again whether its version is there."""
+        """H12: a restore that loses a race to a vacuum checks its version again."""
         sim.start("T", lambda store: sim.restore(store, "main", 2))
         sim.until("T", "create", LOG)
         sim.start("V", sim.vacuum)
@@ -465,7 +466,7 @@ class TestVacuum:
 
     @pytest.mark.usefixtures("branched")
     def test_h12_branch(self, sim: Simulation) -> None:
-        """H12: on another branch too, where what came in between is only a fence."""
+        """H12: the same on another branch, where only a fence was committed concurrently."""
         emptied(sim)
         sim.start("T", lambda store: sim.restore(store, "b", 0))
         sim.until("T", "create", "_lake/log/b")
@@ -476,7 +477,7 @@ class TestVacuum:
         sim.end("V")
 
     def test_h17(self, sim: Simulation) -> None:
-        """H17: a merged segment that took part in a lost race is not named."""
+        """H17: a merged segment from a lost race is never named."""
         sim.start("A", writes(sim, "L"))
         sim.until("A", "create", LOG, skip=15)
         sim.start("V", sim.vacuum)
@@ -486,7 +487,7 @@ class TestVacuum:
         sim.look()
 
     def test_h17b(self, sim: Simulation) -> None:
-        """H17b: who merges segments that a vacuum deletes meanwhile has lost a race."""
+        """H17b: a writer whose merge misses a segment that a vacuum deleted has lost a race."""
         sim.start("A", writes(sim, "L"))
         sim.until("A", "get", "_lake/segments")
         sim.write(sim.root, "S")
@@ -496,7 +497,7 @@ class TestVacuum:
         assert run_state(sim, "L").finished
 
     def test_h21(self, sim: Simulation) -> None:
-        """H21: a reader of a version that was given up is told so, not that it is damaged."""
+        """H21: reading an expired version raises VersionExpiredError, not CorruptionError."""
         log = Log(sim.root)
         old = log.read(2)
         sim.vacuum(sim.root)
@@ -505,7 +506,7 @@ class TestVacuum:
 
     @pytest.mark.usefixtures("branched")
     def test_h22(self, sim: Simulation) -> None:
-        """H22: the newest version of a branch is given up only when its log is closed."""
+        """H22: the newest version of a branch expires only after its log is closed."""
         sim.start("A", writes(sim, "R", branch="b"))
         sim.until("A", "create", "_lake/log/b", skip=1)
         sim.start("D", lambda store: sim.delete_branch(store, "b"))
@@ -519,10 +520,10 @@ class TestVacuum:
 
 
 class TestDoubt:
-    """Creates whose answer is lost or late, and objects of lost races (rules 2 and 3)."""
+    """Creates with a lost or late response, and objects of lost races (rules 2 and 3)."""
 
     def test_read_back(self, sim: Simulation) -> None:
-        """A commit of which the answer was lost is read back, and is a success."""
+        """A commit whose response was lost is read back and succeeds."""
         sim.start("A", writes(sim, "R"))
         for _ in range(3):
             sim.until("A", "create", LOG)
@@ -531,7 +532,7 @@ class TestDoubt:
         assert run_state(sim).finished
 
     def test_h18(self, sim: Simulation) -> None:
-        """H18: what took part in a lost race has a name that nobody uses again."""
+        """H18: the name of an object from a lost race is never used again."""
         sim.start("A", writes(sim, "R"))
         sim.until("A", "put", "_lake/segments")
         sim.write(sim.root, "S")
@@ -539,7 +540,7 @@ class TestDoubt:
         sim.look()
 
     def test_new_id_on_rebase(self, sim: Simulation) -> None:
-        """What is named after a lost race was written after it, under a new name."""
+        """Objects that are named after a lost race are written after it, under a new name."""
         replaced_twice(sim)
         sim.start("A", writes(sim, "R"))
         sim.until("A", "create", LOG, skip=1)
@@ -550,7 +551,7 @@ class TestDoubt:
         sim.look()
 
     def test_h19(self, sim: Simulation) -> None:
-        """H19: a create that was late and lands before its retry is one commit."""
+        """H19: a late create that lands before its retry is one commit."""
         sim.start("A", writes(sim, "R"))
         sim.until("A", "create", LOG, skip=1)
         sim.step("A", Fault.LATE)
@@ -561,7 +562,7 @@ class TestDoubt:
         assert values(sim) == samples("R", 0) + samples("R", 1)
 
     def test_h19b(self, sim: Simulation) -> None:
-        """H19b: what a create carries does not grow while it is sent again."""
+        """H19b: the content of a create does not change between its retries."""
         writer = first_writer(sim)
         receipts = [write(sim, writer, 0)]
         more = write(sim, writer, 1)
@@ -582,7 +583,7 @@ class TestDoubt:
         assert run_state(sim).partitions == 1
 
     def test_rebase_reads_every_commit(self, sim: Simulation) -> None:
-        """Who rebases meets what ends its turn, though others have committed since."""
+        """A rebasing writer sees the commit that ends its epoch, even if later commits follow."""
         first = first_writer(sim)
         sent = write(sim, first, 0)
         next_writer(sim)
@@ -591,7 +592,7 @@ class TestDoubt:
             commit(sim, first, sent)
 
     def test_receipt_twice(self, sim: Simulation) -> None:
-        """A receipt that comes twice, or a second one of its partition, is committed once."""
+        """A repeated receipt, or a second receipt of a partition, is committed once."""
         writer = first_writer(sim)
         progress = RunProgress(
             [0, 1], CheckpointInterval(), MaxFailures(share=None), writer.state, time.monotonic()
@@ -604,7 +605,7 @@ class TestDoubt:
         assert values(sim) == samples("R", 0) + samples("R", 1)
 
     def test_merged_and_named(self, sim: Simulation) -> None:
-        """What was merged is named in place of what it was merged from."""
+        """A merged segment is named in place of its parts."""
         sim.write(sim.root, "L")
         sim.look()
         assert len(values(sim)) == 60
