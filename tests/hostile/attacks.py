@@ -1,7 +1,7 @@
-"""Hostile lakes, each with right checksums: what a reader meets who opens a stranger's lake.
+"""Hostile lakes with valid checksums, as an attacker could write them.
 
-``python -m tests.hostile.attacks FOLDER NAME…`` makes them, reads each in every way, and prints what
-came of it and what it cost: a process of its own, so that its memory can be measured and bounded.
+``python -m tests.hostile.attacks FOLDER NAME…`` creates them, reads each in every way, and prints the
+outcomes and the cost. It is a separate process, so that its memory can be measured and limited.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _DEEP = 100_000
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
-#: Addresses that a reader may use, in bytes.
+#: Limit of a reader's address space, in bytes.
 _ADDRESSES = 16 * 2**30
 
 
@@ -85,7 +85,7 @@ def _set(*path: Any, value: Any) -> Attack:
 
 
 def _text(rest: bytes) -> Attack:
-    """Put any bytes in the place of the newest commit."""
+    """Replace the newest commit with any bytes."""
 
     def put(attacker: Attacker) -> None:
         attacker.store.put(object_keys.commit_key("main", attacker.version), sealed_text(rest))
@@ -107,7 +107,7 @@ def _chunk(**changed: Any) -> Attack:
 
 
 def chunk_columns(changed: Mapping[str, Any]) -> list[tuple[pa.Field, pa.Array]]:
-    """Return the columns of a chunk, some of them changed."""
+    """Return the columns of a chunk, with some changed."""
     batch = pa.ipc.open_file(encode(SCHEMA, SAMPLES).data).get_batch(0)
     names = {name.replace("_shape", ":shape"): column for name, column in changed.items()}
     arrays = {name: names.get(name, batch.column(name)) for name in batch.schema.names}
@@ -123,13 +123,13 @@ def _shapes(*shapes: list[int], rank: int) -> pa.Array:
     return pa.array(shapes, pa.list_(pa.int64(), rank))
 
 
-#: Offsets of six values that Arrow lets pass, to be found again in the chunk.
+#: Offsets of six values that Arrow accepts, to be replaced in the chunk.
 _SOUND = [0, 11, 12, 13, 14, 15, 64]
 
 
 def _torn(name: str, offsets: list[int]) -> Attack:
-    """Put offsets that lead anywhere into a column of the only chunk."""
-    sound, torn = (np.array(each, np.int64).tobytes() for each in (_SOUND, offsets))
+    """Replace offsets in a column of the only chunk with invalid ones."""
+    sound, torn = (np.array(offset, np.int64).tobytes() for offset in (_SOUND, offsets))
     column = pa.Array.from_buffers(
         pa.large_binary(), 6, [None, pa.py_buffer(sound), pa.py_buffer(b"x" * 64)]
     )
@@ -183,14 +183,14 @@ def _cut_segment(attacker: Attacker) -> None:
 
 
 def _nothings(attacker: Attacker) -> None:
-    """Rows without number that take no bytes."""
+    """Write a huge number of rows that take no bytes."""
     rows = 2**31 - 1
     array = pa.Array.from_buffers(pa.null(), rows, [None])
     attacker.chunk(write_chunk([(pa.field("number", pa.null()), array)], HEADER))
 
 
 def _null_schema(attacker: Attacker) -> None:
-    """Do the same with a schema to match."""
+    """Do the same with a matching schema."""
     rows = 10**9
     chunk = write_chunk([(pa.field("number", pa.null()), pa.nulls(rows))], HEADER)
     attacker.chunk(chunk)
@@ -199,7 +199,7 @@ def _null_schema(attacker: Attacker) -> None:
 
 
 def _wide_fixed(attacker: Attacker) -> None:
-    """Name a fixed shape of terabytes, which a Dask array would set aside at once."""
+    """Write a fixed shape of terabytes, which a Dask array would allocate at once."""
     spec = TensorSpec(dtype="uint8", shape=(2**40,), compression="zstd")
     tensors = {**SCHEMA.to_json(), "packed": spec.to_json()}
     shapes = _shapes(*[[2**40]] * 6, rank=1)
@@ -230,7 +230,7 @@ ATTACKS: dict[str, Attack] = {
     "samples beyond all measure": _set("totals", "samples", value=2**80),
     "more samples than the segments have": _set("totals", "samples", value=10**15),
     "totals are a list": _set("totals", value=[1, 2]),
-    "a kind nobody knows": _set("kind", value="explode"),
+    "an unknown kind": _set("kind", value="explode"),
     "an epoch of no run": _set("entry", value={}),
     "a run outside of the root": lambda attacker: attacker.commit(
         lambda d: d["runs"].update({"../../etc": next(iter(d["runs"].values()))})
@@ -248,7 +248,7 @@ ATTACKS: dict[str, Attack] = {
     "an axis of 2**62": _set("schema", "tensors", "vector", "shape", value=[2**62, 2**62]),
     "a thousand axes": _set("schema", "tensors", "vector", "shape", value=[1] * 1000),
     "a dtype that is a list": _set("schema", "tensors", "vector", "dtype", value=["<f4"]),
-    "a type that is no type": _set("schema", "tensors", "price", "arrow", value="AAAA"),
+    "an invalid type": _set("schema", "tensors", "price", "arrow", value="AAAA"),
     "another type than the chunk has": _set(
         "schema", "tensors", "number", "dtype", value="float32"
     ),
@@ -287,13 +287,13 @@ ATTACKS: dict[str, Attack] = {
     ),
     "shapes without end": _chunk(free_shape=pa.array([[2**60] * 100] * 6, pa.list_(pa.int64()))),
     "bytes that do not decompress": _chunk(packed=blobs([b"\x28\xb5\x2f\xfd" + b"\xff" * 9] * 6)),
-    "text that is no text": _chunk(text=_bad_text()),
+    "text that is not UTF-8": _chunk(text=_bad_text()),
     "labels beyond the names": _chunk(label=blobs([b"\xff" * 4] * 6)),
 }
 
 
 def make(folder: Path) -> ObjectStore:
-    """Write a sound lake of one chunk."""
+    """Write a valid lake of one chunk."""
     store = ObjectStore(folder)
     Writing(store, SCHEMA, 1).commit(0, [SAMPLES])
     return store
@@ -305,7 +305,7 @@ def ways(url: str, names: Sequence[str]) -> dict[str, Callable[[], object]]:
     def opened() -> dasklake.Lake:
         return dasklake.open(url)
 
-    found: dict[str, Callable[[], object]] = {
+    readers: dict[str, Callable[[], object]] = {
         "open": opened,
         "show": lambda: (repr(opened()), opened()._repr_html_(), len(opened()), opened().log()),
         "iterate": lambda: list(opened()),
@@ -318,19 +318,19 @@ def ways(url: str, names: Sequence[str]) -> dict[str, Callable[[], object]]:
         "reset": lambda: reset(ObjectStore(url), Log(ObjectStore(url)), dry_run=True),
     }
     for name in names:
-        found[f"{name}[3]"] = lambda name=name: opened()[name][3]  # type: ignore[misc]
-        found[f"{name}[1:5]"] = lambda name=name: opened()[name][1:5]  # type: ignore[misc]
-        found[f"frame {name}"] = lambda name=name: (  # type: ignore[misc]
+        readers[f"{name}[3]"] = lambda name=name: opened()[name][3]  # type: ignore[misc]
+        readers[f"{name}[1:5]"] = lambda name=name: opened()[name][1:5]  # type: ignore[misc]
+        readers[f"frame {name}"] = lambda name=name: (  # type: ignore[misc]
             opened().to_dask_dataframe([name]).compute()
         )
-        found[f"array {name}"] = lambda name=name: (  # type: ignore[misc]
+        readers[f"array {name}"] = lambda name=name: (  # type: ignore[misc]
             opened().to_dask_array(name).compute()
         )
-    return found
+    return readers
 
 
 def attack(folder: Path, name: str) -> dict[str, Any]:
-    """Make one hostile lake, read it in every way, and return what came of it."""
+    """Create one hostile lake, read it in every way, and return the outcomes and the cost."""
     store = make(folder)
     ATTACKS[name](Attacker(store))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -339,21 +339,21 @@ def attack(folder: Path, name: str) -> dict[str, Any]:
     some = [tensor for tensor in SCHEMA if DEEP or tensor in OUTCOMES[name].tensors]
     for way, read in ways(store.url, some).items():
         try:
-            found = read()
+            result = read()
         except LakeError as error:
             outcomes[way] = error.code
-        except Exception as error:  # noqa: BLE001 # what must not happen is what is reported
+        except Exception as error:  # noqa: BLE001 # unexpected errors are reported
             outcomes[way] = f"FOREIGN {type(error).__name__}: {error}"[:300]
         else:
-            outcomes[way] = "damaged" if getattr(found, "damaged", None) else "read"
+            outcomes[way] = "damaged" if getattr(result, "damaged", None) else "read"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cost = {"seconds": time.monotonic() - began, "megabytes": (peak - before) / 1024}
     return {"name": name, "outcomes": outcomes, **cost}
 
 
 def main(folder: str, *names: str) -> None:
-    """Make hostile lakes, read them, and print what came of each."""
-    # Whoever asks for more memory than this meets an error, not the machine's end.
+    """Create hostile lakes, read them, and print the outcomes of each."""
+    # Excessive allocations raise an error instead of exhausting the machine.
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
     with dask.config.set(scheduler="sync"):
         for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""What has to come of each attack, for every way to read its lake."""
+"""Expected outcomes of each attack, for every way to read its lake."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 __all__ = ["OUTCOMES", "Outcome"]
 
-#: Ways that need the commit alone.
+#: Ways that need only the commit.
 _COMMIT = ("open", "show", "failures", "reset")
 
 #: Ways that read every tensor.
 _ALL = ("iterate", "first", "slice", "bag", "frame")
 
-#: Tensors that can be an array; the others are refused as one, whoever wrote the lake.
+#: Tensors that can be an array. All other tensors are refused as one, in every lake.
 _ARRAYS = ("number", "flag", "vector")
 
 _LAKE, _ROWS, _CHUNK, _NOTHING = "the lake", "its rows", "its chunk", "nothing"
@@ -21,59 +21,58 @@ _LAKE, _ROWS, _CHUNK, _NOTHING = "the lake", "its rows", "its chunk", "nothing"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is refused, and how.
+    """The refused part of a lake, and the errors.
 
     Attributes
     ----------
-    what : str
-        The lake as a whole; all its rows, before a chunk is looked for; its chunk; a tensor; or
-        nothing.
+    refused : str
+        The whole lake; all its rows, before a chunk is read; its chunk; a tensor; or nothing.
     code : str
         Code of the error.
     verify : str
-        What verify says: that something is damaged, or nothing, or the code of its error.
+        Outcome of verify: ``damaged``, ``read``, or the code of its error.
     but : mapping of str to str
-        What comes of ways that the above does not hold for.
+        Outcomes of ways that differ from the above.
     only : str or None
-        The only tensor that is left.
+        The only remaining tensor.
     """
 
-    what: str
+    refused: str
     code: str = "corruption"
     verify: str = "damaged"
     but: Mapping[str, str] = field(default_factory=dict)
     only: str | None = None
 
     def of(self, ways: Iterable[str]) -> dict[str, str]:
-        """Return what has to come of some ways."""
+        """Return the expected outcomes of ways."""
         return {way: self.but.get(way) or self._of(way) for way in ways}
 
     def _of(self, way: str) -> str:
         if way == "verify":
             return self.verify
-        if self.what == _LAKE:
+        if self.refused == _LAKE:
             return self.code
         if way in _COMMIT:
             return "read"
         tensor = way.rpartition(" ")[2].partition("[")[0]
         if self.only not in (None, tensor) and way not in _ALL:
             return "version-not-found"
-        if self.what == _ROWS:
+        if self.refused == _ROWS:
             return self.code
         if way.startswith("array ") and tensor not in _ARRAYS:
             return "invalid-input"
-        if self.what != _NOTHING and (way in _ALL or self.what in (_CHUNK, tensor)):
+        if self.refused != _NOTHING and (way in _ALL or self.refused in (_CHUNK, tensor)):
             return self.code
         return "read"
 
     @property
     def tensors(self) -> set[str]:
-        """The tensors that are concerned, or that show that others are not."""
-        return {self.what, "number", "packed"}
+        """Return the affected tensor, and tensors to show that all others are unaffected."""
+        return {self.refused, "number", "packed"}
 
 
-def _refused(what: str, *names: str) -> dict[str, Outcome]:
-    return dict.fromkeys(names, Outcome(what))
+def _refused(part: str, *names: str) -> dict[str, Outcome]:
+    return dict.fromkeys(names, Outcome(part))
 
 
 #: By the name of the attack.
@@ -90,7 +89,7 @@ OUTCOMES: Mapping[str, Outcome] = {
         "samples beyond all measure",
         "more samples than the segments have",
         "totals are a list",
-        "a kind nobody knows",
+        "an unknown kind",
         "an epoch of no run",
         "a run outside of the root",
         "a segment outside of the root",
@@ -103,13 +102,13 @@ OUTCOMES: Mapping[str, Outcome] = {
         "a schema outside of the root",
         "an axis of 2**62",
         "a thousand axes",
-        "a type that is no type",
+        "an invalid type",
     ),
-    # It may come from a later release, which has other dtypes.
+    # A later release may have other dtypes.
     "a dtype that is a list": Outcome(_LAKE, "unsupported-format", "unsupported-format"),
-    # The versions before are missing: the newest one can be read without them.
+    # Earlier versions are missing, but the newest one can be read without them.
     "a version beyond all measure": Outcome(_NOTHING, but={"show": "version-not-found"}),
-    # An expired version may be read for as long as its objects are there, and they are.
+    # An expired version can be read as long as its objects exist.
     "all versions are expired": Outcome(_NOTHING, verify="read"),
     **_refused(
         _ROWS,
@@ -131,7 +130,7 @@ OUTCOMES: Mapping[str, Outcome] = {
         "a head of 2**40 bytes",
         "a compressed chunk",
     ),
-    # Every object is as it was written, which is what verify looks at; they do not fit each other.
+    # Verify checks that every object is as written, not that objects match each other.
     "another type than the chunk has": Outcome("number", verify="read"),
     "another htype than the chunk has": Outcome("text", verify="read"),
     "a tensor that the chunk lacks": Outcome("more", verify="read"),
@@ -146,12 +145,12 @@ OUTCOMES: Mapping[str, Outcome] = {
     ),
     "a fixed shape of terabytes": Outcome("packed", but={"array packed": "corruption"}),
     **_refused("mask", "masks of terabytes"),
-    # A sample by itself takes no bytes, however long its axes; all of them, as a column, would.
+    # A single sample takes no bytes, however long its axes; a column of all samples would.
     "empty and endless": Outcome(
         "boxes", but=dict.fromkeys(("first", "slice", "boxes[3]", "boxes[1:5]"), "read")
     ),
     **_refused("free", "shapes without end"),
-    **_refused("text", "text that is no text"),
-    # A number that has no name is a number still.
+    **_refused("text", "text that is not UTF-8"),
+    # A number without a name is still a valid number.
     "labels beyond the names": Outcome(_NOTHING),
 }

@@ -1,4 +1,4 @@
-"""The readers of every kind of object, as a reader of a stranger's lake calls them."""
+"""Readers of every kind of object, called as for an untrusted lake."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPECS = Schema(SCHEMA)
 
 _KEY = "data/main/run/0-1-abababababababab-0.arrow"
 
-#: What stands before the text that a commit's checksum covers.
+#: Bytes before the text that a commit's checksum covers.
 _HEAD = len(b'{"crc32c":"00000000",')
 
 #: Rows that are read one by one.
@@ -55,7 +55,7 @@ _VERSION = Commit(
 
 
 class _Right(int):
-    """A number that a forger got right, whatever the right one is."""
+    """A number that equals any other, like one that an attacker guessed correctly."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -67,7 +67,7 @@ class _Right(int):
 
 
 def sealed(kind: str, data: bytes) -> bytes:
-    """Return an object with its checksums put right, as somebody could who knows them."""
+    """Return an object with valid checksums, as an attacker could compute them."""
     if kind == "commit":
         return sealed_text(data[_HEAD:])
     if kind == "chunk":
@@ -86,7 +86,7 @@ def _schema_object(data: bytes) -> object:
 
 @contextmanager
 def _by_range() -> Iterator[ObjectStore]:
-    """Make a store from which small objects, too, are read by range."""
+    """Create a store from which small objects are also read by range."""
     store = ObjectStore("memory://fuzzed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk_reader, "_SMALL", 0)
@@ -94,52 +94,52 @@ def _by_range() -> Iterator[ObjectStore]:
 
 
 def _chunk(data: bytes) -> object:
-    """Read a chunk in every way; the head by itself decides whether it is one."""
+    """Read a chunk in every way. The head alone decides whether it is valid."""
     head = ChunkHead.parse(data, len(data), _KEY)
     head.check(head.length, data[head.length :])
     # Chunks without rows are never opened by a reader.
     held = [name for name in SPECS if name in head.batch.schema.names and head.rows]
-    place = ChunkLocation(_KEY, 0, head.rows, len(data), head.length, head.crc)
+    location = ChunkLocation(_KEY, 0, head.rows, len(data), head.length, head.crc)
     with _by_range() as store:
         store.put(_KEY, data)
         origin = Origin(store, _VERSION)
-        # Each way by itself: what one of them refuses another must not fall over.
+        # Each way separately, because an object that one refuses must not break another.
         for name in held:
             for read in (_one_by_one, _shapes, _whole, _frame, _array):
                 with suppress(LakeError):
-                    read(origin, place, name)
+                    read(origin, location, name)
     return held
 
 
-def _one_by_one(origin: Origin, place: ChunkLocation, name: str) -> None:
+def _one_by_one(origin: Origin, location: ChunkLocation, name: str) -> None:
     specs = {name: SPECS[name]}
-    reader, decoder = RowReader(OpenChunk(origin.store, place), specs), Decoder(specs, {})
-    for row in range(min(_ROWS, place.rows)):
+    reader, decoder = RowReader(OpenChunk(origin.store, location), specs), Decoder(specs, {})
+    for row in range(min(_ROWS, location.rows)):
         with suppress(LakeError):
             decoder.decode(name, reader.read(row, [name])[0], row)
-    reader.block(0, place.rows, name)
+    reader.block(0, location.rows, name)
 
 
-def _shapes(origin: Origin, place: ChunkLocation, name: str) -> None:
-    RowReader(OpenChunk(origin.store, place), {name: SPECS[name]}).shapes(name)
+def _shapes(origin: Origin, location: ChunkLocation, name: str) -> None:
+    RowReader(OpenChunk(origin.store, location), {name: SPECS[name]}).shapes(name)
 
 
-def _whole(origin: Origin, place: ChunkLocation, name: str) -> None:
-    for _ in read_rows(origin, [place], [name]):
+def _whole(origin: Origin, location: ChunkLocation, name: str) -> None:
+    for _ in read_rows(origin, [location], [name]):
         pass
 
 
-def _frame(origin: Origin, place: ChunkLocation, name: str) -> None:
+def _frame(origin: Origin, location: ChunkLocation, name: str) -> None:
     # By series: pandas 2 cannot print a frame that has an Arrow tensor.
-    repr(read_frame([place], origin=origin, columns=[name])[name])
+    repr(read_frame([location], origin=origin, columns=[name])[name])
 
 
-def _array(origin: Origin, place: ChunkLocation, name: str) -> None:
-    read_array([place], origin, name)
+def _array(origin: Origin, location: ChunkLocation, name: str) -> None:
+    read_array([location], origin, name)
 
 
 def _any_schema(digest: str) -> Schema:
-    """Return a schema for whatever digest a commit names."""
+    """Return the same schema for any digest."""
     object_keys.schema_key(digest)
     return SPECS
 

@@ -1,4 +1,4 @@
-"""What somebody can write who knows the checksums: changed objects that are sealed again."""
+"""Changed objects with valid checksums, as an attacker could write them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SUMS = b'{"head":"'
 
 
 def sealed_commit(document: Any) -> bytes:
-    """Return the object of a commit with whatever it is said to hold, and its right checksum."""
+    """Return the object of a commit with any content, and its valid checksum."""
     rest = json.dumps(document, separators=(",", ":")).encode()[1:]
     return sealed_text(rest)
 
 
 def sealed_text(rest: bytes) -> bytes:
-    """Return the object of a commit, made of what follows its checksum."""
+    """Return the object of a commit from the bytes after its checksum."""
     return b'{"crc32c":"' + f'{google_crc32c.value(rest):08x}",'.encode() + rest
 
 
@@ -41,31 +41,31 @@ def table(batch: pa.RecordBatch, compression: str | None = None) -> bytes:
 
 
 def sealed_chunk(data: bytes) -> EncodedChunk:
-    """Return a chunk with the right checksums of all its bytes, wherever they can still be put."""
-    found = bytearray(data)
+    """Return a chunk with valid checksums of all its bytes, if there is still room for them."""
+    sealed = bytearray(data)
     head = head_length(data) or len(data)
-    at = data.rfind(_SUMS, 0, head)
-    if at >= 0:
-        text = data[at : data.index(b"}", at) + 1] if b"}" in data[at:head] else b"{}"
+    offset = data.rfind(_SUMS, 0, head)
+    if offset >= 0:
+        text = data[offset : data.index(b"}", offset) + 1] if b"}" in data[offset:head] else b"{}"
         try:
             sums = json.loads(text)
             page = int(sums["page"])
             pages = [data[start : start + page] for start in range(head, len(data), page)]
-            values = np.array([google_crc32c.value(each) for each in pages], "<u4")
+            values = np.array([google_crc32c.value(page_bytes) for page_bytes in pages], "<u4")
             sums["crc32c"] = base64.b64encode(values.tobytes()).decode()
             for own in ("0" * 8, None):
-                sums["head"] = own or f"{google_crc32c.value(bytes(found[:head])):08x}"
+                sums["head"] = own or f"{google_crc32c.value(bytes(sealed[:head])):08x}"
                 new = json.dumps(sums, separators=(",", ":")).encode()
                 if len(new) == len(text):
-                    found[at : at + len(text)] = new
+                    sealed[offset : offset + len(text)] = new
         except (KeyError, TypeError, ValueError):
-            pass  # what is there is no list of checksums any more: as good an attack as any
-    crc = google_crc32c.value(bytes(found[:head]))
-    return EncodedChunk(memoryview(bytes(found)), head, crc, 0)
+            pass  # the list of checksums is invalid, which is an attack as well
+    crc = google_crc32c.value(bytes(sealed[:head]))
+    return EncodedChunk(memoryview(bytes(sealed)), head, crc, 0)
 
 
 class Attacker:
-    """Somebody who may write every object of a lake.
+    """An attacker who can write every object of a lake.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Attacker:
         self.store.put(key, sealed_commit(document if changed is None else changed))
 
     def segment(self, data: bytes, **about: int) -> None:
-        """Change the only segment of the newest commit, and what the commit says of it."""
+        """Change the only segment of the newest commit, and the reference to it."""
 
         def change(document: dict[str, Any]) -> None:
             [ref] = document["segments"]
@@ -111,9 +111,9 @@ class Attacker:
         self.segment(table(batch), samples=max(samples, 6))
 
     def chunk(self, chunk: EncodedChunk, **about: int) -> None:
-        """Put another object in the place of the only chunk."""
+        """Replace the only chunk."""
         log = Log(self.store)
         manifest = log.manifest(log.require_head())
         self.store.put(chunk_key_at(manifest, 0), chunk.data)
-        told = {"rows": chunk.rows, "size": len(chunk.data), "head": chunk.head, "crc": chunk.crc}
-        self.columns(**{name: [value] for name, value in (told | about).items()})
+        values = {"rows": chunk.rows, "size": len(chunk.data), "head": chunk.head, "crc": chunk.crc}
+        self.columns(**{name: [value] for name, value in (values | about).items()})

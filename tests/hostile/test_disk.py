@@ -1,4 +1,4 @@
-"""Lakes on a disk that hold links, pipes and devices: nothing outside of the root is touched."""
+"""Links, pipes and devices in a lake on disk: nothing outside the root is read or changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Read = Callable[[ObjectStore], object]
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Make a directory with a file that belongs to somebody else."""
+    """Create a directory with a file of another user."""
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "file").write_bytes(b"theirs")
@@ -30,7 +30,7 @@ def outside(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path, outside: Path) -> ObjectStore:
-    """Make a store with links that leave it, as a file, as a directory, and one that stays."""
+    """Create a store with links to a file and a directory outside it, and one link inside it."""
     root = tmp_path / "lake"
     (root / "a").mkdir(parents=True)
     (root / "a" / "own").write_bytes(b"ours")
@@ -53,13 +53,13 @@ def store(tmp_path: Path, outside: Path) -> ObjectStore:
 def test_links_out_of_the_root_are_not_read(
     store: ObjectStore, key: str, read: Callable[[ObjectStore, str], object]
 ) -> None:
-    """A link that leaves the root is an error that names it, and nothing behind it is read."""
+    """A link that leaves the root is an error that names it, and its target is not read."""
     with pytest.raises(CorruptionError, match=f"{key.partition('/')[0]}.*symbolic link"):
         read(store, key)
 
 
 def test_links_within_the_root_are_read(store: ObjectStore) -> None:
-    """A link from one place of the lake to another is followed."""
+    """A link within the lake is followed."""
     assert store.get("inside") == b"ours"
     assert store.size("inside") == 4
 
@@ -74,7 +74,7 @@ def test_a_root_that_is_a_link(tmp_path: Path, store: ObjectStore) -> None:
 
 
 def test_links_are_not_listed_through(store: ObjectStore) -> None:
-    """A listing shows nothing that lies outside, and does not go there."""
+    """A listing neither shows nor visits files outside the root."""
     assert store.walk("") == [("a/own", 4), ("inside", 4)]
     with pytest.raises(CorruptionError, match="symbolic link"):
         store.names("folder")
@@ -83,7 +83,7 @@ def test_links_are_not_listed_through(store: ObjectStore) -> None:
 
 
 def test_nothing_is_written_outside(store: ObjectStore, outside: Path) -> None:
-    """Writing behind a link that leaves the root is refused; a link to a file is replaced."""
+    """Writing through a link that leaves the root is refused. A link to a file is replaced."""
     for write in (store.put, store.create):
         with pytest.raises(CorruptionError, match="symbolic link"):
             write("folder/new", b"x")
@@ -96,7 +96,7 @@ def test_nothing_is_written_outside(store: ObjectStore, outside: Path) -> None:
 
 
 def test_nothing_is_deleted_outside(store: ObjectStore, outside: Path) -> None:
-    """Deleting a link removes the link; behind a link to a directory nothing is removed."""
+    """Deleting a link removes only the link. Nothing in a linked directory is removed."""
     store.delete(["file"])
     with pytest.raises(CorruptionError, match="symbolic link"):
         store.delete(["folder/file"])
@@ -106,21 +106,21 @@ def test_nothing_is_deleted_outside(store: ObjectStore, outside: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("read", ["get", "get_range"])
 def test_pipes_do_not_block(store: ObjectStore, tmp_path: Path, read: str) -> None:
-    """A pipe in the place of an object is an error at once, not a reader that waits for ever."""
+    """A pipe instead of an object is an error at once, so the reader does not block."""
     os.mkfifo(tmp_path / "lake" / "pipe")
     with pytest.raises(CorruptionError, match="pipe or a device"):
         getattr(store, read)("pipe", *([0, 1] if read == "get_range" else []))
 
 
 def test_links_to_devices_are_not_read(store: ObjectStore, tmp_path: Path) -> None:
-    """A link to a device without an end is refused."""
+    """A link to an endless device is refused."""
     (tmp_path / "lake" / "zero").symlink_to("/dev/zero")
     with pytest.raises(CorruptionError, match="symbolic link"):
         store.get("zero")
 
 
 def test_a_reset_does_not_follow_links(small_lake: SmallLake, outside: Path) -> None:
-    """A reset of a run whose directory was replaced by a link deletes nothing behind it."""
+    """If a link replaces the directory of a run, a reset does not delete files in its target."""
     writer = small_lake.begin("run", 2)
     small_lake.write(writer, 0)
     root = Path(small_lake.store.url.removeprefix("file://"))
@@ -136,7 +136,7 @@ def test_a_reset_does_not_follow_links(small_lake: SmallLake, outside: Path) -> 
 
 
 def test_linked_objects_are_damage(small_lake: SmallLake, outside: Path) -> None:
-    """Verify names a chunk that is a link out of the lake."""
+    """Verify names a chunk that is a link to a file outside the lake."""
     writer = small_lake.begin("run", 1)
     receipt = small_lake.write(writer, 0)
     writer.commit([receipt], [])
@@ -144,12 +144,12 @@ def test_linked_objects_are_damage(small_lake: SmallLake, outside: Path) -> None
     file = Path(small_lake.store.url.removeprefix("file://")) / key
     file.rename(outside / "chunk")
     file.symlink_to(outside / "chunk")
-    [found] = verify(small_lake.store, Log(small_lake.store)).damaged
-    assert (found.key, found.rows) == (key, (0, 3))
+    [damage] = verify(small_lake.store, Log(small_lake.store)).damaged
+    assert (damage.key, damage.rows) == (key, (0, 3))
 
 
 def test_keys_out_of_the_root_are_refused(store: ObjectStore, outside: Path) -> None:
-    """Whatever names an object outside of the root, no such key reaches the disk."""
+    """Keys outside the root are refused before they reach the disk."""
     for key in ("../outside/file", "a/../../outside/file", "/etc/passwd", ".."):
         for action in (store.get, store.size, store.names, store.walk):
             with pytest.raises(CorruptionError, match="leaves the root"):

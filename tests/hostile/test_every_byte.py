@@ -1,4 +1,4 @@
-"""Every byte of a small lake, changed in turn: it is reported or harmless, and no read is wrong."""
+"""A change of any byte of a small lake is reported or harmless, and never causes a wrong read."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from tests.support.samples import same
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
-#: Of so many bytes one is changed, except under the deep profile.
+#: One in so many bytes is changed, except with the deep profile.
 STEP = 1 if DEEP else 500
 
-#: What may change without anybody reading anything else, by the key of the object, and why.
+#: Objects whose changes do not affect any read, by their keys, with the reasons.
 HARMLESS = {
     r"_lake/runs/.*": "a heartbeat is advisory",
     r"data/main/stopped/1-.*": "named by no version; recovery checks every byte",
@@ -72,7 +72,7 @@ EXPECTED = [_sample(i) for i in (*range(3), 4, 5, *range(3), 2)]
 
 
 class _Inline:
-    """A pool without threads: starting them would take longer than all else."""
+    """A pool without threads, because starting them would take longer than all other work."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -85,7 +85,7 @@ class _Inline:
 
     def map(self, function: Callable[..., Any], *items: Iterable[Any]) -> Iterator[Any]:
         """Call a function for each item, one after the other."""
-        return iter([function(*each) for each in zip(*items, strict=False)])
+        return iter([function(*arguments) for arguments in zip(*items, strict=False)])
 
 
 @pytest.fixture
@@ -132,44 +132,48 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
 
 def _kind(key: str) -> str:
     if key.startswith("data/"):
-        return "leftover" if any(re.fullmatch(each, key) for each in HARMLESS) else "chunk"
+        return "leftover" if any(re.fullmatch(pattern, key) for pattern in HARMLESS) else "chunk"
     return key.split("/")[1]
 
 
 def _check_reads(store: ObjectStore, rows: range) -> None:
-    """Read what a changed object concerns, whole and by range: it is right, or a LakeError."""
+    """Read the samples of a changed object, whole and by range: correct, or a LakeError."""
     try:
         lake = dasklake.open(store.url)
     except LakeError:
         return
-    # Without its newest commit a lake ends earlier, which cannot be told from one that did.
-    wanted = EXPECTED[: len(lake)]
+    # Without its newest commit a lake ends earlier, like one that never had the commit.
+    expected = EXPECTED[: len(lake)]
     with suppress(LakeError):
         Log(store).failures(lake.commit)
-        found = list(lake)
-        assert len(found) == len(wanted)
-        assert all(same(f[n], w[n]) for f, w in zip(found, wanted, strict=True) for n in w)
-    for place in rows:
-        for name, meant in EXPECTED[place].items():
+        samples = list(lake)
+        assert len(samples) == len(expected)
+        assert all(same(f[n], w[n]) for f, w in zip(samples, expected, strict=True) for n in w)
+    for row in rows:
+        for name, value in EXPECTED[row].items():
             with suppress(LakeError):
-                assert same(lake[name][place], meant), (place, name)
+                assert same(lake[name][row], value), (row, name)
 
 
 def _rows(lake: ObjectStore, key: str) -> range:
-    """Return the samples that an object holds; a few of them, where it leads to all."""
+    """Return the rows that an object holds, or a few of them if it refers to all."""
     main = Log(lake)
     plan = ReadPlan(main.manifest(main.require_head()))
-    places = [place for group in plan.groups() for place in group if place.key == key]
-    return range(places[0].first, places[0].first + places[0].rows) if places else range(0, 9, 4)
+    locations = [location for group in plan.groups() for location in group if location.key == key]
+    return (
+        range(locations[0].first, locations[0].first + locations[0].rows)
+        if locations
+        else range(0, 9, 4)
+    )
 
 
 def test_every_changed_byte(lake: ObjectStore, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each changed byte of each object is reported with its name, or harmless; no read is wrong."""
-    chance = random.Random(20_26)  # noqa: S311 # no secret, but the same every time
+    """Each changed byte of each object is reported with its key or harmless; no read is wrong."""
+    chance = random.Random(20_26)  # noqa: S311 # reproducible, not secret
     with dask.config.set(scheduler="sync"):
-        wanted = list(dasklake.open(lake.url))
-        assert [s["number"] for s in wanted] == [s["number"] for s in EXPECTED]
-        assert all(same(f[n], w[n]) for f, w in zip(wanted, EXPECTED, strict=True) for n in w)
+        samples = list(dasklake.open(lake.url))
+        assert [s["number"] for s in samples] == [s["number"] for s in EXPECTED]
+        assert all(same(f[n], w[n]) for f, w in zip(samples, EXPECTED, strict=True) for n in w)
     assert verify(lake, Log(lake)).ok
     objects = lake.walk("")
     assert sum(size for _, size in objects) <= 64 * 1024
@@ -178,14 +182,14 @@ def test_every_changed_byte(lake: ObjectStore, capsys: pytest.CaptureFixture[str
         data = lake.get(key)
         rows = _rows(lake, key)
         harmless = any(re.fullmatch(pattern, key) for pattern in HARMLESS)
-        for place in range(chance.randrange(STEP), size, STEP):
+        for offset in range(chance.randrange(STEP), size, STEP):
             for change in (0xFF, 1 << chance.randrange(8)):
                 bad = bytearray(data)
-                bad[place] ^= change
+                bad[offset] ^= change
                 lake.put(key, bytes(bad))
                 counts[_kind(key), "tried"] += 1
                 reported = {damage.key for damage in verify(lake, Log(lake)).damaged}
-                assert reported == (set() if harmless else {key}), (key, place, change)
+                assert reported == (set() if harmless else {key}), (key, offset, change)
                 counts[_kind(key), "harmless" if harmless else "reported"] += 1
                 _check_reads(lake, rows)
         lake.put(key, data)
@@ -194,29 +198,31 @@ def test_every_changed_byte(lake: ObjectStore, capsys: pytest.CaptureFixture[str
     assert kinds == {"chunk", "leftover", "failures", "log", "runs", "schemas", "segments"}
     with capsys.disabled():
         for kind in sorted(kinds):
-            found = {what: counts[kind, what] for what in ("tried", "reported", "harmless")}
-            sys.stdout.write(f"\n{kind}: {found}")
+            numbers = {
+                outcome: counts[kind, outcome] for outcome in ("tried", "reported", "harmless")
+            }
+            sys.stdout.write(f"\n{kind}: {numbers}")
 
 
 def test_skipped_chunks_are_never_wrong(lake: ObjectStore) -> None:
-    """With on_corrupt="skip" what is left of a changed chunk is right, at its own place."""
-    chance = random.Random(7)  # noqa: S311 # no secret, but the same every time
+    """With on_corrupt="skip", the remaining samples of a changed chunk are correct, at their rows."""
+    chance = random.Random(7)  # noqa: S311 # reproducible, not secret
     chunks = [entry for entry in lake.walk("data") if _kind(entry[0]) == "chunk"]
     for key, size in chunks:
         data = lake.get(key)
-        for place in range(chance.randrange(STEP), size, STEP * 4):
+        for offset in range(chance.randrange(STEP), size, STEP * 4):
             bad = bytearray(data)
-            bad[place] ^= 0x10
+            bad[offset] ^= 0x10
             lake.put(key, bytes(bad))
             skipping = dasklake.open(lake.url, on_corrupt="skip")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CorruptionWarning)
-                found = skipping.to_dask_dataframe(["number"]).compute(scheduler="sync")
+                frame = skipping.to_dask_dataframe(["number"]).compute(scheduler="sync")
             assert len(skipping) == len(EXPECTED)
-            assert len(found) <= len(EXPECTED)
-            for row, number in found["number"].items():
+            assert len(frame) <= len(EXPECTED)
+            for row, number in frame["number"].items():
                 assert EXPECTED[row]["number"] == number
-            missing = set(range(len(EXPECTED))) - set(found.index)
+            missing = set(range(len(EXPECTED))) - set(frame.index)
             for row in missing:
                 with pytest.raises(CorruptionError):
                     skipping["number"][row]

@@ -1,4 +1,4 @@
-"""Readers meet bytes that nobody wrote: each reads them or says what is wrong, and soon."""
+"""Readers of arbitrary bytes read them or raise a dasklake error, at a bounded cost."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ from tests.hostile.sealing import sealed_commit, table
 from tests.hostile.seeds import CORPUS
 from tests.support.samples import HEADER
 
-#: What reading one small object may cost: seconds of the processor, and kB beyond what the process
-#: had before.
-MOST_SECONDS = 10.0
-MOST_MEMORY = 512 * 1024
+#: Limits for reading one small object: CPU seconds, and additional memory of the process in kB.
+MAX_SECONDS = 10.0
+MAX_MEMORY = 512 * 1024
 
 FILES = sorted(path.relative_to(CORPUS).as_posix() for path in CORPUS.glob("*/*"))
 KINDS = sorted(READERS)
 
-#: Numbers at which something may turn over.
+#: Numbers at the limits of types.
 EDGES = (
     0,
     1,
@@ -54,13 +53,13 @@ EDGES = (
     -(2**63),
 )
 
-#: Values that a field of a document is not expected to have.
+#: Values that a field of a document should not have.
 VALUES: tuple[Any, ...] = (
     *(None, True, False, "", "x", "../../x", "main", "\ud800", "\0", "9" * 50, [], {}, [[]]),
     *([None], [1, 2], ["main", -1], {"x": 1}, {"": None}, 0.5, -0.5, 1e308, 10**40, *EDGES),
 )
 
-#: Lists in each other, where a document is made deep.
+#: Number of nested lists in a deep document.
 DEPTH = 40
 
 
@@ -70,24 +69,24 @@ def corpus(kind: str) -> list[bytes]:
 
 
 def survives(kind: str, data: bytes) -> None:
-    """Read what an example made; the object is shown where that fails."""
+    """Read an example, and show the object if that fails."""
     note(f"{kind}: {base64.b85encode(data).decode()}")
     read(kind, data)
 
 
 def read(kind: str, data: bytes) -> None:
-    """Read an object: it is read, or refused by an error of dasklake, at a bounded cost."""
+    """Read an object, or get a dasklake error, at a bounded cost."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
     with suppress(LakeError):
         READERS[kind](data)
-    assert time.process_time() - began < MOST_SECONDS
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY
+    assert time.process_time() - began < MAX_SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_MEMORY
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_corpus(name: str) -> None:
-    """Real objects are read; what once broke a reader is read or refused."""
+    """Real objects are read. Objects that once broke a reader are read or refused."""
     kind, _, rest = name.partition("/")
     data = (CORPUS / name).read_bytes()
     if rest.startswith("found-"):
@@ -102,26 +101,28 @@ def _flip(chance: random.Random, data: bytearray, _: list[bytes]) -> None:
 
 def _put(chance: random.Random, data: bytearray, _: list[bytes]) -> None:
     width = chance.choice((1, 2, 4, 8))
-    at = chance.randrange(len(data))
-    at -= chance.choice((0, at % width))
-    data[at : at + width] = (chance.choice(EDGES) % 2 ** (8 * width)).to_bytes(width, "little")
+    offset = chance.randrange(len(data))
+    offset -= chance.choice((0, offset % width))
+    data[offset : offset + width] = (chance.choice(EDGES) % 2 ** (8 * width)).to_bytes(
+        width, "little"
+    )
 
 
 def _cut(chance: random.Random, data: bytearray, _: list[bytes]) -> None:
-    at = chance.randrange(len(data))
-    del data[at : at + chance.choice((1, 4, 8, 64, len(data)))]
+    offset = chance.randrange(len(data))
+    del data[offset : offset + chance.choice((1, 4, 8, 64, len(data)))]
 
 
 def _insert(chance: random.Random, data: bytearray, _: list[bytes]) -> None:
-    at = chance.randrange(len(data))
-    data[at:at] = chance.randbytes(chance.choice((1, 4, 8, 64)))
+    offset = chance.randrange(len(data))
+    data[offset:offset] = chance.randbytes(chance.choice((1, 4, 8, 64)))
 
 
-def _splice(chance: random.Random, data: bytearray, others: list[bytes]) -> None:
-    other = chance.choice(others)
-    at, start = chance.randrange(len(data)), chance.randrange(len(other))
+def _splice(chance: random.Random, data: bytearray, objects: list[bytes]) -> None:
+    other = chance.choice(objects)
+    offset, start = chance.randrange(len(data)), chance.randrange(len(other))
     length = chance.choice((1, 8, 64, 512, len(other)))
-    data[at : at + length] = other[start : start + length]
+    data[offset : offset + length] = other[start : start + length]
 
 
 STEPS: tuple[Callable[..., None], ...] = (_flip, _put, _put, _cut, _insert, _splice)
@@ -130,7 +131,7 @@ STEPS: tuple[Callable[..., None], ...] = (_flip, _put, _put, _cut, _insert, _spl
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=st.integers(0, 2**64), steps=st.integers(1, 8), seal=st.booleans())
 def test_changed_bytes(kind: str, seed: int, steps: int, seal: bool) -> None:  # noqa: FBT001 # drawn
-    """Bytes that are changed, cut, added or of two objects break no reader, sealed again or not."""
+    """Changed, removed, added or spliced bytes never break a reader, sealed again or not."""
     chance = random.Random(seed)  # noqa: S311 # no secret
     objects = corpus(kind)
     data = bytearray(chance.choice(objects))
@@ -140,33 +141,33 @@ def test_changed_bytes(kind: str, seed: int, steps: int, seal: bool) -> None:  #
     survives(kind, sealed(kind, bytes(data)) if seal else bytes(data))
 
 
-def _places(document: Any) -> list[tuple[Any, Any]]:
-    """Return every place of a document, as what holds it and the key or index there."""
-    found: list[tuple[Any, Any]] = []
+def _positions(document: Any) -> list[tuple[Any, Any]]:
+    """Return every position of a document, as its container and the key or index."""
+    positions: list[tuple[Any, Any]] = []
     keys = document if isinstance(document, dict) else range(len(document))
     for key in list(keys):
-        found.append((document, key))
+        positions.append((document, key))
         if isinstance(document[key], dict | list):
-            found += _places(document[key])
-    return found
+            positions += _positions(document[key])
+    return positions
 
 
 def _twist(chance: random.Random, document: Any) -> None:
-    """Change one place of a document."""
-    places = _places(document)
-    if not places:
+    """Change one position of a document."""
+    positions = _positions(document)
+    if not positions:
         return
-    holder, key = chance.choice(places)
-    what = chance.randrange(6)
-    if what == 0:
+    holder, key = chance.choice(positions)
+    change = chance.randrange(6)
+    if change == 0:
         del holder[key]
-    elif what == 1:
-        other, at = chance.choice(places)
+    elif change == 1:
+        other, other_key = chance.choice(positions)
         with suppress(LookupError):
-            holder[key] = json.loads(json.dumps(other[at]))
-    elif what == 2 and isinstance(holder, dict):
+            holder[key] = json.loads(json.dumps(other[other_key]))
+    elif change == 2 and isinstance(holder, dict):
         holder[str(chance.choice(VALUES))] = holder.pop(key)
-    elif what == 3:
+    elif change == 3:
         for _ in range(DEPTH):
             holder[key] = [holder[key]]
     else:
@@ -176,7 +177,7 @@ def _twist(chance: random.Random, document: Any) -> None:
 @pytest.mark.parametrize("kind", ["commit", "schema", "heartbeat"])
 @given(seed=st.integers(0, 2**64), steps=st.integers(1, 6))
 def test_changed_documents(kind: str, seed: int, steps: int) -> None:
-    """Documents with other values, and right checksums, break no reader."""
+    """Documents with changed values and valid checksums never break a reader."""
     chance = random.Random(seed)  # noqa: S311 # no secret
     document = json.loads(chance.choice(corpus(kind)))
     document.pop("crc32c", None)
@@ -187,12 +188,12 @@ def test_changed_documents(kind: str, seed: int, steps: int) -> None:
 
 
 def _column(chance: random.Random, rows: int) -> pa.Array:
-    """Return any column."""
+    """Return a random column."""
     numbers = [chance.choice(EDGES) for _ in range(rows)]
     pieces = [chance.randbytes(chance.choice((0, 1, 8, 40))) for _ in range(rows)]
     rank = chance.randrange(5)
     axes = [[chance.choice(EDGES) for _ in range(rank)] for _ in range(rows)]
-    made: list[Callable[[], pa.Array]] = [
+    makers: list[Callable[[], pa.Array]] = [
         lambda: pa.nulls(rows, chance.choice((pa.null(), pa.int64(), pa.large_binary()))),
         lambda: pa.array(numbers),
         lambda: pa.array(np.array(numbers, "object").astype("float64")),
@@ -203,13 +204,13 @@ def _column(chance: random.Random, rows: int) -> pa.Array:
         lambda: pa.array([piece.hex() for piece in pieces], pa.string()),
         lambda: pa.array(axes, pa.list_(pa.int64())),
         lambda: pa.array(axes, pa.list_(pa.int64(), rank)),
-        lambda: pa.array([{"url": "x", "shape": each} for each in axes]),
+        lambda: pa.array([{"url": "x", "shape": shape} for shape in axes]),
     ]
-    return chance.choice(made)()
+    return chance.choice(makers)()
 
 
 def _like(chance: random.Random, column: pa.Array) -> pa.Array:
-    """Return a column of the same type whose values belong elsewhere, or are odd."""
+    """Return a column of the same type with moved or unusual values."""
     kind, rows = column.type, len(column)
     if isinstance(kind, pa.BaseExtensionType) or not rows:
         return column
@@ -235,12 +236,12 @@ def _like(chance: random.Random, column: pa.Array) -> pa.Array:
 def _changed(chance: random.Random, columns: dict[str, pa.Array]) -> None:
     """Change one column of a table."""
     name = chance.choice(list(columns))
-    what = chance.randrange(6)
-    if what == 0 and len(columns) > 1:
+    change = chance.randrange(6)
+    if change == 0 and len(columns) > 1:
         del columns[name]
-    elif what == 1:
+    elif change == 1:
         columns[name] = columns[chance.choice(list(columns))]
-    elif what == 2:
+    elif change == 2:
         columns[name] = _column(chance, len(columns[name]))
     else:
         columns[name] = _like(chance, columns[name])
@@ -254,7 +255,7 @@ def _columns(data: bytes) -> dict[str, pa.Array]:
 @pytest.mark.parametrize("kind", ["segment", "failures"])
 @given(seed=st.integers(0, 2**64), steps=st.integers(1, 4))
 def test_changed_tables(kind: str, seed: int, steps: int) -> None:
-    """Tables with other columns, and right checksums, break no reader."""
+    """Tables with changed columns and valid checksums never break a reader."""
     chance = random.Random(seed)  # noqa: S311 # no secret
     columns = _columns(chance.choice([data for data in corpus(kind) if _whole(data)]))
     for _ in range(steps):
@@ -264,7 +265,7 @@ def test_changed_tables(kind: str, seed: int, steps: int) -> None:
 
 
 def _whole(data: bytes) -> bool:
-    """Whether Arrow opens an object, which is not so for all that was found."""
+    """Return whether Arrow opens an object; some that once broke a reader it does not."""
     try:
         return pa.ipc.open_file(io.BytesIO(data)).get_batch(0).validate(full=True) is None
     except (pa.ArrowException, OSError, ValueError):
@@ -273,7 +274,7 @@ def _whole(data: bytes) -> bool:
 
 @given(seed=st.integers(0, 2**64), steps=st.integers(1, 4), twist=st.booleans())
 def test_changed_chunks(seed: int, steps: int, twist: bool) -> None:  # noqa: FBT001 # drawn
-    """Chunks with other columns or another header, and right checksums, break no reader."""
+    """Chunks with changed columns or header and valid checksums never break a reader."""
     chance = random.Random(seed)  # noqa: S311 # no secret
     columns = _columns(chance.choice([data for data in corpus("chunk") if _whole(data)]))
     for _ in range(steps):
@@ -282,6 +283,8 @@ def test_changed_chunks(seed: int, steps: int, twist: bool) -> None:  # noqa: FB
     if twist:
         field = chance.choice(list(HEADER.__slots__))
         header = replace(HEADER, **{field: chance.choice(VALUES)})
-    chunk = write_chunk([(pa.field(n, each.type), each) for n, each in columns.items()], header)
+    chunk = write_chunk(
+        [(pa.field(n, column.type), column) for n, column in columns.items()], header
+    )
     assert google_crc32c.value(bytes(chunk.data[: chunk.head])) == chunk.crc
     survives("chunk", bytes(chunk.data))
