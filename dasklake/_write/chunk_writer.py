@@ -1,4 +1,4 @@
-"""The chunks of one attempt at a partition: builders, flushes, and the receipt at the end."""
+"""Write the chunks of one attempt at a partition, and return its receipt."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dasklake._write.encoder import Encoder
 
 __all__ = ["ChunkWriter", "RunLocation", "write_lost"]
 
-#: More failures of one partition than this lie in an object of their own, so that receipts and
-#: chunk heads stay small.
+#: Most failures of a partition that are kept in the chunk head and the receipt. More of them are
+#: written to an object of their own.
 _INLINE_FAILURES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class RunLocation:
-    """Where the chunks of an epoch of a run go.
+    """Destination of the chunks of a run's epoch.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ Put = Callable[[str, Any], None]
 
 
 class ChunkWriter:
-    """The chunks of one attempt at a partition; ``put`` writes them, the store itself if None."""
+    """Collect samples in chunks and write them with ``put``, by default that of the store."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class ChunkWriter:
         return next(iter(self.builders.values())).rows
 
     def add(self, encoded: Mapping[str, Any]) -> None:
-        """Add one encoded sample; a full chunk is written when the next sample comes."""
+        """Add one encoded sample; a full chunk is written before the next sample is added."""
         if self.rows and sum(b.nbytes for b in self.builders.values()) >= self.chunk_size:
             self._flush(last=False, inputs=0)
         for name, builder in self.builders.items():
@@ -95,7 +95,7 @@ class ChunkWriter:
             self._flush(last=False, inputs=0)
 
     def extend(self, columns: Mapping[str, Any]) -> None:
-        """Add many encoded samples, cut into chunks."""
+        """Add columns of encoded samples, split into chunks."""
         rows = len(next(iter(columns.values())))
         size = sum(column.nbytes for column in columns.values())
         step = max(1, int(rows * self.chunk_size / max(size, 1)))
@@ -107,14 +107,14 @@ class ChunkWriter:
 
     def finish(self, inputs: int) -> Receipt:
         """Write the last chunk and return the receipt."""
-        few = tuple(self.failures) if len(self.failures) <= _INLINE_FAILURES else ()
+        inline = tuple(self.failures) if len(self.failures) <= _INLINE_FAILURES else ()
         key = None
-        if self.failures and not few:
+        if self.failures and not inline:
             key = object_keys.partition_failures_key(
                 self.location.home, self.partition, self.location.epoch, self.attempt
             )
             self.put(key, failures_bytes(self.failures))
-        self._flush(last=True, inputs=inputs, failures=few, failures_key=key)
+        self._flush(last=True, inputs=inputs, failures=inline, failures_key=key)
         return Receipt(
             run=self.location.run,
             epoch=self.location.epoch,
@@ -122,15 +122,15 @@ class ChunkWriter:
             attempt=self.attempt,
             chunks=tuple(self.chunks),
             inputs=inputs,
-            failures=few,
+            failures=inline,
             failures_key=key,
             failed=len(self.failures),
             names=self._discovered(),
         )
 
     def _discovered(self) -> dict[str, tuple[str, ...]]:
-        """Return the class names that the writer was not given, in the order of their samples."""
-        new = {name: tuple(found)[self._given[name] :] for name, found in self.names.items()}
+        """Return the class names that the schema did not have, in the order of the samples."""
+        new = {name: tuple(names)[self._given[name] :] for name, names in self.names.items()}
         return {name: names for name, names in new.items() if names}
 
     def _flush(
@@ -173,6 +173,6 @@ def write_lost(
     location: RunLocation, schema: Schema, failure: Failure, put: Put | None = None
 ) -> Receipt:
     """Write the empty chunk of a partition that failed as a whole, and return its receipt."""
-    attempt = ChunkWriter(location, schema, failure.partition, 0, put)
-    attempt.failures.append(failure)
-    return attempt.finish(0)
+    writer = ChunkWriter(location, schema, failure.partition, 0, put)
+    writer.failures.append(failure)
+    return writer.finish(0)

@@ -1,7 +1,7 @@
-"""From what a partition holds to encoded samples: items, blocks of columns, and the checks.
+"""Split a partition into blocks of items, and check and encode samples.
 
-A sample is a mapping of tensor names to values. A missing tensor, an unknown one and a value that
-does not fit are errors that name the tensor; nothing is ever shifted against its neighbours.
+A sample is a mapping of tensor names to values. Missing tensors, unknown tensors and invalid values
+are errors that name the tensor, so that the columns of a chunk always stay aligned.
 """
 
 from __future__ import annotations
@@ -20,33 +20,32 @@ from dasklake._codecs.registry import Codec, codec_for
 from dasklake._format.columns import ColumnBuilder
 from dasklake._schema.samples import Samples
 from dasklake._schema.schema import Schema
-from dasklake._schema.values import storage_of
 from dasklake.exceptions import SampleError
 
-__all__ = ["Encoder", "Item", "items_of"]
+__all__ = ["Block", "Encoder", "blocks_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One input sample, or a block of them.
+class Block:
+    """One or more input items.
 
     Attributes
     ----------
     count : int
-        Input samples in it.
-    values : callable
-        Returns them one by one.
+        Number of items.
+    items : callable
+        Returns an iterable of the items.
     columns : mapping or None
-        The block's columns by name, where it has any.
+        The columns by name, if the input has columns.
     """
 
     count: int
-    values: Callable[[], Iterable[Any]]
+    items: Callable[[], Iterable[Any]]
     columns: Mapping[str, Any] | None = None
 
 
-def items_of(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iterator[Item]:
-    """Yield what a partition holds, as it comes.
+def blocks_of(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iterator[Block]:
+    """Yield the blocks of a partition one at a time.
 
     Parameters
     ----------
@@ -58,32 +57,32 @@ def items_of(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Itera
         The partition of each collection.
     """
     if kind == "bag":
-        # Not a loop, whose variable would keep each item alive while the next one is made.
-        yield from map(_item, parts[0])
+        # A loop's variable would keep each item alive while the next one is made.
+        yield from map(_block, parts[0])
     elif kind == "dataframe":
         frame = _with_index(parts[0])
         columns = {str(name): frame[name] for name in frame.columns}
-        yield Item(len(frame), lambda: _rows(columns), columns)
+        yield Block(len(frame), lambda: _rows(columns), columns)
     else:
-        yield from _array_items(kind, names, parts)
+        yield _array_block(kind, names, parts)
 
 
-def _item(value: Any) -> Item:
-    return Item(1, lambda: (value,))
+def _block(item: Any) -> Block:
+    return Block(1, lambda: (item,))
 
 
-def _array_items(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iterator[Item]:
+def _array_block(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Block:
     columns = dict(zip(names, parts, strict=True))
     lengths = {name: len(part) for name, part in columns.items()}
     if len(set(lengths.values())) != 1:
         raise SampleError(f"the arrays have different lengths in one partition: {lengths}")
 
-    def values() -> Iterator[Any]:
+    def items() -> Iterator[Any]:
         rows = zip(*columns.values(), strict=True)
         return (row[0] if kind == "array" else dict(zip(names, row, strict=True)) for row in rows)
 
-    # A lone array's items are its rows; without a transform they are samples of one tensor.
-    yield Item(len(parts[0]), values, columns)
+    # The items of a single array are its rows, which are samples of one tensor if not transformed.
+    return Block(len(parts[0]), items, columns)
 
 
 def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +97,7 @@ def _rows(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _values(column: pd.Series) -> Iterator[Any]:
-    """Yield the values of a column, None where it has none; the NaN of a float is a value."""
+    """Yield the values of a column, and None for missing ones; NaN in a float column is a value."""
     missing = _missing(column)
     if missing is None:
         return iter(column)
@@ -106,10 +105,10 @@ def _values(column: pd.Series) -> Iterator[Any]:
 
 
 def _missing(column: pd.Series) -> Any:
-    """Return where a column has no value; None where its dtype has no marker for that."""
+    """Return a mask of the missing values; None if the dtype cannot mark values as missing."""
     dtype = column.dtype
     if dtype == np.dtype(object):
-        # NaN is pandas' marker beside strings; elsewhere it may be a number.
+        # NaN marks missing values among strings. In other object columns it may be a number.
         if pd.api.types.infer_dtype(column, skipna=True) == "string":
             return column.isna().array
         return [value is None or value is pd.NA or value is pd.NaT for value in column]
@@ -119,12 +118,12 @@ def _missing(column: pd.Series) -> Any:
 
 
 class Encoder:
-    """Checks samples against a schema and encodes them.
+    """Check samples against a schema, and encode them.
 
     Parameters
     ----------
     schema : Schema
-        What a sample has to hold.
+        Schema of the samples.
     strict : bool, default True
         Whether values are checked beyond dtype, shape, class names and ``same_length``.
     """
@@ -135,22 +134,21 @@ class Encoder:
             name: codec_for(spec, strict=strict) for name, spec in schema.items()
         }
         self.groups = [LengthCheck({n: schema[n] for n in group}) for group in schema.same_length]
-        self.storages = {name: storage_of(spec) for name, spec in schema.items()}
         self.only = next(iter(schema)) if len(schema) == 1 else None
 
     def builders(self) -> dict[str, ColumnBuilder]:
         """Return empty columns for a chunk."""
         return {name: ColumnBuilder(name, self.schema[name]) for name in self.schema}
 
-    def encode_all(self, made: Any, *, transformed: bool = False) -> list[dict[str, Any]]:
-        """Encode what was made of one item: a sample, or :class:`Samples` of any number.
+    def encode_all(self, result: Any, *, transformed: bool = False) -> list[dict[str, Any]]:
+        """Encode the result of one item: a sample, or any number of :class:`Samples`.
 
         Raises
         ------
         SampleError
-            As :meth:`encode`; then none of them is to be written.
+            As :meth:`encode`; the caller must then write none of the samples.
         """
-        samples = made if isinstance(made, Samples) else (made,)
+        samples = result if isinstance(result, Samples) else (result,)
         return [self.encode(sample, transformed=transformed) for sample in samples]
 
     def encode(self, sample: Any, *, transformed: bool = False) -> dict[str, Any]:
@@ -158,22 +156,24 @@ class Encoder:
 
         Parameters
         ----------
-        sample : mapping, or the value of a lone tensor
+        sample : mapping, or the value of the only tensor
             The sample.
         transformed : bool, default False
-            Whether the user's transform returned it; None is then a forgotten ``return``.
+            Whether the user's transform returned the sample. None then means that ``return`` was
+            forgotten.
 
         Raises
         ------
         SampleError
-            A tensor is missing or unknown, or its value does not fit.
+            ``sample`` lacks a tensor, has an unknown one, or a value that does not match its spec.
         """
         if transformed and sample is None:
             raise SampleError("transform returned None; return a mapping of tensor names to values")
         if not isinstance(sample, Mapping):
             if self.only is None:
                 raise SampleError(
-                    f"a sample is a mapping of tensor names to values, not {type(sample).__name__}"
+                    "a sample must be a mapping of tensor names to values, got "
+                    f"{type(sample).__name__}"
                 )
             sample = {self.only: sample}
         if sample.keys() != self.codecs.keys():
@@ -192,17 +192,20 @@ class Encoder:
     def _check_names(self, sample: Mapping[str, Any]) -> None:
         for name in sample:
             if name not in self.codecs:
-                known = ", ".join(map(repr, self.schema))
-                raise SampleError(f"the schema has no such tensor; it has {known}", tensor=name)
+                names = ", ".join(map(repr, self.schema))
+                raise SampleError(
+                    f"the schema does not have this tensor; it has {names}", tensor=name
+                )
         for name, spec in self.schema.items():
             if name not in sample and not spec.optional:
                 raise SampleError(
-                    "the sample has no value for it; give None, or make it optional=True",
+                    "the sample must have a value for this tensor; give None, or declare it with "
+                    "optional=True",
                     tensor=name,
                 )
 
     def encode_block(self, columns: Mapping[str, Any]) -> dict[str, pa.Array] | None:
-        """Encode a block column by column; None where a column has to go sample by sample."""
+        """Encode columns as a whole; None if a column can only be encoded sample by sample."""
         if columns.keys() != self.codecs.keys():
             return None
         encoded = {}
@@ -215,7 +218,7 @@ class Encoder:
 
 
 def _without_times(values: Any, encoded: pa.Array) -> pa.Array:
-    """Return a column of times with no value where pandas has none, as sample by sample."""
+    """Return a column of times in which the values that pandas marks as missing are null."""
     if not (isinstance(values, pd.Series) and values.dtype.kind in "mM"):
         return encoded
     missing = values.isna().to_numpy()

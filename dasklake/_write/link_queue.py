@@ -1,13 +1,13 @@
-"""Links that are looked at while they are written: some samples wait for theirs, in order.
+"""A bounded queue of samples whose links are being verified; samples leave it in order.
 
-A sample goes to its chunk when all its links were looked at. Those that follow are made meanwhile,
-up to a bound, so that many targets are read at the same time.
+A sample goes to its chunk when all its links are verified. The samples after it are made in the
+meantime, so that many targets are read at the same time.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,15 +21,15 @@ from dasklake._schema.values import Blob
 from dasklake._write.failures import describe_item
 from dasklake.exceptions import LinkError
 
-__all__ = ["LinkQueue", "QueuedInput"]
+__all__ = ["LinkQueue", "QueuedInput", "require_keys"]
 
-#: Inputs that may wait, and the bytes of their samples.
-_MOST, _MOST_BYTES = 256, 32 * 2**20
+#: Most inputs in the queue, and most bytes of their samples.
+_MAX_INPUTS, _MAX_BYTES = 256, 32 * 2**20
 
-#: Arrays from this size on are not kept for the sake of a message, in bytes.
+#: Larger arrays are not kept only for a message, in bytes.
 _LARGE = 64 * 2**10
 
-#: What a value weighs that is neither bytes nor an array, in bytes.
+#: Assumed size of a value that is neither bytes nor an array, in bytes.
 _SMALL = 64
 
 Encoded = dict[str, Any]
@@ -37,125 +37,149 @@ Encoded = dict[str, Any]
 
 @dataclass(slots=True)
 class QueuedInput:
-    """An input whose samples wait for their links, or for their turn.
+    """An input in the queue.
 
     Attributes
     ----------
     position : int
-        Its place in the partition.
+        Position of the input in the partition.
     item : object
-        The input; what is shown of it, where it is large and has to wait.
+        The input, or only its text for messages if it is large and has to wait.
     samples : list of dict
-        What became of it, encoded.
+        The encoded samples made from it.
     error : Exception or None
-        What was raised instead.
+        The error that was raised instead.
+    nbytes : int
+        Approximate size of the samples.
+    checks : list of (str, dict, Future)
+        For each link being verified: the tensor, the encoded link and the result.
     """
 
     position: int
     item: Any
     samples: list[Encoded] = field(default_factory=list)
     error: Exception | None = None
-    weight: int = 0
-    looks: list[tuple[str, Encoded, Future[Findings]]] = field(default_factory=list)
+    nbytes: int = 0
+    checks: list[tuple[str, Encoded, Future[Findings]]] = field(default_factory=list)
 
     def settle(self, schema: Schema) -> None:
-        """Wait for the links, and note what was found out about them.
+        """Wait for the links, and add the properties of their targets to the samples.
 
         Raises
         ------
         LinkError
-            One of them is not what it should be.
+            A target is missing, damaged, or does not match the schema.
         StoreError
-            Its storage does not let us know.
+            The storage of a target failed.
         """
         if self.error is not None:
             raise self.error
-        for name, link, future in self.looks:
+        for name, link, future in self.checks:
             try:
-                _note(link, future.result(), schema[name])
+                _add_findings(link, future.result(), schema[name])
             except LinkError as error:
                 raise LinkError(error.message, tensor=name) from None
 
 
 class LinkQueue:
-    """The inputs of a partition that wait, in order.
+    """The inputs of a partition whose links are being verified, in order.
 
     Parameters
     ----------
     schema : Schema
-        What is written.
+        The schema of the samples.
     """
 
     def __init__(self, schema: Schema) -> None:
-        self.schema = schema
-        self._linked = {name: spec for name, spec in schema.items() if spec.linked}
-        self._line: deque[QueuedInput] = deque()
-        self._weight = 0
+        self._verified = {n: spec for n, spec in schema.items() if spec.linked and spec.verify}
+        self._inputs: deque[QueuedInput] = deque()
+        self._nbytes = 0
 
-    def put(self, waiting: QueuedInput) -> None:
-        """Start to look at the links of an input's samples, and let it wait.
+    def put(self, queued: QueuedInput) -> None:
+        """Start to verify the links of an input's samples, and append the input.
 
         Raises
         ------
         PermissionDeniedError
-            This process knows no credentials under the key of a link.
+            This process has no credentials under the key of a link.
         """
-        for name, spec in self._linked.items():
-            for sample in waiting.samples:
-                self._look(waiting, name, spec, sample.get(name))
-        if waiting.looks or self._line:
-            self._own(waiting)
-        self._line.append(waiting)
-        self._weight += waiting.weight
+        for name, spec in self._verified.items():
+            target = Wanted(spec.kind.codec == "image", spec.verify == "decode")
+            for link in (sample.get(name) for sample in queued.samples):
+                if link is not None:
+                    future = look(link["url"], link["creds_key"], target)
+                    queued.checks.append((name, link, future))
+        if queued.checks or self._inputs:
+            _detach(queued)
+        self._inputs.append(queued)
+        self._nbytes += queued.nbytes
 
-    def fail(self, waiting: QueuedInput, error: Exception) -> None:
-        """Let an input that failed wait for its turn, so that failures come in order."""
-        waiting.error = error
-        self._line.append(waiting)
+    def fail(self, queued: QueuedInput, error: Exception) -> None:
+        """Append an input that failed, so that failures are reported in order."""
+        queued.error = error
+        self._inputs.append(queued)
 
-    def settled(self, *, all_of_them: bool) -> Iterator[QueuedInput]:
-        """Yield the inputs that need not wait, or must not any longer; :meth:`QueuedInput.settle` them."""
-        while self._line and (
-            all_of_them
-            or len(self._line) > _MOST
-            or self._weight > _MOST_BYTES
-            or not self._line[0].looks
+    def ready(self, *, flush: bool) -> Iterator[QueuedInput]:
+        """Remove and yield the oldest inputs; the caller calls :meth:`QueuedInput.settle`.
+
+        Parameters
+        ----------
+        flush : bool
+            Whether to yield all inputs, also those whose links are still being verified.
+        """
+        while self._inputs and (
+            flush
+            or len(self._inputs) > _MAX_INPUTS
+            or self._nbytes > _MAX_BYTES
+            or not self._inputs[0].checks
         ):
-            waiting = self._line.popleft()
-            self._weight -= waiting.weight
-            yield waiting
+            queued = self._inputs.popleft()
+            self._nbytes -= queued.nbytes
+            yield queued
 
     def close(self) -> None:
-        """Give up all that still wait."""
-        while self._line:
-            for _, _, future in self._line.popleft().looks:
+        """Cancel the verification of all inputs in the queue."""
+        while self._inputs:
+            for _, _, future in self._inputs.popleft().checks:
                 future.cancel()
 
-    def _look(self, waiting: QueuedInput, name: str, spec: TensorSpec, link: Any) -> None:
-        if link is None:
-            return
-        if not spec.verify:
-            creds.current(link["creds_key"])
-            return
-        wanted = Wanted(spec.kind.codec == "image", spec.verify == "decode")
-        waiting.looks.append((name, link, look(link["url"], link["creds_key"], wanted)))
 
-    def _own(self, waiting: QueuedInput) -> None:
-        """Copy what the user's code may change while the samples wait; weigh it.
+def require_keys(names: Sequence[str], samples: Sequence[Encoded]) -> None:
+    """Check that this process has the credentials of links that are not verified.
 
-        Very large samples are left as they are: they do not wait.
-        """
-        waiting.weight = sum(_weight(each) for one in waiting.samples for each in one.values())
-        waiting.item = _light(waiting.item)
-        if waiting.weight <= _MOST_BYTES:
-            waiting.samples = [
-                {name: _copied(value) for name, value in sample.items()}
-                for sample in waiting.samples
-            ]
+    Parameters
+    ----------
+    names : sequence of str
+        The tensors of these links.
+    samples : sequence of dict
+        Encoded samples.
+
+    Raises
+    ------
+    PermissionDeniedError
+        This process has no credentials under the key of a link.
+    """
+    for name in names:
+        for sample in samples:
+            if (link := sample.get(name)) is not None:
+                creds.current(link["creds_key"])
 
 
-class _Shown:
-    """What failures show of an input that is gone."""
+def _detach(queued: QueuedInput) -> None:
+    """Measure the samples, and copy memory that the user's code may change in the meantime.
+
+    Samples above the limit of the queue are not copied: they leave it at once.
+    """
+    queued.nbytes = sum(_nbytes(value) for sample in queued.samples for value in sample.values())
+    queued.item = _light(queued.item)
+    if queued.nbytes <= _MAX_BYTES:
+        queued.samples = [
+            {name: _copied(value) for name, value in sample.items()} for sample in queued.samples
+        ]
+
+
+class _Text:
+    """The text of an input that is not kept."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -165,13 +189,13 @@ class _Shown:
 
 
 def _light(item: Any) -> Any:
-    """Return an input that may wait without filling the memory."""
+    """Return an input, or only its text if it holds large arrays."""
     values = item.values() if isinstance(item, Mapping) else (item,)
     large = any(getattr(value, "nbytes", 0) > _LARGE for value in values)
-    return _Shown(describe_item(item)) if large else item
+    return _Text(describe_item(item)) if large else item
 
 
-def _weight(value: Any) -> int:
+def _nbytes(value: Any) -> int:
     if isinstance(value, Blob):
         return len(value.data) + _SMALL
     return int(getattr(value, "nbytes", _SMALL))
@@ -183,23 +207,22 @@ def _copied(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    pairs = zip(shape, wanted, strict=False)
-    return len(shape) == len(wanted) and all(axis in (None, length) for length, axis in pairs)
+def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
+    pairs = zip(shape, declared, strict=False)
+    return len(shape) == len(declared) and all(axis in (None, length) for length, axis in pairs)
 
 
-def _note(link: Encoded, found: Findings, spec: TensorSpec) -> None:
-    """Write into an encoded link what is known of its target."""
-    if found.shape is not None:
-        shape = (
-            found.shape[:2] if len(spec.shape or ()) == 2 and found.shape[2] == 1 else found.shape
-        )
+def _add_findings(link: Encoded, target: Findings, spec: TensorSpec) -> None:
+    """Add the properties of its target to an encoded link."""
+    if (shape := target.shape) is not None:
+        if len(spec.shape or ()) == 2 and shape[2] == 1:
+            shape = shape[:2]
         if spec.shape != spec.kind.shape and not _fits(shape, spec.shape):
             raise LinkError(
-                f"the link {link['url']} has shape {shape}, and the tensor {spec.shape}. Mend the "
-                "link, or the tensor's shape."
+                f"the target of link {link['url']} must have shape {spec.shape}, got {shape}. "
+                "Fix the link, or change the shape of the tensor."
             )
         if spec.create_shape_tensor:
             link["shape"] = list(shape)
     if spec.create_sample_info_tensor:
-        link |= {"size": found.size, "etag": found.etag, "format": found.format}
+        link |= {"size": target.size, "etag": target.etag, "format": target.format}

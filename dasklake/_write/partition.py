@@ -1,8 +1,8 @@
-"""What a worker does: turn one partition into chunks and a receipt.
+"""Write one partition on a worker: make samples, write chunks, return a receipt.
 
-Samples are encoded as they come and flushed whenever a chunk is full, so memory is bounded by one
-chunk however long the partition is. The last chunk says that it is the last, which makes a complete
-partition recognisable from storage alone.
+Samples are encoded one by one and flushed when a chunk is full, so memory is bounded by one chunk
+for a partition of any length. The last chunk is marked as the last. A complete partition can thus be
+recognised from storage alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
@@ -23,9 +23,9 @@ from dasklake._model.receipt import Failure, Receipt
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import ChunkWriter, RunLocation, write_lost
-from dasklake._write.encoder import Item, items_of
+from dasklake._write.encoder import Block, blocks_of
 from dasklake._write.failures import attach, attached, failure_of_sample, never_skipped
-from dasklake._write.link_queue import LinkQueue, QueuedInput
+from dasklake._write.link_queue import LinkQueue, QueuedInput, require_keys
 from dasklake._write.retrying import RetryingStore
 from dasklake.exceptions import (
     LakeNotSharedError,
@@ -41,16 +41,16 @@ __all__ = ["Deliver", "Job", "Outcome", "PartMaker", "bind", "write_partition"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all write tasks of an epoch share; travels as one graph node.
+    """The common parameters of an epoch's write tasks; one node of the graph.
 
     Attributes
     ----------
     location : RunLocation
-        Where the chunks go.
+        Destination of the chunks.
     entry : tuple of (int, str)
-        Version and id of the epoch's entry, which every worker has to see.
+        Version and id of the commit that began the epoch, which every worker has to see.
     schema : Schema
-        What is written.
+        Schema of the samples.
     kind : str
         ``"bag"``, ``"dataframe"``, ``"array"`` or ``"arrays"``.
     names : tuple of str
@@ -58,16 +58,16 @@ class Job:
     transform : callable or None
         Called with each item; returns a sample.
     kwargs : mapping
-        Its further arguments.
+        Further arguments of the transform.
     skip : bool
-        Whether a failing sample is skipped.
+        Whether failing samples are skipped.
     chunk_size : int
-        Bytes after which a chunk is full.
+        Size at which a chunk is full, in bytes.
     only : frozenset of int or None
-        The partitions to write, where the graph holds more.
+        The partitions to write, if the graph has more.
     retries : int or None
-        How often an attempt that the storage or the machine failed is made again here; None
-        where Dask does.
+        Number of times an attempt is repeated here after a failure of the storage or the machine;
+        None if Dask repeats it.
     strict : bool
         Whether the constraints of htypes are checked.
     """
@@ -91,17 +91,17 @@ class Job:
 
 
 class Deliver(Protocol):
-    """Takes outcomes to the coordinator, where a task's result does not."""
+    """Sends outcomes to the coordinator, if the results of tasks do not reach it."""
 
     def __call__(self, outcome: Outcome) -> object:
-        """Take one there."""
+        """Send an outcome."""
 
     def stopped(self) -> bool:
-        """Whether nothing has to be written any more: the run has ended, or the task is not wanted."""
+        """Return whether the run has ended or the task was cancelled."""
 
 
 class Outcome(NamedTuple):
-    """How a write task ended: with a receipt, or at a failure and an error that end the run."""
+    """Outcome of a write task: a receipt, or the failure and the error that end the run."""
 
     receipt: Receipt | None
     failure: Failure | None = None
@@ -110,21 +110,21 @@ class Outcome(NamedTuple):
 
 
 def bind(job: Job, plain: Mapping[str, Any], computed: Mapping[str, Any]) -> Job:
-    """Return the job with the arguments of its transform, given and computed by other tasks."""
+    """Return the job with the arguments of its transform, both plain and computed by tasks."""
     return replace(job, kwargs={**plain, **computed})
 
 
 @dataclass(frozen=True, slots=True)
 class PartMaker:
-    """Makes the partition of one collection inside the write task.
+    """Computes the partition of one collection inside the write task.
 
     Attributes
     ----------
     key : object
         Key of the partition in its graph.
     task : callable or None
-        The tasks that only this partition needs, as one, called with the values of those that
-        others need too; None where the partition is such a value itself.
+        The tasks that only this partition needs, fused; called with the results of shared tasks.
+        None if the partition itself is such a result.
     """
 
     key: Any
@@ -132,11 +132,11 @@ class PartMaker:
 
     @property
     def needs(self) -> Iterable[Any]:
-        """Keys of the values it is made from."""
+        """Keys of the results that the partition is computed from."""
         return (self.key,) if self.task is None else self.task.dependencies
 
     def __call__(self, values: Mapping[Any, Any]) -> Any:
-        """Make the partition."""
+        """Return the partition."""
         return values[self.key] if self.task is None else self.task(values)
 
 
@@ -153,80 +153,60 @@ def write_partition(
     Parameters
     ----------
     job : Job
-        What all write tasks share.
+        The common parameters of the write tasks.
     partition : int
-        Its number.
+        Number of the partition.
     start : int or None
-        Place of its first sample in the whole input, where known.
+        Index of its first sample in the whole input, if known.
     deliver : Deliver or None
-        Takes the outcome to the coordinator; None where the task's result does.
+        Sends the outcome to the coordinator; None if the task returns it.
     makers : tuple of PartMaker
-        Make the partition of each collection.
+        Compute the partition of each collection.
     values : mapping
-        What they need.
+        Results of other tasks, by key.
 
     Returns
     -------
     Outcome or None
-        How it ended; None where ``deliver`` took it along, or nothing was to be done.
+        The outcome; None if ``deliver`` sent it, or if there was nothing to write.
     """
     if job.only is not None and partition not in job.only:
         return None
     if deliver is not None and deliver.stopped():
         return None
-    task = _Task(job, partition, start, deliver.stopped if deliver is not None else _never)
-    outcome = _attempts(task, makers, values)
-    if deliver is None:
-        return _portable(outcome)
-    deliver(outcome)
-    return None
+    stopped = deliver.stopped if deliver is not None else lambda: False
+    retries = job.retries
+    while True:
+        attempt = _Attempt(job, partition, start, stopped)
+        try:
+            outcome = attempt.run(makers, values)
+        except Exception as error:
+            if retries is None:
+                raise
+            # Dask's local schedulers do not retry, and a raised error would end the other tasks.
+            if retries and not stopped():
+                retries -= 1
+                continue
+            outcome = attempt.failed(error)
+        if deliver is None:
+            return _portable(outcome)
+        deliver(outcome)
+        return None
 
 
 def _portable(outcome: Outcome) -> Outcome:
-    """Return an outcome that can travel as a result: not every exception survives pickling."""
+    """Return an outcome that can be pickled; an exception that cannot is replaced."""
     if outcome.error is not None:
         try:
             cloudpickle.loads(cloudpickle.dumps(outcome.error))
-        except Exception:  # noqa: BLE001 # whatever a user's exception class does when it is made
+        except Exception:  # noqa: BLE001 # the exception class is the user's
             text = f"{type(outcome.error).__qualname__}: {outcome.error}"
             return outcome._replace(error=RunFailedError(text))
     return outcome
 
 
-class _Task(NamedTuple):
-    """A partition to write, and what tells that nobody waits for it any more."""
-
-    job: Job
-    partition: int
-    start: int | None
-    stopped: Callable[[], bool]
-
-
-def _never() -> bool:
-    """Tell that a task is waited for always."""
-    return False
-
-
-def _attempts(task: _Task, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Outcome:
-    """Attempt a partition until the storage and the machine let it; Dask's local schedulers do not.
-
-    What they are left with is an outcome: raised, it would take the other tasks down.
-    """
-    left = task.job.retries
-    while True:
-        attempt = _Attempt(task)
-        try:
-            return attempt.run(makers, values)
-        except Exception as error:
-            if left is None:
-                raise
-            if not left or task.stopped():
-                return attempt.failed(error)
-            left -= 1
-
-
 def check_shared(job: Job) -> None:
-    """Look once in each process whether the storage here is the lake's, and links can be read."""
+    """Check once in each process that it sees the lake, and has the credentials of links."""
     entry = _check_shared(job.location.store, job.location.branch, *job.entry)
     if any(spec.linked for spec in job.schema.values()):
         check_keys(entry, managed=True)
@@ -235,133 +215,159 @@ def check_shared(job: Job) -> None:
 @lru_cache(maxsize=64)
 def _check_shared(store: ObjectStore, branch: str, version: int, commit_id: str) -> Commit:
     try:
-        found: Commit | None = Log(store, branch).read(version)
+        commit: Commit | None = Log(store, branch).read(version)
     except NotFoundError:
-        found = None
-    if found is None or found.id != commit_id:
+        commit = None
+    if commit is None or commit.id != commit_id:
         raise LakeNotSharedError(
             f"Worker {socket.gethostname()} (process {os.getpid()}) does not see the lake under "
-            f"{store.url}: version {version} is {'another' if found else 'not there'}. Use "
+            f"{store.url}: version {version} {'differs' if commit else 'does not exist'} there. Use "
             "storage that every worker reaches under the same URL."
         )
-    return found
+    return commit
 
 
 class _Attempt:
-    """One attempt at a partition: goes through its items and decides what a failure means."""
+    """One attempt at a partition: writes its samples and judges its failures."""
 
-    def __init__(self, task: _Task) -> None:
-        self.job = job = task.job
-        self.partition = task.partition
-        self.start = task.start
-        self.storage = RetryingStore(job.location.store, task.stopped)
+    def __init__(
+        self, job: Job, partition: int, start: int | None, stopped: Callable[[], bool]
+    ) -> None:
+        self.job = job
+        self.partition = partition
+        self.start = start
+        self.storage = RetryingStore(job.location.store, stopped)
         self.chunks = ChunkWriter(
             job.location,
             job.schema,
-            task.partition,
+            partition,
             job.chunk_size,
             self.storage.put,
             strict=job.strict,
         )
-        self.links = LinkQueue(job.schema)
+        links = {name: spec.verify for name, spec in job.schema.items() if spec.linked}
+        self.queue = LinkQueue(job.schema) if any(links.values()) else None
+        self.unverified = [name for name, verify in links.items() if not verify]
 
     def run(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Outcome:
-        """Write the partition and say how it ended."""
+        """Write the partition, and return the outcome."""
         try:
             self.storage.call(lambda: check_shared(self.job))
-            return self._run(self._items(makers, values))
+            return self._run(self._blocks(makers, values))
         except StoreError as error:
             if error is not self.storage.refusal:
                 raise
-            # Not raised: Dask would try again, and hide it where other workers fare better.
+            # Not raised: Dask would retry, and hide the error if another worker succeeds.
             return self.failed(error)
         except (KeyboardInterrupt, SystemExit) as error:
-            # Uncaught they would take the worker down, four times, and the cause with it.
+            # Uncaught, they would end the worker four times, and the cause would be lost.
             return Outcome(None, self._failure(error, None, None), error, interrupt=True)
         finally:
-            self.links.close()
+            if self.queue is not None:
+                self.queue.close()
 
     def failed(self, error: Exception) -> Outcome:
-        """Return how an attempt ends that failed as a whole, and not by the user's code."""
+        """Return the outcome of an attempt that failed as a whole, not in the user's code."""
         return Outcome(None, attached(error) or self._failure(error, None, None), error)
 
-    def _items(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Iterator[Item]:
+    def _blocks(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Iterator[Block]:
         parts = tuple(make(values) for make in makers)
-        yield from items_of(self.job.kind, self.job.names, parts)
+        yield from blocks_of(self.job.kind, self.job.names, parts)
 
-    def _run(self, items: Iterable[Item]) -> Outcome:
-        iterator, inputs = iter(items), 0
+    def _run(self, blocks: Iterator[Block]) -> Outcome:
+        inputs = 0
         while True:
             try:
-                item = next(iterator, None)
+                block = next(blocks, None)
             except Exception as error:
                 if never_skipped(error):
                     raise
-                # After an exception the iterator may hide the rest: it is not asked again.
+                # An iterator that raised may hide its remaining items, so it is not continued.
                 return self._partition_failed(error)
-            if item is None:
-                return self._settle(all_of_them=True) or Outcome(self.chunks.finish(inputs))
-            failed = self._write(item, inputs)
-            if failed is not None:
-                return failed
-            inputs += item.count
-            # Gone before the next one is made: large arrays then take turns in the same memory.
-            del item
+            if block is None:
+                return self._add_ready(flush=True) or Outcome(self.chunks.finish(inputs))
+            outcome = self._write(block, inputs)
+            if outcome is not None:
+                return outcome
+            inputs += block.count
+            # Freed before the next block is made, so that large arrays reuse the same memory.
+            del block
 
-    def _write(self, item: Item, position: int) -> Outcome | None:
-        """Write an item, or a block of them; an outcome where that ends the partition."""
-        if item.columns is not None and self.job.transform is None:
+    def _write(self, block: Block, position: int) -> Outcome | None:
+        """Write a block; return an outcome if it ends the partition."""
+        if block.columns is not None and self.job.transform is None:
             try:
-                columns = self.chunks.encoder.encode_block(item.columns)
+                columns = self.chunks.encoder.encode_block(block.columns)
             except SampleError:
-                columns = None  # sample by sample, to find and name it
+                columns = None  # encoded one by one, to find and name the sample
             if columns is not None:
                 self.chunks.extend(columns)
                 return None
-        for offset, value in enumerate(item.values()):
-            waiting = QueuedInput(position + offset, value)
-            try:
-                made = self._transform(value)
-                waiting.samples += self.chunks.encoder.encode_all(
-                    made, transformed=self.job.transform is not None
-                )
-                self.links.put(waiting)
-            except Exception as error:  # noqa: BLE001 # judged in its turn
-                self.links.fail(waiting, error)
-            ends = waiting.error is not None and (not self.job.skip or never_skipped(waiting.error))
-            ended = self._settle(all_of_them=ends)
-            if ended is not None:
-                return ended
+        write = self._add if self.queue is None else partial(self._enqueue, self.queue)
+        for row, item in enumerate(block.items(), position):
+            outcome = write(row, item)
+            if outcome is not None:
+                return outcome
         return None
 
-    def _settle(self, *, all_of_them: bool) -> Outcome | None:
-        """Add the samples whose turn it is; an outcome where one of them ends the partition."""
-        for waiting in self.links.settled(all_of_them=all_of_them):
-            try:
-                waiting.settle(self.job.schema)
-                for encoded in waiting.samples:
-                    self.chunks.add(encoded)
-            except Exception as error:
-                failure = self._failure(error, waiting.position, waiting.item)
-                if isinstance(error, PermissionDeniedError):
-                    self.storage.refusal = error
-                if never_skipped(error):
-                    attach(error, failure)
-                    raise
-                if not self.job.skip:
-                    return Outcome(None, failure, error)
-                self.chunks.failures.append(failure)
+    def _samples(self, item: Any) -> list[dict[str, Any]]:
+        """Transform an item, and encode the samples made from it."""
+        transform = self.job.transform
+        sample = item if transform is None else transform(item, **self.job.kwargs)
+        samples = self.chunks.encoder.encode_all(sample, transformed=transform is not None)
+        require_keys(self.unverified, samples)
+        return samples
+
+    def _add(self, row: int, item: Any) -> Outcome | None:
+        """Write the samples of an item; return an outcome if it ends the partition."""
+        try:
+            for sample in self._samples(item):
+                self.chunks.add(sample)
+        except Exception as error:  # noqa: BLE001 # judged there
+            return self._sample_failed(error, row, item)
         return None
 
-    def _transform(self, value: Any) -> Any:
-        if self.job.transform is None:
-            return value
-        return self.job.transform(value, **self.job.kwargs)
+    def _enqueue(self, queue: LinkQueue, row: int, item: Any) -> Outcome | None:
+        """Put an item in the queue, and write the samples that are ready."""
+        queued, flush = QueuedInput(row, item), False
+        try:
+            queued.samples += self._samples(item)
+            queue.put(queued)
+        except Exception as error:  # noqa: BLE001 # judged after the samples before it
+            queue.fail(queued, error)
+            flush = not self.job.skip or never_skipped(error)
+        return self._add_ready(flush=flush)
+
+    def _add_ready(self, *, flush: bool) -> Outcome | None:
+        """Write the samples that leave the queue; return an outcome if one ends the partition."""
+        for queued in self.queue.ready(flush=flush) if self.queue is not None else ():
+            try:
+                queued.settle(self.job.schema)
+                for sample in queued.samples:
+                    self.chunks.add(sample)
+            except Exception as error:  # noqa: BLE001 # judged there
+                outcome = self._sample_failed(error, queued.position, queued.item)
+                if outcome is not None:
+                    return outcome
+        return None
+
+    def _sample_failed(self, error: Exception, row: int, item: Any) -> Outcome | None:
+        """Record the failure of a sample; raise it, or return the outcome, if it is not skipped."""
+        failure = self._failure(error, row, item)
+        if isinstance(error, PermissionDeniedError):
+            self.storage.refusal = error
+        if never_skipped(error):
+            attach(error, failure)
+            raise error
+        if not self.job.skip:
+            return Outcome(None, failure, error)
+        self.chunks.failures.append(failure)
+        return None
 
     def _partition_failed(self, error: Exception) -> Outcome:
         failure = self._failure(error, None, None)
         if not self.job.skip:
-            return self._settle(all_of_them=True) or Outcome(None, failure, error)
+            return self._add_ready(flush=True) or Outcome(None, failure, error)
         return Outcome(write_lost(self.job.location, self.job.schema, failure, self.storage.put))
 
     def _failure(self, error: BaseException, position: int | None, item: Any) -> Failure:

@@ -1,4 +1,4 @@
-"""Tests of how samples are encoded, one by one and as blocks."""
+"""Test the encoding of samples, one by one and in blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dasklake._schema.schema import Schema, TensorSpec
-from dasklake._write.encoder import Encoder, items_of
+from dasklake._write.encoder import Encoder, blocks_of
 from dasklake.exceptions import SampleError
 
 
@@ -35,30 +35,30 @@ def _spec(column: pd.Series) -> TensorSpec:
 
 
 @pytest.mark.parametrize("name", _columns())
-def test_rows_and_blocks_agree_on_no_value(name: str) -> None:
-    """A missing value is none by row and by block; the NaN of a float is a value in both."""
+def test_rows_and_blocks_agree_on_missing_values(name: str) -> None:
+    """A missing value is None by row and by block; NaN in a float column is a value in both."""
     frame = pd.DataFrame({name: _columns()[name]})
     encoder = Encoder(Schema({name: _spec(frame[name])}))
-    (item,) = items_of("dataframe", (name,), (frame,))
-    block = encoder.encode_block(item.columns or {})
-    assert block is not None
-    rows = [encoder.encode(row)[name] for row in item.values()]
+    (block,) = blocks_of("dataframe", (name,), (frame,))
+    columns = encoder.encode_block(block.columns or {})
+    assert columns is not None
+    rows = [encoder.encode(row)[name] for row in block.items()]
     expected = [False, name != "float", False]
     assert [value is None for value in rows] == expected
-    assert [not value.is_valid for value in block[name]] == expected
+    assert [not value.is_valid for value in columns[name]] == expected
 
 
-def test_a_bad_row_is_bad_alone() -> None:
-    """Where a block does not fit, only the rows that do not fit are errors."""
+def test_an_invalid_row_does_not_affect_others() -> None:
+    """If a block cannot be encoded as a whole, only its invalid rows are errors."""
     frame = pd.DataFrame(
         {"n": pd.array([1, 300, None], dtype="Int64"), "c": pd.Categorical(["a", "a", None])}
     )
     schema = {"n": TensorSpec(dtype="uint8", shape=()), "c": _spec(frame["c"])}
     encoder = Encoder(Schema(schema))
-    (item,) = items_of("dataframe", ("n", "c"), (frame,))
+    (block,) = blocks_of("dataframe", ("n", "c"), (frame,))
     good = 0
-    for place, row in enumerate(item.values()):
-        if place == 1:
+    for position, row in enumerate(block.items()):
+        if position == 1:
             with pytest.raises(SampleError, match="300"):
                 encoder.encode(row)
         else:
@@ -68,7 +68,7 @@ def test_a_bad_row_is_bad_alone() -> None:
 
 
 def test_a_transform_that_returns_none_is_an_error() -> None:
-    """A forgotten return is no sample, though a lone value without a transform may be none."""
+    """None from a transform is an error; without a transform it is a missing value."""
     encoder = Encoder(Schema({"x": TensorSpec(dtype="int64", shape=())}))
     assert encoder.encode(None) == {"x": None}
     assert encoder.encode(3, transformed=True) == {"x": 3}

@@ -1,4 +1,4 @@
-"""A write task and its storage: what is sent again, what ends the run, and what is given up."""
+"""Test a write task on failing storage: retries, permanent refusals and cancellation."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ DATA = "data/main/run"
 
 @dataclass
 class Delivered:
-    """Takes outcomes; says that it is over after so many questions."""
+    """Collect outcomes; report the end of the run after a number of checks."""
 
-    patience: int = 1 << 30
+    checks: int = 1 << 30
     outcomes: list[Outcome] = field(default_factory=list)
 
     def __call__(self, outcome: Outcome) -> None:
-        """Take one."""
+        """Collect an outcome."""
         self.outcomes.append(outcome)
 
     def stopped(self) -> bool:
-        """Whether it is over."""
-        self.patience -= 1
-        return self.patience < 0
+        """Return whether the run has ended."""
+        self.checks -= 1
+        return self.checks < 0
 
 
 class Writing:
-    """A write task over a storage that fails; the calls of its function are counted."""
+    """A write task whose transform records its calls."""
 
     def __init__(self, lake: SmallLake, **changes: Any) -> None:
         writer = lake.begin("run", 1)
         location = RunLocation(lake.store, writer.home, "run", 1)
         entry = (writer.head.version, writer.head.id)
-        self.made: list[int] = []
+        self.calls: list[int] = []
         self.job = Job(location, entry, SCHEMA, "bag", transform=self.make, **changes)
 
     def make(self, x: int) -> dict[str, Any]:
-        """Make a sample."""
-        self.made.append(x)
+        """Return a sample."""
+        self.calls.append(x)
         return {"x": x}
 
     def write(self, deliver: Delivered) -> Outcome | None:
@@ -65,16 +65,16 @@ class Writing:
 
 @pytest.fixture
 def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bytes]]:
-    """Let the storage raise errors instead of writing chunks; what was sent is noted."""
+    """Return a function that makes the next writes of chunks fail, and records all of them."""
 
     def refusing(*errors: Exception) -> list[bytes]:
-        left, sent, put = list(errors), list[bytes](), ObjectStore.put
+        remaining, sent, put = list(errors), list[bytes](), ObjectStore.put
 
         def fail(store: ObjectStore, key: str, data: Any) -> None:
             if key.startswith(DATA):
                 sent.append(bytes(data))
-                if left:
-                    raise left.pop(0)
+                if remaining:
+                    raise remaining.pop(0)
             put(store, key, data)
 
         monkeypatch.setattr(ObjectStore, "put", fail)
@@ -83,20 +83,24 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bytes]]:
     return refusing
 
 
-def test_chunk_is_sent_again(flaky_lake: SmallLake, refuse: Callable[..., list[bytes]]) -> None:
-    """While the storage fails the same bytes are sent again, and nothing is computed again."""
+def test_failed_writes_of_chunks_are_retried(
+    flaky_lake: SmallLake, refuse: Callable[..., list[bytes]]
+) -> None:
+    """Retries write the same bytes, and do not call the transform again."""
     sent = refuse(StoreError("busy"), StoreError("busy"))
     writing = Writing(flaky_lake)
     outcome = writing.write(Delivered())
     assert outcome is not None
     assert outcome.receipt is not None
-    assert writing.made == [1, 2, 3]
+    assert writing.calls == [1, 2, 3]
     assert len(sent) == 3
     assert len(set(sent)) == 1
 
 
-def test_entry_is_looked_up_again(flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-    """The epoch's entry, which a task reads first, is asked for again too."""
+def test_failed_reads_of_the_entry_are_retried(
+    flaky_lake: SmallLake, flaky_store: FlakyStore
+) -> None:
+    """Reading the commit that began the epoch is retried too."""
     partition._check_shared.cache_clear()
     writing = Writing(flaky_lake)
     flaky_store.fail("get", Fault.BEFORE, "_lake/log")
@@ -107,25 +111,25 @@ def test_entry_is_looked_up_again(flaky_lake: SmallLake, flaky_store: FlakyStore
 
 @pytest.mark.parametrize("kind", [PermissionDeniedError, StorageFullError, LakeNotSharedError])
 @pytest.mark.parametrize("retries", [None, 3])
-def test_refusal_ends_the_run(
+def test_permanent_refusal_ends_the_run(
     flaky_lake: SmallLake,
     refuse: Callable[..., list[bytes]],
     kind: type[StoreError],
     retries: int | None,
 ) -> None:
-    """What the storage refuses for good is neither sent again nor computed again."""
+    """A permanent refusal is not retried, and the partition is not computed again."""
     sent = refuse(kind("no"))
     writing = Writing(flaky_lake, retries=retries)
     outcome = writing.write(Delivered())
     assert outcome is not None
     assert isinstance(outcome.error, kind)
-    assert (writing.made, len(sent)) == ([1, 2, 3], 1)
+    assert (writing.calls, len(sent)) == ([1, 2, 3], 1)
 
 
-def test_same_error_of_the_function(
+def test_same_error_from_the_transform_is_raised(
     flaky_lake: SmallLake, refuse: Callable[..., list[bytes]]
 ) -> None:
-    """The same error out of the user's function says nothing of our storage: it is raised to Dask."""
+    """The same error from the user's function is not a refusal by the lake's storage."""
     writing = Writing(flaky_lake)
 
     def fail(x: int) -> dict[str, Any]:
@@ -136,10 +140,10 @@ def test_same_error_of_the_function(
         writing.write(Delivered())
 
 
-def test_patience_has_an_end(
+def test_retries_are_bounded(
     flaky_lake: SmallLake, refuse: Callable[..., list[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a while the attempt has failed: Dask tries the task again."""
+    """After the retry time the attempt fails, and Dask retries the task."""
     monkeypatch.setattr(retrying, "_PATIENCE", 0.0)
     refuse(StoreError("busy"))
     with pytest.raises(StoreError, match="busy"):
@@ -147,13 +151,13 @@ def test_patience_has_an_end(
 
 
 @pytest.mark.parametrize("retries", [None, 3])
-def test_nobody_waits_any_more(
+def test_retries_stop_when_the_run_has_ended(
     flaky_lake: SmallLake, refuse: Callable[..., list[bytes]], retries: int | None
 ) -> None:
-    """A task whose run has ended stops to ask a failing storage, and is not tried again."""
+    """A task stops its retries when its run has ended, and is not attempted again."""
     sent = refuse(*(StoreError("busy") for _ in range(1000)))
     writing = Writing(flaky_lake, retries=retries)
-    deliver = Delivered(patience=4)
+    deliver = Delivered(checks=4)
     if retries is None:
         with pytest.raises(StoreError, match="busy"):
             writing.write(deliver)
@@ -162,11 +166,11 @@ def test_nobody_waits_any_more(
         assert outcome is not None
         assert isinstance(outcome.error, StoreError)
     assert len(sent) < 10
-    assert writing.made == [1, 2, 3]
+    assert writing.calls == [1, 2, 3]
 
 
-def test_nothing_to_do(flaky_lake: SmallLake) -> None:
-    """A task that begins when the run has ended does nothing."""
+def test_task_of_an_ended_run_does_nothing(flaky_lake: SmallLake) -> None:
+    """A task that starts after the end of the run does nothing."""
     writing = Writing(flaky_lake)
-    assert writing.write(Delivered(patience=0)) is None
-    assert writing.made == []
+    assert writing.write(Delivered(checks=0)) is None
+    assert writing.calls == []
