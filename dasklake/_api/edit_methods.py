@@ -1,4 +1,4 @@
-"""What changes a lake from one process: its tensors, and some samples."""
+"""Methods of ``Lake`` that change tensors and append samples."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from dasklake.exceptions import InvalidInputError, RunFailedError, SampleError, 
 
 __all__ = ["EditMethods"]
 
-#: What other libraries call a parameter of TensorSpec.
+#: Names that other libraries use for parameters of TensorSpec.
 _ALIASES = {"sample_compression": "compression", "chunk_compression": "compression"}
 
-#: Samples of one partition of an append.
+#: Samples per partition of an append.
 _PARTITION = 1_000
 
 
 class EditMethods(LakeBase):
-    """Tensors are added, renamed and removed; samples are appended.
+    """Add, rename and delete tensors; append samples.
 
-    Each call is a commit of its own. Inside ``with lake:`` new tensors and samples are collected
-    and committed together at its end; an exception discards what was collected.
+    Each call makes a commit. Inside a ``with lake:`` block, new tensors and samples are collected
+    and committed together at the end of the block. An exception discards them.
     """
 
-    #: New tensors and samples of a ``with`` block; None outside of one.
+    #: New tensors and samples of a ``with`` block; None outside of it.
     _tensors: dict[str, TensorSpec] | None = None
     _samples: list[Any] | None = None
 
     def __enter__(self) -> Self:
         if self._tensors is not None:
-            raise InvalidInputError("The lake is in a with block already. Leave that one first.")
+            raise InvalidInputError("The lake is already in a with block. Leave that block first.")
         self._tensors, self._samples = {}, []
         return self
 
@@ -59,7 +59,7 @@ class EditMethods(LakeBase):
             self._tensors = self._samples = None
 
     def flush(self) -> None:
-        """Commit what a ``with`` block has collected so far.
+        """Commit the tensors and samples that a ``with`` block has collected so far.
 
         Raises
         ------
@@ -78,29 +78,29 @@ class EditMethods(LakeBase):
     def create_tensor(
         self, name: str, htype: str = "generic", *, exist_ok: bool = False, **parameters: Any
     ) -> None:
-        """Add a tensor. Samples that are there already have no value of it.
+        """Add a tensor. Existing samples have no value for it.
 
-        Until samples that have it are written, the new tensor is the shortest, and so ``len`` of
-        the lake is 0.
+        The new tensor is empty until samples that have it are written. Until then, ``len(lake)``
+        is 0, because it is the length of the shortest tensor.
 
         Parameters
         ----------
         name : str
-            Its name; ``"a/b"`` is tensor ``b`` of the group ``a``.
+            Name of the tensor; ``"a/b"`` is tensor ``b`` of group ``a``.
         htype : str, default "generic"
-            What the values mean.
+            Type of the values, such as ``"image"`` or ``"bbox"``.
         exist_ok : bool, default False
-            Whether the tensor may be there already, as it is described.
+            Allow an existing tensor of the same description.
         **parameters
-            Those of :class:`dasklake.TensorSpec`. ``sample_compression`` and
-            ``chunk_compression`` are ``compression``, where None says that there is none.
+            Parameters of :class:`dasklake.TensorSpec`. ``sample_compression`` and
+            ``chunk_compression`` are aliases of ``compression``; their None means no compression.
 
         Raises
         ------
         SchemaError
-            The description is wrong, or there is a tensor of that name.
+            The description is invalid, or the lake already has a tensor ``name``.
         ConflictError
-            A run is unfinished: finish it, or close it with :meth:`reset`.
+            A run is unfinished. Finish it, or close it with :meth:`reset`.
 
         Examples
         --------
@@ -112,75 +112,75 @@ class EditMethods(LakeBase):
         >>> list(lake.schema)
         ['categories', 'boxes']
         """
-        spec = _spec(name, {"htype": htype, **_known(name, parameters)})
+        spec = _spec(name, {"htype": htype, **_rename_aliases(name, parameters)})
         if self._tensors is None:
             self._edit(lambda head: add_tensors(self._log, head, {name: spec}, exist_ok=exist_ok))
             return
-        found = self._tensors.get(name, self.schema.get(name))
-        if found is None:
+        existing = self._tensors.get(name, self.schema.get(name))
+        if existing is None:
             self._tensors[name] = spec
-        elif not (exist_ok and found == spec):
-            raise SchemaError(f"There is a tensor {name!r} already. Choose another name.")
+        elif not (exist_ok and existing == spec):
+            raise SchemaError(f"There is already a tensor {name!r}. Choose another name.")
 
     def rename_tensor(self, old: str, new: str) -> None:
-        """Give a tensor another name. Older versions keep the old one.
+        """Rename a tensor. Older versions keep the old name.
 
         Parameters
         ----------
         old, new : str
-            The names.
+            Old and new name.
 
         Raises
         ------
         VersionNotFoundError
-            There is no such tensor.
+            The lake does not have a tensor ``old``.
         SchemaError
-            The new name is taken.
+            ``new`` is the name of another tensor.
         ConflictError
-            A run is unfinished: finish it, or close it with :meth:`reset`.
+            A run is unfinished. Finish it, or close it with :meth:`reset`.
         """
         self.flush()
         self._edit(lambda head: rename_tensor(self._log, head, old, new))
 
     def delete_tensor(self, name: str) -> None:
-        """Remove a tensor. Older versions keep it; its bytes stay in the chunks.
+        """Delete a tensor. Older versions keep it, and its bytes stay in the chunks.
 
         Parameters
         ----------
         name : str
-            The tensor.
+            Name of the tensor.
 
         Raises
         ------
         VersionNotFoundError
-            There is no such tensor.
+            The lake does not have a tensor ``name``.
         SchemaError
-            The lake has samples and no other tensor.
+            The lake has samples, and this is its only tensor.
         ConflictError
-            A run is unfinished: finish it, or close it with :meth:`reset`.
+            A run is unfinished. Finish it, or close it with :meth:`reset`.
         """
         self.flush()
         self._edit(lambda head: drop_tensor(self._log, head, name))
 
     def update_class_names(self, name: str, names: Sequence[str]) -> None:
-        """Add class names to a ``class_label``. Those that it has keep their indices.
+        """Add class names to a ``class_label`` tensor. Existing names keep their indices.
 
         Parameters
         ----------
         name : str
-            The tensor.
+            Name of the tensor.
         names : sequence of str
-            The new names; or all of them, with the new ones last.
+            The new names, or all names with the new ones last.
 
         Raises
         ------
         VersionNotFoundError
-            There is no such tensor.
+            The lake does not have a tensor ``name``.
         SchemaError
-            The tensor is no ``class_label``, a name is there twice, or some that it has are left
-            out or in another order.
+            The tensor is not a ``class_label``, a name is repeated, or existing names are missing
+            or in another order.
         ConflictError
-            A run is unfinished: finish it, or close it with :meth:`reset`.
+            A run is unfinished. Finish it, or close it with :meth:`reset`.
 
         Examples
         --------
@@ -195,19 +195,19 @@ class EditMethods(LakeBase):
         self._edit(lambda head: add_class_names(self._log, head, name, names))
 
     def append(self, sample: Mapping[str, Any], *, skip_ok: bool = False) -> None:
-        """Append one sample. For more than a few use :meth:`extend`, or :func:`dasklake.to_lake`.
+        """Append one sample. To append many, use :meth:`extend` or :func:`dasklake.to_lake`.
 
         Parameters
         ----------
         sample : mapping of str to object
-            A value for each tensor; None is no value.
+            A value for each tensor. None means no value.
         skip_ok : bool, default False
-            Whether tensors may be left out; they then have no value.
+            Allow missing tensors. They have no value.
 
         Raises
         ------
         SampleError
-            A tensor is missing or unknown, or a value does not fit. Nothing was appended.
+            A tensor is missing or unknown, or a value is invalid. Nothing was appended.
         """
         self.extend([sample], skip_ok=skip_ok)
 
@@ -217,19 +217,19 @@ class EditMethods(LakeBase):
         *,
         skip_ok: bool = False,
     ) -> None:
-        """Append samples, in one commit.
+        """Append samples in one commit.
 
         Parameters
         ----------
         samples : iterable of mappings, or mapping of str to sequence
-            The samples; or for each tensor the values of all of them.
+            The samples, or for each tensor its values in all samples.
         skip_ok : bool, default False
-            Whether tensors may be left out; they then have no value.
+            Allow missing tensors. They have no value.
 
         Raises
         ------
         SampleError
-            A tensor is missing or unknown, or a value does not fit. Nothing was appended.
+            A tensor is missing or unknown, or a value is invalid. Nothing was appended.
         InvalidInputError
             The sequences have different lengths.
         """
@@ -243,8 +243,8 @@ class EditMethods(LakeBase):
             self._samples += rows
 
     def summary(self) -> None:
-        """Print the tensors and what the version holds."""
-        print(self)  # noqa: T201 # what it is called for
+        """Print the tensors and the size of the version."""
+        print(self)  # noqa: T201 # its purpose
 
     @overload
     def write(
@@ -350,7 +350,7 @@ class EditMethods(LakeBase):
                 options=WriteOptions(scheduler="sync"),
             )
         except RunFailedError as error:
-            # Nobody has the samples to go on with; left open, it would keep the schema as it is.
+            # The samples are lost, and an open run would prevent changes of the schema.
             abort(self._log, self._log.require_head(), [run])
             if isinstance(error.__cause__, SampleError):
                 raise error.__cause__ from None
@@ -358,30 +358,30 @@ class EditMethods(LakeBase):
         self.refresh()
 
 
-def _known(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as TensorSpec calls them."""
-    known = {each.name for each in fields(TensorSpec) if each.repr} - {"htype"}
-    found: dict[str, Any] = {}
+def _rename_aliases(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters by their names in TensorSpec."""
+    allowed = {field.name for field in fields(TensorSpec) if field.repr} - {"htype"}
+    renamed: dict[str, Any] = {}
     for key, value in parameters.items():
-        ours = _ALIASES.get(key, key)
-        if ours not in known:
+        parameter = _ALIASES.get(key, key)
+        if parameter not in allowed:
             raise SchemaError(
-                f"tensor {name!r}: there is no parameter {key!r}. Leave it out, or use one of: "
-                f"{', '.join(sorted({*known, *_ALIASES}))}."
+                f"tensor {name!r}: {key!r} is not a parameter. Use one of: "
+                f"{', '.join(sorted({*allowed, *_ALIASES}))}."
             )
-        if ours in found:
+        if parameter in renamed:
             raise SchemaError(
-                f"tensor {name!r}: {key!r} says a second time what {ours!r} is. Give one of them."
+                f"tensor {name!r}: {key!r} and {parameter!r} are the same parameter. Give one of them."
             )
-        # Said to be None, other than left out, it is none, and not the htype's default.
-        found[ours] = "none" if key in _ALIASES and value is None else value
-    return found
+        # An explicit None means no compression, not the default of the htype.
+        renamed[parameter] = "none" if key in _ALIASES and value is None else value
+    return renamed
 
 
 def _spec(name: str, parameters: Mapping[str, Any]) -> TensorSpec:
-    # Checked without its group, whose other tensors may come later.
+    # Validated without its group, whose other tensors may be created later.
     alone = Schema({name: {**parameters, "same_length": None}})[name]
-    # Said again, for left out a compression is the htype's default.
+    # Explicit, because a missing compression means the default of the htype.
     compression = alone.compression or "none"
     return replace(alone, compression=compression, same_length=parameters.get("same_length"))
 
@@ -391,7 +391,5 @@ def _rows(samples: Any) -> list[Any]:
         return list(samples)
     lengths = {name: len(values) for name, values in samples.items()}
     if len(set(lengths.values())) > 1:
-        raise InvalidInputError(
-            f"The tensors have different numbers of values: {lengths}. Give each as many."
-        )
+        raise InvalidInputError(f"All tensors must have the same number of values, got {lengths}.")
     return [dict(zip(samples, row, strict=True)) for row in zip(*samples.values(), strict=True)]

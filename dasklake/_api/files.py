@@ -1,4 +1,4 @@
-"""``read``: a file on a disk or in a store, as a value for a sample."""
+"""``read``: a file on a disk or in object storage as a value of a sample."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["File", "read"]
 
 
 def read(path: str | os.PathLike[str], creds_key: str | None = None) -> File:
-    """Name a file whose bytes are read when they are needed, such as in the write task.
+    """Refer to a file, as a value of a sample. Its bytes are read when they are used.
 
     Parameters
     ----------
     path : str or path
-        Where it lies, as fsspec reads it.
+        Path, or any URL that fsspec supports.
     creds_key : str, optional
-        Name of the credentials to read it with.
+        Credentials key to read it with.
 
     Returns
     -------
     File
-        As a value of a tensor whose compression is the file's format its bytes pass through
-        unchanged; ``read(path).numpy()`` decodes it.
+        The file. Its bytes are stored unchanged in a tensor whose compression is the format of the
+        file. ``read(path).numpy()`` decodes it.
 
     Raises
     ------
@@ -36,12 +36,13 @@ def read(path: str | os.PathLike[str], creds_key: str | None = None) -> File:
 
     Examples
     --------
-    >>> read("/data/clip.mp4")
+    >>> import dasklake
+    >>> dasklake.read("/data/clip.mp4")
     <File 'file:///data/clip.mp4'>
     """
     name = os.fspath(path)
     if not name:
-        raise InvalidInputError("The path is empty. Name a file.")
+        raise InvalidInputError("path must be the path or URL of a file, got an empty string.")
     url = absolute_url(name)
     return File(partial(_fetch, url, creds_key), url=url)
 

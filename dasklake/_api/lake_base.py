@@ -1,4 +1,4 @@
-"""One version of a lake, pinned: what it is, and how it came about."""
+"""The properties and the history of one version of a lake."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class LakeBase:
     Parameters
     ----------
     store : ObjectStore
-        The lake's objects.
+        Objects of the lake.
     log : Log
-        Its log.
+        Log of the lake.
     commit : Commit
-        The version.
+        Commit of the version.
     on_corrupt : "raise" or "skip", default "raise"
-        Whether a damaged chunk is an error, or a warning and its samples are left out.
+        Handling of damaged chunks, as for :func:`dasklake.open`.
     """
 
     def __init__(
@@ -49,44 +49,44 @@ class LakeBase:
 
     @property
     def url(self) -> str:
-        """The root, without anything secret."""
+        """Root URL of the lake, without secrets."""
         return self._store.url
 
     @property
     def version(self) -> int:
-        """Number of the version that is seen."""
+        """Number of the version."""
         return self._commit.version
 
     @property
     def commit(self) -> Commit:
-        """The commit of the version that is seen."""
+        """Commit of the version."""
         return self._commit
 
     @property
     def schema(self) -> Schema:
-        """The tensors."""
+        """The tensors by name."""
         return self._commit.schema
 
     @property
     def is_complete(self) -> bool:
-        """Whether no run is unfinished: false while samples may still be inserted."""
+        """True if no run is unfinished; while one is, samples may still be inserted."""
         return all(
             run.finished or run.replaced or run.closed >= run.epoch or run.plan.compaction
             for run in self._commit.runs.values()
         )
 
     def refresh(self) -> Self:
-        """Move on to the newest version.
+        """Move to the newest version.
 
         Returns
         -------
         Lake
-            The same object.
+            This object.
 
         Raises
         ------
         StoreError
-            The log cannot be read.
+            The storage failed.
         """
         head = self._log.require_head()
         if head.id != self._commit.id:
@@ -118,28 +118,30 @@ class LakeBase:
         return History(islice(selected, max_count))
 
     def failures(self) -> pd.DataFrame:
-        """Return the samples and partitions that were skipped, in the input's order, and why.
+        """Return the skipped samples and partitions with their errors, in the order of the input.
 
         Returns
         -------
         pandas.DataFrame
-            One row for each: run, partition, position, index, item, tensor, exception, message,
-            traceback, and as JSON the item itself where that is small and plain.
+            One row per failure: run, partition, position, index, item, tensor, exception, message,
+            traceback, and value: the item as JSON, if it is small and plain.
 
         Raises
         ------
         CorruptionError
-            The table is damaged.
+            The table of failures is damaged.
         """
         names = [field.name for field in fields(Failure)]
         runs = self._commit.runs
 
-        def place(failure: Failure) -> tuple[int, int, int]:
+        def position(failure: Failure) -> tuple[int, int, int]:
             # A partition that failed as a whole has no position.
             order = runs[failure.run].order if failure.run in runs else -1
             return order, failure.partition, failure.position or 0
 
-        found = [asdict(each) for each in sorted(self._log.failures(self._commit), key=place)]
-        frame = pd.DataFrame(found, columns=pd.Index(names))
-        whole = {"partition": "int64", "position": "Int64", "index": "Int64"}
-        return frame.astype({name: whole.get(name, "string") for name in names})
+        rows = [
+            asdict(failure) for failure in sorted(self._log.failures(self._commit), key=position)
+        ]
+        frame = pd.DataFrame(rows, columns=pd.Index(names))
+        integers = {"partition": "int64", "position": "Int64", "index": "Int64"}
+        return frame.astype({name: integers.get(name, "string") for name in names})

@@ -1,4 +1,4 @@
-"""What a lake can do with links: look at them again, take their bytes in, and name credentials."""
+"""Methods of ``Lake`` for links: credentials keys, checks, and copies of the linked files."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ __all__ = ["LinkMethods"]
 
 
 class LinkMethods(LakeBase):
-    """Links are looked at again or replaced by what they point to; credentials keys are named."""
+    """Manage credentials keys, check links, and replace them by the linked files."""
 
     @property
     def creds_keys(self) -> list[str]:
-        """Names of the credentials keys that the lake knows."""
+        """Names of the credentials keys of the lake."""
         return list(self._commit.creds)
 
     def add_creds_key(self, name: str, *, managed: bool = False) -> None:
-        """Name a credentials key that links may use. Only the name is stored.
+        """Add a credentials key for links. Only its name is stored.
 
         Parameters
         ----------
         name : str
-            The key, as in ``dasklake.link(url, creds_key=name)``.
+            Name of the key, as in ``dasklake.link(url, creds_key=name)``.
         managed : bool, default False
-            Whether each process finds the values by itself (in Dask's configuration, or by an
-            entry point of the group ``dasklake.creds``), so that only the workers need to know
-            them. Otherwise this process has to know them before a job starts.
+            Whether each process finds the values itself: in the Dask configuration, or by an entry
+            point of the group ``dasklake.creds``. Then only the workers need the values. Otherwise
+            this process must have them before a job starts.
 
         Raises
         ------
         InvalidInputError
-            There is a key of that name, or it is none.
+            ``name`` is not a valid name, or the lake already has the key.
 
         Examples
         --------
@@ -61,25 +61,25 @@ class LinkMethods(LakeBase):
     def update_creds_key(
         self, name: str, new_name: str | None = None, *, managed: bool | None = None
     ) -> None:
-        """Give a credentials key another name, or say anew where its values come from.
+        """Rename a credentials key, or change where its values come from.
 
-        Links that were written with the old name are read with the new one.
+        Links that were written with the old name use the new one.
 
         Parameters
         ----------
         name : str
-            The key.
+            Name of the key.
         new_name : str, optional
-            Its new name.
+            New name of the key.
         managed : bool, optional
             As for :meth:`add_creds_key`.
 
         Raises
         ------
         VersionNotFoundError
-            There is no such key.
+            The lake does not have a key ``name``.
         InvalidInputError
-            The new name is taken.
+            ``new_name`` is the name of another key.
         """
         update_key(self._log, self._log.require_head(), name, new_name, managed=managed)
         self.refresh()
@@ -91,31 +91,31 @@ class LinkMethods(LakeBase):
         *,
         from_environment: bool = False,
     ) -> None:
-        """Give a credentials key its values, in this process only.
+        """Set the values of a credentials key in this process only.
 
-        Workers of a cluster look values up for themselves: see the page on credentials.
+        The workers of a cluster find the values themselves; see the page on credentials.
 
         Parameters
         ----------
         name : str
-            The key.
+            Name of the key.
         values : mapping or callable
             AWS's names (``aws_access_key_id``, ``aws_secret_access_key``, ``aws_session_token``,
-            ``aws_region``, ``aws_profile``, ``endpoint_url``), or what fsspec takes; or a function
-            that returns it, called again shortly before its ``"expiration"``.
+            ``aws_region``, ``aws_profile``, ``endpoint_url``), or storage options of fsspec, or a
+            function that returns them. It is called again shortly before their ``"expiration"``.
         from_environment : bool, default False
-            Take what the storage's own library finds in the environment.
+            Use the credentials that the storage library finds in the environment.
 
         Raises
         ------
         InvalidInputError
-            The lake does not know the key, the key is managed, or there are no values.
+            The lake does not have the key, the key is managed, or values are missing.
         """
         key = self._commit.creds.get(name)
         if key is None or key.managed:
-            what = "is managed: each process finds its values" if key else "is not known"
+            problem = "is managed: each process finds its values" if key else "is unknown"
             raise InvalidInputError(
-                f"The credentials key {name!r} {what}. Use lake.add_creds_key({name!r}), or "
+                f"The credentials key {name!r} {problem}. Use lake.add_creds_key({name!r}), or "
                 f"lake.update_creds_key({name!r}, managed=False)."
             )
         if (values is None) is not from_environment:
@@ -125,34 +125,34 @@ class LinkMethods(LakeBase):
     def check_links(
         self, tensors: Sequence[str] | None = None, *, decode: bool = False
     ) -> pd.DataFrame:
-        """Look at all links again, in parallel on the current Dask scheduler.
+        """Check all links in parallel, on the current Dask scheduler.
 
         Parameters
         ----------
         tensors : sequence of str, optional
-            Tensors of links; left out, all of them.
+            Names of link tensors. By default, all.
         decode : bool, default False
-            Whether to fetch and decode all of each target; else its first and last bytes are read.
+            Fetch and decode each target. By default, only its first and last bytes are read.
 
         Returns
         -------
         pandas.DataFrame
-            One row for each problem: sample, tensor, url, creds_key, problem (``"broken"``: gone,
-            not what it should be, or not whole; ``"changed"``: another size or etag than when it
-            was written; ``"denied"``), message.
+            One row per problem: sample, tensor, url, creds_key, problem, message. The problem is
+            ``"broken"`` (the target is missing, of another format, or truncated), ``"changed"``
+            (its size or etag is not that of the write) or ``"denied"`` (access is denied).
 
         Raises
         ------
         InvalidInputError
-            A tensor does not hold links.
+            A tensor does not contain links.
         StoreError
-            A storage does not answer, or there are no credentials under a key.
+            A storage does not respond, or a credentials key has no values.
         """
         names = self._linked(tensors)
         check_keys(self._commit, managed=False)
         groups = self._reader.groups(names)
-        found = to_link_problems(self._reader.origin, groups, names, decode=decode).compute()
-        rows = [problem for part in found for problem in part]
+        parts = to_link_problems(self._reader.origin, groups, names, decode=decode).compute()
+        rows = [problem for part in parts for problem in part]
         frame = pd.DataFrame(rows, columns=pd.Index(Problem._fields))
         return frame.astype(
             {name: "int64" if name == "sample" else "string" for name in Problem._fields}
@@ -164,36 +164,36 @@ class LinkMethods(LakeBase):
         tensors: Sequence[str] | None = None,
         *,
         compression: str | None = None,
-        **how: Any,
+        **options: Any,
     ) -> WriteReport:
-        """Write a lake that holds the bytes which this one links to.
+        """Write a copy of the lake that contains the linked files.
 
         Parameters
         ----------
         url : str or os.PathLike
-            Where the new lake is to lie.
+            Root of the new lake.
         tensors : sequence of str, optional
-            Tensors of links; left out, all of them. Others stay links.
+            Names of link tensors. By default, all. Other tensors keep their links.
         compression : str, optional
-            Format of the files in the new lake. Files of that format are taken as they are, others
-            are decoded and encoded; left out, what the tensor's ``compression`` says.
-        **how
+            Format of the files in the new lake, by default the tensor's ``compression``. Files of
+            that format are copied unchanged; others are decoded and encoded.
+        **options
             Further arguments of :func:`dasklake.to_lake`, such as ``mode``, ``on_error`` or
             ``storage_options``.
 
         Returns
         -------
         WriteReport
-            What was written.
+            Result of the write.
 
         Raises
         ------
         InvalidInputError
-            A tensor does not hold links.
+            A tensor does not contain links.
         SchemaError
-            The compression of a tensor is not known.
+            The compression of a tensor is unknown.
         TransformError
-            A target cannot be fetched; it can be skipped with ``on_error="skip"``.
+            A target cannot be fetched. With ``on_error="skip"`` it is skipped.
         """
         names = self._linked(tensors)
         specs = {
@@ -203,40 +203,42 @@ class LinkMethods(LakeBase):
         check_keys(self._commit, managed=False)
         columns = list(self.schema)
         bag = to_bag(self._reader.origin, self._reader.groups(columns), columns)
-        how = {"input_id": f"{self.url}@{self._commit.id}", **how}
+        options = {"input_id": f"{self.url}@{self._commit.id}", **options}
         report: WriteReport = to_lake(
             bag.map_partitions(fetched, names),
             url,
             schema=Schema(specs).settled,
             transform=unwrapped,
-            **how,
+            **options,
         )
         return report
 
     def _linked(self, tensors: Sequence[str] | None) -> list[str]:
-        """Return the names of the tensors of links that were asked for."""
+        """Return the names of the selected link tensors."""
         linked = [name for name, spec in self.schema.items() if spec.linked]
         names = linked if tensors is None else self._reader.names(tensors)
         for name in names:
             if name not in linked:
-                known = ", ".join(map(repr, linked)) or "none"
-                raise InvalidInputError(f"Tensor {name!r} holds no links. Those that do: {known}.")
+                choices = ", ".join(map(repr, linked)) or "none"
+                raise InvalidInputError(
+                    f"Tensor {name!r} does not contain links. Link tensors: {choices}."
+                )
         return names
 
 
 def _embedded(name: str, spec: TensorSpec, compression: str | None) -> TensorSpec:
-    """Return the spec of a tensor that holds what another one links to."""
-    found = compression or spec.compression
-    if found is None and spec.kind.must_compress:
+    """Return the spec of a tensor that contains the files of a link tensor."""
+    format_ = compression or spec.compression
+    if format_ is None and spec.kind.must_compress:
         raise SchemaError(
-            f"Tensor {name!r} does not say how its targets are encoded. Give compression='jpeg', "
-            "or another."
+            f"The format of the files of tensor {name!r} is unknown. Give compression='jpeg', or "
+            "another format."
         )
     htype = spec.htype.removeprefix("link[").removesuffix("]")
     return replace(
         spec,
         htype=htype,
-        compression=found,
+        compression=format_,
         verify=None,
         create_shape_tensor=None,
         create_sample_info_tensor=None,

@@ -1,4 +1,4 @@
-"""What keeps a lake in order."""
+"""Methods of ``Lake`` for maintenance: reset, vacuum, compact, verify, and retries of failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["MaintenanceMethods"]
 
 
 class MaintenanceMethods(LakeBase):
-    """Resets, vacuums, compactions, verifications, and further tries of what failed."""
+    """Reset, vacuum, compact and verify a lake, and retry its failures."""
 
     def reset(
         self,
@@ -33,26 +33,26 @@ class MaintenanceMethods(LakeBase):
         dry_run: bool = False,
         progress: bool | Literal["auto"] = "auto",
     ) -> ResetReport:
-        """Close unfinished runs and delete what they left uncommitted, then :meth:`refresh`.
+        """Close unfinished runs and delete their uncommitted objects, then :meth:`refresh`.
 
         Parameters
         ----------
         force : bool, default False
-            Also close runs that are being written: their coordinators stop.
+            Also close runs that are being written. Their coordinators stop.
         dry_run : bool, default False
-            Change nothing; report what would be done.
+            Change nothing, and report what would be done.
         progress : bool or "auto", default "auto"
-            Whether to show a bar; ``"auto"`` shows one in terminals and notebooks.
+            Show a progress bar. ``"auto"`` shows it in terminals and notebooks.
 
         Returns
         -------
         ResetReport
-            What was closed and deleted.
+            Closed runs and deleted objects.
 
         Raises
         ------
         RunActiveError
-            A run is being written, and ``force`` is not given.
+            A run is being written, and ``force`` is False.
         """
         with make_count_bar(progress, "reset", "objects") as watch:
             report = reset_lake(
@@ -69,32 +69,33 @@ class MaintenanceMethods(LakeBase):
         dry_run: bool = False,
         progress: bool | Literal["auto"] = "auto",
     ) -> VacuumReport:
-        """Give up old versions and delete what nothing else needs, then :meth:`refresh`.
+        """Expire old versions and delete the objects that only they need, then :meth:`refresh`.
 
-        The newest version of each branch, versions with a tag, and those that branches were made
-        from are always kept, and so is what a run needs that is not finished. Writers may go on
-        meanwhile. Who reads a version that was given up is told so.
+        These are always kept: the newest version of each branch, tagged versions, the versions
+        that branches start from, and the objects of unfinished runs. Writers may be active.
+        Reading an expired version raises :class:`~dasklake.exceptions.VersionExpiredError`.
 
         Parameters
         ----------
         older_than : str, timedelta or None, default "7d"
-            Keep the versions that were the newest less than this time ago; None for none of them.
+            Keep versions that were the newest less than this time ago. With None, keep only those
+            that are always kept.
         dry_run : bool, default False
-            Change nothing; report what would be done.
+            Change nothing, and report what would be done.
         progress : bool or "auto", default "auto"
             As for :meth:`reset`.
 
         Returns
         -------
         VacuumReport
-            What was given up and deleted.
+            Expired versions and deleted objects.
 
         Raises
         ------
         UnsupportedStoreError
-            The lake was made with ``single_writer=True``: no writer could be kept away.
+            The lake was created with ``single_writer=True``: other writers cannot be excluded.
         InvalidInputError
-            ``older_than`` is no age.
+            ``older_than`` is not a valid age.
 
         Examples
         --------
@@ -117,29 +118,29 @@ class MaintenanceMethods(LakeBase):
     ) -> CompactReport:
         """Join small chunks of finished runs into full ones, then :meth:`refresh`.
 
-        Samples, their order and their places stay. The small chunks are deleted by the next
-        vacuum. Writers may go on meanwhile.
+        Samples, their order and their numbers do not change. The next vacuum deletes the small
+        chunks. Writers may be active.
 
         Parameters
         ----------
         chunk_size : int or str, default "64 MiB"
-            Most bytes of a joined chunk; chunks of less than half of it are small.
+            Maximum size of a joined chunk. Chunks of less than half of it are small.
         progress : bool or "auto", default "auto"
             As for :meth:`reset`.
 
         Returns
         -------
         CompactReport
-            What was joined.
+            Numbers of joined and of new chunks.
 
         Raises
         ------
         ConflictError
-            An overwrite or a reset came in between: nothing was changed.
+            An overwrite or a reset was committed concurrently. Nothing was changed.
         CorruptionError
             A small chunk is damaged.
         InvalidInputError
-            ``chunk_size`` is no size.
+            ``chunk_size`` is not a valid size.
         """
         size = parse_size(chunk_size)
         with make_count_bar(progress, "compact", "chunks") as watch:
@@ -148,17 +149,17 @@ class MaintenanceMethods(LakeBase):
         return report
 
     def verify(self, *, quick: bool = False) -> VerifyReport:
-        """Read every version again and compare all checksums.
+        """Read every version and compare all checksums.
 
         Parameters
         ----------
         quick : bool, default False
-            Read only sizes and heads of the chunks, not their data.
+            Read only the sizes and headers of chunks, not their data.
 
         Returns
         -------
         VerifyReport
-            What was read, and what is damaged.
+            Numbers of objects read, and the damaged objects.
 
         Raises
         ------
@@ -173,49 +174,49 @@ class MaintenanceMethods(LakeBase):
         *,
         items: Callable[[Mapping[str, Any]], Any] | Sequence[Any] | None = None,
         run: str | None = None,
-        **words: Any,
+        **options: Any,
     ) -> WriteReport | None:
-        """Run what failed in a finished run again, append what succeeds, then :meth:`refresh`.
+        """Retry the failed items of a finished run, append their samples, then :meth:`refresh`.
 
-        The samples are a run of their own, ``<run>-retry-1``. Called again it takes up only what
-        failed in that, as ``<run>-retry-2``, so that no sample is appended twice; cut short, it
-        goes on where it was.
+        The samples form a new run, ``<run>-retry-1``. The next call retries only the failures of
+        that run, as ``<run>-retry-2``, so that no sample is appended twice. An interrupted retry
+        is continued.
 
         Parameters
         ----------
         fn : callable
-            ``fn(item)`` makes a sample of an item, as ``transform`` does in :func:`to_lake`.
+            ``fn(item)`` makes a sample of an item, as ``transform`` of :func:`to_lake`.
         items : callable or sequence, optional
-            Where to get the items from that are not kept with the failures (numbers, texts, and
-            small lists and dicts of them are): a function of a row of :meth:`failures`, or the
-            whole input, looked up by ``index``.
+            Source of the items that are not stored with the failures: a function of a row of
+            :meth:`failures`, or the whole input, indexed by ``index``. Numbers, texts, and small
+            lists and dicts of them are stored.
         run : str, optional
-            The run whose failures are meant, needed where several have some.
-        **words
-            Further words of :func:`to_lake`, such as ``transform_kwargs``, ``max_failures`` and
+            Run to retry. Required if several runs have failures.
+        **options
+            Further arguments of :func:`to_lake`, such as ``transform_kwargs``, ``max_failures`` and
             ``options``. What fails again is skipped, unless ``on_error="raise"``.
 
         Returns
         -------
         WriteReport or None
-            What was written; None where nothing is left that failed. An awaitable of it on an
-            asynchronous client.
+            Result of the write, or None if no failures remain. With an asynchronous client, an
+            awaitable of it.
 
         Raises
         ------
         InvalidInputError
-            An item was not kept and ``items`` is not given, or several runs have failures.
+            An item was not stored and ``items`` is missing, or several runs have failures.
         ConflictError
-            The run is not finished.
+            The run is unfinished.
         VersionNotFoundError
-            There is no such run.
+            The lake does not have a run ``run``.
 
         Examples
         --------
-        >>> lake.retry_failures(mended, items=img_ids).samples  # doctest: +SKIP
+        >>> lake.retry_failures(fixed, items=img_ids).samples  # doctest: +SKIP
         """
         self.refresh()
-        report: WriteReport | None = retry(self._store, self._log, fn, items, run, words)
+        report: WriteReport | None = retry(self._store, self._log, fn, items, run, options)
         if isinstance(report, WriteReport):
             self.refresh()
         return report

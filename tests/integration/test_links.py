@@ -348,7 +348,7 @@ def test_check_links(tmp_path: Path) -> None:
     assert found["problem"].tolist() == ["broken", "broken", "changed"]
     assert found["url"].tolist() == [urls[2], urls[4], urls[7]]
     assert isinstance(found, pd.DataFrame)
-    with pytest.raises(InvalidInputError, match="holds no links"):
+    with pytest.raises(InvalidInputError, match="does not contain links"):
         lake.check_links(["n"])
 
 

@@ -242,8 +242,8 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("parameters", "message"),
         [
-            ({"tiling_threshold": 1}, "no parameter 'tiling_threshold'"),
-            ({"sample_compression": "lz4", "chunk_compression": "lz4"}, "second time"),
+            ({"tiling_threshold": 1}, "'tiling_threshold' is not a parameter"),
+            ({"sample_compression": "lz4", "chunk_compression": "lz4"}, "the same parameter"),
             ({"htype": "imagge"}, "imagge"),
         ],
     )

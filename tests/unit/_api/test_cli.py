@@ -281,7 +281,7 @@ def test_no_lake(name: str, tmp_path: Path) -> None:
     """Without a lake each command ends with one sentence on standard error and exit code 1."""
     result = call(name, tmp_path / "none", code=1)
     assert result.stdout == ""
-    assert result.stderr.startswith("Error: There is no lake under")
+    assert result.stderr.startswith("Error: No lake found under")
     assert result.stderr.count("\n") == 1
 
 
