@@ -126,7 +126,7 @@ class ColumnBuilder:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The chunk's own list of class names."""
+        """Return the chunk's own list of class names."""
         return tuple(self._names or ())
 
     def _position(self, name: str) -> int:

@@ -11,11 +11,12 @@ from dasklake._log.log import Draft, Log
 from dasklake._log.transactions import next_commit, raise_if_closed
 from dasklake._model.commit import Commit, Kind
 from dasklake._model.creds_key import CredsKey
+from dasklake._model.stored_types import NAME_PATTERN
 from dasklake.exceptions import InvalidInputError, VersionNotFoundError
 
 __all__ = ["add_key", "check_keys", "update_key"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(NAME_PATTERN)
 
 _Keys = Mapping[str, CredsKey]
 
