@@ -1,4 +1,4 @@
-"""Whether a run is alive: two looks at a counter, and no clock but the observer's."""
+"""Tests of heartbeats: two reads of a counter, and no clock but the observer's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BEAT = Heartbeat(2, "one", 7)
 
 
 class Clock:
-    """An observer's clock; what sleeps on it may be told to do something meanwhile."""
+    """An observer's clock, whose sleeps can run actions."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -39,7 +39,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Put a clock in the place of the machine's."""
+    """Replace the machine's clock."""
     clock = Clock()
     monkeypatch.setattr(heartbeat, "time", clock)
     return clock
@@ -59,26 +59,26 @@ def beat(store: FlakyStore, beat: Heartbeat) -> None:
 
 
 def alive(store: FlakyStore, epoch: int = 2) -> bool:
-    """Ask for the run."""
+    """Return whether the run is active."""
     return is_alive(store, "main", "run", epoch)
 
 
 def test_no_heartbeat(store: FlakyStore, clock: Clock) -> None:
-    """A run that never beat is dead, at once."""
+    """A run without a heartbeat is inactive, at once."""
     assert newest_heartbeat(store, "main", "run") is None
     assert not alive(store)
     assert clock.now == 100.0
 
 
 def test_stopped(store: FlakyStore, clock: Clock) -> None:
-    """A coordinator that said that it stopped is dead, at once."""
+    """A coordinator that reported its stop is inactive, at once."""
     beat(store, replace(BEAT, state="stopped"))
     assert not alive(store)
     assert clock.now == 100.0
 
 
 def test_moving(store: FlakyStore, clock: Clock) -> None:
-    """A counter that moves is life, told as soon as it is seen."""
+    """A counter that changes means an active run, reported at once."""
     beat(store, BEAT)
     clock.meanwhile = [lambda: None, lambda: beat(store, replace(BEAT, counter=8))]
     assert alive(store)
@@ -86,21 +86,21 @@ def test_moving(store: FlakyStore, clock: Clock) -> None:
 
 
 def test_another_coordinator(store: FlakyStore, clock: Clock) -> None:
-    """A newer coordinator's beat is life too, though its counter may be lower."""
+    """A newer coordinator's heartbeat counts too, even with a lower counter."""
     beat(store, BEAT)
     clock.meanwhile = [lambda: beat(store, Heartbeat(3, "two", 1))]
     assert alive(store)
 
 
 def test_standing_still(store: FlakyStore, clock: Clock) -> None:
-    """A heartbeat that stands still for the interval is death, whatever it says."""
+    """A heartbeat that does not change for the interval means an inactive run."""
     beat(store, replace(BEAT, counter=10**18))
     assert not alive(store)
     assert heartbeat.OBSERVE_SECONDS <= clock.now - 100.0 < heartbeat.OBSERVE_SECONDS + 1.0
 
 
 def test_stops_meanwhile(store: FlakyStore, clock: Clock) -> None:
-    """A coordinator that stops while it is watched is dead at once."""
+    """A coordinator that stops during the check is inactive at once."""
     for last in (
         lambda: beat(store, replace(BEAT, counter=8, state="stopped")),
         lambda: store.delete([KEY]),
@@ -113,7 +113,7 @@ def test_stops_meanwhile(store: FlakyStore, clock: Clock) -> None:
 
 
 def test_closed_epoch(store: FlakyStore, clock: Clock) -> None:
-    """A coordinator of an older epoch does not count, however it beats."""
+    """A coordinator of an older epoch never counts."""
     beat(store, BEAT)
     clock.meanwhile = [
         lambda number=number: beat(store, replace(BEAT, counter=number))  # type: ignore[misc] # bound early
@@ -123,7 +123,7 @@ def test_closed_epoch(store: FlakyStore, clock: Clock) -> None:
 
 
 def test_covered_by_a_zombie(store: FlakyStore, clock: Clock) -> None:
-    """Beats of an older epoch, even its last one, do not hide those of the living one."""
+    """Heartbeats of an older epoch do not hide those of the active one."""
     zombie, living = replace(BEAT, epoch=1, coordinator="zombie"), BEAT
     beat(store, replace(zombie, state="stopped"))
     clock.meanwhile = [
@@ -136,7 +136,7 @@ def test_covered_by_a_zombie(store: FlakyStore, clock: Clock) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"epoch":"x"}'])
 def test_torn(store: FlakyStore, clock: Clock, data: bytes) -> None:
-    """A heartbeat that cannot be read is none."""
+    """An unreadable heartbeat counts as none."""
     store.put(KEY, data)
     assert newest_heartbeat(store, "main", "run") is None
     assert not alive(store)
@@ -153,7 +153,7 @@ def test_heartbeats_are_logged(store: FlakyStore, caplog: pytest.LogCaptureFixtu
 
 
 def test_storage_fails(store: FlakyStore) -> None:
-    """A storage that fails is not taken for a dead run."""
+    """A storage error is not reported as an inactive run."""
     beat(store, BEAT)
     store.fail("get", Fault.BEFORE, KEY)
     with pytest.raises(StoreError):
@@ -161,5 +161,5 @@ def test_storage_fails(store: FlakyStore) -> None:
 
 
 def test_beats_are_more_frequent_than_looks() -> None:
-    """An observer watches for longer than two beats of a coordinator take."""
+    """An observer checks for longer than two heartbeat intervals."""
     assert 2 * heartbeat.BEAT_SECONDS < heartbeat.OBSERVE_SECONDS

@@ -1,4 +1,4 @@
-"""The log: its head, its versions, and how the next one is created on a storage that fails."""
+"""Tests of the log: its head, its versions, and commits on storage that fails."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Notes:
         self.since: list[list[int]] = []
 
     def __call__(self, head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
-        """Build it, with one object that it is the first to name."""
+        """Build it with one new object."""
         self.ids.append(commit_id)
         self.since.append([commit.version for commit in since])
         commit = next_commit(head, commit_id, Kind.FENCE, "note", **self.changes)
@@ -85,17 +85,17 @@ def key(version: int) -> str:
 
 
 class TestHead:
-    """Which version is the newest."""
+    """The newest version."""
 
     def test_none(self, tmp_path: Path) -> None:
-        """Where there is no log there is no head, and asking for one says what to do."""
+        """A branch without a log has no head, and requiring one is an error with a remedy."""
         log = Log(ObjectStore(tmp_path))
         assert log.head() is None
         with pytest.raises(LakeNotFoundError, match="to_lake"):
             log.require_head()
 
     def test_follows_others(self, store: FlakyStore) -> None:
-        """A head is the newest version at the moment it is asked for, whoever made it."""
+        """The head is the newest version at the time of the call, whoever wrote it."""
         log = Log(store)
         assert log.require_head().version == 0
         made = [publish(store) for _ in range(3)]
@@ -116,43 +116,43 @@ class TestHead:
         ]
 
     def test_foreign_names(self, store: FlakyStore) -> None:
-        """Names that no commit has, or that lie where no commit of that number lies, are ignored."""
+        """Foreign names, and commits in the wrong directory, are ignored."""
         for name in ("7/x", "000001/readme", "000001/1001.json", "00000\u0661/x", "notes.txt"):
             store.put(f"{LOG}/{name}", b"foreign")
         store.put(f"{LOG}/000009/{key(5).rpartition('/')[2]}", b"misplaced")
         assert Log(store).require_head().version == 0
 
     def test_empty_directory(self, tmp_path: Path) -> None:
-        """A crash between making a directory and the first commit in it does not hide the head."""
+        """A crash between creating a directory and its first commit does not hide the head."""
         lake = SmallLake(ObjectStore(tmp_path))
         (tmp_path / LOG / "000001").mkdir()
         assert lake.head.version == 0
 
     def test_branches_are_apart(self, store: FlakyStore) -> None:
-        """Each branch has a log of its own, under a name that stays inside of the lake."""
+        """Each branch has its own log, under a name that stays inside the lake."""
         assert Log(store, "other").head() is None
         with pytest.raises(InvalidInputError):
             Log(store, "../main")
 
 
 class TestRead:
-    """Versions that are there, and those that are not."""
+    """Existing and missing versions."""
 
     def test_unknown(self, store: FlakyStore) -> None:
-        """A version that is not there is an error that names it."""
+        """A missing version is an error that names it."""
         with pytest.raises(VersionNotFoundError, match="version 7"):
             Log(store).read(7)
         with pytest.raises(VersionNotFoundError, match="version 1"):
             list(Log(store).walk(0, 3))
 
     def test_another_commit_in_its_place(self, store: FlakyStore) -> None:
-        """A commit that lies under the key of another is corruption."""
+        """A commit under the key of another is corruption."""
         store.put(key(1), store.get(key(0)))
         with pytest.raises(CorruptionError, match="must be version"):
             Log(store).read(1)
 
     def test_fetched_once(self, store: FlakyStore) -> None:
-        """What was read, or written, is not fetched again."""
+        """Commits that were read or written are not read again."""
         log = quick_log(store)
         made = publish(store, log=log)
         assert log.read(made.version) is log.read(made.version)
@@ -161,7 +161,7 @@ class TestRead:
         assert store.count("get", key(0)) == 1
 
     def test_memory_is_bounded(self, store: FlakyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A log remembers what was used last, up to some number of bytes."""
+        """A log caches recently used objects up to a number of bytes."""
         size = store.size(key(0))
         for _ in range(9):
             publish(store)
@@ -176,7 +176,7 @@ class TestRead:
     def test_memory_of_segments_is_bounded(
         self, small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Reading many segments keeps no more of them than there is room for."""
+        """Reading many segments caches no more than the limit."""
         writer = small_lake.begin("run", 20)
         for partition in range(14):
             writer.commit([small_lake.write(writer, partition)], [])
@@ -188,7 +188,7 @@ class TestRead:
         assert len(kept) == 2
 
     def test_threads_share_a_log(self, store: FlakyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Threads that read through one log, with room for next to nothing, get what is there."""
+        """Threads that share a log with a tiny cache read correct data."""
         for _ in range(5):
             publish(store)
         monkeypatch.setattr(log_module, "_COMMITS", 2 * store.size(key(0)))
@@ -205,7 +205,7 @@ class TestRead:
         assert wrong == []
 
     def test_large_schema_is_written_and_read_once(self, store: FlakyStore) -> None:
-        """A schema that lies beside its commits is an object of its own, whoever uses it."""
+        """A large schema is one object that all its commits share."""
         large = Schema({f"tensor {n}": TensorSpec(dtype="int64", shape=()) for n in range(1_000)})
         place = object_keys.schema_key(schema_digest(large))
         for _ in range(3):
@@ -217,10 +217,10 @@ class TestRead:
 
 
 class TestMissing:
-    """Objects that a version names and that are not there."""
+    """Missing objects that a version names."""
 
     def test_lost(self, store: FlakyStore) -> None:
-        """What a version that was not expired names and is gone is corruption."""
+        """A missing object of a version that is not expired is corruption."""
         ref = SegmentRef("ab" * 8, 1, 1, 1, 1)
         commit = publish(store, Notes(segments=(ref,), failures=(ref,), totals=Totals(1, 1, 1)))
         for read in (Log(store).manifest, Log(store).failures):
@@ -228,7 +228,7 @@ class TestMissing:
                 read(commit)
 
     def test_expired(self, store: FlakyStore) -> None:
-        """What an expired version names may be gone, which is told as such."""
+        """A missing object of an expired version is reported as expired."""
         ref = SegmentRef("ab" * 8, 1, 1, 1, 1)
         commit = publish(store, Notes(segments=(ref,), failures=(ref,), totals=Totals(1, 1, 1)))
         publish(store, Notes(expired={"main": Versions.each([commit.version])}))
@@ -241,7 +241,7 @@ class TestPublish:
     """Creating the next version."""
 
     def test_chain(self, store: FlakyStore) -> None:
-        """Each version names the one before it, and is written after what it names."""
+        """Each version names its predecessor, and is written after its objects."""
         first, second = publish(store), publish(store)
         assert (first.version, second.version) == (1, 2)
         assert second.parent == first.id
@@ -253,12 +253,12 @@ class TestPublish:
         ]
 
     def test_returns_what_readers_see(self, store: FlakyStore) -> None:
-        """The commit that is returned is the one that readers find, to the last field."""
+        """The returned commit equals the stored one in every field."""
         made = publish(store)
         assert Log(store).read(made.version) == made
 
     def test_refuses_what_a_newer_writer_needs(self, store: FlakyStore) -> None:
-        """A version that needs an unknown writer is read, and nothing is built on it or deleted."""
+        """A version that needs an unknown writer is read, but never built on or deleted."""
         lake = SmallLake(store)
         first = lake.begin("run", 1)
         first.commit([lake.write(first, 0)], [])
@@ -284,7 +284,7 @@ class TestPublish:
         assert Log(store).require_head() == head
 
     def test_refuses_a_newer_writer_that_came_in_between(self, store: FlakyStore) -> None:
-        """Whoever loses a race to a version that needs an unknown writer stops there."""
+        """A writer that loses a race to a version that needs an unknown writer stops."""
         known = Log(store).require_head()
         publish(store)
         flags = {"reader": [], "writer": ["row-ids"]}
@@ -294,14 +294,14 @@ class TestPublish:
         assert Log(store).head_version() == 1
 
     def test_nothing_to_commit(self, store: FlakyStore) -> None:
-        """A build that finds nothing to commit ends with the head, and writes nothing."""
+        """A builder without a commit returns the head, and nothing is written."""
         log = quick_log(store)
         head = log.require_head()
         assert log.publish(head, lambda *_: None) == head
         assert store.landed == []
 
     def test_lost_race(self, store: FlakyStore) -> None:
-        """Who loses a race builds anew on the new head, under a new id, with new objects."""
+        """After a lost race, the commit is rebuilt on the new head with new id and objects."""
         log, build = quick_log(store), Notes()
         known = log.require_head()
         publish(store)
@@ -312,7 +312,7 @@ class TestPublish:
         assert store.get(object_keys.segment_key(made.id)) == b"new"
 
     def test_every_commit_is_examined(self, store: FlakyStore) -> None:
-        """A build sees every commit since the one it knew, also those of races lost before."""
+        """A builder gets every commit since the first head, over all lost races."""
         log, build = quick_log(store), Notes()
         for _ in range(2):
             publish(store)
@@ -341,7 +341,7 @@ class TestPublish:
         assert created[-1].startswith("Created version 5 (fence) of branch 'main'")
 
     def test_freed_by_others(self, store: FlakyStore) -> None:
-        """What a merge needs and is gone is a lost race, where there is news."""
+        """A missing segment during a merge is a lost race if newer commits exist."""
         log = quick_log(store)
         tried = []
 
@@ -358,7 +358,7 @@ class TestPublish:
         assert made.version == 3
 
     def test_lost_for_ever(self, store: FlakyStore) -> None:
-        """What a merge needs and is gone, without news, is corruption; nothing is committed."""
+        """A missing segment during a merge is corruption without newer commits."""
         log = quick_log(store)
 
         def build(*_: object) -> Draft:
@@ -370,7 +370,7 @@ class TestPublish:
         assert store.landed == []
 
     def test_directory_before_is_flushed(self, store: FlakyStore) -> None:
-        """Before the first version of a directory the one before it is made durable."""
+        """The last version of a directory is synced before the first one of the next."""
         head = Log(store).require_head()
         store.put(key(999), commit_bytes(replace(head, version=999)))
         store.sent.clear()
@@ -381,11 +381,11 @@ class TestPublish:
 
 
 class TestDoubt:
-    """Creates whose answer is lost, and what follows from them."""
+    """Creates whose response is lost."""
 
     @pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER, Fault.LATE])
     def test_one_version(self, store: FlakyStore, fault: Fault) -> None:
-        """A create without an answer ends with our commit, once."""
+        """A create without a response ends with one commit."""
         store.fail("create", fault, LOG)
         build = Notes()
         made = publish(store, build)
@@ -396,7 +396,7 @@ class TestDoubt:
 
     @pytest.mark.parametrize("faults", [1, 2, 5])
     def test_same_bytes(self, store: FlakyStore, faults: int) -> None:
-        """A create is sent again with the same id and the same bytes, however often (H19, H19b)."""
+        """A create is retried with the same id and the same bytes (H19, H19b)."""
         for _ in range(faults):
             store.fail("create", Fault.LATE, LOG)
         build = Notes()
@@ -410,7 +410,7 @@ class TestDoubt:
         assert [commit.version for commit in Log(store).walk(0)] == [0, 1]
 
     def test_own_version_though_others_followed(self, store: FlakyStore) -> None:
-        """Our commit is found in its own version, not only at the head."""
+        """A commit is found in its own version, not only at the head."""
         store.fail("create", Fault.AFTER, LOG)
         store.at("get", lambda: publish(store), key(1))
         build = Notes()
@@ -419,7 +419,7 @@ class TestDoubt:
         assert Log(store).require_head().version == 2
 
     def test_race_lost_in_doubt(self, store: FlakyStore) -> None:
-        """A create without an answer whose version is another's is a lost race."""
+        """A create without a response is a lost race if the version has another id."""
         store.fail("create", Fault.BEFORE, LOG)
         store.at("get", lambda: publish(store), key(1))
         build = Notes()
@@ -427,7 +427,7 @@ class TestDoubt:
         assert build.since == [[], [1]]
 
     def test_read_back_may_fail_too(self, store: FlakyStore) -> None:
-        """Where reading back fails as well the version stays in doubt, and is not left."""
+        """If reading back fails too, the same version is retried."""
         store.fail("create", Fault.AFTER, LOG)
         store.fail("get", Fault.BEFORE, key(1))
         build = Notes()
@@ -435,7 +435,7 @@ class TestDoubt:
         assert len(build.ids) == 1
 
     def test_said_to_exist(self, store: FlakyStore) -> None:
-        """A refusal with nothing there, as a late answer may look, is tried again."""
+        """A refused create of a missing version is retried."""
 
         def refuse() -> None:
             raise FileExistsError
@@ -446,7 +446,7 @@ class TestDoubt:
         assert len(build.ids) == 1
 
     def test_objects_are_sent_again(self, store: FlakyStore) -> None:
-        """An object that a commit names is sent again, the same bytes, before the create."""
+        """A failed put of a named object is retried with the same bytes before the create."""
         for fault in (Fault.BEFORE, Fault.AFTER):
             store.fail("put", fault, "_lake/segments")
         made = publish(store)
@@ -455,7 +455,7 @@ class TestDoubt:
         assert sent[3][:2] == ("create", key(1))
 
     def test_reads_of_a_rebase_are_tried_again(self, store: FlakyStore) -> None:
-        """A storage that fails while the news are read does not end the commit."""
+        """A storage error while newer commits are read does not end the publish."""
         log, build = quick_log(store), Notes()
         known = log.require_head()
         publish(store)
@@ -466,7 +466,7 @@ class TestDoubt:
         assert build.since[-1] == [1, 2]
 
     def test_denied(self, store: FlakyStore) -> None:
-        """A storage that refuses the credentials is not asked again."""
+        """A permission error is not retried."""
 
         def deny() -> None:
             raise PermissionError
@@ -488,7 +488,7 @@ class TestDoubt:
         assert log.retry_reason is None
 
     def test_stop_ends_it(self, store: FlakyStore) -> None:
-        """A log that is told to stop gives up after the next error, and not before."""
+        """A stopped log gives up after the next error, not before."""
         log = Log(store)
         log.stop.set()
         assert publish(store, log=log).version == 1
@@ -497,7 +497,7 @@ class TestDoubt:
             publish(store, log=log)
 
     def test_given_up_and_landed(self, store: FlakyStore) -> None:
-        """A create that lands after its writer gave up is one version like any other."""
+        """A create that lands after its writer gave up is an ordinary version."""
         store.fail("create", Fault.LATE, LOG)
         with pytest.raises(StoreError):
             publish(store, log=quick_log(store, retry_seconds=0))
@@ -506,14 +506,14 @@ class TestDoubt:
         assert Log(store).require_head() == other
 
     def test_damaged_version(self, store: FlakyStore) -> None:
-        """A version that holds no commit is corruption, and is not written over."""
+        """A damaged version is corruption, and is not overwritten."""
         store.put(key(1), b"junk")
         with pytest.raises(CorruptionError, match=key(1)):
             quick_log(store).publish(Log(store).read(0), Notes())
         assert store.get(key(1)) == b"junk"
 
     def test_newer_format(self, store: FlakyStore) -> None:
-        """A version that a newer release wrote is not gone past."""
+        """A version of a newer format is never passed over."""
         known = Log(store).read(0)
         made = publish(store)
         rest = commit_bytes(made)[21:].replace(b'"format":1', b'"format":9')
@@ -523,7 +523,7 @@ class TestDoubt:
 
 
 class TestRetry:
-    """Asking a storage again."""
+    """Retries of storage operations."""
 
     def test_final_errors(self, store: FlakyStore) -> None:
         """An error that is said to be final is raised at once."""

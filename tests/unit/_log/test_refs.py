@@ -1,4 +1,4 @@
-"""Tags, branches and restores, and what may come between their steps."""
+"""Tests of tags, branches and restores, and of commits between their steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(lake: SmallLake, run: str, partitions: int = 1) -> Commit:
 
 
 def expire_all(lake: SmallLake) -> Commit:
-    """Give up whatever may be, as a vacuum does."""
+    """Expire all expirable versions, as a vacuum does."""
     main = SmallLake(lake.store)
     made = expire(main.log, main.head, lambda *_: False)
     for name in made.branches:
@@ -36,16 +36,16 @@ def expire_all(lake: SmallLake) -> Commit:
 
 
 def branch_of(lake: SmallLake, name: str, version: int) -> SmallLake:
-    """Make a branch."""
+    """Create a branch."""
     create_branch(lake.log, lake.head, name, ("main", version))
     return SmallLake(lake.store, name)
 
 
 class TestTags:
-    """Names of versions."""
+    """Tags."""
 
     def test_tag_and_untag(self, flaky_lake: SmallLake) -> None:
-        """A tag stands for one version until it is removed, and changes nothing else."""
+        """A tag names one version until it is removed, and changes nothing else."""
         done = write(flaky_lake, "run")
         made = tag(flaky_lake.log, done, "v1", "main", done.version)
         assert (made.kind, dict(made.tags)) == (Kind.TAG, {"v1": ["main", done.version]})
@@ -60,7 +60,7 @@ class TestTags:
     def test_h11_not_on_what_expired_meanwhile(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """H11: a tag that loses to an expire of its version is refused."""
+        """H11: a tag that loses a race to an expire of its version is refused."""
         first = write(flaky_lake, "one")
         write(flaky_lake, "two")
         flaky_store.at("create", lambda: expire_all(flaky_lake), "_lake/log/main")
@@ -70,7 +70,7 @@ class TestTags:
 
     @pytest.mark.parametrize("target", [("main", 99), ("main", -1), ("none", 0)])
     def test_no_such_version(self, flaky_lake: SmallLake, target: tuple[str, int]) -> None:
-        """A tag on what is not there is refused, and so is a name that no key can have."""
+        """A tag of a missing version, or with an invalid name, is refused."""
         with pytest.raises(VersionNotFoundError):
             tag(flaky_lake.log, flaky_lake.head, "t", *target)
         with pytest.raises(InvalidInputError):
@@ -78,10 +78,10 @@ class TestTags:
 
 
 class TestBranches:
-    """Further lines of versions."""
+    """Branches."""
 
     def test_a_branch_begins_with_its_source(self, flaky_lake: SmallLake) -> None:
-        """A branch holds what its source holds, has no runs, and goes its own way."""
+        """A branch starts with its source's content, without runs, and is independent."""
         first = write(flaky_lake, "one")
         write(flaky_lake, "two")
         own = branch_of(flaky_lake, "b", first.version)
@@ -98,7 +98,7 @@ class TestBranches:
         assert flaky_lake.head.totals.samples == 2 * first.totals.samples
 
     def test_cut_short(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """Where only the entry on main was made, the next call makes the same first version."""
+        """If only the entry on main exists, the next call creates the same first version."""
         first = write(flaky_lake, "one")
         created = flaky_lake.log
 
@@ -115,14 +115,14 @@ class TestBranches:
         assert [c.kind for c in flaky_lake.log.walk(0)].count(Kind.BRANCH) == 1
 
     def test_lost_answer(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """A first version whose answer is lost is recognised as one's own."""
+        """A first version whose response is lost is recognised by its id."""
         first = write(flaky_lake, "one")
         flaky_store.fail("create", Fault.AFTER, "_lake/log/b")
         made = create_branch(flaky_lake.log, flaky_lake.head, "b", ("main", first.version))
         assert (made.version, made.totals) == (0, first.totals)
 
     def test_refusals(self, flaky_lake: SmallLake) -> None:
-        """A name that is taken, main itself and sources that are not there are refused."""
+        """A taken name, main itself and missing sources are refused."""
         first = write(flaky_lake, "one")
         branch_of(flaky_lake, "b", first.version)
         for name, version, error in [
@@ -140,7 +140,7 @@ class TestBranches:
     def test_h11_not_from_what_expired_meanwhile(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """H11: a branch that loses to an expire of its source is refused, and not begun."""
+        """H11: a branch that loses a race to an expire of its source is refused and not begun."""
         first = write(flaky_lake, "one")
         write(flaky_lake, "two")
         flaky_store.at("create", lambda: expire_all(flaky_lake), "_lake/log/main")
@@ -149,7 +149,7 @@ class TestBranches:
         assert Log(flaky_store, "b").head() is None
 
     def test_h22_deleted_and_made_again(self, flaky_lake: SmallLake) -> None:
-        """H22: a deleted branch stops its writers, and goes on in its numbering when made again."""
+        """H22: a deleted branch stops its writers, and continues its numbering when recreated."""
         first = write(flaky_lake, "one")
         own = branch_of(flaky_lake, "b", first.version)
         zombie = own.begin("run", 2)
@@ -189,7 +189,7 @@ class TestBranches:
     def test_late_deletion_spares_the_next_branch(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """Whoever sleeps in a deletion does not close the branch that was made again meanwhile."""
+        """A paused deletion does not close a branch that was recreated concurrently."""
         first = write(flaky_lake, "one")
         own = branch_of(flaky_lake, "b", first.version)
 
@@ -206,7 +206,7 @@ class TestBranches:
     def test_nothing_is_made_after_a_deletion(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """Whoever sleeps in the making of a branch finds its first version made by who deleted it."""
+        """A paused creation finds the first version that a concurrent deletion created."""
         first = write(flaky_lake, "one")
         flaky_store.at(
             "create",
@@ -220,10 +220,10 @@ class TestBranches:
 
 
 class TestRestore:
-    """An earlier content as a new version."""
+    """Restores."""
 
     def test_content_comes_back_marks_do_not(self, flaky_lake: SmallLake) -> None:
-        """H13: content is of the version, run table and marks are of the head."""
+        """H13: the content is that of the version; run table and expiry are those of the head."""
         writer = flaky_lake.begin("run", 2)
         first = writer.commit([flaky_lake.write(writer, 0)], [])
         write(flaky_lake, "two")
@@ -238,7 +238,7 @@ class TestRestore:
         assert made.runs["two"] == head.runs["two"]
 
     def test_h14_writers_stop(self, flaky_lake: SmallLake) -> None:
-        """H14: a writer meets a restore and stops; its run cannot be resumed."""
+        """H14: a restore stops a writer, and its run cannot be resumed."""
         writer = flaky_lake.begin("run", 2)
         writer.commit([flaky_lake.write(writer, 0)], [])
         restore(flaky_lake.log, flaky_lake.head, 0)
@@ -252,7 +252,7 @@ class TestRestore:
     def test_h12_not_what_expired_meanwhile(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore, branch: str
     ) -> None:
-        """H12, H9c: a restore that loses to an expire or a fence looks at the marks again."""
+        """H12, H9c: a restore that loses a race to an expire or a fence reads the expiry again."""
         start = write(flaky_lake, "one")
         lake = flaky_lake if branch == "main" else branch_of(flaky_lake, "b", start.version)
         first = write(lake, "two")
@@ -263,6 +263,6 @@ class TestRestore:
         assert lake.head.kind in (Kind.EXPIRE, Kind.FENCE)
 
     def test_no_such_version(self, flaky_lake: SmallLake) -> None:
-        """A version that is not there cannot be restored."""
+        """A missing version cannot be restored."""
         with pytest.raises(VersionNotFoundError):
             restore(flaky_lake.log, flaky_lake.head, 7)

@@ -34,10 +34,10 @@ OTHER = Schema({"y": TensorSpec(dtype="float64", shape=())})
 
 
 class TestCreateLake:
-    """The first version."""
+    """Creation of a lake."""
 
     def test_made_once(self, flaky_store: FlakyStore) -> None:
-        """The first call makes the lake, the next one opens it as it is by then."""
+        """The first call creates the lake, the next one opens its current version."""
         made, ours = create_lake(Log(flaky_store), SCHEMA)
         assert ours
         assert (made.version, made.kind, made.parent, made.schema) == (0, Kind.INIT, None, SCHEMA)
@@ -46,7 +46,7 @@ class TestCreateLake:
 
     @pytest.mark.parametrize("schema", [SCHEMA, OTHER])
     def test_loser_opens_the_winners(self, flaky_store: FlakyStore, schema: Schema) -> None:
-        """Who loses the race for version 0 gets the winner's lake, as it is by then."""
+        """A call that loses the race for version 0 returns the winner's current version."""
         other: list[Commit] = []
 
         def win() -> None:
@@ -58,13 +58,13 @@ class TestCreateLake:
         assert create_lake(Log(flaky_store), schema) == (other[0], False)
 
     def test_loser_made_nothing(self, flaky_store: FlakyStore) -> None:
-        """The loser's lake is not its own, even where the winner made the very same."""
+        """The loser did not create the lake, even with the same schema."""
         flaky_store.at("create", lambda: create_lake(Log(flaky_store), SCHEMA), LOG)
         made, ours = create_lake(Log(flaky_store), SCHEMA)
         assert (made.version, ours) == (0, False)
 
     def test_answer_lost(self, flaky_store: FlakyStore) -> None:
-        """A lake whose creation was not answered is ours all the same."""
+        """A lake whose create got no response counts as created by the call."""
         flaky_store.fail("create", Fault.AFTER, LOG)
         made, ours = create_lake(Log(flaky_store), SCHEMA)
         assert ours
@@ -73,7 +73,7 @@ class TestCreateLake:
     def test_storage_is_tried_first(
         self, flaky_store: FlakyStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """No lake is made on a storage that fails the probe; single writers are noted."""
+        """No lake is created if the probe fails; single writers are recorded."""
 
         def fail() -> None:
             raise UnsupportedStoreError("no. Use another.")
@@ -86,7 +86,7 @@ class TestCreateLake:
         assert create_lake(Log(flaky_store), SCHEMA, single_writer=True)[0].single_writer
 
     def test_h23_probes_never_meet(self, flaky_store: FlakyStore) -> None:
-        """H23: what a prober left when it was killed does not fail the next one."""
+        """H23: the object of a crashed probe does not fail the next probe."""
         flaky_store.fail("delete", Fault.BEFORE, "_lake/probe")
         with pytest.raises(OSError, match="no answer"):
             create_lake(Log(flaky_store), SCHEMA)
@@ -95,10 +95,10 @@ class TestCreateLake:
 
 
 class TestBegin:
-    """The beginning of a run."""
+    """Begin entries."""
 
     def test_entry(self, flaky_lake: SmallLake) -> None:
-        """The entry says run, plan, epoch 1 and order, and changes nothing else."""
+        """The entry has run, plan, epoch 1 and order, and changes nothing else."""
         log, before = flaky_lake.log, flaky_lake.head
         first = begin(log, before, "a", plan(2, 10))
         second = begin(log, first, "b", plan(3))
@@ -111,13 +111,13 @@ class TestBegin:
 
     @pytest.mark.parametrize("name", ["", "../x", "a/b"])
     def test_names(self, flaky_lake: SmallLake, name: str) -> None:
-        """A name that cannot be part of a key begins nothing."""
+        """An invalid run name is refused."""
         with pytest.raises(InvalidInputError):
             begin(flaky_lake.log, flaky_lake.head, name, plan(1))
         assert flaky_lake.head.version == 0
 
     def test_h7_begun_meanwhile(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """H7: a run that is in the log by the time its beginning would land is not begun again."""
+        """H7: a run that another process began concurrently is not begun again."""
         head = flaky_lake.head
         flaky_lake.begin("run", 2)
         with pytest.raises(LakeExistsError, match=r"'run'.*resume"):
@@ -127,13 +127,13 @@ class TestBegin:
             begin(Log(flaky_store), flaky_lake.head, "other", plan(2))
 
     def test_h20_order_is_unique(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """H20: two runs that begin at once have different places, whoever loses the race."""
+        """H20: two runs that begin concurrently have different order numbers."""
         flaky_store.at("create", lambda: flaky_lake.begin("fast", 1), LOG)
         slow = flaky_lake.begin("slow", 1)
         assert (slow.head.runs["fast"].order, slow.state.order) == (0, 1)
 
     def test_checked_on_each_version(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """What must hold of the version a run begins on is asked again after a lost race."""
+        """The check of the version is repeated after a lost race."""
         seen: list[int] = []
 
         def check(known: Commit) -> None:
@@ -151,7 +151,7 @@ class TestBegin:
     def test_closed_branch(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore, later: int
     ) -> None:
-        """Nothing begins or resumes on a branch that was deleted, before or meanwhile."""
+        """No run begins or resumes on a branch that is or gets deleted."""
         flaky_lake.begin("old", 1)
         head = flaky_lake.head
 
@@ -171,7 +171,7 @@ class TestBegin:
 
 
 class TestCommit:
-    """The data commits of a run."""
+    """Data commits."""
 
     def test_what_it_says(self, flaky_lake: SmallLake) -> None:
         """A commit adds its receipts to the totals of the version and of the run."""
@@ -207,7 +207,7 @@ class TestCommit:
         assert Log(flaky_lake.store).failures(made) == [failure("run", 0, 1)]
 
     def test_last_one_is_at_100(self, flaky_lake: SmallLake) -> None:
-        """The commit that completes the partitions finishes the run, at 100 %."""
+        """The commit that completes the partitions finishes the run at 100 %."""
         head = begin(flaky_lake.log, flaky_lake.head, "run", plan(2, 1_000))
         writer = RunWriter(Log(flaky_lake.store), "run", 1, head, SCHEMA)
         first = writer.commit([flaky_lake.write(writer, 1)], [])
@@ -218,7 +218,7 @@ class TestCommit:
         assert (first.progress.percent, last.progress.percent) == (0.3, 100.0)
 
     def test_more_samples_than_planned(self, flaky_lake: SmallLake) -> None:
-        """An input that is longer than it was said to be is not more than all of it."""
+        """An input longer than planned is at most 100 %."""
         head = begin(flaky_lake.log, flaky_lake.head, "run", plan(2, 1))
         writer = RunWriter(Log(flaky_lake.store), "run", 1, head, SCHEMA)
         first = writer.commit([flaky_lake.write(writer, 1)], [])
@@ -227,7 +227,7 @@ class TestCommit:
         assert not first.runs["run"].finished
 
     def test_runs_side_by_side(self, flaky_lake: SmallLake) -> None:
-        """Runs that append beside each other keep each other's rows, in the order they began."""
+        """Concurrent appends keep each other's rows, in the order of their begin entries."""
         first, second = flaky_lake.begin("first", 2), flaky_lake.begin("second", 2)
         for partition in (1, 0):
             second.commit([flaky_lake.write(second, partition)], [])
@@ -239,7 +239,7 @@ class TestCommit:
         assert manifest.partition.tolist() == [0, 1, 0, 1]
 
     def test_tables_are_merged(self, flaky_lake: SmallLake) -> None:
-        """Many small commits name few segments and failures tables, which hold everything."""
+        """Many small commits name few tables, which hold everything."""
         writer = flaky_lake.begin("run", 40)
         for partition in range(40):
             failed = failure("run", partition, 0)
@@ -266,7 +266,7 @@ class TestCommit:
     def test_failures_are_fetched_in_the_commit(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """Failures that a forced reset removed end the run as the reset does, not as lost."""
+        """Failures that a forced reset deleted end the run as reset, not as corruption."""
         writer = flaky_lake.begin("run", 1)
         receipt = flaky_lake.write(writer, 0, failures=9)
         assert receipt.failures_key is not None
@@ -280,7 +280,7 @@ class TestCommit:
             writer.commit([receipt], fetch)  # type: ignore[arg-type] # never returns
 
     def test_nothing_new_is_named(self, flaky_lake: SmallLake) -> None:
-        """A partition without a chunk adds no segment, but counts."""
+        """A partition without a chunk adds no segment, but is counted."""
         writer = flaky_lake.begin("run", 1)
         made = writer.commit([Receipt("run", 1, 0, "ab" * 8, (), 5)], [])
         assert (made.segments, made.failures) == ((), ())
@@ -289,7 +289,7 @@ class TestCommit:
     def test_h18_objects_of_a_lost_race(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """H18: what was written for a lost race is never named, not even by the same writer."""
+        """H18: an object from a lost race is never named, not even by the same writer."""
         writer, other = flaky_lake.begin("run", 3), flaky_lake.begin("other", 1)
         receipt = flaky_lake.write(other, 0)
         flaky_store.landed.clear()
@@ -313,7 +313,7 @@ class TestCommit:
     def test_h19_no_answer(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore, fault: Fault
     ) -> None:
-        """H19, H19b: a commit without an answer holds its batch, once, and the run goes on."""
+        """H19, H19b: a commit without a response holds its receipts once, and the run continues."""
         writer = flaky_lake.begin("run", 2)
         flaky_store.fail("create", fault, LOG)
         flaky_store.at("create", flaky_store.arrive_all, LOG, skip=1)
@@ -324,7 +324,7 @@ class TestCommit:
 
 
 def test_author_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process whose user has no name commits all the same."""
+    """A process without a user name can commit."""
 
     def fail() -> str:
         raise KeyError
@@ -334,7 +334,7 @@ def test_author_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_storage_that_cannot_create_exclusively(tmp_path: object) -> None:
-    """On storage without exclusive create a lake is made on the caller's word alone."""
+    """On storage without exclusive create, a lake is created only if the caller asks for it."""
     store = ObjectStore(f"file://{tmp_path}/lake", single_writer=True)
     made, ours = create_lake(Log(store), SCHEMA, single_writer=store.single_writer)
     assert ours

@@ -29,10 +29,10 @@ OTHER = Schema({"y": TensorSpec(dtype="float64", shape=())})
 
 
 class TestTurnEnds:
-    """What ends the turn of a coordinator."""
+    """Commits that end an epoch."""
 
     def test_h7b_two_of_one_epoch(self, flaky_lake: SmallLake) -> None:
-        """H7b: of two coordinators of one epoch only the first to commit goes on."""
+        """H7b: of two coordinators of an epoch, only the first to commit continues."""
         first = flaky_lake.begin("run", 2)
         second = RunWriter(Log(flaky_lake.store), "run", 1, first.head, SCHEMA)
         first.commit([flaky_lake.write(first, 0)], [])
@@ -42,7 +42,7 @@ class TestTurnEnds:
         assert committed(flaky_lake) == [0, 1]
 
     def test_newer_epoch(self, flaky_lake: SmallLake) -> None:
-        """A zombie meets the next epoch of its run and stops, also where nothing was committed."""
+        """A zombie stops at the next epoch of its run, even if that epoch has no commit."""
         zombie = flaky_lake.begin("run", 2)
         flaky_lake.resume("run")
         with pytest.raises(RunSupersededError):
@@ -52,7 +52,7 @@ class TestTurnEnds:
         assert committed(flaky_lake) == []
 
     def test_found_among_others(self, flaky_lake: SmallLake) -> None:
-        """What ends a turn is found though others committed before and after it."""
+        """The commit that ends an epoch is found between other commits."""
         zombie, other = flaky_lake.begin("run", 2), flaky_lake.begin("other", 3)
         other.commit([flaky_lake.write(other, 0)], [])
         flaky_lake.resume("run")
@@ -62,7 +62,7 @@ class TestTurnEnds:
 
     @pytest.mark.parametrize("kind", [Kind.RESTORE, Kind.CLOSED])
     def test_replaced_content(self, flaky_lake: SmallLake, kind: Kind) -> None:
-        """A restore, or the end of the branch, ends every run."""
+        """A restore, or the deletion of the branch, ends every run."""
         writer = flaky_lake.begin("run", 2)
         add_entry(flaky_lake, kind)
         with pytest.raises(ConflictError, match=f"{kind}.*new run name"):
@@ -70,7 +70,7 @@ class TestTurnEnds:
 
     @pytest.mark.parametrize("kind", [Kind.FENCE, Kind.EXPIRE, Kind.TAG, Kind.BRANCH])
     def test_others_do_not_matter(self, flaky_lake: SmallLake, kind: Kind) -> None:
-        """Entries that do not concern a run are gone past."""
+        """Entries of other runs are passed over."""
         writer = flaky_lake.begin("run", 1)
         add_entry(flaky_lake, kind)
         assert writer.commit([flaky_lake.write(writer, 0)], []).runs["run"].finished
@@ -87,7 +87,7 @@ class TestTurnEnds:
         assert committed(flaky_lake) == [0, 1]
 
     def test_finished_twice(self, flaky_lake: SmallLake) -> None:
-        """The same commit made twice, as a task run again does, is the first one's success."""
+        """A repeated commit, as of a task that runs again, returns the first one."""
         first = flaky_lake.begin("run", 1)
         entry = first.head
         made = first.commit([flaky_lake.write(first, 0)], [])
@@ -97,10 +97,10 @@ class TestTurnEnds:
 
 
 class TestResume:
-    """The next epoch of a run."""
+    """Epoch entries."""
 
     def test_entry(self, flaky_lake: SmallLake) -> None:
-        """The entry raises the epoch, keeps the order, and holds what was committed until then."""
+        """The entry raises the epoch, keeps the order, and carries the committed rows."""
         writer = flaky_lake.begin("run", 3)
         flaky_lake.begin("other", 1)
         writer.commit([flaky_lake.write(writer, 1)], [])
@@ -111,7 +111,7 @@ class TestResume:
         assert resume(Log(flaky_lake.store), entry, "run").runs["run"].epoch == 3
 
     def test_h5_two_resumes(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """H5: of two resumes at once one wins, and the other stops."""
+        """H5: of two concurrent resumes one wins, and the other stops."""
         flaky_lake.begin("run", 2)
         winners: list[RunWriter] = []
         flaky_store.at("create", lambda: winners.append(flaky_lake.resume("run")), LOG)
@@ -121,7 +121,7 @@ class TestResume:
         assert committed(flaky_lake) == [0]
 
     def test_h5_taken_over(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """H5: a resume that takes over has an epoch of its own, which ends the other's."""
+        """H5: a resume that takes over has its own epoch, which ends the other one."""
         flaky_lake.begin("run", 2)
         others: list[RunWriter] = []
         flaky_store.at("create", lambda: others.append(flaky_lake.resume("run")), LOG)
@@ -131,7 +131,7 @@ class TestResume:
             others[0].commit([flaky_lake.write(others[0], 1)], [])
 
     def test_h16_finished(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """H16: a resume of a finished run commits nothing, though its rows may be gone by now."""
+        """H16: a resume of a finished run commits nothing, even if its rows were replaced."""
         writer = flaky_lake.begin("run", 1)
         head = flaky_lake.head
         writer.commit([flaky_lake.write(writer, 0)], [])
@@ -144,7 +144,7 @@ class TestResume:
         assert committed(flaky_lake) == []
 
     def test_h16_overwritten(self, flaky_lake: SmallLake) -> None:
-        """H16: a run that was overwritten before it was finished cannot come back."""
+        """H16: a run that was overwritten before it finished cannot be resumed."""
         flaky_lake.begin("run", 2)
         over = flaky_lake.begin("over", 1, overwrite=True)
         over.commit([flaky_lake.write(over, 0)], [])
@@ -155,10 +155,10 @@ class TestResume:
 
 
 class TestAbort:
-    """The entry of a reset."""
+    """Aborts."""
 
     def test_entry(self, flaky_lake: SmallLake) -> None:
-        """It closes the newest epoch of each unfinished run it is asked for, and of no other."""
+        """An abort closes the newest epoch of each given unfinished run, and of no other run."""
         flaky_lake.begin("once", 2)
         flaky_lake.begin("twice", 2)
         flaky_lake.resume("twice")
@@ -174,7 +174,7 @@ class TestAbort:
         assert closed == {"once": 1, "twice": 2, "spared": 0, "done": 0}
 
     def test_nothing_left(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """Where every run is finished, also by the time it would land, nothing is committed."""
+        """If every run is finished by the time of the commit, nothing is committed."""
         writer = flaky_lake.begin("run", 1)
         receipt = flaky_lake.write(writer, 0)
         flaky_store.at("create", lambda: writer.commit([receipt], []), LOG)
@@ -183,7 +183,7 @@ class TestAbort:
         assert flaky_lake.head.kind is Kind.DATA
 
     def test_answer_lost(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """An abort that was not answered is ours all the same."""
+        """An abort whose response is lost is returned."""
         flaky_lake.begin("run", 1)
         flaky_store.fail("create", Fault.AFTER, LOG)
         assert abort(Log(flaky_store), flaky_lake.head, ["run"]) == flaky_lake.head
@@ -191,7 +191,7 @@ class TestAbort:
     def test_h1_objects_of_the_next_epoch(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """H1: what a resume writes after the abort is not deleted by that reset."""
+        """H1: chunks that a resume writes after the abort are not deleted by that reset."""
         first = flaky_lake.begin("run", 2)
         lost = flaky_lake.write(first, 0)
         written: list[tuple[RunWriter, Receipt]] = []
@@ -210,7 +210,7 @@ class TestAbort:
     def test_h2_epoch_before_the_abort(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """H2: an abort that loses a race closes what is there when it lands."""
+        """H2: an abort that loses a race closes all epochs of the head it lands on."""
         flaky_lake.begin("run", 2)
         seen: list[RunWriter] = []
         flaky_store.at("create", lambda: seen.append(flaky_lake.resume("run")), LOG)
@@ -222,7 +222,7 @@ class TestAbort:
         assert flaky_lake.resume("run").epoch == 3
 
     def test_h6_receipts_of_a_closed_epoch(self, flaky_lake: SmallLake) -> None:
-        """H6: a receipt of an epoch that was closed is not committed by a later one."""
+        """H6: a receipt of a closed epoch is not committed by a later one."""
         first = flaky_lake.begin("run", 2)
         stale = flaky_lake.write(first, 0)
         abort(Log(flaky_lake.store), flaky_lake.head, ["run"])
@@ -233,7 +233,7 @@ class TestAbort:
         assert not made.runs["run"].finished
 
     def test_receipts_of_an_open_epoch(self, flaky_lake: SmallLake) -> None:
-        """A receipt of an earlier epoch that was not closed is as good as one's own."""
+        """A receipt of an earlier epoch that is not closed is accepted."""
         first = flaky_lake.begin("run", 2)
         early = flaky_lake.write(first, 0)
         second = flaky_lake.resume("run")
@@ -242,7 +242,7 @@ class TestAbort:
 
 
 class TestOverwrite:
-    """Runs that replace what the lake held."""
+    """Overwrites."""
 
     def test_replaces_once(self, flaky_lake: SmallLake) -> None:
         """The first data commit replaces rows, failures, totals and schema; later ones add."""
@@ -261,7 +261,7 @@ class TestOverwrite:
         assert not second.runs["old"].replaced
 
     def test_h15_data_it_never_saw(self, flaky_lake: SmallLake) -> None:
-        """H15: an overwrite never replaces what was acknowledged after it began."""
+        """H15: an overwrite never replaces rows that were acknowledged after it began."""
         over, other = flaky_lake.begin("over", 1, overwrite=True), flaky_lake.begin("other", 2)
         other.commit([flaky_lake.write(other, 0)], [])
         with pytest.raises(ConflictError, match="about to overwrite"):
@@ -270,7 +270,7 @@ class TestOverwrite:
         assert committed(flaky_lake, "other") == [0, 1]
 
     def test_h15b_resumed(self, flaky_lake: SmallLake) -> None:
-        """H15b: a resume does not overwrite again what its run, or another's, added since."""
+        """H15b: a resume does not overwrite rows that its run or another added since."""
         over = flaky_lake.begin("over", 3, overwrite=True)
         over.commit([flaky_lake.write(over, 0)], [])
         other = flaky_lake.begin("other", 1)
@@ -290,7 +290,7 @@ class TestOverwrite:
         assert committed(flaky_lake, "old") == []
 
     def test_ends_the_others(self, flaky_lake: SmallLake) -> None:
-        """An overwrite ends the runs beside it, whether or not they have committed anything."""
+        """An overwrite ends concurrent runs, whether or not they have committed data."""
         begun, going = flaky_lake.begin("begun", 2), flaky_lake.begin("going", 2)
         going.commit([flaky_lake.write(going, 0)], [])
         over = flaky_lake.begin("over", 2, overwrite=True)

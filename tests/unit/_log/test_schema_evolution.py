@@ -1,4 +1,4 @@
-"""Changes of the schema as commits, alone and in races."""
+"""Tests of schema changes, alone and in races."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def written(lake: SmallLake, run: str = "run") -> Commit:
 
 
 class TestChanges:
-    """One writer, alone."""
+    """Changes without concurrent writers."""
 
     def test_add_to_an_empty_lake(self, small_lake: SmallLake) -> None:
-        """Where there are no samples, an added tensor is like one that was there from the start."""
+        """In a lake without samples, an added tensor is like an initial one."""
         made = add_tensors(small_lake.log, small_lake.head, NEW)
         assert (made.kind, list(made.schema), made.histories) == (Kind.SCHEMA, ["x", "y"], {})
         assert made.entry == {"add": ["y"]}
         assert small_lake.head == made
 
     def test_add_after_samples(self, small_lake: SmallLake) -> None:
-        """A tensor that is added later begins behind the samples that are there."""
+        """A tensor that is added later begins after the existing samples."""
         made = add_tensors(small_lake.log, written(small_lake), NEW)
         assert made.histories == {"y": TensorHistory(since=3)}
         assert small_lake.head.histories == made.histories
 
     def test_add_what_is_there(self, small_lake: SmallLake) -> None:
-        """A name that is taken is refused; the very same tensor may be declared again."""
+        """A taken name is refused; the same tensor may be declared again."""
         head = small_lake.head
         with pytest.raises(SchemaError, match="delete_tensor"):
             add_tensors(small_lake.log, head, {"x": TensorSpec("text")}, exist_ok=True)
@@ -68,7 +68,7 @@ class TestChanges:
         assert small_lake.head == head
 
     def test_rename_twice(self, small_lake: SmallLake) -> None:
-        """Each name is kept for the chunks that were written under it."""
+        """Each former name is kept for the chunks that were written under it."""
         first = rename_tensor(small_lake.log, written(small_lake), "x", "a")
         assert (list(first.schema), first.histories) == (
             ["a"],
@@ -78,13 +78,13 @@ class TestChanges:
         assert again.histories == {"b": TensorHistory(former=((3, "x"), (3, "a")))}
 
     def test_rename_keeps_its_place(self, small_lake: SmallLake) -> None:
-        """The order of the tensors stays; without samples nothing has to be remembered."""
+        """The order of the tensors stays; without samples no history is kept."""
         head = add_tensors(small_lake.log, small_lake.head, NEW)
         made = rename_tensor(small_lake.log, head, "x", "z")
         assert (list(made.schema), made.histories) == (["z", "y"], {})
 
     def test_names_that_cannot_be(self, small_lake: SmallLake) -> None:
-        """A tensor that is not there, and a name that is taken or none, are refused."""
+        """A missing tensor, a taken name and an invalid name are refused."""
         head = add_tensors(small_lake.log, small_lake.head, NEW)
         with pytest.raises(VersionNotFoundError, match="'x', 'y'"):
             rename_tensor(small_lake.log, head, "q", "z")
@@ -97,14 +97,14 @@ class TestChanges:
         assert small_lake.head == head
 
     def test_drop(self, small_lake: SmallLake) -> None:
-        """A tensor that is dropped is gone with its past, and a new one may have its name."""
+        """A dropped tensor loses its history, and a new one may have its name."""
         head = add_tensors(small_lake.log, written(small_lake), NEW)
         head = drop_tensor(small_lake.log, head, "y")
         assert (list(head.schema), head.histories) == (["x"], {})
         assert add_tensors(small_lake.log, head, NEW).histories == {"y": TensorHistory(since=3)}
 
     def test_drop_the_only_one(self, small_lake: SmallLake) -> None:
-        """Samples without any tensor cannot be; a lake without samples may lose its last one."""
+        """The only tensor of existing samples cannot be dropped; that of an empty lake can."""
         made = drop_tensor(small_lake.log, small_lake.head, "x")
         assert made.schema == Schema({})
         head = written(SmallLake(FlakyStore()))
@@ -112,7 +112,7 @@ class TestChanges:
             drop_tensor(small_lake.log, head, "x")
 
     def test_groups(self, small_lake: SmallLake) -> None:
-        """Tensors with as many objects stay a group, under names that are there."""
+        """Same-length tensors stay a group, under the name of an existing tensor."""
         boxes = Schema(dict.fromkeys("abc", "bbox"), same_length=["a", "b", "c"])
         head = add_tensors(small_lake.log, small_lake.head, boxes)
         head = rename_tensor(small_lake.log, head, "a", "z")
@@ -130,7 +130,7 @@ class TestChanges:
         assert (made.schema, made.histories) == (SCHEMA, {})
 
     def test_document(self, small_lake: SmallLake) -> None:
-        """What tensors were before is part of the commit's bytes, and only where there is any."""
+        """Histories are part of the commit's bytes only if there are any."""
         head = written(small_lake)
         assert b'"past"' not in commit_bytes(head)
         made = add_tensors(small_lake.log, head, NEW)
@@ -138,10 +138,10 @@ class TestChanges:
 
 
 class TestBesideRuns:
-    """Who was there first goes on."""
+    """Changes concurrent with runs and other changes."""
 
     def test_unfinished(self, small_lake: SmallLake) -> None:
-        """Beside an unfinished run each change is refused, and the run commits on."""
+        """Beside an unfinished run each change is refused, and the run continues."""
         add_tensors(small_lake.log, written(small_lake, "first"), NEW)
         writer = small_lake.begin("busy", 2)
         writer.commit([small_lake.write(writer, 0)], [])
@@ -158,14 +158,14 @@ class TestBesideRuns:
         assert writer.commit([small_lake.write(writer, 1)], []).runs["busy"].finished
 
     def test_run_begun_meanwhile(self, flaky_store: FlakyStore) -> None:
-        """A run that wins the race fails the change, not the other way round."""
+        """A run that begins first makes the change fail."""
         lake = SmallLake(flaky_store)
         flaky_store.at("create", lambda: lake.begin("busy", 1), LOG)
         with pytest.raises(ConflictError, match="'busy' is unfinished"):
             add_tensors(Log(flaky_store), lake.head, NEW)
 
     def test_closed_run_cannot_go_on(self, small_lake: SmallLake) -> None:
-        """A run that a reset has closed does not keep the schema, and is not resumed after."""
+        """A run that a reset closed does not block the change, and cannot be resumed after it."""
         written(small_lake, "first")
         small_lake.begin("closed", 2)
         assert abort(small_lake.log, small_lake.head, ["closed"]) is not None
@@ -187,7 +187,7 @@ class TestBesideRuns:
             add_tensors(Log(flaky_store), lake.head, NEW)
 
     def test_two_changes(self, flaky_store: FlakyStore) -> None:
-        """Of two changes at once both are there; the same name twice is refused."""
+        """Two concurrent changes both apply; the same name twice is refused."""
         lake = SmallLake(flaky_store)
         other = {"z": TensorSpec("text")}
         flaky_store.at("create", lambda: add_tensors(Log(flaky_store), lake.head, other), LOG)
@@ -197,7 +197,7 @@ class TestBesideRuns:
             rename_tensor(Log(flaky_store), lake.head, "z", "q")
 
     def test_samples_that_came_meanwhile(self, flaky_store: FlakyStore) -> None:
-        """The place from which on a tensor is there is that of the head the commit builds on."""
+        """An added tensor begins at the number of samples of the head that the commit builds on."""
         lake = SmallLake(flaky_store)
         flaky_store.at("create", lambda: written(lake), LOG)
         assert add_tensors(Log(flaky_store), lake.head, NEW).histories == {
@@ -206,10 +206,10 @@ class TestBesideRuns:
 
 
 class TestEmptyLake:
-    """Start over."""
+    """Emptying a lake."""
 
     def test_holds_nothing(self, small_lake: SmallLake) -> None:
-        """The new version holds nothing, the old one all; no run of before goes on."""
+        """The new version is empty, the old one unchanged; no earlier run can continue."""
         head = written(small_lake)
         busy = small_lake.begin("busy", 1)
         receipt = small_lake.write(busy, 0)
@@ -222,7 +222,7 @@ class TestEmptyLake:
             busy.commit([receipt], [])
 
     def test_not_what_it_has_not_seen(self, flaky_store: FlakyStore) -> None:
-        """Samples that were committed meanwhile are not thrown away unseen."""
+        """Samples that were committed concurrently are not removed."""
         lake = SmallLake(flaky_store)
         flaky_store.at("create", lambda: written(lake), LOG)
         with pytest.raises(ConflictError, match="committed while"):
@@ -231,7 +231,7 @@ class TestEmptyLake:
     def test_beside_a_living_run(
         self, small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A run that is being written is not thrown away."""
+        """A run that is being written is not removed."""
         small_lake.begin("busy", 1)
         assert not is_alive(small_lake.store, "main", "busy", 1)
         monkeypatch.setattr(schema_evolution, "is_alive", lambda *_: True)
@@ -239,7 +239,7 @@ class TestEmptyLake:
             empty_lake(small_lake.log, small_lake.head)
 
     def test_closed_branch(self, small_lake: SmallLake) -> None:
-        """A deleted branch takes no change."""
+        """A deleted branch accepts no change."""
         head = replace(small_lake.head, kind=Kind.CLOSED)
         with pytest.raises(ConflictError, match="deleted"):
             empty_lake(small_lake.log, head)
@@ -248,7 +248,7 @@ class TestEmptyLake:
 
 
 def test_names_are_settled_by_a_change(small_lake: SmallLake) -> None:
-    """A change of the schema leaves discovered names where they are, and closed runs drop theirs."""
+    """A schema change keeps discovered names, and drops those of closed runs."""
     spec = TensorSpec("class_label", class_names=["a"], discover=True)
     head = add_tensors(small_lake.log, small_lake.head, {"label": spec})
     writer = small_lake.begin("r", 2)

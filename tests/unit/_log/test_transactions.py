@@ -1,4 +1,4 @@
-"""Expires and fences: what may be given up, found out again after each lost race."""
+"""Tests of expiry and fences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(lake: SmallLake, run: str) -> int:
 
 
 def test_expire_names_all_but_what_is_kept(flaky_lake: SmallLake) -> None:
-    """Given up is all but heads, tagged versions, sources of branches and what the policy keeps."""
+    """All versions expire but heads, tagged versions, sources of branches and kept ones."""
     versions = [write(flaky_lake, f"run{n}") for n in range(4)]
     tag(flaky_lake.log, flaky_lake.head, "first", "main", versions[0])
     create_branch(flaky_lake.log, flaky_lake.head, "b", ("main", versions[1]))
@@ -49,7 +49,7 @@ def test_expire_names_all_but_what_is_kept(flaky_lake: SmallLake) -> None:
 def test_h11_a_tag_that_came_in_between_is_kept(
     flaky_lake: SmallLake, flaky_store: FlakyStore
 ) -> None:
-    """H11: an expire that loses to a tag, a branch or a commit leaves their versions out."""
+    """H11: an expire that loses a race to a tag, branch or commit leaves their versions out."""
     first, second, third = (write(flaky_lake, f"run{n}") for n in range(3))
 
     def meddle() -> None:
@@ -65,7 +65,7 @@ def test_h11_a_tag_that_came_in_between_is_kept(
 
 
 def test_untagged_versions_expire(flaky_lake: SmallLake) -> None:
-    """A version whose tag was removed may be given up."""
+    """A version whose tag was removed may expire."""
     version = write(flaky_lake, "run")
     tag(flaky_lake.log, flaky_lake.head, "t", "main", version)
     assert version not in find_expirable(flaky_lake.head, {"main": flaky_lake.log})["main"]
@@ -74,7 +74,7 @@ def test_untagged_versions_expire(flaky_lake: SmallLake) -> None:
 
 
 def test_fence_makes_writers_look(flaky_lake: SmallLake) -> None:
-    """A fence changes nothing but the number: a writer loses to it and writes its segment anew."""
+    """A fence adds only a version: a writer that loses to it writes its segment again."""
     writer = flaky_lake.begin("run", 1)
     head = flaky_lake.head
     made = fence(flaky_lake.log, head)
@@ -85,7 +85,7 @@ def test_fence_makes_writers_look(flaky_lake: SmallLake) -> None:
 
 
 def test_a_deleted_branch_is_left_alone(flaky_lake: SmallLake) -> None:
-    """Neither a fence nor an abort is committed after the last version of a deleted branch."""
+    """Neither a fence nor an abort is committed to a deleted branch."""
     version = write(flaky_lake, "run")
     create_branch(flaky_lake.log, flaky_lake.head, "b", ("main", version))
     branch = SmallLake(flaky_lake.store, "b")

@@ -1,4 +1,4 @@
-"""Compact: fewer chunks, the same rows, and no promise broken beside other writers."""
+"""Tests of compaction: fewer chunks, the same rows, and safe beside other writers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_compact(lake: SmallLake, chunk_size: int = 64 << 20) -> CompactReport:
 
 
 def rows(lake: SmallLake, commit: Commit | None = None) -> list[int]:
-    """Return the values of a version, the newest where none is given, in order."""
+    """Return the values of a version, by default the newest, in order."""
     log = Log(lake.store, lake.branch)
     manifest = log.manifest(commit or log.require_head())
     found: list[int] = []
@@ -64,7 +64,7 @@ def write(
 
 
 def check_sound(lake: SmallLake) -> None:
-    """Compare every version that is left with its checksums."""
+    """Verify all versions."""
     assert verify(lake.store, Log(lake.store)).damaged == ()
 
 
@@ -79,7 +79,7 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> SmallLake:
 
 
 def test_fewer_chunks_and_the_same_rows(lake: SmallLake) -> None:
-    """Small chunks of each finished run become one, in their place; the versions before stay."""
+    """Small chunks of each finished run become one at the same position; earlier versions stay."""
     write(lake, "one", [[[1], [2, 3]], [[]], [[4]], [[5, 6], [7]]])
     write(lake, "open", [[[8]], [[9]]], of=3)
     before = write(lake, "two", [[[10], [11]], [[12]]])
@@ -103,7 +103,7 @@ def test_fewer_chunks_and_the_same_rows(lake: SmallLake) -> None:
 
 
 def test_full_chunks_stay(small_lake: SmallLake) -> None:
-    """A chunk of half the size is left alone, and none becomes larger than the size."""
+    """A chunk of half the size stays, and no joined chunk exceeds the size."""
     long = list(range(1000))
     write(small_lake, "run", [[[1], [2]], [long], [[3], [4], [5]], [long, [6]]])
     manifest = Log(small_lake.store).manifest(small_lake.head)
@@ -136,7 +136,7 @@ def test_a_chunk_stays_on_its_side_of_a_schema_change(small_lake: SmallLake) -> 
 
 
 def test_partitions_that_a_resume_misses_are_not_hidden(small_lake: SmallLake) -> None:
-    """What a run wrote that may be resumed is left alone, so that it is not written again."""
+    """Chunks of a run that may be resumed stay, so that they are not written again."""
     write(small_lake, "run", [[[1]], [[2]]], of=3)
     reset(small_lake.store, Log(small_lake.store))
     assert run_compact(small_lake).version is None
@@ -147,7 +147,7 @@ def test_partitions_that_a_resume_misses_are_not_hidden(small_lake: SmallLake) -
 
 
 def test_rows_that_a_branch_began_with(small_lake: SmallLake) -> None:
-    """On a branch the rows of its source can be joined, whatever becomes of their run elsewhere."""
+    """On a branch, rows of its source can be joined, whatever the state of their run elsewhere."""
     start = write(small_lake, "run", [[[1]], [[2]]], of=3)
     create_branch(small_lake.log, small_lake.head, "b", ("main", start.version))
     branch = SmallLake(small_lake.store, "b")
@@ -163,7 +163,7 @@ def test_rows_that_a_branch_began_with(small_lake: SmallLake) -> None:
 
 
 def test_rows_to_come_keep_their_place(small_lake: SmallLake) -> None:
-    """Runs are joined with each other, but not over the place of one that will write more."""
+    """Chunks of several runs are joined, but not across the position of an unfinished run."""
     for run in ("one", "two"):
         write(small_lake, run, [[[1]]])
     waiting = small_lake.begin("open", 1)
@@ -178,11 +178,11 @@ def test_rows_to_come_keep_their_place(small_lake: SmallLake) -> None:
 
 
 class TestBesideOthers:
-    """What comes in between the compaction's steps."""
+    """Commits concurrent with a compaction."""
 
     @pytest.fixture
     def busy(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> Callable[..., SmallLake]:
-        """Do something before the commit of the next compaction."""
+        """Run an action before the commit of the next compaction."""
         write(flaky_lake, "one", [[[1], [2]], [[3]]])
 
         def order(action: Callable[[], object], *, skip: int = 1) -> SmallLake:
@@ -192,7 +192,7 @@ class TestBesideOthers:
         return order
 
     def test_appends(self, busy: Callable[..., SmallLake], flaky_lake: SmallLake) -> None:
-        """Rows that are appended meanwhile follow the joined ones."""
+        """Rows that are appended concurrently follow the joined ones."""
         busy(lambda: write(flaky_lake, "two", [[[4]], [[5]]]))
         assert run_compact(flaky_lake).joined == 3
         assert rows(flaky_lake) == [1, 2, 3, 4, 5]
@@ -201,7 +201,7 @@ class TestBesideOthers:
 
     @pytest.mark.usefixtures("busy")
     def test_a_writer_goes_on(self, flaky_lake: SmallLake) -> None:
-        """A run that is under way goes on over a compaction."""
+        """An unfinished run continues after a compaction."""
         writer = flaky_lake.begin("two", 2)
         writer.commit([flaky_lake.write(writer, 0, [[4]])], [])
         run_compact(flaky_lake)
@@ -212,7 +212,7 @@ class TestBesideOthers:
     def test_another_compaction(
         self, busy: Callable[..., SmallLake], flaky_lake: SmallLake
     ) -> None:
-        """Of two compactions one takes place; the leftovers of the other go with the next vacuum."""
+        """Of two concurrent compactions one takes effect; the other's chunks are garbage."""
         busy(lambda: run_compact(flaky_lake))
         assert run_compact(flaky_lake) == CompactReport(None, 0, 0, 0)
         assert rows(flaky_lake) == [1, 2, 3]
@@ -225,7 +225,7 @@ class TestBesideOthers:
     def test_replaced(
         self, busy: Callable[..., SmallLake], flaky_lake: SmallLake, kind: Kind
     ) -> None:
-        """A compaction that loses to an overwrite or a restore gives up and brings nothing back."""
+        """A compaction that loses a race to an overwrite or a restore stops."""
 
         def overwrite() -> None:
             writer = flaky_lake.begin("new", 1, overwrite=True)
@@ -244,7 +244,7 @@ class TestBesideOthers:
 
     @pytest.mark.usefixtures("busy")
     def test_an_overwrite_is_not_disturbed(self, flaky_lake: SmallLake) -> None:
-        """An overwrite that loses to a compaction goes on: no sample came in between."""
+        """An overwrite that loses a race to a compaction continues, as no sample was added."""
         writer = flaky_lake.begin("new", 1, overwrite=True)
         receipt = flaky_lake.write(writer, 0, [[9]])
         run_compact(flaky_lake)
@@ -257,7 +257,7 @@ class TestBesideOthers:
         flaky_lake: SmallLake,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A reset leaves a living compaction alone, and a forced one ends it."""
+        """A reset refuses beside an active compaction, and a forced reset ends it."""
         refused = []
 
         def meddle() -> None:
@@ -275,14 +275,14 @@ class TestBesideOthers:
         assert rows(flaky_lake) == [1, 2, 3]
 
     def test_vacuum(self, busy: Callable[..., SmallLake], flaky_lake: SmallLake) -> None:
-        """A vacuum beside a compaction takes neither what it reads nor what it has written."""
+        """A vacuum deletes neither the inputs nor the outputs of a running compaction."""
         busy(lambda: vacuum(flaky_lake.store, Log(flaky_lake.store)))
         assert run_compact(flaky_lake).joined == 3
         check_sound(flaky_lake)
         assert rows(flaky_lake) == [1, 2, 3]
 
     def test_crash(self, busy: Callable[..., SmallLake], flaky_lake: SmallLake) -> None:
-        """What a compaction that died has left is removed by a reset, and it can be run again."""
+        """A reset deletes the chunks of a crashed compaction, and it can run again."""
 
         def end() -> None:
             raise Crash
@@ -299,7 +299,7 @@ class TestBesideOthers:
 
 
 def test_damage_is_not_copied(small_lake: SmallLake) -> None:
-    """A small chunk that is damaged is named, and nothing is changed."""
+    """A damaged small chunk is named, and nothing is changed."""
     before = write(small_lake, "run", [[[1]], [[2]]])
     manifest = Log(small_lake.store).manifest(before)
     key = chunk_key_at(manifest, 1)
@@ -312,7 +312,7 @@ def test_damage_is_not_copied(small_lake: SmallLake) -> None:
 
 
 def test_refusals(small_lake: SmallLake, tmp_path: Path) -> None:
-    """No size, and no lake, are said."""
+    """An invalid size and a missing lake are refused."""
     with pytest.raises(InvalidInputError):
         run_compact(small_lake, 0)
     store = ObjectStore(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""Reset: leftovers go, and nothing that any version or any later writer needs."""
+"""Tests of reset: it deletes leftovers, and no object that a version or a later writer needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.s3 import S3Server
 
 
 class Meddled(ObjectStore):
-    """A store that does something else in the middle of somebody's call, once."""
+    """A store that runs an action in the middle of another call, once."""
 
     def meddle(self, name: str, action: Callable[[], object], *, skip: int = 0) -> None:
         """Run ``action`` before the call of ``name`` that comes after ``skip`` others."""
@@ -60,7 +60,7 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> SmallLake:
 
 
 def test_leftovers_go_and_nothing_else(lake: SmallLake) -> None:
-    """Uncommitted attempts are deleted; what is committed, foreign, or another's stays."""
+    """Uncommitted attempts are deleted; committed, foreign and unrelated objects stay."""
     done = lake.begin("done", 1)
     done.commit([lake.write(done, 0)], [])
     speculative = lake.write(done, 0)
@@ -121,7 +121,7 @@ def test_zombie_and_resume_after_reset(small_lake: SmallLake) -> None:
 
 
 def test_late_objects_of_a_closed_epoch(small_lake: SmallLake) -> None:
-    """What a zombie writes after a reset is removed by the next one."""
+    """Chunks that a zombie writes after a reset are deleted by the next one."""
     zombie = small_lake.begin("run", 2)
     run_reset(small_lake)
     late = small_lake.write(zombie, 0)
@@ -169,7 +169,7 @@ def test_epoch_that_came_in_between_is_closed(tmp_path: Path) -> None:
 
 
 def test_commit_that_came_in_between_is_kept(tmp_path: Path) -> None:
-    """What was committed before the abort landed is no leftover, though it was listed as one."""
+    """Chunks committed before the abort landed are not leftovers, though they were listed."""
     store = Meddled(tmp_path / "lake")
     lake = SmallLake(store)
     writer = lake.begin("run", 2)
@@ -192,7 +192,7 @@ def test_run_that_finished_in_between(tmp_path: Path) -> None:
 
 
 def test_older_versions_keep_their_objects(small_lake: SmallLake) -> None:
-    """What only an older version names stays: an overwritten run loses its leftovers alone."""
+    """Chunks that only an older version names stay; the run's leftovers are deleted."""
     old = small_lake.begin("old", 2)
     receipt = small_lake.write(old, 0)
     old.commit([receipt], [])
@@ -204,7 +204,7 @@ def test_older_versions_keep_their_objects(small_lake: SmallLake) -> None:
 
 
 def test_half_written_files(small_lake: SmallLake) -> None:
-    """What a killed writer left half-written goes with its epoch."""
+    """Temporary objects of a killed writer are deleted with its epoch."""
     writer = small_lake.begin("run", 2)
     small_lake.write(writer, 0)
     [chunk] = [key for key in small_lake.objects() if key.startswith("data/")]
@@ -216,7 +216,7 @@ def test_half_written_files(small_lake: SmallLake) -> None:
 
 
 def test_damaged_lake_is_left_alone(small_lake: SmallLake) -> None:
-    """Where a segment is gone nobody knows what is needed, so nothing is deleted."""
+    """If a segment is missing, nothing is deleted."""
     writer = small_lake.begin("run", 2)
     commit = writer.commit([small_lake.write(writer, 0)], [])
     lost = small_lake.write(writer, 1)
@@ -233,7 +233,7 @@ def beat(lake: SmallLake, counter: int, epoch: int = 1) -> None:
 
 
 def test_living_run_is_refused(small_lake: SmallLake) -> None:
-    """A run whose heart beats is not reset, not even dry, unless forced."""
+    """An active run is not reset, even in a dry run, unless forced."""
     writer = small_lake.begin("run", 2)
     lost = small_lake.write(writer, 0)
     stop = threading.Event()
@@ -260,7 +260,7 @@ def test_living_run_is_refused(small_lake: SmallLake) -> None:
 
 
 def test_dead_run_is_reset(small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A heartbeat that stands still, whatever it says, does not keep a run alive."""
+    """A heartbeat that does not change does not keep a run active."""
     monkeypatch.setattr(heartbeat, "OBSERVE_SECONDS", 0.3)
     small_lake.begin("run", 2)
     beat(small_lake, 10**9)
@@ -268,7 +268,7 @@ def test_dead_run_is_reset(small_lake: SmallLake, monkeypatch: pytest.MonkeyPatc
 
 
 def test_force_needs_exclusive_create(tmp_path: Path) -> None:
-    """Storage without exclusive create cannot stop a writer: a forced reset is refused there."""
+    """A forced reset is refused on storage without exclusive create."""
     lake = SmallLake(ObjectStore(tmp_path, single_writer=True))
     lost = lake.write(lake.begin("run", 2), 0)
     with pytest.raises(UnsupportedStoreError, match="without force"):
@@ -278,7 +278,7 @@ def test_force_needs_exclusive_create(tmp_path: Path) -> None:
 
 
 def test_no_lake(tmp_path: Path) -> None:
-    """Where there is no lake, that is said, and nothing is made."""
+    """A missing lake is an error, and nothing is created."""
     store = ObjectStore(tmp_path / "none")
     with pytest.raises(LakeNotFoundError):
         reset(store, Log(store))

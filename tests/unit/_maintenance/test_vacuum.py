@@ -1,4 +1,4 @@
-"""Vacuum: what nobody needs goes, and nothing that any version or any later writer needs."""
+"""Tests of vacuum: it deletes unneeded objects, and none that a version or a later writer needs."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def run_vacuum(
 
 
 def write(lake: SmallLake, run: str, *, overwrite: bool = False) -> tuple[int, set[str]]:
-    """Write a run of one partition; its version and the objects of its data."""
+    """Write a run of one partition; return its version and the objects of its data."""
     writer = lake.begin(run, 1, overwrite=overwrite)
     receipt = lake.write(writer, 0)
     return writer.commit([receipt], []).version, lake.keys(receipt)
 
 
 def check_sound(lake: SmallLake) -> None:
-    """Compare every version that is left with its checksums."""
+    """Verify all versions."""
     assert verify(lake.store, Log(lake.store)).damaged == ()
 
 
@@ -62,7 +62,7 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> SmallLake:
 
 
 def test_what_only_old_versions_named_goes(lake: SmallLake) -> None:
-    """Overwritten data, its tables, and leftovers of ended runs go; the rest and the log stay."""
+    """Overwritten data, its tables and leftovers of ended runs are deleted; the log stays."""
     old, lost = write(lake, "old")
     broken = lake.begin("broken", 2)
     committed = lake.write(broken, 0, failures=3)
@@ -102,7 +102,7 @@ def test_what_only_old_versions_named_goes(lake: SmallLake) -> None:
 
 
 def test_kept_versions_stay_whole(small_lake: SmallLake) -> None:
-    """Tagged versions, sources of branches and heads of branches keep all they name."""
+    """Tagged versions, sources of branches and heads of branches keep all their objects."""
     tagged, first = write(small_lake, "one")
     source, second = write(small_lake, "two", overwrite=True)
     gone, third = write(small_lake, "three", overwrite=True)
@@ -125,7 +125,7 @@ def test_kept_versions_stay_whole(small_lake: SmallLake) -> None:
 
 
 def test_young_versions_are_kept(small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version is as old as the one that followed it: until then it was the newest."""
+    """The age of a version is that of its successor: until then it was the newest."""
     times = iter(datetime(2026, 1, day, tzinfo=UTC) for day in range(2, 30))
     monkeypatch.setattr(transactions, "now", lambda: next(times))
     monkeypatch.setattr(vacuuming, "current_time", lambda: datetime(2026, 1, 10, tzinfo=UTC))
@@ -149,7 +149,7 @@ def test_young_versions_are_kept(small_lake: SmallLake, monkeypatch: pytest.Monk
 
 
 def test_runs_of_a_deleted_branch(small_lake: SmallLake) -> None:
-    """What an unfinished run left on a branch that was deleted goes without a reset."""
+    """Leftovers of an unfinished run on a deleted branch are deleted without a reset."""
     start, _ = write(small_lake, "one")
     create_branch(small_lake.log, small_lake.head, "b", ("main", start))
     branch = SmallLake(small_lake.store, "b")
@@ -169,7 +169,7 @@ def test_runs_of_a_deleted_branch(small_lake: SmallLake) -> None:
 
 
 def test_half_written_files(small_lake: SmallLake) -> None:
-    """What killed writers left half-written goes, if it is of a run that has ended or a table."""
+    """Temporary objects of killed writers are deleted if they are tables or of ended runs."""
     _, keys = write(small_lake, "done")
     open_run = small_lake.begin("open", 1)
     (waiting,) = small_lake.keys(small_lake.write(open_run, 0))
@@ -188,7 +188,7 @@ def test_half_written_files(small_lake: SmallLake) -> None:
 
 
 def test_heartbeats_of_finished_runs(small_lake: SmallLake) -> None:
-    """The last sign of life of a finished run goes; that of a run that can go on stays."""
+    """The heartbeat of a finished run is deleted; that of an unfinished run stays."""
     write(small_lake, "done")
     small_lake.begin("open", 1)
     keys = [object_keys.heartbeat_key("main", run) for run in ("done", "open")]
@@ -199,10 +199,10 @@ def test_heartbeats_of_finished_runs(small_lake: SmallLake) -> None:
 
 
 class TestWriters:
-    """Writers that wake up in the middle of a vacuum, and after it."""
+    """Writers that were paused during a vacuum."""
 
     def test_h8_only_closed_epochs(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """H8: of a run that was reset and goes on, only what is of closed epochs goes."""
+        """H8: of a reset run that continues, only objects of closed epochs are deleted."""
         first = flaky_lake.begin("run", 2)
         first.commit([flaky_lake.write(first, 0)], [])
         reset(flaky_store, Log(flaky_store))
@@ -218,7 +218,7 @@ class TestWriters:
     def test_h9_a_segment_that_is_not_named_yet(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore, branch: str
     ) -> None:
-        """H9, H17, H18: a writer that sleeps before its create writes its segment anew after it."""
+        """H9, H17, H18: a writer that paused before its create writes its segment again."""
         old, _ = write(flaky_lake, "old")
         create_branch(flaky_lake.log, flaky_lake.head, "b", ("main", old))
         lake = SmallLake(flaky_store, branch)
@@ -237,7 +237,7 @@ class TestWriters:
     def test_h17b_a_merge_whose_input_is_gone(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """H17b: a merge that finds a segment gone reads the log again and goes on."""
+        """H17b: a merge that misses a segment reads the log again and continues."""
         for number in range(15):
             write(flaky_lake, f"run{number}")
         writer = flaky_lake.begin("run", 1)
@@ -255,7 +255,7 @@ class TestWriters:
     def test_h12_a_restore_of_what_expires(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """H12: a restore beside a vacuum is refused, or what it brings back is kept."""
+        """H12: a restore concurrent with a vacuum is refused, or its objects are kept."""
         old, _ = write(flaky_lake, "old")
         write(flaky_lake, "new", overwrite=True)
         flaky_store.at("create", lambda: run_vacuum(flaky_lake), "_lake/log/main")
@@ -266,7 +266,7 @@ class TestWriters:
     def test_commit_in_between_is_kept(
         self, flaky_lake: SmallLake, flaky_store: FlakyStore
     ) -> None:
-        """What is committed between the listing and the expire is not deleted, though listed."""
+        """Objects committed between the listing and the expire are not deleted."""
         write(flaky_lake, "old")
         write(flaky_lake, "new", overwrite=True)
         writer = flaky_lake.begin("run", 1)
@@ -278,7 +278,7 @@ class TestWriters:
         check_sound(flaky_lake)
 
     def test_two_vacuums(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """A vacuum that another overtakes at any commit of its own ends well."""
+        """A vacuum that loses any of its races to another vacuum succeeds."""
         write(flaky_lake, "old")
         write(flaky_lake, "new", overwrite=True)
         flaky_store.at("create", lambda: run_vacuum(flaky_lake), "_lake/log/main")
@@ -286,7 +286,7 @@ class TestWriters:
         check_sound(flaky_lake)
 
     def test_interrupted(self, flaky_lake: SmallLake, flaky_store: FlakyStore) -> None:
-        """What a vacuum that ended after its expire left is deleted by the next."""
+        """Leftovers of a vacuum that ended after its expire are deleted by the next one."""
         _, lost = write(flaky_lake, "old")
         write(flaky_lake, "new", overwrite=True)
 
@@ -302,7 +302,7 @@ class TestWriters:
 
 
 def test_damaged_lake_is_left_alone(small_lake: SmallLake) -> None:
-    """Where a segment that is needed is gone nothing is given up and nothing deleted."""
+    """If a needed segment is missing, no version expires and nothing is deleted."""
     write(small_lake, "one")
     small_lake.store.delete([object_keys.segment_key(small_lake.head.segments[0].name)])
     version = small_lake.head.version
@@ -312,7 +312,7 @@ def test_damaged_lake_is_left_alone(small_lake: SmallLake) -> None:
 
 
 def test_needs_exclusive_create(tmp_path: Path) -> None:
-    """Rule 21: where no writer can be kept away there is no vacuum, whoever opens the lake."""
+    """Rule 21: without exclusive create, a vacuum is refused, whichever process opens the lake."""
     lake = SmallLake(ObjectStore(tmp_path, single_writer=True))
     write(lake, "one")
     for store in (lake.store, ObjectStore(tmp_path)):
@@ -321,7 +321,7 @@ def test_needs_exclusive_create(tmp_path: Path) -> None:
 
 
 def test_no_lake(tmp_path: Path) -> None:
-    """Where there is no lake, that is said, and nothing is made."""
+    """A missing lake is an error, and nothing is created."""
     store = ObjectStore(tmp_path / "none")
     with pytest.raises(LakeNotFoundError):
         vacuum(store, Log(store))
@@ -360,7 +360,7 @@ def test_progress(flaky_lake: SmallLake) -> None:
 
 
 def test_unfinished_uploads(s3_server: S3Server) -> None:
-    """Parts of uploads that nobody completes go with their epoch; those of an open one stay."""
+    """Parts of abandoned uploads are deleted with their epoch; those of an open one stay."""
     bucket = s3_server.bucket()
     lake = SmallLake(ObjectStore(f"{bucket.url}/lake", bucket.options))
     writer = lake.begin("run", 2)

@@ -1,4 +1,4 @@
-"""Verify: a sound lake is sound, and each kind of damage is found and named."""
+"""Tests of verify: an intact lake passes, and each kind of damage is found and named."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def flip(file: Path, place: int) -> None:
 
 
 def only(report: VerifyReport) -> Damage:
-    """Return the one damage that was found."""
+    """Return the only damage."""
     assert not report.ok
     [found] = report.damaged
     return found
@@ -64,7 +64,7 @@ def only(report: VerifyReport) -> Damage:
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_sound_lake(lake: SmallLake, *, quick: bool) -> None:
-    """A sound lake is counted and nothing is found; leftovers are none of its business."""
+    """An intact lake passes with correct counts; leftovers are ignored."""
     report = check(lake, quick=quick)
     assert report.ok
     assert (report.versions, report.segments, report.chunks, report.samples) == (4, 3, 5, 8)
@@ -73,7 +73,7 @@ def test_sound_lake(lake: SmallLake, *, quick: bool) -> None:
 
 
 def test_every_byte_of_a_chunk(lake: SmallLake) -> None:
-    """One changed byte anywhere in a chunk is found, with the rows it may concern."""
+    """One changed byte in a chunk is found, with the affected rows."""
     key = chunk(lake, 1, 1)
     size = path(lake, key).stat().st_size
     for place in [*range(0, size, 97), size - 1]:
@@ -85,7 +85,7 @@ def test_every_byte_of_a_chunk(lake: SmallLake) -> None:
 
 
 def test_quick_reads_heads(lake: SmallLake) -> None:
-    """The quick way finds what is wrong with sizes and heads, and does not look further."""
+    """The quick mode finds wrong sizes and heads only."""
     key = chunk(lake, 0)
     flip(path(lake, key), -1)
     assert check(lake, quick=True).ok
@@ -95,7 +95,7 @@ def test_quick_reads_heads(lake: SmallLake) -> None:
 
 
 def test_missing_and_cut_chunks(lake: SmallLake) -> None:
-    """A chunk that is gone or shorter is found, even without rows."""
+    """A missing or truncated chunk is found, even without rows."""
     path(lake, chunk(lake, 3)).unlink()
     file = path(lake, chunk(lake, 2))
     file.write_bytes(file.read_bytes()[:-1])
@@ -105,14 +105,14 @@ def test_missing_and_cut_chunks(lake: SmallLake) -> None:
 
 
 def test_exchanged_chunks(lake: SmallLake) -> None:
-    """A sound chunk in the place of another is found."""
+    """An intact chunk under the key of another is found."""
     file = path(lake, chunk(lake, 0))
     file.write_bytes(path(lake, chunk(lake, 3)).read_bytes())
     assert only(check(lake)).rows == (0, 3)
 
 
 def test_older_versions_are_read(lake: SmallLake) -> None:
-    """A chunk that only an older version names is checked, and placed in that version."""
+    """A chunk that only an older version names is checked, and reported for that version."""
     new = lake.begin("new", 1, overwrite=True)
     new.commit([lake.write(new, 0)], [])
     path(lake, chunk(lake, 3)).unlink()
@@ -122,7 +122,7 @@ def test_older_versions_are_read(lake: SmallLake) -> None:
 
 @pytest.mark.parametrize("gone", [True, False])
 def test_segments(lake: SmallLake, *, gone: bool) -> None:
-    """A segment that is gone or changed is named, with how many samples it leads to."""
+    """A missing or changed segment is named, with the number of its samples."""
     key = object_keys.segment_key(lake.head.segments[0].name)
     if gone:
         path(lake, key).unlink()
@@ -135,7 +135,7 @@ def test_segments(lake: SmallLake, *, gone: bool) -> None:
 
 @pytest.mark.parametrize("gone", [True, False])
 def test_failures(lake: SmallLake, *, gone: bool) -> None:
-    """A table of failures that is gone or changed is named."""
+    """A missing or changed table of failures is named."""
     key = object_keys.failures_key(lake.head.failures[0].name)
     if gone:
         path(lake, key).unlink()
@@ -148,7 +148,7 @@ def test_failures(lake: SmallLake, *, gone: bool) -> None:
     ("version", "gone"), [(0, True), (2, True), (0, False), (2, False), (3, False)]
 )
 def test_commits(lake: SmallLake, *, version: int, gone: bool) -> None:
-    """A commit that is changed, or gone from the middle, is named; the others are still read."""
+    """A changed or missing commit is named; the others are still read."""
     key = object_keys.commit_key("main", version)
     if gone:
         path(lake, key).unlink()
@@ -161,7 +161,7 @@ def test_commits(lake: SmallLake, *, version: int, gone: bool) -> None:
 
 
 def test_exchanged_commits(lake: SmallLake) -> None:
-    """A commit that was not built on the one before it is named."""
+    """A commit whose parent is another one is named."""
     other = SmallLake(ObjectStore(lake.store.url + "-other"))
     other.begin("run", 5)
     for version in (0, 1):
@@ -175,7 +175,7 @@ def test_exchanged_commits(lake: SmallLake) -> None:
 
 
 def test_no_lake(tmp_path: Path) -> None:
-    """Where there is no lake, that is said."""
+    """A missing lake is an error."""
     store = ObjectStore(tmp_path / "none")
     with pytest.raises(LakeNotFoundError):
         verify(store, Log(store))
