@@ -220,9 +220,16 @@ class RunSupersededError(ConflictError):
 
 
 class StoreError(LakeError, OSError):
-    """The storage refused or failed."""
+    """The storage refused or failed.
+
+    Attributes
+    ----------
+    transient : bool
+        Whether another attempt may succeed, as after HTTP 503 or a lost connection.
+    """
 
     code = "store"
+    transient = False
 
 
 class ObjectNotFoundError(StoreError):

@@ -8,7 +8,6 @@ our credentials is a ``StoreError`` and concerns all of them.
 from __future__ import annotations
 
 import asyncio
-import random
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from dasklake._links.targets import Begin, Target, target_of
 from dasklake._media import image
 from dasklake._storage.errors import is_dead, kind_of, safe_text
 from dasklake._storage.fsspec_backend import io_loop
+from dasklake._storage.retry import RetryPolicy
 from dasklake._storage.urls import safe_url
 from dasklake.exceptions import (
     LakeError,
@@ -36,9 +36,8 @@ __all__ = ["AT_ONCE", "Findings", "Wanted", "fetch", "look"]
 AT_ONCE = 64
 _WHOLE = 8
 
-#: How often a target is asked for while the storage fails, and the pauses between, in seconds.
-_TRIES = 8
-_FIRST, _LONGEST = 0.2, 10.0
+#: How long a target's storage is retried.
+_RETRIES = RetryPolicy(seconds=35.0, first=0.2, longest=10.0)
 
 #: Seconds after which a request is given up: for some bytes, and for all.
 _SOON, _LATE = 60.0, 600.0
@@ -133,10 +132,9 @@ class _Place:
         return self._target
 
     async def tried(self, read: Callable[[Target], Awaitable[_T]], seconds: float = _SOON) -> _T:
-        """Read from the target; again while the storage fails, for a bounded time."""
-        pause, left, renewable = _FIRST, _TRIES, True
+        """Read from the target, and retry while its storage fails."""
+        pauses, renewable = _RETRIES.pauses(), True
         while True:
-            left -= 1
             await self._refresh()
             try:
                 return await asyncio.wait_for(read(self.target), seconds)
@@ -145,14 +143,14 @@ class _Place:
             except Exception as error:  # noqa: BLE001 # every storage library has errors of its own
                 denied = kind_of(error) is PermissionDeniedError
                 # Those that have just expired are renewed again, others once.
-                expired = left > 0 and not self._known.fresh
+                pause = next(pauses, None)
+                expired = pause is not None and not self._known.fresh
                 if denied and (renewable or expired) and await self._renewed():
                     renewable = False
                     continue
-                if denied or left <= 0 or is_dead(error):
-                    raise self._mapped(error) from None  # the cause may hold what is secret
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 # jitter
-            pause = min(2 * pause, _LONGEST)
+                if denied or pause is None or is_dead(error):
+                    raise self._mapped(error) from None  # the cause may hold secrets
+            await asyncio.sleep(pause)
 
     async def _refresh(self) -> None:
         """Look credentials up again that have expired while others were read."""
@@ -184,8 +182,8 @@ class _Place:
             )
             return PermissionDeniedError(f"T{link[1:]} may not be read ({text}). {cure}.")
         return StoreError(
-            f"T{link[1:]} could not be read in {_TRIES} tries ({text}). Try again when its "
-            "storage answers."
+            f"T{link[1:]} could not be read for {_RETRIES.seconds:.0f} seconds ({text}). "
+            "Resume when its storage answers."
         )
 
 

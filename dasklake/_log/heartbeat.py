@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from dasklake._format import object_keys
 from dasklake._format.documents import Heartbeat, heartbeat_bytes, read_heartbeat
+from dasklake._storage.retry import NO_RETRIES
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError, StoreError
 
@@ -70,6 +71,7 @@ def send_heartbeats(store: ObjectStore, branch: str, run: str) -> Iterator[None]
     """Send heartbeats for a run of one epoch that this process leads, during the block."""
     key = object_keys.heartbeat_key(branch, run)
     coordinator = object_keys.new_id()
+    store = store.with_retries(NO_RETRIES)  # each beat is followed by the next
     ended = threading.Event()
 
     def beat() -> None:

@@ -30,7 +30,7 @@ from dasklake._model.commit import Commit, SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure
 from dasklake._schema.schema import Schema
-from dasklake._storage.retry import call_with_retries
+from dasklake._storage.retry import RetryPolicy
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
@@ -112,7 +112,7 @@ class Log:
     branch : str, default "main"
         The branch.
     retry_seconds : float, default 600
-        Seconds for which a create is sent again while the storage fails.
+        Time for which the operations of a commit are retried while the storage fails.
     """
 
     def __init__(
@@ -120,11 +120,16 @@ class Log:
     ) -> None:
         self.store = store
         self.branch = object_keys.valid_name("branch", branch)
-        self.retry_seconds = retry_seconds
-        #: Set to make a publish stop retrying.
+        #: Set to cancel the retries of a publish.
         self.stop = threading.Event()
-        #: The storage error that is being retried, if any.
+        #: The error that is being retried, if any.
         self.retry_reason: str | None = None
+        self._retries = RetryPolicy(
+            seconds=retry_seconds,
+            wait=lambda seconds: self.stop.wait(seconds),  # noqa: PLW0108 # `stop` may be replaced
+            permanent=(PermissionDeniedError, UnsupportedStoreError),
+            on_retry=self._note_retry,
+        )
         self._commits: _Recent[Commit] = _Recent(_COMMITS)
         self._schemas: _Recent[Schema] = _Recent(_COMMITS)
         self._segments: _Recent[Manifest] = _Recent(_SEGMENTS)
@@ -410,36 +415,31 @@ class Log:
             return read_commit(stored, key, self._schema).id == commit.id
         return True
 
-    def retry(self, action: Callable[[], _T], *final: type[StoreError]) -> _T:
-        """Run an action of a commit, again for ``retry_seconds`` while the storage fails.
+    def retry(self, action: Callable[[], _T], *permanent: type[StoreError]) -> _T:
+        """Call an action of a commit, and repeat it while the storage fails.
 
         Parameters
         ----------
         action : callable
-            May be run several times.
-        *final : type
-            Errors that trying again cannot mend.
+            Called once or several times.
+        *permanent : type
+            Errors that are raised at once, besides refusals.
 
         Returns
         -------
         object
-            What the action returned.
+            The result of the action.
 
         Raises
         ------
         StoreError
-            The storage failed for longer, refuses to be written, or it is one of ``final``.
+            The storage failed for longer than ``retry_seconds``, refuses writes, or the error is one
+            of ``permanent``.
         """
-        return call_with_retries(
-            action,
-            retry_seconds=self.retry_seconds,
-            wait=self.stop.wait,
-            final=(PermissionDeniedError, UnsupportedStoreError, *final),
-            on_retry=self._tell,
-        )
+        return self._retries.call(action, *permanent)
 
-    def _tell(self, trouble: str | None) -> None:
-        self.retry_reason = trouble
+    def _note_retry(self, reason: str | None) -> None:
+        self.retry_reason = reason
 
     def segment(self, ref: SegmentRef) -> Manifest:
         """Return one segment; raise ``ObjectNotFoundError`` if it is missing."""

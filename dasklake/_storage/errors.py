@@ -26,6 +26,7 @@ __all__ = [
     "is_conflict",
     "is_dead",
     "is_precondition",
+    "is_transient",
     "kind_of",
     "safe_text",
     "translate_errors",
@@ -67,11 +68,30 @@ _NO_ADDRESS |= {"NonHttpUrlRedirectClientError", "ParamValidationError"}
 #: Of the statuses that blame the client, those that say nothing of the object.
 _ASK_AGAIN = {401, 403, 407, 408, 409, 423, 425, 429}
 
+#: Statuses below 500 after which the same request may succeed.
+_RETRIED = {408, 409, 423, 425, 429}
+
 #: Codes of S3 that come with a status that does not say so.
 _CODES = {"InvalidToken", "TokenRefreshRequired", "ExpiredToken", "InvalidAccessKeyId"}
 
-#: Of the operating system: nothing more can be written, however often one asks.
+#: Errors of the operating system that mean that the storage is full.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+#: Errors of the operating system that another attempt may not meet; None is that of a library.
+_TRANSIENT = {
+    None,
+    *(errno.EAGAIN, errno.EINTR, errno.EIO, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE),
+    *(errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE, errno.ENOTCONN),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EREMOTEIO),
+}
+
+#: Base classes of errors of connections, by name: their libraries are optional.
+_CONNECTION = {
+    *("HTTPClientError", "ConnectTimeoutError", "ReadTimeoutError", "EndpointConnectionError"),
+    *("ResponseStreamingError", "IncompleteReadError", "ConnectionClosedError"),
+    *("ClientConnectionError", "ClientPayloadError", "ServerTimeoutError", "TransportError"),
+    *("ServiceRequestError", "ServiceResponseError"),
+}
 
 _NEXT: Mapping[type[StoreError], str] = {
     ObjectExistsError: "another writer made it first: read it, then decide.",
@@ -120,7 +140,9 @@ def translate_errors(
         where = safe_url(f"{url}/{key}" if key else url)
         message = f"Cannot {operation} {where} ({text[:500]}): {_NEXT[kind]}"
         hidden = _told(error) != safe_text(_told(error), options)
-        raise kind(message) from (None if hidden else error)
+        translated = kind(message)
+        translated.transient = is_transient(error)
+        raise translated from (None if hidden else error)
 
 
 def kind_of(error: BaseException) -> type[StoreError]:
@@ -158,6 +180,21 @@ def is_conflict(error: BaseException) -> bool:
 def is_beyond(error: BaseException) -> bool:
     """Tell whether the storage refused a range because the object has fewer bytes (HTTP 416)."""
     return any(_status(each) == 416 for each in _chain(error))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether another attempt at an operation may succeed."""
+    causes = list(_chain(error))
+    statuses = [status for status in map(_status, causes) if status is not None and status >= 400]
+    if statuses:
+        return any(status in _RETRIED or status >= 500 for status in statuses)
+    if is_dead(error) or kind_of(error) is not StoreError:
+        return False
+    return any(
+        (isinstance(cause, OSError | TimeoutError) and cause.errno in _TRANSIENT)
+        or not _CONNECTION.isdisjoint(cls.__name__ for cls in type(cause).__mro__)
+        for cause in causes
+    )
 
 
 def is_dead(error: BaseException) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -17,7 +15,6 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from dasklake._storage.errors import is_conflict, is_precondition
 from dasklake._storage.local_backend import LocalBackend, temporary_target
 from dasklake._storage.urls import LOCAL, safe_url
 from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
@@ -28,9 +25,6 @@ __all__ = ["Backend", "file_system_of", "io_loop", "open_backend", "whole_option
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "azure"}
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
-
-#: Tries of a create that the storage answers with "conflict, try again" (HTTP 409).
-_CREATE_TRIES = 7
 
 #: ``memory://`` checks, then writes: two threads could both win.
 _MEMORY = threading.RLock()
@@ -98,18 +92,7 @@ class FsspecBackend:
                 "disk, s3, gs or abfs, or single_writer=True where nobody else writes."
             )
         mode = {"mode": "create"} if self.creates_exclusively else {}
-        for attempt in range(_CREATE_TRIES):
-            try:
-                self._fs.pipe_file(self._path(key), bytes(data), **mode)
-            except FileExistsError:
-                raise
-            except OSError as error:
-                last = attempt + 1 == _CREATE_TRIES
-                if last or is_precondition(error) or not is_conflict(error):
-                    raise
-                time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)  # noqa: S311 # jitter
-            else:
-                return
+        self._fs.pipe_file(self._path(key), bytes(data), **mode)
 
     def sync(self, key: str) -> None:
         """Nothing: what an object storage acknowledged is durable."""

@@ -1,71 +1,148 @@
-"""Asking a storage again: for a bounded time, with jitter, and given up on a word."""
+"""Retry storage operations with exponential backoff, jitter and cancellation.
+
+This module has the only retry loop of the package. Libraries such as tenacity were considered: they
+cannot let an enclosing call take over the retries of the operations inside it.
+
+Storage libraries also retry by themselves: botocore five times within about ten seconds. Their time
+counts as part of one attempt, so that the total stays bounded by ``RetryPolicy.seconds`` and the
+duration of one attempt.
+"""
 
 from __future__ import annotations
 
+import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar
 
-from dasklake.exceptions import StoreError
+from dasklake.exceptions import (
+    LakeNotSharedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    StorageFullError,
+    StoreError,
+    UnsupportedStoreError,
+)
 
-__all__ = ["call_with_retries"]
+__all__ = ["NO_RETRIES", "PERMANENT", "STORE_RETRIES", "RetryPolicy"]
 
-#: First and longest pause between two tries, in seconds.
-_FIRST, _LONGEST = 0.05, 15.0
+#: Errors that another attempt cannot fix.
+PERMANENT = (
+    LakeNotSharedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    StorageFullError,
+    UnsupportedStoreError,
+)
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Whether an enclosing call retries already, in this thread or coroutine.
+_RETRYING: ContextVar[bool] = ContextVar("dasklake_retrying", default=False)
 
 _T = TypeVar("_T")
 
 
-def _nobody(_: str | None) -> None:
-    """Tell nobody."""
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Limits of the retries of an operation.
 
-
-def call_with_retries(
-    action: Callable[[], _T],
-    *,
-    retry_seconds: float,
-    wait: Callable[[float], object],
-    final: tuple[type[StoreError], ...],
-    on_retry: Callable[[str | None], object] = _nobody,
-) -> _T:
-    """Run an action, again while the storage fails.
-
-    Parameters
+    Attributes
     ----------
-    action : callable
-        May be run several times.
-    retry_seconds : float
-        For so long; the action's own time counts.
+    seconds : float
+        Time after which no further attempt begins.
     wait : callable
-        Waits the seconds it is given; true where the action is to be given up.
-    final : tuple of type
-        Errors that asking again cannot mend.
-    on_retry : callable, optional
-        Told why the action is run again, and None when it is done.
-
-    Returns
-    -------
-    object
-        What the action returned.
-
-    Raises
-    ------
-    StoreError
-        The storage failed for longer, or in a way that is final.
+        Waits for a number of seconds; returns true to cancel the retries.
+    permanent : tuple of type
+        Errors that are raised at once.
+    on_retry : callable or None
+        Called with the reason before each retry, and with None after success.
+    transient_only : bool
+        Whether to retry only errors that are known to be temporary, such as HTTP 503.
+    first, longest : float
+        First and longest pause between two attempts, in seconds.
     """
-    deadline = time.monotonic() + retry_seconds
-    pause = _FIRST
-    while True:
+
+    seconds: float
+    wait: Callable[[float], object] = time.sleep
+    permanent: tuple[type[StoreError], ...] = PERMANENT
+    on_retry: Callable[[str | None], object] | None = None
+    transient_only: bool = False
+    first: float = 0.05
+    longest: float = 15.0
+
+    def pauses(self) -> Iterator[float]:
+        """Return the pauses between attempts, in seconds, until the time from now on is over."""
+        deadline = time.monotonic() + self.seconds
+
+        def pauses() -> Iterator[float]:
+            pause = self.first
+            while time.monotonic() + pause <= deadline:
+                yield pause * random.random()  # noqa: S311 # jitter
+                pause = min(2 * pause, self.longest)
+
+        return pauses()
+
+    def call(self, action: Callable[[], _T], *permanent: type[StoreError]) -> _T:
+        """Call an action, and repeat it while the storage fails.
+
+        Inside another call the action is called once: the enclosing call repeats all of it.
+
+        Parameters
+        ----------
+        action : callable
+            Called once or several times.
+        *permanent : type
+            Further errors that are raised at once.
+
+        Returns
+        -------
+        object
+            The result of the action.
+
+        Raises
+        ------
+        StoreError
+            The error is permanent, the time is over, or ``wait`` cancelled the retries.
+        """
+        if _RETRYING.get():
+            return action()
+        token = _RETRYING.set(True)
         try:
-            done = action()
-        except StoreError as error:
-            if isinstance(error, final):
-                raise
-            on_retry(str(error))
-            if time.monotonic() + pause > deadline or wait(pause * random.random()):  # noqa: S311 # jitter
-                raise
-            pause = min(2 * pause, _LONGEST)
-        else:
-            on_retry(None)
-            return done
+            return self._repeat(action, permanent)
+        finally:
+            _RETRYING.reset(token)
+
+    def _repeat(self, action: Callable[[], _T], permanent: tuple[type[StoreError], ...]) -> _T:
+        notify = self.on_retry or (lambda _: None)
+        pauses = self.pauses()
+        attempt = 1
+        while True:
+            try:
+                result = action()
+            except StoreError as error:
+                if isinstance(error, self.permanent + permanent):
+                    raise
+                if self.transient_only and not error.transient:
+                    raise
+                notify(str(error))
+                pause = next(pauses, None)
+                if pause is None or self.wait(pause):
+                    raise
+                attempt += 1
+                _LOGGER.warning("Attempt %d in %.1f s: %s", attempt, pause, error)
+            else:
+                notify(None)
+                return result
+
+
+#: For single operations of a store: a listing, a read, a probe.
+STORE_RETRIES = RetryPolicy(seconds=30.0, transient_only=True, longest=5.0)
+
+#: For operations that are repeated anyway, such as heartbeats.
+NO_RETRIES = RetryPolicy(seconds=0.0)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from operator import methodcaller
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from dasklake import creds
 from dasklake._format import object_keys
 from dasklake._storage.errors import translate_errors
 from dasklake._storage.fsspec_backend import Backend, open_backend
 from dasklake._storage.local_backend import temporary_target
+from dasklake._storage.retry import STORE_RETRIES, RetryPolicy
 from dasklake._storage.urls import absolute_url, safe_url
 from dasklake.exceptions import (
     CorruptionError,
@@ -78,6 +80,7 @@ class ObjectStore:
         self._address = absolute_url(url)
         self._confined = confined
         self._storage_options = storage_options
+        self._retries = STORE_RETRIES
         self._connected: tuple[int, Backend, dict[str, Any]] | None = None
         self._known = creds.Credentials({})
         self.url = safe_url(self._address)
@@ -116,6 +119,23 @@ class ObjectStore:
     def shared(self) -> bool:
         """Whether other processes can see the storage at all."""
         return self._files.shared
+
+    def with_retries(self, policy: RetryPolicy) -> Self:
+        """Return the same store with another policy for failing operations.
+
+        Parameters
+        ----------
+        policy : RetryPolicy
+            How long operations are retried. The policy is not pickled with the store.
+
+        Returns
+        -------
+        ObjectStore
+            A store that shares the connection of this one.
+        """
+        store = copy.copy(self)
+        store._retries = policy  # noqa: SLF001 # a copy of our own
+        return store
 
     def put(self, key: str, data: Any) -> None:
         """Write an object, whole or not at all, over what was there.
@@ -406,7 +426,9 @@ class ObjectStore:
             The storage refused or failed.
         """
         key = object_keys.probe_key()
-        self.create(key, b"first")
+        # The key is new: if it exists, the answer to an earlier attempt was lost.
+        with suppress(ObjectExistsError):
+            self.create(key, b"first")
         try:
             self.create(key, b"second")
         except ObjectExistsError:
@@ -449,6 +471,10 @@ class ObjectStore:
     def _do(self, operation: str, key: str, action: Callable[[Backend], _T]) -> _T:
         if key.startswith("/") or ".." in key.split("/"):
             raise CorruptionError(f"{key!r} leaves the root of the lake. Restore what names it.")
+        return self._retries.call(lambda: self._attempt(operation, key, action))
+
+    def _attempt(self, operation: str, key: str, action: Callable[[Backend], _T]) -> _T:
+        """Call the backend, and once more if it refused credentials that can be renewed."""
         files, options = self._connect()
         try:
             with translate_errors(operation, key, self._address, options):

@@ -1,4 +1,4 @@
-"""The lake's storage as one attempt at a partition asks it: again while it fails, for a bounded time."""
+"""Retry the storage operations of one attempt at a partition, until the run has ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from dasklake._storage.retry import call_with_retries
+from dasklake._storage.retry import RetryPolicy
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     LakeNotSharedError,
@@ -19,14 +19,14 @@ from dasklake.exceptions import (
 
 __all__ = ["RetryingStore"]
 
-#: Seconds for which one object is sent again, before the whole attempt counts as failed: longer
-#: than storages throttle, and with Dask's own tries about as long as a commit is sent again.
-_PATIENCE = 150.0
+#: Time for which one operation is retried before the attempt fails, in seconds: longer than
+#: storages throttle, and with Dask's own retries about as long as a commit is retried.
+_RETRY_SECONDS = 150.0
 
-#: Seconds between two looks whether the run has ended meanwhile.
-_LOOK = 0.5
+#: Seconds between two checks whether the run has ended.
+_CHECK_SECONDS = 0.5
 
-#: What the storage says for good: another attempt would compute everything again in vain.
+#: Refusals that end the run: another attempt would only repeat the computation.
 _REFUSALS = (
     LakeNotSharedError,
     ObjectNotFoundError,
@@ -46,39 +46,38 @@ class RetryingStore:
     store : ObjectStore
         The lake's objects.
     stopped : callable
-        Whether nobody waits for the attempt any more.
+        Returns whether the run has ended.
 
     Attributes
     ----------
     refusal : StoreError or None
-        What the storage has refused for good: it ends the run.
+        The permanent refusal of the storage, which ends the run.
     """
 
     def __init__(self, store: ObjectStore, stopped: Callable[[], bool]) -> None:
         self.store = store
         self.stopped = stopped
         self.refusal: StoreError | None = None
+        self._retries = RetryPolicy(_RETRY_SECONDS, wait=self._wait, permanent=_REFUSALS)
 
     def put(self, key: str, data: Any) -> None:
-        """Write an object; the same bytes again while the storage fails."""
+        """Write an object, and repeat it while the storage fails."""
         self.call(lambda: self.store.put(key, data))
 
     def call(self, action: Callable[[], _T]) -> _T:
-        """Run an action of ours, again while the storage fails."""
+        """Call an action, and repeat it while the storage fails."""
         try:
-            return call_with_retries(
-                action, retry_seconds=_PATIENCE, wait=self._wait, final=_REFUSALS
-            )
+            return self._retries.call(action)
         except _REFUSALS as error:
             self.refusal = error
             raise
 
     def _wait(self, seconds: float) -> bool:
-        """Wait; True as soon as nobody waits for the partition any more."""
-        end = time.monotonic() + seconds
+        """Wait; return True as soon as the run has ended."""
+        deadline = time.monotonic() + seconds
         while not self.stopped():
-            left = end - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return False
-            time.sleep(min(left, _LOOK))
+            time.sleep(min(remaining, _CHECK_SECONDS))
         return True

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from dasklake._format import object_keys
 from dasklake._storage.fsspec_backend import Backend
+from dasklake._storage.retry import NO_RETRIES, RetryPolicy
 from dasklake._storage.store import ObjectStore
 
 __all__ = ["CRASHES", "LOSSES", "Crash", "Fault", "FaultStore", "Lost", "Step"]
@@ -216,6 +217,8 @@ class FaultStore(ObjectStore):
     ----------
     url : str, default ""
         The root; left out, a new one in memory.
+    retries : RetryPolicy, optional
+        How operations are retried; by default every fault is raised at once.
     **options : object
         As for :class:`~dasklake._storage.store.ObjectStore`.
 
@@ -247,9 +250,10 @@ class FaultStore(ObjectStore):
     >>> store.clear()
     """
 
-    def __init__(self, url: str = "", **options: Any) -> None:
+    def __init__(self, url: str = "", *, retries: RetryPolicy = NO_RETRIES, **options: Any) -> None:
         super().__init__(url or f"memory://{uuid.uuid4().hex}", **options)
-        self._options = options
+        self._retries = retries
+        self._options = {"retries": retries, **options}
         self.sent: list[tuple[str, str, bytes]] = []
         self.landed: list[tuple[str, str, bytes]] = []
         self.held: list[tuple[Step, Callable[[], Any]]] = []
@@ -261,6 +265,11 @@ class FaultStore(ObjectStore):
     def _connect(self) -> tuple[Backend, dict[str, Any]]:
         files, options = super()._connect()
         return _FaultBackend(files, self), options
+
+    @property
+    def pending(self) -> int:
+        """Number of ordered faults and actions that have not happened yet."""
+        return len(self._orders)
 
     def another(self) -> FaultStore:
         """Return the storage of another process, over the same root.

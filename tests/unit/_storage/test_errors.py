@@ -1,4 +1,4 @@
-"""Foreign errors: each is translated, none brings a secret along."""
+"""Foreign errors: each is mapped, none brings a secret along."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import fsspec.exceptions
 import pytest
 from s3fs.errors import ERROR_CODE_TO_EXCEPTION, translate_boto_error
 
-from dasklake._storage.errors import MAPPED_TYPES, is_conflict, safe_text, translate_errors
+from dasklake._storage.errors import MAPPED_TYPES, is_transient, safe_text, translate_errors
 from dasklake._storage.urls import safe_url
 from dasklake.exceptions import (
     CorruptionError,
@@ -104,7 +104,7 @@ def foreign() -> Iterator[Exception]:
 
 
 @pytest.mark.parametrize("error", list(foreign()), ids=lambda error: type(error).__name__)
-def test_every_foreign_error_is_translated(error: BaseException) -> None:
+def test_every_foreign_error_is_mapped(error: BaseException) -> None:
     """Whatever the libraries raise, callers see a StoreError that names object and operation."""
     found = raised(error)
     assert "Cannot read s3://bucket/x/the/key" in str(found)
@@ -144,7 +144,7 @@ def test_status(status: int, kind: type[StoreError], where: str) -> None:
     else:
         setattr(error, where, status)
     assert type(raised(error)) is kind
-    assert is_conflict(error) == (status == 409)
+    assert is_transient(error) == (status in (409, 500, 503))
 
 
 @pytest.mark.parametrize(

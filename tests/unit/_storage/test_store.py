@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ import fsspec
 import pytest
 from fsspec.registry import _registry
 
+from dasklake._storage.retry import STORE_RETRIES
 from dasklake._storage.store import ObjectStore, absolute_url
 from dasklake.exceptions import (
     InvalidInputError,
@@ -146,19 +148,21 @@ def test_single_writer(url: str) -> None:
     assert pickle.loads(pickle.dumps(store)).single_writer
 
 
-def test_conflict_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer of "conflict, try again" is: some times, with longer and longer pauses."""
+def test_conflicts_and_busy_storage_are_retried() -> None:
+    """A create is repeated after 409 and 503, with growing pauses, for a bounded time."""
     pauses: list[float] = []
-    monkeypatch.setattr("dasklake._storage.fsspec_backend.time.sleep", pauses.append)
-    Answering.answers.extend([409] * 4)
-    ObjectStore("gs://bucket/x").create("key", b"value")
+    policy = replace(STORE_RETRIES, wait=pauses.append)
+    store = ObjectStore("gs://bucket/x").with_retries(policy)
+    Answering.answers.extend([409, 503, 409, 409])
+    store.create("key", b"value")
     assert Careless.objects == {"bucket/x/key": b"value"}
     assert len(pauses) == 4
-    assert pauses[3] > pauses[0]
     Answering.answers.extend([409] * 100)
     with pytest.raises(StoreError) as caught:
-        ObjectStore("gs://bucket/x").create("other", b"value")
+        store.with_retries(replace(policy, seconds=0.0)).create("other", b"value")
     assert type(caught.value) is StoreError
+    assert caught.value.transient
+    Answering.answers.clear()
 
 
 def test_refused_condition_is_an_existing_object() -> None:

@@ -144,7 +144,7 @@ def test_retries_are_bounded(
     flaky_lake: SmallLake, refuse: Callable[..., list[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the retry time the attempt fails, and Dask retries the task."""
-    monkeypatch.setattr(retrying, "_PATIENCE", 0.0)
+    monkeypatch.setattr(retrying, "_RETRY_SECONDS", 0.0)
     refuse(StoreError("busy"))
     with pytest.raises(StoreError, match="busy"):
         Writing(flaky_lake).write(Delivered())

@@ -1,0 +1,105 @@
+"""One answer of a busy storage (HTTP 503), at each operation of a call in turn."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Literal, NamedTuple
+
+import dask
+import dask.bag as db
+import pytest
+
+import dasklake
+from dasklake import TensorSpec, WriteOptions
+from dasklake._api.lake import Lake
+from dasklake._log.log import Log
+from dasklake._storage.retry import STORE_RETRIES, RetryPolicy
+from dasklake.exceptions import TransformError
+from dasklake.testing.faults import Fault, FaultStore
+
+SCHEMA = {"x": TensorSpec(dtype="int64", shape=())}
+
+#: The default policy, without its pauses.
+QUICK = RetryPolicy(
+    STORE_RETRIES.seconds, wait=lambda _: None, transient_only=STORE_RETRIES.transient_only
+)
+
+
+def write(
+    store: FaultStore, *, broken: bool = False, mode: Literal["create", "resume"] = "resume"
+) -> None:
+    """Write six samples; a broken job fails in its last partition."""
+
+    def sample(number: int) -> dict[str, int]:
+        if broken and number == 5:
+            raise ValueError(number)
+        return {"x": number}
+
+    numbers = db.from_sequence(range(6), npartitions=3)
+    dasklake.to_lake(
+        numbers,
+        store,
+        schema=SCHEMA,
+        transform=sample,
+        mode=mode,
+        run="run",
+        checkpoint_every=2,
+        progress=False,
+        options=WriteOptions(scheduler="sync"),
+    )
+
+
+def unfinished(store: FaultStore) -> None:
+    """Leave a run that failed."""
+    with suppress(TransformError):
+        write(store, broken=True)
+
+
+def lake(store: FaultStore) -> Lake:
+    """Open the lake."""
+    log = Log(store)
+    return Lake(store, log, log.require_head())
+
+
+class Case(NamedTuple):
+    """A call, and what is on the storage before it."""
+
+    prepare: Callable[[FaultStore], object]
+    call: Callable[[FaultStore], object]
+
+
+CASES = {
+    "begin": Case(lambda _: None, lambda store: write(store, mode="create")),
+    "resume": Case(unfinished, write),
+    "reset": Case(unfinished, lambda store: lake(store).reset()),
+    "open": Case(write, lambda store: lake(store)[5]),
+    "log": Case(write, lambda store: list(lake(store).log())),
+}
+
+
+@pytest.fixture(autouse=True)
+def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no retry of a write task or a commit wait."""
+    monkeypatch.setattr("dasklake._write.retrying.RetryingStore._wait", lambda *_: False)
+    with dask.config.set(scheduler="sync"):
+        yield
+
+
+def meets_fault(case: Case, number: int) -> bool:
+    """Make a call with a busy storage at one of its operations; return whether it came to it."""
+    store = FaultStore(retries=QUICK)
+    case.prepare(store)
+    store.fail("any", Fault.BUSY, skip=number)
+    case.call(store)
+    met = store.pending == 0
+    store.clear()
+    return met
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_busy_answer_ends_no_call(name: str) -> None:
+    """Wherever the storage is too busy for one operation, the call succeeds."""
+    count = next(number for number in itertools.count() if not meets_fault(CASES[name], number))
+    assert count > 2
