@@ -28,9 +28,8 @@ from dasklake._api.files import File, read
 from dasklake._api.lake import Lake, Tensor, empty, load, open, read_lake
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
 from dasklake._run.preview import Preview
-from dasklake._schema.samples import Samples
 from dasklake._schema.schema import Schema, TensorSpec
-from dasklake._schema.values import Link, link
+from dasklake._schema.values import Link, Samples, link
 
 __all__ = [
     "File",

@@ -13,9 +13,10 @@ import pyarrow as pa
 from dasklake._codecs.compression import Encoded, as_blob, from_blob, shorten
 from dasklake._codecs.constraints import Check, check_labels
 from dasklake._codecs.convert import fits_safely, lossless, refuse_masked, to_array, to_shape
+from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.parameters import is_text
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Layout, Named, storage_of
+from dasklake._schema.values import UnresolvedLabels
 from dasklake.exceptions import SampleError
 
 __all__ = ["ArrayCodec", "LabelCodec", "column_of"]
@@ -165,7 +166,7 @@ class LabelCodec(ArrayCodec):
         def stored(places: Sequence[int]) -> Encoded:
             return self._encoded(np.array(places, self._dtype).reshape(shape))
 
-        return Named(flat, shape, stored)
+        return UnresolvedLabels(flat, shape, stored)
 
     def _checked(self, value: object) -> npt.NDArray[Any]:
         if _has_names(value):

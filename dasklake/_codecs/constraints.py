@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from dasklake._schema.same_length import count_axis
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Blob, Named
+from dasklake._schema.values import Blob, UnresolvedLabels
 from dasklake.exceptions import SampleError
 
-__all__ = ["CONSTRAINTS", "Check", "LengthCheck", "check_labels", "check_of"]
+__all__ = ["CONSTRAINTS", "Check", "LengthCheck", "check_labels", "constraint_for"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -38,7 +38,7 @@ _CORNERS = 3
 _TRIPLE = 3
 
 
-def check_of(spec: TensorSpec, *, strict: bool) -> Check | None:
+def constraint_for(spec: TensorSpec, *, strict: bool) -> Check | None:
     """Return the check that each value of a tensor has to pass; None where there is none.
 
     Parameters
@@ -102,7 +102,7 @@ class LengthCheck:
             value = encoded[name]
             if value is None:
                 continue
-            shape = value.shape if isinstance(value, Blob | Named) else fixed
+            shape = value.shape if isinstance(value, Blob | UnresolvedLabels) else fixed
             if not shape:
                 raise SampleError("a scalar counts nothing. Give a list.", tensor=name)
             found = shape[axis]

@@ -15,8 +15,9 @@ from dasklake._codecs.compression import Encoded, shorten
 from dasklake._codecs.convert import to_shape
 from dasklake._media.file import File
 from dasklake._media.sniff import FORMATS, format_of
+from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Blob, storage_of
+from dasklake._schema.values import Blob
 from dasklake.exceptions import SampleError
 
 __all__ = ["FileCodec", "bytes_of"]

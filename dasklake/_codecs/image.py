@@ -23,8 +23,9 @@ from dasklake._media.image import (
     quick_shape,
 )
 from dasklake._media.sniff import format_of
+from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Blob, storage_of
+from dasklake._schema.values import Blob
 from dasklake.exceptions import SampleError
 
 __all__ = ["ImageCodec"]

@@ -9,8 +9,9 @@ import numpy as np
 
 from dasklake._codecs.compression import Encoded, shorten
 from dasklake._codecs.convert import to_shape
+from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Blob, storage_of
+from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 
 __all__ = ["JsonCodec"]

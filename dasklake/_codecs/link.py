@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 
 from dasklake._codecs.compression import Encoded
 from dasklake._codecs.text import checked_text, string_column
+from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Link, link, storage_of
+from dasklake._schema.values import Link, link
 from dasklake.exceptions import SampleError
 
 __all__ = ["LinkCodec"]

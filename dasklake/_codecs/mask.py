@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from dasklake._codecs.compression import Encoded, as_blob, check_size, from_blob
 from dasklake._codecs.convert import refuse_masked, to_shape
+from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.run_lengths import RunLengthMasks, from_pixels, to_pixels
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Blob, storage_of
+from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 
 __all__ = ["MaskCodec"]

@@ -1,7 +1,7 @@
 """What a codec is.
 
 A codec knows one tensor. It checks a value against the tensor's spec and turns it into what the
-tensor's column stores, by the layout of its :class:`~dasklake._schema.values.Storage`:
+tensor's column stores, by the layout of its :class:`~dasklake._schema.arrow_layout.Storage`:
 
 =========  =======================================================================
 ``ARROW``  one value that Arrow takes (times as ``int64``, links as a mapping)
@@ -17,8 +17,8 @@ from typing import Protocol
 import pyarrow as pa
 
 from dasklake._codecs.compression import Encoded
+from dasklake._schema.arrow_layout import Storage
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Storage
 
 __all__ = ["Codec"]
 

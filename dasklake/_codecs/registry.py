@@ -9,7 +9,7 @@ from types import MappingProxyType
 import pyarrow as pa
 
 from dasklake._codecs.array import ArrayCodec, LabelCodec
-from dasklake._codecs.constraints import check_of
+from dasklake._codecs.constraints import constraint_for
 from dasklake._codecs.file import FileCodec
 from dasklake._codecs.image import ImageCodec
 from dasklake._codecs.json import JsonCodec
@@ -30,11 +30,11 @@ def _array(spec: TensorSpec, *, strict: bool) -> Codec:
         return TextCodec(spec) if strings else ArrowCodec(spec)
     if spec.kind.name == "class_label":
         return LabelCodec(spec)
-    return ArrayCodec(spec, check_of(spec, strict=strict))
+    return ArrayCodec(spec, constraint_for(spec, strict=strict))
 
 
 def _polygon(spec: TensorSpec, *, strict: bool) -> Codec:
-    return SequenceCodec(spec, ArrayCodec(spec.item, check_of(spec, strict=strict)))
+    return SequenceCodec(spec, ArrayCodec(spec.item, constraint_for(spec, strict=strict)))
 
 
 def _plain(spec: TensorSpec, *, strict: bool, make: Callable[[TensorSpec], Codec]) -> Codec:

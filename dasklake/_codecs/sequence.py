@@ -15,14 +15,15 @@ import pyarrow as pa
 
 from dasklake._codecs.compression import Encoded, shorten
 from dasklake._codecs.protocol import Codec
+from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Blob, Layout, storage_of
+from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 
-__all__ = ["Place", "SequenceCodec", "places_of"]
+__all__ = ["ItemLocation", "SequenceCodec", "item_locations"]
 
 
-class Place(NamedTuple):
+class ItemLocation(NamedTuple):
     """Where the bytes of an item lie in the sample's, and what they decode to."""
 
     begin: int
@@ -30,7 +31,7 @@ class Place(NamedTuple):
     shape: tuple[int, ...]
 
 
-def places_of(directory: tuple[int, ...], size: int) -> list[Place]:
+def item_locations(directory: tuple[int, ...], size: int) -> list[ItemLocation]:
     """Read the directory of a list.
 
     Parameters
@@ -45,14 +46,14 @@ def places_of(directory: tuple[int, ...], size: int) -> list[Place]:
     CorruptionError
         It is no directory of so many bytes.
     """
-    found: list[Place] = []
+    found: list[ItemLocation] = []
     rest = iter(directory)
     try:
         count, end = next(rest), 0
         for _ in range(count):
             begin, end = end, end + next(rest)
             rank = next(rest)
-            found.append(Place(begin, end, tuple(next(rest) for _ in range(rank))))
+            found.append(ItemLocation(begin, end, tuple(next(rest) for _ in range(rank))))
     except (StopIteration, RuntimeError):  # the latter where a shape ends too early
         end = -1
     wrong = any(place.begin > place.end or min(place.shape, default=0) < 0 for place in found)
@@ -111,7 +112,7 @@ class SequenceCodec:
     def items(self, stored: Blob) -> Iterator[Encoded]:
         """Yield what the column of a tensor of the item's spec would store for each item."""
         view = memoryview(stored.data)
-        for place in places_of(stored.shape, len(view)):
+        for place in item_locations(stored.shape, len(view)):
             yield from_item(Blob(view[place.begin : place.end], place.shape), self.item)
 
 

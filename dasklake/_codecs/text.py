@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 
 from dasklake._codecs.compression import Encoded, shorten
+from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import storage_of
 from dasklake.exceptions import SampleError
 
 __all__ = ["ArrowCodec", "TextCodec", "checked_text", "string_column"]

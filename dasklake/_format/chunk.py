@@ -40,7 +40,7 @@ from dasklake._format.documents import FORMAT_VERSION
 from dasklake._format.validate import validate
 from dasklake._model.receipt import ChunkRef, Failure
 from dasklake._model.stored_types import Count
-from dasklake._schema.values import shape_column
+from dasklake._schema.arrow_layout import shape_column
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
 __all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "max_rows", "write_chunk"]

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Blob, Layout, Named, shape_column, storage_of
+from dasklake._schema.values import Blob, UnresolvedLabels
 
 __all__ = [
     "ColumnBuilder",
@@ -81,7 +82,7 @@ class ColumnBuilder:
     def append(self, encoded: Any) -> None:
         """Add one sample, as the tensor's codec returned it, or None for no value."""
         self.rows += 1
-        if isinstance(encoded, Named):
+        if isinstance(encoded, UnresolvedLabels):
             encoded = encoded.stored([self._position(name) for name in encoded.names])
         layout = self._storage.layout
         if encoded is None:

@@ -19,8 +19,8 @@ from dasklake._codecs.compression import most_decoded
 from dasklake._format.columns import read_class_names, renumber_labels
 from dasklake._read.chunk_reader import MALFORMED, OpenChunk, column_of_type
 from dasklake._read.pandas_columns import Part
+from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Layout, shape_column, storage_of
 
 __all__ = ["checked_part", "label_indices"]
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from dasklake._format.chunk import ChunkHead
 from dasklake._read.chunk_reader import column_of_type
+from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Blob, Layout, shape_column, storage_of
+from dasklake._schema.values import Blob
 
 __all__ = ["ColumnReader", "MissingColumn", "NumberColumn", "Range", "Shape", "open_column"]
 

@@ -35,8 +35,8 @@ import pyarrow.compute as pc
 from dasklake._codecs.registry import codec_for
 from dasklake._codecs.sequence import SequenceCodec
 from dasklake._format.columns import ColumnBuilder, iterate_stored, view_numbers
+from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Layout, storage_of
 
 __all__ = ["NAN_STRING", "dtype_of", "series_of"]
 

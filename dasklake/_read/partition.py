@@ -22,8 +22,9 @@ from dasklake._read.linked_values import linked
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.pandas_columns import Part, dtype_of, series_of
 from dasklake._read.plan import ChunkLocation
+from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.schema import Schema, TensorSpec
-from dasklake._schema.values import Layout, Link, storage_of
+from dasklake._schema.values import Link
 from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,

@@ -1,40 +1,14 @@
-"""How a tensor's values lie in Arrow columns, and the values that are more than arrays."""
+"""Values that are more than arrays: blobs, unresolved labels, links and several samples."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-
-from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import SampleError
 
-__all__ = ["Blob", "Layout", "Link", "Named", "Storage", "link", "shape_column", "storage_of"]
-
-#: Arrow counts the elements of a child array in 32 bits.
-_MOST_ELEMENTS = 2**31 - 1
-
-#: Fields of a link: what it says.
-_LINK = (("url", pa.large_string()), ("creds_key", pa.string()))
-
-#: What was found out about its target.
-_LINK_INFO = (("size", pa.int64()), ("etag", pa.large_string()), ("format", pa.large_string()))
-
-
-class Layout(StrEnum):
-    """The three ways a tensor lies in a chunk."""
-
-    ARROW = "arrow"
-    """A column of the value's own Arrow type: scalars, strings, links, tables' columns."""
-    TENSOR = "tensor"
-    """``arrow.fixed_shape_tensor``: numbers of one shape."""
-    BLOB = "blob"
-    """A ``large_binary`` and a column of shapes: everything ragged or compressed."""
+__all__ = ["Blob", "Link", "Samples", "UnresolvedLabels", "link"]
 
 
 class Blob(NamedTuple):
@@ -44,7 +18,7 @@ class Blob(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Named(NamedTuple):
+class UnresolvedLabels(NamedTuple):
     """Labels of one sample that are text: they become numbers when the sample goes to its chunk.
 
     Attributes
@@ -60,98 +34,6 @@ class Named(NamedTuple):
     names: tuple[str, ...]
     shape: tuple[int, ...]
     stored: Callable[[Sequence[int]], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """Where the values of one tensor lie.
-
-    Attributes
-    ----------
-    layout : Layout
-        Which of the three ways.
-    type : pyarrow.DataType
-        Type of the tensor's column.
-    element : numpy.dtype or None
-        Type of the numbers as stored: bool as ``uint8``, complex as a pair of floats, times as
-        ``int64``; None for strings and Arrow's own types.
-    shape : tuple of int
-        Shape as stored, for ``Layout.TENSOR``.
-    shape_type : pyarrow.DataType or None
-        Type of the column of shapes, for ``Layout.BLOB``.
-    """
-
-    layout: Layout
-    type: pa.DataType
-    element: np.dtype[Any] | None = None
-    shape: tuple[int, ...] = ()
-    shape_type: pa.DataType | None = None
-
-
-def shape_column(name: str) -> str:
-    """Return the name of the column that holds the shapes of a tensor's blobs."""
-    return f"{name}:shape"
-
-
-def storage_of(spec: TensorSpec) -> Storage:
-    """Decide how a tensor lies in a chunk, from its spec alone.
-
-    Examples
-    --------
-    >>> storage_of(TensorSpec(dtype="float32", shape=(2, 3))).layout
-    <Layout.TENSOR: 'tensor'>
-    >>> storage_of(TensorSpec("binary_mask")).layout
-    <Layout.BLOB: 'blob'>
-    """
-    if spec.linked:
-        return Storage(Layout.ARROW, _link_type(spec))
-    if spec.sequence or spec.encoded or spec.kind.codec == "json":
-        return Storage(Layout.BLOB, pa.large_binary(), shape_type=_shape_type(spec))
-    dtype = spec.numpy_dtype
-    if dtype is None:
-        return Storage(Layout.ARROW, spec.arrow_type)
-    element, pair = _stored(dtype)
-    packed = spec.compression is not None or spec.kind.codec != "array"
-    if spec.shape == () and not packed and not pair:
-        return Storage(Layout.ARROW, _scalar(dtype, element), element)
-    if spec.fixed and not packed:
-        shape = (*(axis for axis in spec.shape or () if axis is not None), *pair)
-        if 0 < math.prod(shape) <= _MOST_ELEMENTS:
-            column = pa.fixed_shape_tensor(pa.from_numpy_dtype(element), shape)
-            return Storage(Layout.TENSOR, column, element, shape)
-    return Storage(Layout.BLOB, pa.large_binary(), element, shape_type=_shape_type(spec))
-
-
-def _shape_type(spec: TensorSpec) -> pa.DataType:
-    rank = None if spec.shape is None or spec.sequence else len(spec.shape)
-    return pa.list_(pa.int64(), rank) if rank else pa.list_(pa.int64())
-
-
-def _link_type(spec: TensorSpec) -> pa.DataType:
-    fields = list(_LINK)
-    if spec.create_shape_tensor:
-        axes = pa.list_(pa.int64(), len(spec.shape)) if spec.shape else pa.list_(pa.int64())
-        fields.append(("shape", axes))
-    return pa.struct([*fields, *(_LINK_INFO if spec.create_sample_info_tensor else ())])
-
-
-def _stored(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Return the type that Arrow's tensors can hold, and the axis that a pair of floats adds."""
-    if dtype.kind == "b":
-        return np.dtype("uint8"), ()
-    if dtype.kind == "c":
-        return np.dtype(f"f{dtype.itemsize // 2}"), (2,)
-    if dtype.kind in "mM":
-        return np.dtype("int64"), ()
-    return dtype, ()
-
-
-def _scalar(dtype: np.dtype[Any], element: np.dtype[Any]) -> pa.DataType:
-    if dtype.kind == "b":
-        return pa.bool_()
-    if dtype.kind in "mM" and np.datetime_data(dtype) in {(u, 1) for u in ("s", "ms", "us", "ns")}:
-        return pa.from_numpy_dtype(dtype)
-    return pa.from_numpy_dtype(element)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +84,26 @@ def link(url: str, creds_key: str | None = None) -> Link:
             f"a link's creds_key is a string, not {type(creds_key).__name__}. Name credentials."
         )
     return Link(url, creds_key)
+
+
+class Samples(list[Any]):
+    """The samples that a ``transform`` makes of one item: none, one or several, in order.
+
+    A list of its own type, since a plain list may be the value of a lone tensor. The item stays the
+    unit of failure: if one of its samples does not fit, none of them is written.
+
+    Parameters
+    ----------
+    iterable : iterable, optional
+        The samples.
+
+    Examples
+    --------
+    >>> import dasklake
+    >>> def words(line):
+    ...     return dasklake.Samples({"word": word} for word in line.split())
+    >>> words("to lake")
+    [{'word': 'to'}, {'word': 'lake'}]
+    """
+
+    __slots__ = ()

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from dasklake._codecs.constraints import LengthCheck
 from dasklake._codecs.registry import Codec, codec_for
 from dasklake._format.columns import ColumnBuilder
-from dasklake._schema.samples import Samples
 from dasklake._schema.schema import Schema
+from dasklake._schema.values import Samples
 from dasklake.exceptions import SampleError
 
 __all__ = ["Block", "Encoder", "blocks_of"]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dasklake import Schema, TensorSpec
+from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.schema import describe
-from dasklake._schema.values import Layout, storage_of
 
 NUMBERS = ["bool", "int8", "uint16", "int64", "float16", "float64", "complex64", "datetime64[us]"]
 AXES = st.one_of(st.none(), st.integers(0, 2**20))

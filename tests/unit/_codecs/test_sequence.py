@@ -11,7 +11,7 @@ import pytest
 import dasklake
 from dasklake import TensorSpec
 from dasklake._codecs.registry import codec_for
-from dasklake._codecs.sequence import Place, places_of
+from dasklake._codecs.sequence import ItemLocation, item_locations
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 from tests.support.samples import same
@@ -62,8 +62,8 @@ def test_one_item_can_be_read_alone() -> None:
     """The directory says which bytes of the sample are those of an item."""
     codec = codec_for(TensorSpec("sequence[generic]", dtype="uint8", shape=(None,)))
     blob: Any = codec.encode([[1, 2], [], [3, 4, 5]])
-    places = places_of(blob.shape, len(blob.data))
-    assert places == [Place(0, 2, (2,)), Place(2, 2, (0,)), Place(2, 5, (3,))]
+    places = item_locations(blob.shape, len(blob.data))
+    assert places == [ItemLocation(0, 2, (2,)), ItemLocation(2, 2, (0,)), ItemLocation(2, 5, (3,))]
     assert list(blob.data[places[2].begin : places[2].end]) == [3, 4, 5]
 
 
@@ -116,7 +116,7 @@ def test_links_of_a_list_keep_their_keys() -> None:
 def test_wrong_directories_are_found(directory: tuple[int, ...]) -> None:
     """A directory that does not add up to the bytes is damage, found at once."""
     with pytest.raises(CorruptionError):
-        places_of(directory, 8)
+        item_locations(directory, 8)
 
 
 @pytest.mark.parametrize(

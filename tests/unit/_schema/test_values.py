@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
-from dasklake._schema.values import Layout, Link, link, shape_column, storage_of
+from dasklake._schema.values import Link, link
 from dasklake.exceptions import SampleError
 
 
