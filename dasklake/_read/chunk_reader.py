@@ -1,4 +1,4 @@
-"""A chunk on storage of which only what is asked for is fetched, page by page, and checked."""
+"""Fetch and verify the pages of a chunk on demand."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from dasklake.exceptions import CorruptionError
 
 __all__ = ["MALFORMED", "OpenChunk", "column_of_type"]
 
-#: What reading a column raises that is sound by its checksums and is not what the schema says.
-#: Only somebody who writes checksums of his own can make one.
+#: Errors from a column that matches its checksums and not the schema. Only a writer that is not
+#: dasklake can cause them.
 MALFORMED = (
     *(pa.ArrowException, KeyError, ValueError, TypeError, AttributeError),
     *(IndexError, OverflowError, RecursionError),
 )
 
-#: Objects up to this size are fetched whole: one request instead of two or three, in bytes.
+#: Objects up to this size in bytes are fetched whole: one request instead of two or three.
 _SMALL = 128 * 2**10
 
-#: Bytes between two wanted parts that are fetched along: cheaper than a request of their own.
+#: Gaps up to this size in bytes are fetched with their neighbours: cheaper than a second request.
 _GAP = 64 * 2**10
 
 #: Most bytes of one request, and most requests at the same time:
-#: a sample of gigabytes is fetched without holding it twice.
+#: a sample of gigabytes is fetched without a second copy in memory.
 _PIECE = 8 * 2**20
 _PIECES = 8
 
-#: Largest head beyond its checksums, and size from which on an object is asked for its own, in
-#: bytes: 5,000 tensors have a head of 3 MB, and chunks are about 64 MB.
+#: Largest head without its checksums, and size from which on the size of the object is verified
+#: first, in bytes. 5,000 tensors have a head of 3 MB, and chunks are about 64 MB.
 _MOST_HEAD = 64 * 2**20
 _LARGE = 2**30
 
@@ -43,7 +43,7 @@ _MOST = 0.7
 
 
 class OpenChunk:
-    """One chunk; its columns are views of memory that is filled as it is asked for.
+    """One chunk. Its columns are views of memory that is filled on demand.
 
     Parameters
     ----------
@@ -57,23 +57,23 @@ class OpenChunk:
     Raises
     ------
     CorruptionError
-        The object is not as it was written.
+        The object is damaged.
     ObjectNotFoundError
-        The object is not there.
+        The object is missing.
     """
 
     def __init__(self, store: ObjectStore, location: ChunkLocation, *, whole: bool = False) -> None:
         self.location = location
         self._store = store
         if whole or location.size <= _SMALL:
-            self._adopt(self._get())
+            self._accept(self._get())
             return
         if location.head > _MOST_HEAD + location.size // 1000:
-            raise self._damaged(f"its head is said to have {location.head} bytes")
+            raise self._damaged(f"its head cannot have {location.head} bytes")
         if location.size > _LARGE and store.size(location.key) != location.size:
-            # Memory for it is not set aside on the word of a table alone.
-            raise self._damaged(f"it does not have {location.size} bytes")
-        self._attend(store.get_range(location.key, 0, location.head))
+            # Memory is not allocated for a size that only a segment claims.
+            raise self._damaged(f"its size is not {location.size} bytes")
+        self._parse_head(store.get_range(location.key, 0, location.head))
         self._present = bytearray(-(-(location.size - self.head.length) // self.head.page))
         self.resident = location.head
 
@@ -83,16 +83,16 @@ class OpenChunk:
         except CorruptionError as error:
             raise self._damaged(f"it has more than {self.location.size} bytes") from error
 
-    def _adopt(self, data: bytes) -> None:
-        """Take the whole object."""
+    def _accept(self, data: bytes) -> None:
+        """Verify and keep the whole object."""
         if len(data) != self.location.size:
             raise self._damaged(f"it has {len(data)} bytes, not {self.location.size}")
-        self._attend(data)
+        self._parse_head(data)
         self._check(self.head.length, self.head.memory[self.head.length :])
         self._present = bytearray(b"\1") * len(range(self.head.length, len(data), self.head.page))
         self.resident = len(data)
 
-    def _attend(self, data: bytes) -> None:
+    def _parse_head(self, data: bytes) -> None:
         location = self.location
         try:
             self.head = ChunkHead.parse(data, location.size, location.key, location.crc)
@@ -102,16 +102,16 @@ class OpenChunk:
             raise self._damaged(f"it holds {self.head.rows} samples, not {location.rows}")
 
     def load_tensors(self, names: Iterable[str]) -> None:
-        """Fetch all that the chunk holds of some tensors."""
+        """Fetch the complete columns of some tensors."""
         spans = [span for name in names for span in self.head.spans(name)]
         if sum(stop - start for start, stop in spans) >= _MOST * self.location.size:
             if not all(self._present):
-                self._adopt(self._get())
+                self._accept(self._get())
         else:
             self.load(spans)
 
     def load(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch the pages that hold ranges of bytes, where they are not here yet."""
+        """Fetch the missing pages of some byte ranges."""
         first, page, present = self.head.length, self.head.page, self._present
         missing = [
             (begin, end)
@@ -127,10 +127,10 @@ class OpenChunk:
             self._fetch(spans[at : at + _PIECES])
 
     def _fetch(self, spans: list[tuple[int, int]]) -> None:
-        """Fetch, check and keep some runs of whole pages."""
+        """Fetch, verify and keep some sequences of whole pages."""
         first, page = self.head.length, self.head.page
-        found = self._store.get_ranges(self.location.key, spans)
-        for (start, stop), data in zip(spans, found, strict=True):
+        parts = self._store.get_ranges(self.location.key, spans)
+        for (start, stop), data in zip(spans, parts, strict=True):
             self._check(start, data)
             self.head.memory[start:stop] = np.frombuffer(data, np.uint8)
             begin, end = (start - first) // page, -(-(stop - first) // page)
@@ -138,7 +138,7 @@ class OpenChunk:
             self.resident += stop - start
 
     def _spans(self, missing: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Join runs of pages that lie close together, cut long ones; return offsets in the object."""
+        """Join sequences of pages with small gaps, split long ones; return offsets in the object."""
         head = self.head
         near, most = _GAP // head.page, max(1, _PIECE // head.page)
         runs: list[list[int]] = []
@@ -163,8 +163,8 @@ class OpenChunk:
             raise self._with_rows(error) from error
 
     def mismatch_error(self, error: Exception) -> CorruptionError:
-        """Say that a column is not what the schema says."""
-        return self._damaged(f"it does not hold what the schema says ({error})")
+        """Return the error for a column that does not match the schema."""
+        return self._damaged(f"its contents do not match the schema ({error})")
 
     def _damaged(self, why: str) -> CorruptionError:
         key = self.location.key
@@ -174,19 +174,19 @@ class OpenChunk:
     def _with_rows(self, error: CorruptionError) -> CorruptionError:
         location = self.location
         return CorruptionError(
-            f"Samples {location.first} to {location.first + location.rows - 1} are concerned. {error}"
+            f"Samples {location.first} to {location.first + location.rows - 1} are affected. {error}"
         )
 
 
 def column_of_type(batch: Any, name: str, kind: Any) -> Any:
-    """Return a column of a chunk.
+    """Return a column of a chunk after checking its type.
 
     Raises
     ------
     KeyError, ValueError
-        There is none, or it is of another type: the bytes are not those of the tensor.
+        The column is missing, or of another type.
     """
     column = batch.column(name)
     if column.type != kind:
-        raise ValueError(f"its column {name!r} is of type {column.type}, not {kind}")
+        raise ValueError(f"its column {name!r} must be of type {kind}, got {column.type}")
     return column

@@ -1,7 +1,7 @@
-"""The columns of a chunk, once it is sure that whoever follows them stays inside.
+"""Bounds-check the columns of a chunk before decoding.
 
-Checksums say that bytes are those that were written. They do not say that a lake's writer was
-dasklake: so types, offsets and shapes are looked at as well, before anything relies on them.
+Checksums show that the bytes are those that were written, not that dasklake wrote them. Types,
+offsets and shapes are therefore validated before they are used.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from dasklake._schema.schema import TensorSpec
 
 __all__ = ["checked_part", "label_indices"]
 
-#: Axes of a sample without elements may still be long; not beyond this, all taken together.
+#: Maximum product of the axes of a sample without elements, with empty axes counted as 1.
 _MOST_EMPTY = 2**28
 
 
 def checked_part(chunk: OpenChunk, name: str, spec: TensorSpec) -> Part:
-    """Return a tensor's column, and its column of shapes, of a chunk that has them loaded.
+    """Return the validated columns of a tensor, values and shapes, from a loaded chunk.
 
     Parameters
     ----------
     chunk : OpenChunk
         The chunk.
     name : str
-        What the chunk calls the tensor.
+        Name of the tensor in the chunk.
     spec : TensorSpec
-        What it holds.
+        Description of the tensor.
 
     Raises
     ------
     CorruptionError
-        They are not what the schema says.
+        The columns do not match the schema.
     """
     storage = storage_of(spec)
     batch = chunk.head.batch
@@ -64,7 +64,7 @@ def checked_part(chunk: OpenChunk, name: str, spec: TensorSpec) -> Part:
 
 
 def _check_shapes(column: Any, shapes: Any, spec: TensorSpec) -> None:
-    """Refuse shapes that do not belong to the bytes beside them."""
+    """Validate shapes against the sizes of their values."""
     if not len(column):
         return
     if shapes.null_count or shapes.flatten().null_count:
@@ -75,7 +75,7 @@ def _check_shapes(column: Any, shapes: Any, spec: TensorSpec) -> None:
     if (axes < 0).any():
         raise ValueError("a sample has a negative length")
     if spec.sequence or spec.encoded or spec.kind.codec not in ("array", "mask"):
-        return  # lists have a directory there, and files say for themselves how large they are
+        return  # shapes of lists describe items, and files contain their own sizes
     width = spec.numpy_dtype.itemsize if spec.numpy_dtype is not None else 1
     endless = spread[elements == 0] > _MOST_EMPTY
     if endless.any() or (elements * width > most_decoded(stored)).any():
@@ -87,17 +87,17 @@ def _check_shapes(column: Any, shapes: Any, spec: TensorSpec) -> None:
 
 
 def _elements(shapes: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return all axes in a row, and of each sample the elements, and these if no axis were empty.
+    """Return all axes, the elements of each sample, and its elements with empty axes as 1.
 
-    As floats: products that are too large for whole numbers only have to be large.
+    Products are floats: those beyond the range of integers only have to be large.
     """
     axes = shapes.flatten().to_numpy(zero_copy_only=False)
     if pa.types.is_fixed_size_list(shapes.type):
         table = axes.reshape(len(shapes), -1).astype(float)
         return axes, table.prod(axis=1), np.maximum(table, 1).prod(axis=1)
-    each = shapes.to_pylist()
-    products = [float(min(math.prod(shape), 2**200)) for shape in each]
-    spread = [float(min(math.prod(a or 1 for a in shape), 2**200)) for shape in each]
+    rows = shapes.to_pylist()
+    products = [float(min(math.prod(shape), 2**200)) for shape in rows]
+    spread = [float(min(math.prod(a or 1 for a in shape), 2**200)) for shape in rows]
     return axes, np.array(products), np.array(spread)
 
 

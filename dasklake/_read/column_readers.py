@@ -1,7 +1,7 @@
 """Read single values of the columns of a chunk by byte range.
 
-The bytes of a value are found in two steps. The offsets of the first ones follow from the row
-number: validity, offsets, shapes, numbers of fixed shape. These tell where the others are.
+A value is read in two steps. The offsets of its fixed-size parts follow from the row number:
+validity, offsets, shapes, numbers of fixed shape. They point to the variable-size parts.
 """
 
 from __future__ import annotations

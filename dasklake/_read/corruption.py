@@ -1,4 +1,4 @@
-"""A damaged chunk: an error, or a warning, and its rows are left out."""
+"""Report damaged chunks as errors, or skip them with a warning."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ __all__ = ["OnCorrupt", "parse_on_corrupt", "warn_once"]
 
 OnCorrupt = Literal["raise", "skip"]
 
-#: Chunks whose damage this process has told of; forgotten together where there are very many.
-_MOST_TOLD = 100_000
-_told: set[tuple[str, str]] = set()
+#: Damaged chunks that this process has reported; cleared if there are very many.
+_MAX_REPORTED = 100_000
+_reported: set[tuple[str, str]] = set()
 _lock = threading.Lock()
 
 
 def parse_on_corrupt(value: object) -> OnCorrupt:
-    """Check what was asked for.
+    """Validate ``on_corrupt``.
 
     Raises
     ------
     InvalidInputError
-        It is neither ``"raise"`` nor ``"skip"``.
+        The value is neither ``"raise"`` nor ``"skip"``.
     """
     if value == "raise":
         return "raise"
     if value == "skip":
         return "skip"
-    raise InvalidInputError(f'on_corrupt is "raise" or "skip", not {value!r}.')
+    raise InvalidInputError(f'on_corrupt must be "raise" or "skip", got {value!r}.')
 
 
 def warn_once(url: str, location: ChunkLocation, error: CorruptionError) -> None:
-    """Warn of a damaged chunk, once in each process, with its name and its rows.
+    """Warn of a damaged chunk and its rows, once per process.
 
     Parameters
     ----------
     url : str
-        The lake.
+        URL of the lake.
     location : ChunkLocation
         The chunk.
     error : CorruptionError
-        What is wrong with it.
+        The damage.
     """
     with _lock:
-        if (url, location.key) in _told:
+        if (url, location.key) in _reported:
             return
-        if len(_told) >= _MOST_TOLD:
-            _told.clear()
-        _told.add((url, location.key))
+        if len(_reported) >= _MAX_REPORTED:
+            _reported.clear()
+        _reported.add((url, location.key))
     warnings.warn(
         f"Samples {location.first} to {location.first + location.rows - 1} of {url} are left out: chunk "
         f"{location.key} is damaged. {error}",

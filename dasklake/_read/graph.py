@@ -1,4 +1,4 @@
-"""What the client does: a version as a Dask bag, frame or array, without reading any sample."""
+"""Build Dask collections of a version on the client, without reading samples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _Groups = Sequence[tuple[ChunkLocation, ...]]
 
 
 class _Locations:
-    """The chunks of one partition, as one value that Dask does not look into."""
+    """The chunks of one partition, as one value that Dask does not traverse."""
 
     def __init__(self, locations: tuple[ChunkLocation, ...]) -> None:
         self.locations = locations
@@ -43,36 +43,37 @@ class _Locations:
 
 
 class _Names:
-    """Names of tensors, as one value: a string of its own could be the key of a task."""
+    """Names of tensors, as one value: a plain string could be the key of a task."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
 
 
 def parse_blocksize(blocksize: int | str | None) -> int | None:
-    """Return the bytes of a block; None for one chunk in each.
+    """Return the maximum size of a block in bytes, or None for one chunk per block.
 
     Raises
     ------
     InvalidInputError
-        It is no size.
+        ``blocksize`` is not a valid size.
     """
     if blocksize is None:
         return None
     try:
         size = int(parse_bytes(blocksize))
-    # What Dask raises for what it cannot read as a size depends on its type.
+    # The error that Dask raises depends on the type of the value.
     except (AttributeError, OverflowError, TypeError, ValueError):
         size = 0
     if size < 1:
         raise InvalidInputError(
-            f"blocksize={blocksize!r} is no size. Give bytes, such as 10**8 or '64 MiB'."
+            f"blocksize must be a positive number of bytes, such as 10**8 or '64 MiB', got "
+            f"{blocksize!r}."
         )
     return size
 
 
 def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
-    """Return a bag of samples, one partition for each group."""
+    """Return a bag of samples, one partition per group."""
     parts = [_Locations(group) for group in groups or [()]]
     name = f"read-lake-{_token(origin, groups, names)}"
     graph: dict[Any, Any] = {
@@ -82,7 +83,7 @@ def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
 
 
 def to_dataframe(origin: Origin, groups: _Groups) -> dd.DataFrame:
-    """Return a frame, one partition for each group, indexed by the row number in the version."""
+    """Return a frame, one partition per group, indexed by the row number in the version."""
     groups = groups or [()]
     firsts = [group[0].first for group in groups if group]
     last = groups[-1][-1].first + groups[-1][-1].rows - 1 if firsts else None
@@ -98,7 +99,7 @@ def to_dataframe(origin: Origin, groups: _Groups) -> dd.DataFrame:
 
 
 def to_array(origin: Origin, groups: _Groups, name: str) -> da.Array:
-    """Return a tensor of one shape as an array, one block for each group."""
+    """Return a tensor of fixed shape as an array, one block per group."""
     spec = origin.schema[name]
     shape = array_shape(name, spec)
     groups = groups or [()]
@@ -122,7 +123,7 @@ def _bag(part: _Locations, origin: Origin, names: _Names) -> list[dict[str, Any]
 
 
 def _frame(part: _Locations, *, origin: Origin, columns: Sequence[str]) -> Any:
-    # Without a default: Dask would leave out columns=[], and all columns would be read.
+    # No default: Dask would omit columns=[], and all columns would be read.
     return read_frame(part.locations, origin=origin, columns=columns)
 
 
@@ -133,7 +134,7 @@ def _array(part: _Locations, origin: Origin, names: _Names) -> Any:
 def to_link_problems(
     origin: Origin, groups: _Groups, names: Sequence[str], *, decode: bool
 ) -> Delayed:
-    """Return what is wrong with the links of some tensors: a list for each partition."""
+    """Return the problems of the links of some tensors, a list per partition."""
 
     def check(locations: _Locations) -> list[Problem]:
         specs = {name: origin.schema[name] for name in names}
@@ -141,7 +142,7 @@ def to_link_problems(
         samples = read_rows(origin, locations.locations, names)
         return check_rows(samples, first, specs, decode=decode)
 
-    # The results are small, the partitions many: they come back as one value.
+    # Many small results are returned as one value.
     tasks = [delayed(check, pure=False)(_Locations(group)) for group in groups]
     together: Delayed = delayed(list, pure=False)(tasks)
     return together

@@ -1,4 +1,4 @@
-"""Links as readers see them: where the data lie, and the data themselves when asked for."""
+"""Links as values: the URL and metadata of a target, and its bytes on demand."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from dasklake.exceptions import LakeError, LinkError, PermissionDeniedError
 
 __all__ = ["Linked", "LinkedImage", "Problem", "check_rows", "fetched", "linked", "unwrapped"]
 
-#: Samples whose links are read ahead: looked at, and fetched.
-_LOOKS, _FETCHES = 1024, 32
+#: Samples whose links are checked, and fetched, ahead of the caller.
+_CHECKS, _FETCHES = 1024, 32
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Linked(Link):
-    """What a ``link[...]`` tensor gives for one sample.
+    """A value of a ``link[...]`` tensor.
 
-    Nothing is read until it is asked for.
+    The target is not read until its bytes are requested.
 
     Attributes
     ----------
     url : str
-        Where the target lies.
+        URL of the target.
     creds_key : str or None
-        Name of the credentials to read it with.
+        Credentials key to read it with.
     shape : tuple of int or None
-        Shape of the target, as it was written; None where it was not stored.
+        Shape of the target when it was written, or None if it was not stored.
     size : int or None
-        Its length then, in bytes.
+        Its size then, in bytes.
     etag : str or None
-        The storage's name of that version of it.
+        The storage's identifier of that version of the target.
     format : str or None
         Its format, such as ``"jpeg"``.
     """
@@ -58,28 +58,28 @@ class Linked(Link):
         Returns
         -------
         bytes
-            As they are there now.
+            The current contents of the file.
 
         Raises
         ------
         LinkError
-            It is not there.
+            The file does not exist.
         StoreError
-            It cannot be read.
+            The file cannot be read.
         """
         return fetch(self.url, self.creds_key).result()
 
 
 @dataclass(frozen=True, slots=True)
 class LinkedImage(Linked):
-    """What a ``link[image]`` tensor gives for one sample.
+    """A value of a ``link[image]`` tensor.
 
-    Nothing is read until the bytes or pixels are asked for.
+    The target is not read until its bytes or pixels are requested.
 
     Attributes
     ----------
     url, creds_key, shape, size, etag, format
-        As of any other link; the shape is height x width x channels.
+        As of other links. The shape is height x width x channels.
 
     Examples
     --------
@@ -98,23 +98,23 @@ class LinkedImage(Linked):
         Raises
         ------
         LinkError
-            The file is not there.
+            The file does not exist.
         StoreError
-            It cannot be read.
+            The file cannot be read.
         SampleError
-            It is not a picture.
+            The file is not an image.
         """
-        # Not of the zero-argument kind: a dataclass with slots is a class of its own.
+        # Not super(): a dataclass with slots replaces the class.
         pixels = decode_image(Linked.bytes(self))
         return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 # numpy's protocol
-        # The pixels are fresh every time: there is nothing that a copy would protect.
+        # The pixels are decoded on every call, so no copy is needed.
         return np.asarray(self.numpy(), dtype=dtype)
 
 
 def linked(spec: TensorSpec, stored: Mapping[str, Any], keys: Mapping[str, str]) -> Linked:
-    """Make it of what a tensor stores; ``keys`` are credentials keys that were renamed."""
+    """Make a value of a stored link. ``keys`` are the new names of renamed credentials keys."""
     shape, size, key = stored.get("shape"), stored.get("size"), stored["creds_key"]
     return (LinkedImage if spec.kind.codec == "image" else Linked)(
         stored["url"],
@@ -127,23 +127,23 @@ def linked(spec: TensorSpec, stored: Mapping[str, Any], keys: Mapping[str, str])
 
 
 class Problem(NamedTuple):
-    """A link that is not, or no more, what it was.
+    """A link whose target is broken, changed, or not accessible.
 
     Attributes
     ----------
     sample : int
-        Place of the sample.
+        Number of the sample.
     tensor : str
-        The tensor.
+        Name of the tensor.
     url : str
-        Where the target lies.
+        URL of the target.
     creds_key : str or None
-        Name of the credentials.
+        Credentials key.
     problem : str
-        ``"broken"``: the target is gone, not what it should be, or not whole; ``"changed"``: it is
-        another version than the one that was written; ``"denied"``: it may not be read.
+        ``"broken"``: the target is missing, of another format, or truncated; ``"changed"``: it is
+        not the version that was written; ``"denied"``: access is denied.
     message : str
-        What is known of it.
+        Details.
     """
 
     sample: int
@@ -161,69 +161,70 @@ def check_rows(
     *,
     decode: bool,
 ) -> list[Problem]:
-    """Look at the links of some samples again, many at the same time.
+    """Check the links of some samples, many at the same time.
 
     Parameters
     ----------
     samples : iterable of mapping
         The samples.
     first : int
-        Place of the first of them.
+        Number of the first sample.
     specs : mapping of str to TensorSpec
-        The tensors of links.
+        The link tensors.
     decode : bool
-        Whether all of each target is fetched and decoded.
+        Fetch and decode each target completely.
 
     Returns
     -------
     list of Problem
-        In order.
+        The problems, in the order of the samples.
     """
 
-    def start(place: tuple[int, str, Linked]) -> Future[Findings]:
-        picture = specs[place[1]].kind.codec == "image"
-        return look(place[2].url, place[2].creds_key, Wanted(picture, decode))
+    def start(value: tuple[int, str, Linked]) -> Future[Findings]:
+        _, name, link = value
+        is_image = specs[name].kind.codec == "image"
+        return look(link.url, link.creds_key, Wanted(is_image, decode))
 
-    places = (
+    values = (
         (number, name, sample[name])
         for number, sample in enumerate(samples, first)
         for name in specs
         if sample[name] is not None
     )
-    found: list[Problem] = []
-    for (number, name, link), future in _ahead(places, start, _LOOKS):
+    problems: list[Problem] = []
+    for (number, name, link), future in _ahead(values, start, _CHECKS):
         problem, message = _verdict(link, future)
         if problem:
-            found.append(Problem(number, name, link.url, link.creds_key, problem, message))
-    return found
+            problems.append(Problem(number, name, link.url, link.creds_key, problem, message))
+    return problems
 
 
 def _verdict(link: Linked, future: Future[Findings]) -> tuple[str, str]:
     try:
-        found = future.result()
+        findings = future.result()
     except LinkError as error:
         return "broken", error.message
     except PermissionDeniedError as error:
         return "denied", str(error)
-    pairs = {"size": (link.size, found.size), "etag": (link.etag, found.etag)}
-    other = [
+    pairs = {"size": (link.size, findings.size), "etag": (link.etag, findings.etag)}
+    changes = [
         f"its {name} is {now}, and was {was}"
         for name, (was, now) in pairs.items()
         if was is not None and now is not None and was != now
     ]
-    return ("changed", "; ".join(other)) if other else ("", "")
+    return ("changed", "; ".join(changes)) if changes else ("", "")
 
 
 class _Lost(NamedTuple):
-    """Stands for bytes that could not be fetched."""
+    """The error of a file that could not be fetched, in place of its bytes."""
 
     error: LakeError
 
 
 def fetched(samples: Iterable[dict[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield samples with bytes in place of their links; some are fetched ahead.
+    """Yield samples with bytes in place of their links. Some are fetched ahead.
 
-    What cannot be fetched is an error when :func:`unwrapped` meets it.
+    :func:`unwrapped` raises the error of a file that cannot be fetched.
     """
 
     def start(sample: dict[str, Any]) -> list[Future[bytes] | None]:
@@ -245,12 +246,12 @@ def _bytes(future: Future[bytes] | None) -> bytes | _Lost | None:
 
 
 def unwrapped(sample: dict[str, Any]) -> dict[str, Any]:
-    """Return a sample of :func:`fetched`.
+    """Return a sample of :func:`fetched` after raising its errors.
 
     Raises
     ------
     LinkError
-        One of its links could not be fetched.
+        A link of the sample could not be fetched.
     """
     for name, value in sample.items():
         if isinstance(value, _Lost):
@@ -259,11 +260,11 @@ def unwrapped(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ahead(items: Iterable[_T], start: Callable[[_T], Any], most: int) -> Iterator[tuple[_T, Any]]:
-    """Yield items with what was started for each, up to ``most`` of them ahead of the caller."""
-    line: deque[tuple[_T, Any]] = deque()
+    """Yield items with the results of ``start``, called up to ``most`` items ahead of the caller."""
+    queue: deque[tuple[_T, Any]] = deque()
     for item in items:
-        line.append((item, start(item)))
-        if len(line) > most:
-            yield line.popleft()
-    while line:
-        yield line.popleft()
+        queue.append((item, start(item)))
+        if len(queue) > most:
+            yield queue.popleft()
+    while queue:
+        yield queue.popleft()

@@ -1,6 +1,6 @@
-"""Columns of chunks as columns of pandas: every one of a numpy, extension or Arrow type.
+"""Convert columns of chunks to pandas columns of numpy, extension or Arrow types.
 
-Dask turns columns of Python objects into strings, so none is ever made here.
+Columns of Python objects are avoided: Dask would convert them to strings.
 
 =====================================  ==========================================================
 tensor                                 column
@@ -8,7 +8,7 @@ tensor                                 column
 number or time, ``shape=()``           its numpy dtype; the nullable one where ``optional=True``,
                                        and in partitions in which values are missing
 ``class_label`` with names             ``category``
-column of a table                      the dtype it had
+column of a table                      its original dtype
 fixed shape                            ``arrow.fixed_shape_tensor``
 ragged, known rank                     nested lists
 masks, pixels, or rank unknown         struct of the flat ``data`` and the ``shape``
@@ -53,18 +53,18 @@ _UNITS = ("s", "ms", "us", "ns")
 
 _TAGS = pd.ArrowDtype(pa.large_list(pa.large_string()))
 
-#: Strings whose missing values are NaN. pandas before 2.3 has another name for them.
+#: Strings whose missing values are NaN. pandas before 2.3 has another name for this dtype.
 try:
     NAN_STRING = pd.StringDtype("pyarrow", na_value=np.nan)
 except TypeError:
     NAN_STRING = pd.StringDtype("pyarrow_numpy")
 
-#: Htypes of pixels, of which nested lists would be many times as large.
+#: Htypes of pixels, for which nested lists would be many times as large.
 _MAPS = ("instance_label", "segment_mask")
 
 
 def dtype_of(spec: TensorSpec) -> Any:
-    """Return the pandas dtype that a tensor's column has in a frame."""
+    """Return the pandas dtype of a tensor in a frame."""
     dtype = spec.numpy_dtype
     if spec.linked or spec.sequence or spec.encoded or spec.kind.codec == "json":
         return _value_dtype(spec)
@@ -99,132 +99,132 @@ def series_of(parts: Sequence[Part], spec: TensorSpec) -> pd.Series:
     parts : sequence of (pyarrow.Array, pyarrow.Array or None)
         The tensor's columns in some consecutive chunks, at least one.
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
 
     Returns
     -------
     pandas.Series
-        Of the dtype of :func:`dtype_of`, or its nullable kin where values are missing.
+        Column of the dtype of :func:`dtype_of`, or its nullable variant if values are missing.
     """
-    wanted = dtype_of(spec)
+    dtype = dtype_of(spec)
     columns = [column for column, _ in parts]
     if spec.encoded:
-        return _arrow_series(columns, wanted)
+        return _arrow_series(columns, dtype)
     if spec.kind.codec == "json" and not spec.sequence:
-        return _documents(columns, wanted)
-    if isinstance(wanted, pd.ArrowDtype) and storage_of(spec).layout is Layout.BLOB:
+        return _documents(columns, dtype)
+    if isinstance(dtype, pd.ArrowDtype) and storage_of(spec).layout is Layout.BLOB:
         make = _sequences if spec.sequence else _nested
-        return _arrow_series([make(*part, spec) for part in parts], wanted)
+        return _arrow_series([make(*part, spec) for part in parts], dtype)
     if spec.linked:
         columns = [pc.struct_field(column, "url") for column in columns]
     if spec.numpy_dtype is None or spec.linked:
-        return _table_series(columns, wanted)
-    if isinstance(wanted, pd.ArrowDtype):
-        return _arrow_series(columns, wanted)
-    return _scalars(parts, spec, wanted)
+        return _table_series(columns, dtype)
+    if isinstance(dtype, pd.ArrowDtype):
+        return _arrow_series(columns, dtype)
+    return _scalars(parts, spec, dtype)
 
 
 def _unit(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type of a time that pandas knows: it has no days, minutes or years."""
+    """Return a dtype that pandas supports: it does not have times in days, minutes or years."""
     if dtype.kind in "mM" and np.datetime_data(dtype)[0] not in _UNITS:
         return np.dtype(f"{dtype.kind}8[s]")
     return dtype
 
 
 def _table_dtype(spec: TensorSpec) -> Any:
-    """Return the dtype that a table's column had."""
+    """Return the original dtype of a column of a table."""
     name = str(spec.dtype)
     if name == "string":
         return pd.StringDtype("pyarrow")
     if name == "str":
         return NAN_STRING
     if name == "string[pyarrow]":
-        # pandas reads this name as a string type of its own; only Arrow's own type writes it.
+        # pandas reads this name as its own string type; only Arrow's type writes it.
         return pd.ArrowDtype(pa.string())
     try:
-        found = pd.api.types.pandas_dtype(name)
+        dtype = pd.api.types.pandas_dtype(name)
     except (TypeError, ValueError, NotImplementedError):
-        found = None
-    if isinstance(found, pd.api.extensions.ExtensionDtype) and hasattr(found, "__from_arrow__"):
-        return found
+        dtype = None
+    if isinstance(dtype, pd.api.extensions.ExtensionDtype) and hasattr(dtype, "__from_arrow__"):
+        return dtype
     return pd.ArrowDtype(spec.arrow_type)
 
 
-def _table_series(columns: list[pa.Array], wanted: Any) -> pd.Series:
+def _table_series(columns: list[pa.Array], dtype: Any) -> pd.Series:
     chunked = pa.chunked_array(columns)
-    if isinstance(wanted, pd.ArrowDtype):
-        return _arrow_series(columns, wanted)
-    return pd.Series(wanted.__from_arrow__(chunked))
+    if isinstance(dtype, pd.ArrowDtype):
+        return _arrow_series(columns, dtype)
+    return pd.Series(dtype.__from_arrow__(chunked))
 
 
-def _arrow_series(columns: list[pa.Array], wanted: pd.ArrowDtype) -> pd.Series:
-    kind = wanted.pyarrow_dtype
+def _arrow_series(columns: list[pa.Array], dtype: pd.ArrowDtype) -> pd.Series:
+    kind = dtype.pyarrow_dtype
     chunked = pa.chunked_array([c if c.type == kind else c.cast(kind) for c in columns], type=kind)
     return pd.Series(pd.arrays.ArrowExtensionArray(chunked))
 
 
-def _documents(columns: list[pa.Array], wanted: Any) -> pd.Series:
-    """Return texts of JSON as they are, and tags as lists."""
+def _documents(columns: list[pa.Array], dtype: Any) -> pd.Series:
+    """Return JSON as text, and tags as lists."""
     texts = [column.cast(pa.large_string()) for column in columns]
-    if not isinstance(wanted, pd.ArrowDtype):
-        return _table_series(texts, wanted)
-    kind = wanted.pyarrow_dtype
+    if not isinstance(dtype, pd.ArrowDtype):
+        return _table_series(texts, dtype)
+    kind = dtype.pyarrow_dtype
     return _arrow_series(
-        [pa.array([v and json.loads(v) for v in text.to_pylist()], kind) for text in texts], wanted
+        [pa.array([v and json.loads(v) for v in text.to_pylist()], kind) for text in texts], dtype
     )
 
 
 def _items(stored: list[Any], spec: TensorSpec) -> pa.Array:
-    """Return the items of lists as the column of their own spec has them."""
+    """Return the items of lists as a column of their spec."""
     builder = ColumnBuilder("item", spec.item)
-    for each in stored:
-        builder.append(each)
+    for item in stored:
+        builder.append(item)
     columns = [column for _, column in builder.finish()]
     part = (columns[0], columns[1] if len(columns) > 1 else None)
-    found = pa.array(series_of([part], spec.item), from_pandas=True)
-    found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-    if isinstance(found, pa.ExtensionArray):
-        # Lists of tensors are more than most functions of Arrow know.
-        found = found.storage
-    return found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
+    items = pa.array(series_of([part], spec.item), from_pandas=True)
+    items = items.combine_chunks() if isinstance(items, pa.ChunkedArray) else items
+    if isinstance(items, pa.ExtensionArray):
+        # Most functions of Arrow do not support lists of tensors.
+        items = items.storage
+    return items.dictionary_decode() if pa.types.is_dictionary(items.type) else items
 
 
 def _sequences(column: pa.Array, shapes: Any, spec: TensorSpec) -> pa.Array:
-    """Return lists of any values, as lists of what the column of one item holds."""
+    """Return sequences as lists of the column values of their items."""
     codec = cast("SequenceCodec", codec_for(spec))
     rows = [
-        None if each is None else list(codec.items(each))
-        for each in iterate_stored(column, shapes, spec)
+        None if stored is None else list(codec.items(stored))
+        for stored in iterate_stored(column, shapes, spec)
     ]
     values = _items([item for row in rows if row is not None for item in row], spec)
     sizes = np.array([0 if row is None else len(row) for row in rows], np.int64)
     return _lists(values, sizes, np.array([row is None for row in rows], bool))
 
 
-def _scalars(parts: Sequence[Part], spec: TensorSpec, wanted: Any) -> pd.Series:
+def _scalars(parts: Sequence[Part], spec: TensorSpec, dtype: Any) -> pd.Series:
     missing = np.concatenate([c.is_null().to_numpy(zero_copy_only=False) for c, _ in parts])
     numbers = np.concatenate([_numbers(column, shapes, spec) for column, shapes in parts])
-    if isinstance(wanted, pd.CategoricalDtype):
+    if isinstance(dtype, pd.CategoricalDtype):
         codes = np.where(missing, -1, numbers.astype(np.int64))
-        return pd.Series(pd.Categorical.from_codes(codes, dtype=wanted))
-    nullable = isinstance(wanted, pd.api.extensions.ExtensionDtype)
-    if nullable or (missing.any() and numbers.dtype.kind in "biu"):
+        return pd.Series(pd.Categorical.from_codes(codes, dtype=dtype))
+    is_extension = isinstance(dtype, pd.api.extensions.ExtensionDtype)
+    if is_extension or (missing.any() and numbers.dtype.kind in "biu"):
         name = numbers.dtype.name
-        found = pd.array(numbers, dtype=_NULLABLE[name])
-        found[missing] = pd.NA
-        return pd.Series(found)
+        nullable = pd.array(numbers, dtype=_NULLABLE[name])
+        nullable[missing] = pd.NA
+        return pd.Series(nullable)
     if missing.any():
         numbers[missing] = "NaT" if numbers.dtype.kind in "mM" else np.nan
-    return pd.Series(numbers.astype(wanted, copy=False))
+    return pd.Series(numbers.astype(dtype, copy=False))
 
 
 def _numbers(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) -> npt.NDArray[Any]:
-    """Return the scalars of a chunk, with anything in rows without a value."""
+    """Return the scalars of a chunk; rows without a value are arbitrary."""
     dtype = np.dtype(str(spec.dtype))
     if storage_of(spec).layout is Layout.BLOB:
         codec = codec_for(spec)
         stored = iterate_stored(column, shapes, spec)
-        return np.array([0 if each is None else codec.decode(each) for each in stored], dtype)
+        return np.array([0 if value is None else codec.decode(value) for value in stored], dtype)
     numbers = view_numbers(column, spec)
     return numbers.view(dtype).reshape(len(column)).copy()
 
@@ -239,10 +239,10 @@ def _element(spec: TensorSpec) -> tuple[pa.DataType, np.dtype[Any]]:
 
 
 def _axes(spec: TensorSpec) -> tuple[int | None, ...] | None:
-    """Return the axes of the nested lists; None where there is only flat data and a shape.
+    """Return the axes of nested lists, or None for flat data with a shape.
 
-    Lists of lists have to have a known depth, and of pixels they would be many times as large. A
-    class label of any rank is a list of labels.
+    Nested lists need a known depth, and for pixels they would be many times as large. A class label
+    of any rank is a list of labels.
     """
     if spec.kind.codec in ("mask", "image") or spec.kind.name in _MAPS:
         return None
@@ -261,7 +261,7 @@ def _nested_type(spec: TensorSpec) -> pa.DataType:
 
 
 class _Ragged(NamedTuple):
-    """Ragged arrays of a chunk: all numbers in a row, and the shape of each."""
+    """Ragged arrays of a chunk: the flat numbers, and the shape of each array."""
 
     flat: npt.NDArray[Any]
     sizes: npt.NDArray[np.int64]
@@ -271,24 +271,24 @@ class _Ragged(NamedTuple):
 def _ragged(column: pa.Array, shapes: Any, spec: TensorSpec) -> _Ragged:
     dtype = np.dtype(str(spec.dtype))
     if spec.compression is None and spec.kind.codec == "array":
-        # Uncompressed samples lie one after the other, those without a value being empty.
-        _, places, data = column.buffers()
+        # Uncompressed samples are contiguous; those without a value are empty.
+        _, offsets, data = column.buffers()
         first = 8 * column.offset
-        ends = np.frombuffer(places, np.int64, offset=first)[: len(column) + 1]
+        ends = np.frombuffer(offsets, np.int64, offset=first)[: len(column) + 1]
         count = int(ends[-1] - ends[0]) // dtype.itemsize if len(column) else 0
         at = int(ends[0]) if count else 0
         flat = np.frombuffer(data, dtype, count, at) if count else np.zeros(0, dtype)
         return _Ragged(flat, np.diff(ends) // dtype.itemsize, shapes)
     codec = codec_for(spec)
     stored = iterate_stored(column, shapes, spec)
-    arrays: list[Any] = [None if each is None else codec.decode(each) for each in stored]
-    pieces = [each.reshape(-1) for each in arrays if each is not None]
-    sizes = np.array([0 if each is None else each.size for each in arrays], np.int64)
+    arrays: list[Any] = [None if value is None else codec.decode(value) for value in stored]
+    pieces = [array.reshape(-1) for array in arrays if array is not None]
+    sizes = np.array([0 if array is None else array.size for array in arrays], np.int64)
     return _Ragged(np.concatenate(pieces) if pieces else np.zeros(0, dtype), sizes, shapes)
 
 
 def _nested(column: pa.Array, shapes: Any, spec: TensorSpec) -> pa.Array:
-    """Return ragged arrays as lists in lists, built axis by axis from the inside."""
+    """Return ragged arrays as nested lists, built from the innermost axis outwards."""
     kind, dtype = _element(spec)
     missing = column.is_null().to_numpy(zero_copy_only=False)
     ragged = _ragged(column, shapes, spec)

@@ -1,4 +1,4 @@
-"""What a worker does: read some tensors of some consecutive chunks."""
+"""Read some tensors of consecutive chunks on a worker, as samples, frames or arrays."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ __all__ = [
 ]
 
 
-#: Kinds of dtypes that have something to stand for no value.
-_WITH_NONE = "fcmM"
+#: Kinds of dtypes that can represent a missing value.
+_NULLABLE_KINDS = "fcmM"
 
 
 class Decoder:
-    """Turns what chunks store into what users see.
+    """Decodes stored values.
 
     Parameters
     ----------
     schema : mapping of str to TensorSpec
         The tensors.
     keys : mapping of str to str
-        Credentials keys that were renamed.
+        New names of renamed credentials keys.
     """
 
     def __init__(self, schema: Mapping[str, TensorSpec], keys: Mapping[str, str]) -> None:
@@ -63,12 +63,12 @@ class Decoder:
         self._codecs: dict[str, Codec] = {name: codec_for(spec) for name, spec in schema.items()}
 
     def decode(self, name: str, stored: Any, sample: int) -> Any:
-        """Return a value; None for no value.
+        """Decode a stored value; None means no value.
 
         Raises
         ------
         SampleError
-            The bytes are as they were written, and cannot be decoded.
+            The bytes are undamaged but cannot be decoded.
         """
         if stored is None:
             return None
@@ -80,40 +80,40 @@ class Decoder:
             raise
         except MALFORMED as error:
             raise CorruptionError(
-                f"Tensor {name!r} of sample {sample} is not what the schema says ({error}). Restore "
-                "its chunk from a copy; `dasklake verify` names it where it was changed."
+                f"Tensor {name!r} of sample {sample} does not match the schema ({error}). Restore its "
+                "chunk from a copy. If the chunk was changed, `dasklake verify` reports its name."
             ) from error
         if isinstance(value, Link):
             return linked(self._specs[name], stored, self._keys)
         if isinstance(value, list) and value and isinstance(value[0], Link):
-            return [linked(self._specs[name], asdict(each), self._keys) for each in value]
+            return [linked(self._specs[name], asdict(link), self._keys) for link in value]
         return value
 
 
 def _columns(
     origin: Origin, location: ChunkLocation, names: Sequence[str]
 ) -> dict[str, Part | None]:
-    """Fetch all that a chunk holds of some tensors; None for those that were added later."""
-    called = {name: origin.stored_name(name, location) for name in names}
-    held = [name for name in called.values() if name is not None]
-    if not held:
+    """Fetch the columns of some tensors; None for tensors that the chunk does not have."""
+    stored_names = {name: origin.stored_name(name, location) for name in names}
+    present = [name for name in stored_names.values() if name is not None]
+    if not present:
         return dict.fromkeys(names)
     chunk = open_chunk(origin, location, whole=len(names) == len(origin.schema))
     try:
-        chunk.load_tensors(held)
+        chunk.load_tensors(present)
     except ObjectNotFoundError as error:
         raise origin.missing(location.key) from error
     schema = origin.schema
     return {
         name: None if column is None else checked_part(chunk, column, schema[name])
-        for name, column in called.items()
+        for name, column in stored_names.items()
     }
 
 
-def _kept(
+def _read_chunks(
     origin: Origin, locations: Sequence[ChunkLocation], names: Sequence[str]
 ) -> Iterator[tuple[ChunkLocation, dict[str, Part | None]]]:
-    """Yield what chunks hold of some tensors, without those that are damaged if they may be."""
+    """Yield chunks with their columns. With ``on_corrupt="skip"``, skip damaged chunks."""
     for location in locations:
         try:
             columns = _columns(origin, location, names)
@@ -126,7 +126,7 @@ def _kept(
 
 
 def _values(part: Part | None, spec: TensorSpec, rows: int) -> Iterable[Any]:
-    """Return what each sample of a chunk stores of a tensor; None for no value."""
+    """Return the stored values of a tensor in a chunk; None for no value."""
     return repeat(None, rows) if part is None else iterate_stored(*part, spec)
 
 
@@ -137,7 +137,7 @@ def read_rows(
     schema = origin.schema
     names = list(schema) if names is None else names
     decoder = Decoder({name: schema[name] for name in names}, origin.keys)
-    for location, columns in _kept(origin, locations, names):
+    for location, columns in _read_chunks(origin, locations, names):
         stored = [_values(columns[name], schema[name], location.rows) for name in names]
         for sample, row in enumerate(zip(*stored, strict=True), location.first):
             yield {
@@ -152,7 +152,7 @@ def read_frame(
     """Return one partition of a frame, indexed by the row number in the version."""
     schema = origin.schema
     names = list(schema) if columns is None else list(columns)
-    read = list(_kept(origin, locations, names))
+    read = list(_read_chunks(origin, locations, names))
     if not read:
         return empty_frame(schema, names)
     series = {}
@@ -164,7 +164,7 @@ def read_frame(
         except LakeError:
             raise
         except MALFORMED as error:
-            raise _misfit(error, name, [location for location, _ in read]) from error
+            raise _mismatch_error(error, name, [location for location, _ in read]) from error
     frame = pd.DataFrame(series, columns=pd.Index(names), copy=False)
     frame.index = _index([location for location, _ in read])
     return frame
@@ -178,48 +178,50 @@ def _index(locations: Sequence[ChunkLocation]) -> pd.Index:
     return pd.Index(np.concatenate([np.arange(*span, dtype=np.int64) for span in spans]))
 
 
-def _misfit(error: Exception, name: str, locations: Sequence[ChunkLocation]) -> CorruptionError:
-    """Say that chunks do not hold what the schema says."""
+def _mismatch_error(
+    error: Exception, name: str, locations: Sequence[ChunkLocation]
+) -> CorruptionError:
+    """Return the error for chunks that do not match the schema."""
     return CorruptionError(
         f"Tensor {name!r} of samples {locations[0].first} to {locations[-1].first + locations[-1].rows - 1} "
-        f"is not what the schema says ({error}). Restore {locations[0].key} and those after it."
+        f"does not match the schema ({error}). Restore {locations[0].key} and the chunks after it."
     )
 
 
 def empty_frame(schema: Schema, names: Sequence[str]) -> pd.DataFrame:
-    """Return a frame without rows, of the dtypes that a full one has."""
+    """Return a frame without rows, with the dtypes of the schema."""
     columns = {name: pd.Series([], dtype=dtype_of(schema[name])) for name in names}
     return pd.DataFrame(columns, columns=pd.Index(names), index=pd.RangeIndex(0))
 
 
 def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) -> npt.NDArray[Any]:
-    """Return one block of an array: axis 0 = samples.
+    """Return one block of an array; axis 0 is the samples.
 
     Raises
     ------
     InvalidInputError
-        A sample has no value, and the dtype has nothing to stand for that.
+        A sample has no value, and the dtype cannot represent that.
     """
     spec = origin.schema[name]
     shape = array_shape(name, spec)
     dtype = np.dtype(str(spec.dtype))
     rows = sum(location.rows for location in locations)
-    wanted = rows * math.prod(shape) * dtype.itemsize
-    if wanted > most_decoded(sum(location.size for location in locations)):
-        raise _misfit(ValueError(f"{wanted} bytes"), name, locations)
-    found = np.empty((rows, *shape), dtype)
-    at = 0
+    size = rows * math.prod(shape) * dtype.itemsize
+    if size > most_decoded(sum(location.size for location in locations)):
+        raise _mismatch_error(ValueError(f"{size} bytes"), name, locations)
+    array = np.empty((rows, *shape), dtype)
+    begin = 0
     for location in locations:
-        block = found[at : at + location.rows]
-        at += location.rows
+        block = array[begin : begin + location.rows]
+        begin += location.rows
         try:
             part = _columns(origin, location, [name])[name]
         except CorruptionError as error:
-            # The shape was promised: only what can stand for no value can be left out.
-            if origin.on_corrupt == "raise" or dtype.kind not in _WITH_NONE:
+            # The shape is fixed, so rows cannot be left out, only be marked as missing.
+            if origin.on_corrupt == "raise" or dtype.kind not in _NULLABLE_KINDS:
                 raise
             warn_once(origin.store.url, location, error)
-            block[...] = _none(dtype)
+            block[...] = _missing_value(dtype)
             continue
         column, shapes = missing_column(spec, location.rows) if part is None else part
         try:
@@ -227,13 +229,13 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
         except LakeError:
             raise
         except MALFORMED as error:
-            raise _misfit(error, name, [location]) from error
-        _blank(block, column, location, name)
-    return found
+            raise _mismatch_error(error, name, [location]) from error
+        _mark_missing(block, column, location, name)
+    return array
 
 
 def _fill(block: npt.NDArray[Any], column: Any, shapes: Any, spec: TensorSpec) -> None:
-    """Copy what a chunk holds of a tensor into a block."""
+    """Copy the values of a chunk into a block."""
     if storage_of(spec).layout is not Layout.BLOB:
         flat = np.ascontiguousarray(view_numbers(column, spec)).reshape(len(block), -1)
         block[...] = flat.view(block.dtype).reshape(block.shape)
@@ -243,22 +245,22 @@ def _fill(block: npt.NDArray[Any], column: Any, shapes: Any, spec: TensorSpec) -
         if stored is not None:
             value: Any = codec.decode(stored)
             if value.shape != block.shape[1:]:
-                # numpy would repeat what is too small.
+                # numpy would broadcast a smaller value.
                 raise ValueError(f"a sample has the shape {value.shape}")
             block[i] = value
 
 
 def array_shape(name: str, spec: TensorSpec) -> tuple[int, ...]:
-    """Return the shape of one sample, where all have the same.
+    """Return the fixed shape of the samples of a tensor.
 
     Raises
     ------
     InvalidInputError
-        The tensor has no fixed shape, or no numbers.
+        The tensor does not contain numbers of fixed shape.
     """
     if spec.linked or spec.numpy_dtype is None or spec.shape is None or None in spec.shape:
         raise InvalidInputError(
-            f"Tensor {name!r} cannot be an array: its samples are not numbers of one shape. Use "
+            f"Tensor {name!r} cannot be an array: its samples are not numbers of fixed shape. Use "
             "to_dask_bag() or to_dask_dataframe()."
         )
     return tuple(axis for axis in spec.shape if axis is not None)
@@ -269,20 +271,20 @@ def block_lengths(locations: Sequence[Sequence[ChunkLocation]]) -> tuple[int, ..
     return tuple(sum(location.rows for location in group) for group in locations)
 
 
-def _blank(block: npt.NDArray[Any], column: Any, location: ChunkLocation, name: str) -> None:
-    """Put into rows without a value what says so."""
+def _mark_missing(block: npt.NDArray[Any], column: Any, location: ChunkLocation, name: str) -> None:
+    """Mark the rows without a value as missing."""
     if not column.null_count:
         return
     missing = column.is_null().to_numpy(zero_copy_only=False)
-    if block.dtype.kind not in _WITH_NONE:
+    if block.dtype.kind not in _NULLABLE_KINDS:
         row = location.first + int(np.flatnonzero(missing)[0])
         raise InvalidInputError(
-            f"Tensor {name!r} has no value in sample {row}, and {block.dtype} has nothing to stand "
-            "for that. Use to_dask_bag() or to_dask_dataframe()."
+            f"Tensor {name!r} has no value in sample {row}, and {block.dtype} cannot represent that. "
+            "Use to_dask_bag() or to_dask_dataframe()."
         )
-    block[missing] = _none(block.dtype)
+    block[missing] = _missing_value(block.dtype)
 
 
-def _none(dtype: np.dtype[Any]) -> Any:
-    """Return what stands for no value."""
+def _missing_value(dtype: np.dtype[Any]) -> Any:
+    """Return the representation of a missing value."""
     return "NaT" if dtype.kind in "mM" else math.nan

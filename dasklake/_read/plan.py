@@ -1,4 +1,4 @@
-"""Which rows lie in which chunk, and which chunks are read together: numbers in, numbers out."""
+"""Map rows to chunks, and group chunks into partitions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["ChunkLocation", "ReadPlan"]
 
 
 class ChunkLocation(NamedTuple):
-    """What a reader has to know of a chunk; small enough to travel with each task.
+    """The object of a chunk and its rows in the version, small enough for each task.
 
-    ``first`` is the place of its first sample in the version.
+    ``first`` is the number of its first sample in the version.
     """
 
     key: str
@@ -29,7 +29,7 @@ class ChunkLocation(NamedTuple):
 
 
 class ReadPlan:
-    """The rows of one version, by chunk.
+    """The rows of each chunk of one version.
 
     Parameters
     ----------
@@ -40,25 +40,25 @@ class ReadPlan:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         ends = np.cumsum(manifest.rows, dtype=np.int64)
-        #: One after the last row of each chunk; chunks without rows repeat their neighbour's.
+        #: One after the last row of each chunk. An empty chunk repeats the value of its neighbour.
         self._ends = array("q", ends.tobytes())
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def locate(self, row: int) -> tuple[int, int]:
-        """Return the chunk that holds a row, and the row's place in it.
+        """Return the chunk of a row, and the offset of the row in it.
 
         Parameters
         ----------
         row : int
-            Place in the version, from 0 to ``len(self) - 1``.
+            Number of the row in the version, from 0 to ``len(self) - 1``.
         """
         chunk = bisect_right(self._ends, row)
         return chunk, row - (self._ends[chunk - 1] if chunk else 0)
 
     def location(self, chunk: int) -> ChunkLocation:
-        """Return what a reader has to know of a chunk."""
+        """Return the location of a chunk."""
         m = self._manifest
         return ChunkLocation(
             chunk_key_at(m, chunk),
@@ -75,17 +75,16 @@ class ReadPlan:
         Parameters
         ----------
         blocksize : int or None
-            Most bytes of chunks in one group, where a group has more than one; None for one
-            chunk in each.
+            Maximum size of a group of several chunks; None for one chunk per group.
         """
-        found: list[tuple[ChunkLocation, ...]] = []
+        groups: list[tuple[ChunkLocation, ...]] = []
         group: list[ChunkLocation] = []
         size = 0
         for chunk in np.flatnonzero(self._manifest.rows).tolist():
             location = self.location(chunk)
             if group and (blocksize is None or size + location.size > blocksize):
-                found.append(tuple(group))
+                groups.append(tuple(group))
                 group, size = [], 0
             group.append(location)
             size += location.size
-        return [*found, tuple(group)] if group else found
+        return [*groups, tuple(group)] if group else groups

@@ -1,4 +1,4 @@
-"""Samples of one version by their places: which chunk, which bytes, which values."""
+"""Read samples of one version by their numbers."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _MAX_BYTES = 256 * 2**20
 
 
 class Reader:
-    """Reads samples of one version, and keeps the pages that were used last.
+    """Reads samples of one version and caches the most recent pages.
 
     Parameters
     ----------
     origin : Origin
         The version.
     manifest : callable
-        Returns its chunks; called when the first sample is asked for.
+        Returns the chunks of the version. Called when the first sample is read.
     """
 
     def __init__(self, origin: Origin, manifest: Callable[[], Manifest]) -> None:
@@ -60,11 +60,11 @@ class Reader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         origin = self.origin
-        return _again, (origin.store, origin.branch, origin.version, origin.on_corrupt)
+        return _reopen, (origin.store, origin.branch, origin.version, origin.on_corrupt)
 
     @property
     def plan(self) -> ReadPlan:
-        """Which rows lie in which chunk."""
+        """The rows of each chunk."""
         if self._plan is None:
             self._plan = ReadPlan(self._manifest())
         return self._plan
@@ -76,34 +76,34 @@ class Reader:
         return self.plan.groups(blocksize) if self.origin.length(names) else []
 
     def names(self, columns: Any = None) -> list[str]:
-        """Return the names of the tensors that were asked for; all for None.
+        """Validate the names of tensors; None means all.
 
         Raises
         ------
         InvalidInputError
-            They are not a list of strings.
+            ``columns`` is not a list of strings.
         VersionNotFoundError
-            There is no such tensor.
+            The version does not have a tensor of ``columns``.
         """
         if isinstance(columns, str) or not isinstance(columns, Iterable | None):
-            raise InvalidInputError(f"Columns are a list of tensors' names, not {columns!r}.")
+            raise InvalidInputError(f"columns must be a list of tensor names, got {columns!r}.")
         names = list(self.schema if columns is None else columns)
         for name in names:
             if not isinstance(name, str):
-                raise InvalidInputError(f"A tensor's name is a string, not {name!r}.")
+                raise InvalidInputError(f"A tensor name must be a string, got {name!r}.")
             if name not in self.schema:
-                known = ", ".join(map(repr, self.schema))
+                tensors = ", ".join(map(repr, self.schema)) or "none"
                 raise VersionNotFoundError(
                     f"Version {self.origin.version} of {self.origin.store.url} has no tensor "
-                    f"{name!r}. It has {known}."
+                    f"{name!r}. Its tensors: {tensors}."
                 )
         return names
 
     def stream(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Return all samples, chunk by chunk.
 
-        The segments are read at once: before a list makes room for as many samples as the commit
-        says there are.
+        The segments are read at once, so that an error in them is raised before a list allocates
+        memory for all samples.
         """
         groups = self.groups(names)
         return (sample for group in groups for sample in read_rows(self.origin, group, names))
@@ -112,18 +112,18 @@ class Reader:
         """Return the values of one sample."""
         decode = self._decoder.decode
         stored = self.stored(row, names)
-        return [decode(name, each, row) for name, each in zip(names, stored, strict=True)]
+        return [decode(name, value, row) for name, value in zip(names, stored, strict=True)]
 
     def stored(self, row: int, names: Sequence[str]) -> list[Any]:
-        """Return what the chunk stores of one sample."""
+        """Return the stored, encoded values of one sample."""
         plan = self._plan or self.plan
-        number, place = plan.locate(row)
-        return self._using(number, lambda reader: reader.read(place, names))
+        number, offset = plan.locate(row)
+        return self._using(number, lambda reader: reader.read(offset, names))
 
     def many(self, rows: Sequence[int], names: Sequence[str]) -> Iterator[list[Any]]:
-        """Yield the values of some samples; neighbours of one chunk are fetched together.
+        """Yield the values of some samples. Neighbours in one chunk are fetched together.
 
-        Those of damaged chunks are left out if they may be.
+        With ``on_corrupt="skip"``, samples of damaged chunks are left out.
         """
         located = [self.plan.locate(row) for row in rows]
         begin = 0
@@ -132,28 +132,29 @@ class Reader:
             end = begin
             while end < len(rows) and located[end][0] == number:
                 end += 1
-            places = [place for _, place in located[begin:end]]
-            found = self._kept(number, partial(RowReader.read_many, rows=places, names=names))
-            for row, stored in zip(rows[begin:end], found or (), strict=found is not None):
-                pairs = zip(names, stored, strict=True)
-                yield [self._decoder.decode(name, each, row) for name, each in pairs]
+            offsets = [offset for _, offset in located[begin:end]]
+            read = partial(RowReader.read_many, rows=offsets, names=names)
+            stored = self._read_or_skip(number, read)
+            for row, values in zip(rows[begin:end], stored or (), strict=stored is not None):
+                pairs = zip(names, values, strict=True)
+                yield [self._decoder.decode(name, value, row) for name, value in pairs]
             begin = end
 
     def block(self, rows: range, name: str) -> npt.NDArray[Any] | None:
-        """Return consecutive samples of a tensor as one array, as they are stored.
+        """Return consecutive stored values of a tensor as one array.
 
         Parameters
         ----------
         rows : range
-            Places of the samples, at least one, with step 1.
+            Numbers of the samples, at least one, with step 1.
         name : str
             The tensor.
 
         Returns
         -------
         numpy.ndarray or None
-            Axis 0 = samples; None where they are not stored as numbers of one shape, one has no
-            value, or some have to be left out.
+            Axis 0 is the samples. None if they are not stored as numbers of fixed shape, a value is
+            missing, or a chunk is skipped.
         """
         parts = []
         row = rows.start
@@ -161,15 +162,15 @@ class Reader:
             number, begin = self.plan.locate(row)
             end = min(begin + rows.stop - row, self.plan.location(number).rows)
             read = partial(RowReader.block, begin=begin, end=end, name=name)
-            part = self._kept(number, read)
+            part = self._read_or_skip(number, read)
             if part is None:
                 return None
             parts.append(part)
             row += end - begin
         return np.concatenate(parts)
 
-    def _kept(self, number: int, read: Callable[[RowReader], _T]) -> _T | None:
-        """Read from a chunk; None where it is damaged, if it may be."""
+    def _read_or_skip(self, number: int, read: Callable[[RowReader], _T]) -> _T | None:
+        """Read from a chunk, or return None if it is damaged and ``on_corrupt="skip"``."""
         try:
             return self._using(number, read)
         except CorruptionError as error:
@@ -179,7 +180,7 @@ class Reader:
             return None
 
     def shapes(self, name: str) -> Iterator[Shape | None]:
-        """Yield the shape of each value of a tensor; None for no value."""
+        """Yield the shape of each value of a tensor, or None for no value."""
         for group in self.groups([name]):
             for location in group:
                 yield from self._rows(location).shapes(name)
@@ -208,68 +209,70 @@ def make_reader(log: Log, commit: Commit, on_corrupt: OnCorrupt = "raise") -> Re
     return Reader(Origin(log.store, commit, on_corrupt), partial(log.manifest, commit))
 
 
-def _again(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Reader:
+def _reopen(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Reader:
     log = Log(store, branch)
     return make_reader(log, resolve_commit(log, version), on_corrupt)
 
 
 def resolve_row(item: Any, length: int) -> int:
-    """Return the place that an index means; negative ones count from the end.
+    """Return the number of the sample at an index. Negative indices count from the end.
 
     Raises
     ------
     IndexError
-        There is no such sample.
+        The index is out of range.
     InvalidInputError
-        It is no index.
+        ``item`` is not an index.
     """
     try:
-        # True is 1 to Python, and part of a mask to everybody else.
+        # True would be 1, but is probably part of a mask.
         row = None if isinstance(item, bool) else operator.index(item)
     except TypeError:
         row = None
     if row is None:
         raise InvalidInputError(
-            f"{item!r} is no place of a sample. Use a number, a slice, a list of numbers, or the "
-            "name of a tensor."
+            f"An index must be an integer, a slice, a list of integers, a mask, or the name of a "
+            f"tensor, got {item!r}."
         )
     if not -length <= row < length:
-        raise IndexError(f"There is no sample {row}: there are {length}.")
+        raise IndexError(f"Sample {row} is out of range for {length} samples.")
     return row + length if row < 0 else row
 
 
 def resolve_rows(item: Any, length: int) -> Sequence[int]:
-    """Return the places that a slice, a list or a mask means.
+    """Return the numbers of the samples in a slice, a list or a mask.
 
     Raises
     ------
     IndexError
-        There is no such sample.
+        The index is out of range.
     InvalidInputError
-        It is no index.
+        ``item`` is not an index.
     """
     if isinstance(item, slice):
         return range(*item.indices(length))
-    if not isinstance(item, np.ndarray) and all(isinstance(each, bool | np.bool_) for each in item):
+    if not isinstance(item, np.ndarray) and all(isinstance(i, bool | np.bool_) for i in item):
         item = np.array(item, bool) if len(item) else ()
     if isinstance(item, np.ndarray) and item.dtype == bool:
         if item.shape != (length,):
-            raise InvalidInputError(f"A mask of samples has the shape ({length},).")
+            raise InvalidInputError(f"A mask must have the shape ({length},), got {item.shape}.")
         item = np.flatnonzero(item)
-    return [resolve_row(each, length) for each in item]
+    return [resolve_row(i, length) for i in item]
 
 
 def resolve_commit(log: Log, version: int | None) -> Commit:
-    """Return the commit of a version; the newest for None.
+    """Return the commit of a version, by default the newest.
 
     Raises
     ------
     LakeNotFoundError
-        There is no lake.
-    VersionNotFoundError, VersionExpiredError
-        It has no such version, or has it no more.
+        The lake does not exist.
+    VersionNotFoundError
+        The lake does not have this version.
+    VersionExpiredError
+        The version was expired.
     InvalidInputError
-        ``version`` is no number.
+        ``version`` is not an integer.
     """
     head = log.require_head()
     if version is None or version == head.version:
@@ -277,7 +280,7 @@ def resolve_commit(log: Log, version: int | None) -> Commit:
     try:
         number = operator.index(version)
     except TypeError:
-        raise InvalidInputError(f"A version is a number, not {version!r}.") from None
+        raise InvalidInputError(f"version must be a number, got {version!r}.") from None
     if number < 0 or number > head.version:
         raise VersionNotFoundError(
             f"{log.store.url} has no version {number}; the newest is {head.version}."

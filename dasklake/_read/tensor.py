@@ -1,4 +1,4 @@
-"""One tensor of a version."""
+"""The values of one tensor of a version."""
 
 from __future__ import annotations
 
@@ -17,17 +17,30 @@ __all__ = ["Tensor"]
 
 
 class Tensor:
-    """One tensor of a version; ``lake[name]``.
+    """One tensor of a version, as returned by ``lake[name]``.
 
-    ``tensor[i]`` is a value. ``tensor[a:b]`` and ``tensor[[i, j]]`` are one array where all
-    samples have the same shape, else a list.
+    ``tensor[i]`` is the value of a sample. ``tensor[i:j]``, ``tensor[[i, j]]`` and
+    ``tensor[mask]`` are one array if the tensor has a fixed shape and no values are missing, else
+    a list of values. Only the selected values are fetched from storage.
 
     Parameters
     ----------
     reader : Reader
-        Reads the version.
+        Reader of the version.
     name : str
-        The tensor.
+        Name of the tensor.
+
+    Examples
+    --------
+    >>> import dasklake
+    >>> lake = dasklake.empty("memory://tensor")
+    >>> lake.create_tensor("boxes", htype="bbox", coords="pixel-ltwh")
+    >>> lake.extend([{"boxes": [[0, 0, 5, 5]]}, {"boxes": [[1, 1, 2, 2], [3, 3, 4, 4]]}])
+    >>> boxes = lake["boxes"]
+    >>> boxes[1].shape
+    (2, 4)
+    >>> boxes.shapes().tolist()
+    [[1, 4], [2, 4]]
     """
 
     def __init__(self, reader: Reader, name: str) -> None:
@@ -36,7 +49,7 @@ class Tensor:
 
     @property
     def spec(self) -> TensorSpec:
-        """What the tensor holds."""
+        """Description of the tensor: htype, dtype, shape and so on."""
         return self._reader.schema[self.name]
 
     def __len__(self) -> int:
@@ -67,66 +80,67 @@ class Tensor:
         return self._reader.one(resolve_row(item, len(self)), [self.name])[0]
 
     def numpy(self) -> npt.NDArray[Any] | list[Any]:
-        """Return all samples.
+        """Return the values of all samples.
 
         Returns
         -------
         numpy.ndarray or list
-            One array where all samples have the same shape, else a list.
+            One array if the tensor has a fixed shape and no values are missing, else a list.
 
         Raises
         ------
         CorruptionError
-            Stored bytes are damaged.
+            A chunk is damaged.
         """
-        found: npt.NDArray[Any] | list[Any] = self._stacked(list(self))
-        return found
+        values: npt.NDArray[Any] | list[Any] = self._stacked(list(self))
+        return values
 
     def shapes(self) -> npt.NDArray[np.int64] | list[tuple[int, ...] | None]:
-        """Return the shapes of all samples, without reading what is in them.
+        """Return the shapes of all values without reading the values.
 
         Returns
         -------
         numpy.ndarray or list
-            int64, samples x axes, where all samples have a value and the same number of axes; else
-            a list of tuples, with None for no value. A sequence has the number of its items.
+            An int64 array, samples x axes, if all samples have a value and the same number of
+            axes; else a list of tuples, with None for no value. The shape of a sequence is its
+            number of items.
 
         Raises
         ------
         InvalidInputError
-            Shapes are not stored: those of links that were written with ``verify=False``, and of
-            values that have none.
+            Shapes are not stored: the values have none, or are links that were written with
+            ``verify=False``.
         """
-        found = list(self._reader.shapes(self.name))
+        stored = list(self._reader.shapes(self.name))
         if self.spec.sequence:
-            # What follows is the directory of the items.
-            found = [shape and shape[:1] for shape in found]
-        shapes = [shape for shape in found if shape is not None]
-        if len(shapes) < len(found) or len({len(shape) for shape in shapes}) > 1:
-            return found
+            # The other numbers describe the items.
+            stored = [shape and shape[:1] for shape in stored]
+        shapes = [shape for shape in stored if shape is not None]
+        if len(shapes) < len(stored) or len({len(shape) for shape in shapes}) > 1:
+            return stored
         return np.array(shapes, np.int64).reshape(len(shapes), -1)
 
     def bytes(self, sample: int) -> bytes | None:
-        """Return the bytes of a file, such as a picture, as they were written.
+        """Return the bytes of a file, such as a JPEG image, as they were written.
 
         Parameters
         ----------
         sample : int
-            Place of the sample.
+            Number of the sample.
 
         Returns
         -------
         bytes or None
-            The file; None for no value.
+            The file, or None for no value.
 
         Raises
         ------
         InvalidInputError
-            The tensor holds no files.
+            The tensor does not contain files.
         """
         if not (self.spec.encoded or self.spec.linked):
             raise InvalidInputError(
-                f"Tensor {self.name!r} holds no files. Use lake[{self.name!r}][i]."
+                f"Tensor {self.name!r} does not contain files. Use lake[{self.name!r}][i]."
             )
         if self.spec.linked:
             linked = self[sample]
@@ -136,7 +150,7 @@ class Tensor:
         return None if blob is None else bytes(blob.data)
 
     def _block(self, rows: Sequence[int]) -> npt.NDArray[Any] | None:
-        """Return consecutive samples without making an array of each; None where that cannot be."""
+        """Return consecutive values as one array, or None if they must be decoded one by one."""
         dtype = self.spec.numpy_dtype
         if dtype is None or not (isinstance(rows, range) and rows and rows.step == 1):
             return None

@@ -25,7 +25,7 @@ LEFT = [0, 1, 4, 5]
 @pytest.fixture
 def damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Write three chunks of two samples each, and break the second."""
-    monkeypatch.setattr(corruption, "_told", set())
+    monkeypatch.setattr(corruption, "_reported", set())
     writing = Writing(ObjectStore(tmp_path / "lake"), SCHEMA, 3)
     samples: list[Any] = [{"x": np.full(2, i), "n": i} for i in range(6)]
     receipts = [writing.commit(i, [samples[2 * i : 2 * i + 2]]) for i in range(3)]
