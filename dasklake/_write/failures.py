@@ -1,4 +1,4 @@
-"""Failures: which may be skipped, and what is kept of them."""
+"""Describe failures, and decide which of them may be skipped."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = [
     "never_skipped",
 ]
 
-#: Characters kept of an item, a message and a traceback.
+#: Most characters of an item, a message and a traceback.
 _ITEM, _MESSAGE, _TRACEBACK = 120, 500, 4000
 
-#: Characters of JSON up to which an item is kept whole.
+#: Most characters of the JSON of an item that is kept whole.
 _VALUE = 4096
 
-#: Attribute of an error that is raised to Dask.
-_PLACE = "_dasklake_failure"
+#: Attribute of errors that are raised to Dask.
+_ATTRIBUTE = "_dasklake_failure"
 
-#: Never a property of one sample: the run must stop, or Dask must try again.
+#: Errors that no sample causes: the run must end, or Dask must retry.
 _NEVER_SKIPPED = (
     MemoryError,
     PermissionError,
@@ -46,22 +46,21 @@ _NEVER_SKIPPED_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 
 def never_skipped(error: BaseException | None) -> bool:
-    """Whether an error says something of the storage or the machine, not of a sample."""
+    """Return whether an error concerns the storage or the machine rather than one sample."""
     if isinstance(error, OSError) and error.errno in _NEVER_SKIPPED_ERRNO:
         return True
-    # Workers that die one after the other; the class is distributed's, unknown on this floor.
-    died = type(error).__name__ == "KilledWorker"
-    return died or isinstance(error, _NEVER_SKIPPED)
+    # Several workers died; this layer does not import the class, which is distributed's.
+    return type(error).__name__ == "KilledWorker" or isinstance(error, _NEVER_SKIPPED)
 
 
 def failure_of_sample(
     run: str,
     partition: int,
     error: BaseException,
-    place: tuple[int | None, int | None],
+    position: tuple[int | None, int | None],
     item: Any,
 ) -> Failure:
-    """Describe a sample that failed in a write task, or a partition that did.
+    """Describe a sample or a partition that failed in a write task.
 
     Parameters
     ----------
@@ -70,21 +69,21 @@ def failure_of_sample(
     partition : int
         Number of the partition.
     error : BaseException
-        What was raised.
-    place : tuple of (int or None, int or None)
-        Place of the partition's first sample in the input, where known; and of the failed sample
-        in the partition, None where the partition failed as a whole.
+        The error that was raised.
+    position : tuple of (int or None, int or None)
+        Index of the partition's first sample in the input, if known; and position of the failed
+        sample in the partition, or None if the partition failed as a whole.
     item : object
         The failed item.
     """
-    start, position = place
+    start, row = position
     return Failure(
         run=run,
         partition=partition,
-        position=position,
-        index=None if start is None or position is None else start + position,
-        item=None if position is None else describe_item(item),
-        value=None if position is None else kept_value(item),
+        position=row,
+        index=None if start is None or row is None else start + row,
+        item=None if row is None else describe_item(item),
+        value=None if row is None else kept_value(item),
         tensor=error.tensor if isinstance(error, SampleError) else None,
         exception=type(error).__qualname__,
         message=_shorten(str(error), _MESSAGE),
@@ -93,18 +92,18 @@ def failure_of_sample(
 
 
 def describe_item(item: Any) -> str:
-    """Show an item as far as it helps to find it again."""
+    """Return a short text that identifies an item."""
     if isinstance(item, Mapping):
-        inside = ", ".join(f"{key!r}: {describe_item(value)}" for key, value in item.items())
-        return _shorten(f"{{{inside}}}", _ITEM)
-    # In this order: the shape of a file is in its header, which may have to be read.
+        pairs = ", ".join(f"{key!r}: {describe_item(value)}" for key, value in item.items())
+        return _shorten(f"{{{pairs}}}", _ITEM)
+    # In this order: reading the shape of a file may require to read its header.
     if hasattr(item, "dtype") and hasattr(item, "shape") and bool(getattr(item, "ndim", 0)):
         return f"array of shape {tuple(item.shape)} and dtype {item.dtype}"
     return _shorten(repr(item), _ITEM)
 
 
 def kept_value(item: Any) -> str | None:
-    """Return an item as JSON from which it comes back exactly; None where there is none.
+    """Return JSON from which an item can be restored exactly, or None if this is not possible.
 
     Examples
     --------
@@ -115,14 +114,14 @@ def kept_value(item: Any) -> str | None:
         if not _is_plain(item):
             return None
         text = json.dumps(item, allow_nan=False, separators=(",", ":"))
-    except (ValueError, RecursionError):  # no number, too long a number, or too deep
+    except (ValueError, RecursionError):  # not finite, too many digits, or too deep
         return None
-    # A failure is stored: what could be a password is not.
+    # Failures are stored, so a text that may contain a password is left out.
     return text if len(text) <= _VALUE and safe_text(text) == text else None
 
 
 def _is_plain(item: Any) -> bool:
-    """Whether JSON has the type; looks no further than into what is small."""
+    """Return whether an item has only types of JSON; large containers count as not plain."""
     if item is None or type(item) in (bool, int, float):
         return True
     if type(item) not in (str, list, dict) or len(item) > _VALUE:
@@ -132,30 +131,30 @@ def _is_plain(item: Any) -> bool:
     return type(item) is str or all(map(_is_plain, item))
 
 
-def _shorten(text: str, most: int) -> str:
-    text = safe_text(text)  # a failure is stored: no password of a URL may be in it
-    if len(text) <= most:
+def _shorten(text: str, limit: int) -> str:
+    text = safe_text(text)  # failures are stored, so passwords in URLs are removed
+    if len(text) <= limit:
         return text
-    half = (most - 3) // 2
+    half = (limit - 3) // 2
     return f"{text[:half]} … {text[-half:]}"
 
 
 def attach(error: BaseException, failure: Failure) -> None:
-    """Let an error that is raised to Dask carry the place where it happened."""
-    with contextlib.suppress(AttributeError, TypeError):  # a class without room for it
-        error.__dict__[_PLACE] = failure
+    """Attach the description of a failure to an error that is raised to Dask."""
+    with contextlib.suppress(AttributeError, TypeError):  # a class without a writable __dict__
+        error.__dict__[_ATTRIBUTE] = failure
 
 
 def attached(error: BaseException | None) -> Failure | None:
-    """Return what :func:`attach` let an error carry, also from another process."""
-    found = getattr(error, "__dict__", {}).get(_PLACE)
-    return found if isinstance(found, Failure) else None
+    """Return the failure that :func:`attach` added, also in another process; None if there is none."""
+    failure = getattr(error, "__dict__", {}).get(_ATTRIBUTE)
+    return failure if isinstance(failure, Failure) else None
 
 
 def failure_of_task(
     run: str, partition: int, error: BaseException | None, text: str, message: str | None = None
 ) -> Failure:
-    """Describe a partition whose task failed before our part of it was reached.
+    """Describe a partition whose task failed outside of dasklake's code.
 
     Parameters
     ----------
@@ -164,17 +163,16 @@ def failure_of_task(
     partition : int
         Number of the partition.
     error : BaseException or None
-        What was raised, where it could be brought here.
+        The error, if it could be transferred to this process.
     text : str
-        Its traceback.
+        The traceback.
     message : str, optional
-        Its message, where the error itself could not be brought here.
+        The message, if the error itself could not be transferred.
     """
-    known = attached(error)
-    if known is not None:
-        return known
+    failure = attached(error)
+    if failure is not None:
+        return failure
     name = type(error).__qualname__ if error is not None else "Exception"
-    said = str(error) if error is not None else str(message)
     return Failure(
         run=run,
         partition=partition,
@@ -183,6 +181,6 @@ def failure_of_task(
         item=None,
         tensor=None,
         exception=name,
-        message=_shorten(said, _MESSAGE),
+        message=_shorten(str(message if error is None else error), _MESSAGE),
         traceback=_shorten(text, _TRACEBACK),
     )

@@ -1,4 +1,4 @@
-"""The graph of a write: one task for each partition, with all that only it needs inside.
+"""Build the graph of a write: one task for each partition, with its exclusive inputs fused.
 
 ::
 
@@ -7,8 +7,8 @@
     job (schema, function,│                      └────────────────────────┘
     arguments) ───────────┘        the job stays a node of its own: each worker fetches it once
 
-The inner tasks are run by ``write_partition`` itself, not before it, so that an error in them is
-known by its partition under every scheduler.
+``write_partition`` itself runs the inner tasks, so that an error in them is attributed to its
+partition under every scheduler.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from dasklake.exceptions import InvalidInputError
 
 __all__ = ["Delivery", "WriteGraph", "check_arguments", "write_graph"]
 
-#: Lists, tuples and dicts of up to so many elements may hold Delayed values as arguments.
+#: Largest list, tuple or dict among the arguments that is searched for Delayed values.
 _NESTED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class WriteGraph:
-    """What goes to a scheduler.
+    """The tasks that are submitted to a scheduler.
 
     Attributes
     ----------
@@ -59,34 +59,34 @@ class WriteGraph:
     def priorities(self) -> dict[Key, int]:
         """Return a priority for each task, so that partitions are written in the input's order.
 
-        What several partitions need has the priority of the first of them.
+        Shared tasks have the priority of the first partition that needs them.
         """
-        found: dict[Key, int] = {}
+        priorities: dict[Key, int] = {}
         for key, partition in self.keys.items():
             stack = [key]
             while stack:
-                each = stack.pop()
-                if each not in found and each in self.tasks:
-                    found[each] = -partition
-                    stack += self.tasks[each].dependencies
-        return found
+                task = stack.pop()
+                if task not in priorities and task in self.tasks:
+                    priorities[task] = -partition
+                    stack += self.tasks[task].dependencies
+        return priorities
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How tasks are named, and how their outcomes come back.
+    """Names of the write tasks, and the way their outcomes are returned.
 
     Attributes
     ----------
     name : str
         Prefix of the keys.
     deliver : Deliver or None
-        Takes each outcome to the coordinator; None where results do.
+        Sends each outcome to the coordinator; None if the tasks return their outcomes.
     local : bool
-        Whether a local scheduler runs the tasks: the job is then no node of its own, and keys
-        are such that Dask's local order is the input's.
+        Whether a local scheduler runs the tasks. The job is then part of each task, and the keys
+        are chosen so that Dask's local order is that of the input.
     begun : key or None
-        A task that makes the job, where the run has not begun yet.
+        A task that returns the job, if the run has not begun yet.
     """
 
     name: str
@@ -100,20 +100,20 @@ class Delivery:
 
 
 def check_arguments(kwargs: Mapping[str, Any]) -> None:
-    """Check that each Dask value among the arguments of a transform is one value.
+    """Check that each Dask collection among the arguments of a transform has one partition.
 
     Raises
     ------
     InvalidInputError
-        One has several partitions.
+        A collection in ``kwargs`` has several partitions.
     """
     for name, value in kwargs.items():
         for collection in _collections(value):
             parts = len(list(flatten(collection.__dask_keys__())))
             if parts != 1:
                 raise InvalidInputError(
-                    f"transform_kwargs[{name!r}] has {parts} partitions. Give a Delayed, or "
-                    "compute it first."
+                    f"transform_kwargs[{name!r}] must have one partition, got {parts}. Give a "
+                    "Delayed, or compute it first."
                 )
 
 
@@ -131,20 +131,20 @@ def write_graph(
     source : Source
         The input.
     job : Job
-        What all write tasks share.
+        The common parameters of the write tasks.
     kwargs : mapping
-        Further arguments of the transform; Dask values among them are computed once.
+        Further arguments of the transform; Dask collections among them are computed once.
     partitions : sequence of int
-        Which partitions to write.
+        The partitions to write.
     delivery : Delivery
-        How tasks are named, and how their outcomes come back.
+        Names of the tasks, and the way their outcomes are returned.
     """
     shared, graph = _share(job, kwargs, delivery)
     starts = source.starts
-    wanted = [key for i in partitions for key in source.parts[i]]
-    upstream, _ = cull(source.graph, wanted)
+    inputs = [key for i in partitions for key in source.parts[i]]
+    upstream, _ = cull(source.graph, inputs)
     upstream = dict(upstream)
-    dependents = _dependents(upstream, wanted)
+    dependents = _dependents(upstream, inputs)
     keys: dict[Key, int] = {}
     fused: set[Key] = set()
     for i in partitions:
@@ -167,7 +167,7 @@ def write_graph(
 def _share(
     job: Job, kwargs: Mapping[str, Any], delivery: Delivery
 ) -> tuple[Job | TaskRef, dict[Key, GraphNode]]:
-    """Return the job as all write tasks take it, and the nodes that make it."""
+    """Return the job, or a reference to its task, and the tasks that it needs."""
     graph: dict[Key, GraphNode] = {}
     refs: dict[str, TaskRef] = {}
     plain: dict[str, Any] = {}
@@ -175,9 +175,9 @@ def _share(
         if next(_collections(value), None) is None:
             plain[name] = value
             continue
-        whole = value if is_dask_collection(value) else delayed(value)
-        graph |= convert_legacy_graph(dict(whole.__dask_graph__()))
-        refs[name] = TaskRef(next(flatten(whole.__dask_keys__())))
+        collection = value if is_dask_collection(value) else delayed(value)
+        graph |= convert_legacy_graph(dict(collection.__dask_graph__()))
+        refs[name] = TaskRef(next(flatten(collection.__dask_keys__())))
     if delivery.local and not refs:
         return bind(job, plain, {}), graph
     key = f"{delivery.name}-job"
@@ -187,16 +187,16 @@ def _share(
 
 
 def _collections(value: Any) -> Iterator[Any]:
-    """Yield the Dask values in an argument; large lists are data and not looked into."""
+    """Yield the Dask collections in an argument; large containers are not searched."""
     if is_dask_collection(value):
         yield value
     elif type(value) in (list, tuple, dict) and len(value) <= _NESTED:
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _collections(each)
+        for element in value.values() if isinstance(value, dict) else value:
+            yield from _collections(element)
 
 
 def _dependents(graph: Mapping[Key, GraphNode], parts: Iterable[Key]) -> Counter[Key]:
-    """Count the tasks that need each key; a write task needs its parts."""
+    """Count the tasks that depend on each key, including the write tasks."""
     count = Counter(parts)
     for node in graph.values():
         count.update(node.dependencies)
@@ -204,10 +204,10 @@ def _dependents(graph: Mapping[Key, GraphNode], parts: Iterable[Key]) -> Counter
 
 
 def _chain(part: Key, graph: Mapping[Key, GraphNode], dependents: Counter[Key]) -> list[GraphNode]:
-    """Return the tasks that only lead to ``part``, the first one first.
+    """Return the chain of tasks that only ``part`` needs, in order of execution.
 
-    What others need too stays outside and is computed once. Each task of the chain hands its
-    result to one other, so a list that a bag would build in between is left an iterator.
+    Shared tasks stay outside and are computed once. Each result in the chain is used once, so a bag's
+    intermediate list can stay an iterator.
     """
     chain: list[GraphNode] = []
     key = part

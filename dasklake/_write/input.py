@@ -1,4 +1,4 @@
-"""What a collection is to a write: its partitions, its schema, and who it is."""
+"""Analyse a collection as the input of a write: partitions, schema and identity."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class Source:
     graph : dict
         The optimised graph.
     parts : list of tuple of key
-        For each partition its key in each collection.
+        For each partition, its key in each collection.
     names : tuple of str
-        Names of columns or arrays.
+        Names of the columns or arrays.
     lengths : tuple of int or None
-        Input samples of each partition, where they are known beforehand.
+        Number of input samples in each partition, if known in advance.
     schema : Schema or None
-        What the collection's own metadata say.
+        Schema inferred from the metadata of the collection.
     roots : callable
-        Returns what the input is made from, to tell inputs apart.
+        Returns the sources of the input, from which its id is computed.
     """
 
     kind: str
@@ -67,49 +67,51 @@ class Source:
 
     @property
     def inputs(self) -> int | None:
-        """Number of input samples, where known."""
+        """Number of input samples, if known."""
         return None if self.lengths is None else sum(self.lengths)
 
     @property
     def starts(self) -> list[int] | None:
-        """Place of each partition's first sample, where known."""
+        """Index of each partition's first sample, if known."""
         return None if self.lengths is None else list(accumulate((0, *self.lengths[:-1])))
 
     @cached_property
     def input_id(self) -> str | None:
-        """Digest of what the input is made from; None where it is not deterministic."""
+        """Digest of the sources of the input; None if it is not deterministic."""
         try:
             return digest(self.roots())
-        except Exception:  # noqa: BLE001 # taking objects apart runs code of theirs
+        except Exception:  # noqa: BLE001 # pickling hooks of any class may run
             warnings.warn(
                 "The input has no deterministic identity, so a resume can only compare the number "
-                "of partitions. Give input_id=... to name the input.",
+                "of partitions. Pass input_id=... to identify the input.",
                 stacklevel=2,
             )
             return None
 
 
 def source_of(collection: Any, schema: Schema | None) -> Source:
-    """Look at a collection as the input of a write.
+    """Return the input of a write that a collection describes.
 
     Parameters
     ----------
     collection : dask Bag, DataFrame, Array, or mapping of str to aligned Arrays
         The input.
     schema : Schema or None
-        What the user wants written.
+        The schema that the user gave.
 
     Raises
     ------
     InvalidInputError
-        The collection cannot be written.
+        ``collection`` is not of a supported type, or its arrays are not aligned.
+    SchemaError
+        ``schema`` is None and the metadata do not determine a schema.
     """
     if isinstance(collection, Mapping):
         return _arrays("arrays", dict(collection), schema)
     kind = type(collection).__name__
     if not is_dask_collection(collection):
         raise InvalidInputError(
-            f"to_lake() writes Dask collections, not {kind}. Wrap the data with "
+            f"collection must be a Dask collection, got {kind}. Wrap the data with "
             "dask.bag.from_sequence(), dask.dataframe.from_pandas() or dask.array.from_array()."
         )
     if kind == "Bag":
@@ -121,12 +123,12 @@ def source_of(collection: Any, schema: Schema | None) -> Source:
     if kind == "DataFrame":
         return _frame(collection, schema)
     raise InvalidInputError(
-        f"to_lake() cannot write a dask {kind}: give a Bag, DataFrame or Array."
+        f"collection must be a dask Bag, DataFrame, Series or Array, got {kind}."
     )
 
 
 def _only(name: Any, schema: Schema | None) -> Any:
-    """Return the name of the one tensor of a collection that need not have a name."""
+    """Return the name of the only tensor of a collection that may have no name."""
     if name is not None:
         return name
     return next(iter(schema)) if schema is not None and len(schema) == 1 else "data"
@@ -149,10 +151,10 @@ def _bag(bag: Any) -> Source:
 
 
 def _lengths(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> tuple[int, ...] | None:
-    """Return the samples of each partition, where the graph holds what they are mapped from."""
+    """Return the samples of each partition, if the graph holds the data they are mapped from."""
     lengths = [_length(graph, key) for key in keys]
-    found = tuple(length for length in lengths if length is not None)
-    return found if len(found) == len(keys) else None
+    known = tuple(length for length in lengths if length is not None)
+    return known if len(known) == len(keys) else None
 
 
 def _length(graph: Mapping[Key, GraphNode], key: Key) -> int | None:
@@ -167,7 +169,7 @@ def _length(graph: Mapping[Key, GraphNode], key: Key) -> int | None:
 
 
 def _mapped(node: GraphNode) -> Key | None:
-    """Return the key of the one partition that a task makes as many items from, if it does."""
+    """Return the key of the partition that a task maps one to one, if it does so."""
     if isinstance(node, Alias):
         return node.target
     if isinstance(node, Task) and node.func is reify and isinstance(node.args[0], Task):
@@ -176,7 +178,7 @@ def _mapped(node: GraphNode) -> Key | None:
         return None
     source = node.args[1]
     if node.func is map_chunk:
-        # The bags that are mapped together, and the names of those given by keyword.
+        # The bags that are mapped together, and the names of those passed by keyword.
         if not isinstance(source, Task) or len(source.args) != 1 or node.args[2]:
             return None
         source = source.args[0]
@@ -187,7 +189,7 @@ def _mapped(node: GraphNode) -> Key | None:
 
 def _frame(frame: Any, schema: Schema | None) -> Source:
     named = (*_index_names(frame), *frame.columns)
-    _refuse_same_names(named)
+    _require_distinct_names(named)
     raise_if_converted(frame, schema)
     inferred = _frame_schema(frame) if schema is None else None
     optimised = frame.optimize()
@@ -206,16 +208,16 @@ def _frame(frame: Any, schema: Schema | None) -> Source:
     )
 
 
-def _refuse_same_names(names: Iterable[Any]) -> None:
-    """Refuse names that are one as names of tensors, such as 1 and "1"."""
-    found: dict[str, list[Any]] = {}
+def _require_distinct_names(names: Iterable[Any]) -> None:
+    """Raise an error if two names are equal as names of tensors, such as 1 and "1"."""
+    columns: dict[str, list[Any]] = {}
     for name in names:
-        found.setdefault(str(name), []).append(name)
-    same = [", ".join(map(repr, each)) for each in found.values() if len(each) > 1]
+        columns.setdefault(str(name), []).append(name)
+    same = [", ".join(map(repr, equal)) for equal in columns.values() if len(equal) > 1]
     if same:
         raise SchemaError(
-            f"Several columns, or the index and a column, have one name as tensors: "
-            f"{'; '.join(same)}. Rename them, or drop one."
+            f"Names of columns and of the index must differ as text, got {'; '.join(same)}. "
+            "Rename or drop one of them."
         )
 
 
@@ -227,37 +229,38 @@ def _frame_schema(frame: Any) -> Schema:
     meta = frame._meta  # noqa: SLF001 # Dask's documented meta
     named = _index_names(frame)
     meta = meta.reset_index(named) if named else meta
+    return _inferred("columns", {str(name): meta[name] for name in meta.columns}, _column_spec)
+
+
+def _inferred(
+    kind: str, columns: Mapping[str, Any], spec_of: Callable[[Any], TensorSpec]
+) -> Schema:
+    """Return the schema of columns or arrays; the error for unclear ones shows an example."""
     specs, unclear = {}, []
-    for name, dtype in meta.dtypes.items():
+    for name, column in columns.items():
         try:
-            specs[str(name)] = _column_spec(meta[name], dtype)
+            specs[name] = spec_of(column)
         except SchemaError:
-            unclear.append(str(name))
-    if unclear:
-        raise SchemaError(_ask("columns", unclear, specs))
-    return Schema(specs)
-
-
-def _ask(what: str, unclear: Sequence[str], specs: Mapping[str, TensorSpec]) -> str:
-    """Say which tensors need a spec, with a schema that runs."""
+            unclear.append(name)
+    if not unclear:
+        return Schema(specs)
     lines = [
-        f"    {name!r}: dasklake.TensorSpec(dtype='float32', shape=(None,)),  # say what it holds"
+        f"    {name!r}: dasklake.TensorSpec(dtype='float32', shape=(None,)),  # edit this line"
         for name in unclear
     ]
-    known = [f"    {name!r}: {_shown(name, spec)}," for name, spec in specs.items()]
-    return (
-        f"The metadata do not say what the {what} {', '.join(map(repr, unclear))} hold. "
-        "Give a schema with these tensors, such as:\n"
-        + "\n".join(["schema = {", *lines, *known, "}"])
+    lines += [f"    {name!r}: {_code_of(name, spec)}," for name, spec in specs.items()]
+    raise SchemaError(
+        f"The metadata do not determine the type of the {kind} {', '.join(map(repr, unclear))}. "
+        "Give a schema with these tensors, such as:\n" + "\n".join(["schema = {", *lines, "}"])
     )
 
 
-def _shown(name: str, spec: TensorSpec) -> str:
-    """Write a spec as the call that makes it, with all of its class names."""
+def _code_of(name: str, spec: TensorSpec) -> str:
+    """Return the code that creates a spec, with all of its class names."""
     try:
         TensorSpec(dtype=spec.dtype, shape=spec.shape)
     except (SchemaError, NotImplementedError):
-        # Some of Arrow's types have a name that nothing reads again.
+        # The names of some Arrow types cannot be parsed.
         return f"dasklake.TensorSpec(dtype=frame.dtypes[{name!r}], shape=())"
     call = describe(replace(spec, class_names=None))
     if spec.class_names is not None:
@@ -265,14 +268,11 @@ def _shown(name: str, spec: TensorSpec) -> str:
     return f"dasklake.{call}"
 
 
-def _column_spec(column: Any, dtype: Any) -> TensorSpec:
+def _column_spec(column: Any) -> TensorSpec:
+    dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        names = list(column.cat.categories)
-        known = (
-            getattr(column.cat, "categories", None) is not None
-            and "__UNKNOWN_CATEGORIES__" not in names
-        )
-        if not known or not all(isinstance(name, str) for name in names):
+        names = list(dtype.categories)
+        if "__UNKNOWN_CATEGORIES__" in names or not all(isinstance(name, str) for name in names):
             raise SchemaError("categories are unknown or not strings")
         return TensorSpec("class_label", class_names=tuple(names), shape=())
     if dtype == np.dtype(object):
@@ -282,10 +282,10 @@ def _column_spec(column: Any, dtype: Any) -> TensorSpec:
 
 def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:
     if not arrays or not all(type(a).__name__ == "Array" for a in arrays.values()):
-        raise InvalidInputError("A mapping to write holds dask Arrays, one for each tensor.")
+        raise InvalidInputError("A mapping must hold dask Arrays, one for each tensor.")
     first = next(iter(arrays.values()))
     if any(array.ndim == 0 for array in arrays.values()):
-        raise InvalidInputError("An array needs an axis of samples; a scalar has none.")
+        raise InvalidInputError("Arrays must have at least one axis, that of the samples.")
     aligned = {name: _align(name, array, first) for name, array in arrays.items()}
     optimised = dict(zip(aligned, optimize(*aligned.values()), strict=True))
     graph: dict[Key, GraphNode] = {}
@@ -300,7 +300,7 @@ def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:
         parts=list(zip(*columns, strict=True)),
         names=tuple(aligned),
         lengths=tuple(int(length) for length in chunks) if known else None,
-        schema=_array_schema(aligned) if schema is None else None,
+        schema=_inferred("arrays", aligned, _array_spec) if schema is None else None,
         roots=lambda: [[name, _array_roots(array)] for name, array in arrays.items()],
     )
 
@@ -310,38 +310,29 @@ def _array_roots(array: Any) -> list[Any]:
     return graph_roots(graph, list(flatten(array.__dask_keys__())), constants=True)
 
 
-def _array_schema(arrays: Mapping[str, Any]) -> Schema:
-    specs, unclear = {}, []
-    for name, array in arrays.items():
-        try:
-            specs[name] = _array_spec(array)
-        except SchemaError:
-            unclear.append(name)
-    if unclear:
-        raise SchemaError(_ask("arrays", unclear, specs))
-    return Schema(specs)
-
-
 def _align(name: str, array: Any, first: Any) -> Any:
-    """Cut an array along its samples as the first one is, and nowhere else."""
+    """Return an array with the sample chunks of the first array, and one chunk along other axes."""
     whole = dict.fromkeys(range(1, array.ndim), -1)
     if any(len(axis) > 1 for axis in array.chunks[1:]):
         warnings.warn(
-            f"Array {name!r} is cut along other axes than the samples and is rechunked.",
+            f"Array {name!r} has several chunks along other axes than the samples, and is "
+            "rechunked.",
             stacklevel=4,
         )
         array = array.rechunk(whole)
     unknown = any(math.isnan(n) for n in (*array.chunks[0], *first.chunks[0]))
     if unknown and len(array.chunks[0]) != len(first.chunks[0]):
         raise InvalidInputError(
-            f"Array {name!r} has {len(array.chunks[0])} blocks of unknown length, the first array "
-            f"{len(first.chunks[0])}. Call compute_chunk_sizes() on both."
+            f"Arrays of unknown length must have equally many chunks, got "
+            f"{len(array.chunks[0])} for {name!r} and {len(first.chunks[0])} for the first array. "
+            "Call compute_chunk_sizes() on both."
         )
     if unknown or array.chunks[0] == first.chunks[0]:
         return array
     if array.shape[0] != first.shape[0]:
         raise InvalidInputError(
-            f"Array {name!r} has {array.shape[0]} samples, the first array {first.shape[0]}."
+            f"Arrays must have equally many samples, got {array.shape[0]} for {name!r} and "
+            f"{first.shape[0]} for the first array."
         )
     return array.rechunk({0: first.chunks[0]})
 

@@ -1,9 +1,9 @@
-"""Who an input is: a digest of what it is made from, equal in every process.
+"""Compute the identity of an input: a digest of its sources that is equal in every process.
 
-Pickles and Dask's tokens are not: they follow the order of hashes, and keep caches and the number of
-the process. So values are walked here: numbers and arrays by their bytes, other objects by what
-they are rebuilt from, classes and functions by their name. What people change to mend a job is no
-part of it: functions, what all partitions hand to them, and the names of tasks.
+Pickles and Dask's tokens differ between processes: they depend on the order of hashes, on caches and
+on process ids. Here values are traversed: numbers and arrays by their bytes, other objects by the
+arguments that rebuild them, classes and functions by name. Parts that users change to fix a job do
+not count: functions, the arguments shared by all partitions, and the names of tasks.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ __all__ = ["digest", "expression_roots", "graph_roots"]
 
 Key = Any
 
-#: Operands of a frame's source that say how it is read, not what.
+#: Operands of a frame's source that do not change the data it reads.
 _NOT_THE_INPUT = {"storage_options", "filesystem", "func", "label", "prefix", "name_prefix", "meta"}
 
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, np.ufunc)
 
 
 def digest(roots: Sequence[Any]) -> str:
-    """Return the digest of what an input is made from.
+    """Return the digest of the sources of an input.
 
     Parameters
     ----------
     roots : sequence
-        What :func:`graph_roots` or :func:`expression_roots` found.
+        Sources returned by :func:`graph_roots` or :func:`expression_roots`.
 
     Raises
     ------
     Exception
-        Whatever objects raise that cannot be taken apart.
+        An object in ``roots`` cannot be pickled; any type is possible.
     """
-    whole = _Digest()
+    result = _Digest()
     for root in roots:
         try:
-            whole.put("json", json.dumps(root).encode())  # most inputs, and much faster
+            result.put("json", json.dumps(root).encode())  # most inputs, and much faster
         except (TypeError, ValueError):
-            whole.add(root)
-    return whole.hexdigest()[:32]
+            result.add(root)
+    return result.hexdigest()[:32]
 
 
 def graph_roots(
     graph: Mapping[Key, GraphNode], keys: Sequence[Key], *, constants: bool = False
 ) -> list[Any]:
-    """Return what the tasks without dependencies hold, in the order in which partitions need them.
+    """Return the data of tasks without dependencies, in the order in which partitions need them.
 
     Parameters
     ----------
@@ -75,48 +75,47 @@ def graph_roots(
     keys : sequence of key
         The partitions.
     constants : bool, default False
-        Whether the plain arguments of other tasks tell inputs apart too, as an array's slices do.
+        Whether to include the plain arguments of other tasks, such as the slices of an array.
 
     Raises
     ------
     LookupError
-        A partition lies on a cluster, so nothing says what it is made from.
+        A partition in ``graph`` is a future, so its sources are unknown.
     """
-    found: list[Any] = []
-    entered: dict[Key, int] = {}
-    roots = 0
-    arguments = _arguments_of_all(graph, keys)
+    roots: list[Any] = []
+    visited: dict[Key, int] = {}
+    leaves = 0
+    arguments = _shared_arguments(graph, keys)
     for partition, first in enumerate(keys):
-        found.append(["partition", partition])
+        roots.append(["partition", partition])
         stack = [first]
         while stack:
             key = stack.pop()
             if key in arguments:
                 continue
-            if key in entered:
-                # By the number of a root, which a task that is put in between does not change.
-                found.append(["again", entered[key]])
+            if key in visited:
+                # Numbered by leaves, so that an additional task in between changes nothing.
+                roots.append(["again", visited[key]])
                 continue
-            entered[key] = roots
+            visited[key] = leaves
             node = graph[key]
             needs = _needs(node)
             if key in needs:
-                raise LookupError(key)  # a future stands for itself
+                raise LookupError(key)  # a future refers to itself
             stack += reversed(needs)
             if not needs:
-                roots += 1
+                leaves += 1
             if isinstance(node, DataNode):
-                found.append(node.value)
+                roots.append(node.value)
             elif isinstance(node, Task) and (constants or not needs):
-                found.append(_Plain(node))
-    return found
+                roots.append(_TaskArguments(node))
+    return roots
 
 
-def _arguments_of_all(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> set[Key]:
-    """Return what several partitions share beside something of their own.
+def _shared_arguments(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> set[Key]:
+    """Return the keys of leaves that several partitions share, if each also has its own leaf.
 
-    It goes with the functions that use it, and may be mended like them; and it may be an index of
-    gigabytes.
+    They are arguments of functions, may be fixed like functions, and may have gigabytes.
     """
     owner: dict[Key, int] = {}
     shared: set[Key] = set()
@@ -135,30 +134,30 @@ def _arguments_of_all(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> se
 
 
 def expression_roots(expr: Any) -> list[Any]:
-    """Return what the sources of a frame are made from, in the order of its expression.
+    """Return the operands of the sources of a frame, in the order of its expression.
 
     Parameters
     ----------
     expr : dask expression
         The frame's expression, as the user built it.
     """
-    found: list[Any] = []
+    roots: list[Any] = []
     seen: dict[str, int] = {}
     stack = [expr]
     while stack:
         node = stack.pop()
-        name = node._name  # noqa: SLF001 # how Dask itself tells expressions apart
+        name = node._name  # noqa: SLF001 # Dask's identity of expressions
         if name in seen:
-            found.append(["again", seen[name]])
+            roots.append(["again", seen[name]])
             continue
-        seen[name] = len(found)
+        seen[name] = len(roots)
         needs = list(node.dependencies())
         stack += reversed(needs)
         if type(node).__name__ == "Partitions":
-            found.append(list(node.operand("partitions")))
+            roots.append(list(node.operand("partitions")))
         elif not needs:
-            found.append(_source(node))
-    return found
+            roots.append(_source(node))
+    return roots
 
 
 def _source(leaf: Any) -> list[Any]:
@@ -168,16 +167,21 @@ def _source(leaf: Any) -> list[Any]:
         graph = convert_legacy_graph(dict(leaf.operand("layer")))
         return [kind, *graph_roots(graph, leaf.operand("keys"))]
     if len(parameters) != len(leaf.operands):
-        if any(isinstance(each, TaskRef) for each in leaf.operands):
+        if any(isinstance(operand, TaskRef) for operand in leaf.operands):
             raise LookupError(kind)  # futures
         return [kind, *leaf.operands]
-    named = zip(parameters, leaf.operands, strict=True)
-    wanted = [(name, each) for name, each in named if name not in _NOT_THE_INPUT]
-    return [kind, *([n, each] for n, each in wanted if n == "_partitions" or n[0] != "_")]
+    return [
+        kind,
+        *(
+            [name, operand]
+            for name, operand in zip(parameters, leaf.operands, strict=True)
+            if name not in _NOT_THE_INPUT and (name == "_partitions" or name[0] != "_")
+        ),
+    ]
 
 
-class _Plain:
-    """The arguments of a task, without the tasks it needs and without functions."""
+class _TaskArguments:
+    """The arguments of a task without references to other tasks and without functions."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -185,7 +189,7 @@ class _Plain:
 
 def _arguments(task: Task) -> list[Any]:
     if task.func is _execute_subgraph:  # Task.has_subgraph() is younger than Dask 2025.1
-        # Its other arguments are names of tasks.
+        # The other arguments are names of tasks.
         return list(task.args[0].values())
     return [*task.args, *task.kwargs.values()]
 
@@ -194,8 +198,8 @@ def _needs(node: GraphNode) -> list[Key]:
     """Return the dependencies of a node in the order of its arguments."""
     if not node.dependencies:
         return []
-    found = dict.fromkeys(key for key in _references(node) if key in node.dependencies)
-    return [*found, *sorted(node.dependencies - found.keys(), key=repr)]
+    ordered = dict.fromkeys(key for key in _references(node) if key in node.dependencies)
+    return [*ordered, *sorted(node.dependencies - ordered.keys(), key=repr)]
 
 
 def _references(value: Any) -> Iterator[Key]:
@@ -204,12 +208,12 @@ def _references(value: Any) -> Iterator[Key]:
     elif isinstance(value, Alias):
         yield value.target
     elif isinstance(value, Task):
-        for each in (*value.args, *value.kwargs.values()):
-            yield from _references(each)
+        for argument in (*value.args, *value.kwargs.values()):
+            yield from _references(argument)
 
 
 class _Digest:
-    """Takes values apart, and a digest of the parts."""
+    """Traverse values, and compute a digest of their parts."""
 
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
@@ -219,12 +223,12 @@ class _Digest:
         return self._sha.hexdigest()
 
     def put(self, kind: str, data: Any = b"") -> None:
-        """Take bytes, with what they are and how many."""
+        """Add bytes, preceded by their kind and length."""
         self._sha.update(f"{kind}:{memoryview(data).nbytes}:".encode())
         self._sha.update(data)
 
     def add(self, value: Any) -> None:
-        """Take any value; one that holds itself is taken once."""
+        """Add any value; a value that contains itself is added once."""
         if id(value) in self._open:
             self.put("inside", str(self._open[id(value)]).encode())
             return
@@ -236,11 +240,11 @@ class _Digest:
 
     def _all(self, kind: str, values: Sequence[Any]) -> None:
         self.put(kind, str(len(values)).encode())
-        for each in values:
-            self.add(each)
+        for value in values:
+            self.add(value)
 
-    def _plain(self, value: Any) -> bool:
-        """Take a container of plain values at once: item by item, an index would take minutes."""
+    def _put_json(self, value: Any) -> bool:
+        """Add a container as JSON if possible: adding its items one by one may take minutes."""
         try:
             text = json.dumps(value)
         except (TypeError, ValueError, RecursionError):
@@ -254,7 +258,7 @@ class _Digest:
         if isinstance(value, _NAMED):
             self.put("named", getattr(value, "__qualname__", value.__name__).encode())
         elif hasattr(kind, "_fs_token"):
-            # A file system's own token has the number of the process, its options have secrets.
+            # The token of a file system has the process id, and its options hold secrets.
             self.put("filesystem", kind.__qualname__.encode())
         elif hasattr(kind, "acquire") and hasattr(kind, "release"):
             self.put("lock")
@@ -264,20 +268,19 @@ class _Digest:
         elif hasattr(kind, "__dask_tokenize__"):
             self.put("token", tokenize(value, ensure_deterministic=True).encode())
         elif kind is object:
-            raise TypeError("an object() has no identity but its place in memory")
+            raise TypeError("an object() is identified only by its memory address")
         else:
             self._rebuilt(value)
 
     def _rebuilt(self, value: Any) -> None:
-        """Take an object as what pickle would rebuild it from."""
+        """Add the values from which pickle would rebuild an object."""
         reducer = copyreg.dispatch_table.get(type(value))
         reduced: Any = reducer(value) if reducer else value.__reduce_ex__(4)
         if isinstance(reduced, str):
             self.put("global", reduced.encode())
             return
         # A function, its arguments, the state, and iterators of items and of pairs.
-        first, others = list(reduced[:3]), reduced[3:5]
-        self._all("object", [*first, *(list(each or ()) for each in others)])
+        self._all("object", [*reduced[:3], *(list(items or ()) for items in reduced[3:5])])
 
     @_add.register(type(None))
     @_add.register(bool)
@@ -303,19 +306,19 @@ class _Digest:
     @_add.register(list)
     @_add.register(tuple)
     def _(self, value: Any) -> None:
-        if not self._plain(value):
+        if not self._put_json(value):
             self._all("sequence", value)
 
     @_add.register
     def _(self, value: dict) -> None:  # type: ignore[type-arg] # the dispatch takes the class
-        if not self._plain(value):
-            self._all("dict", [each for pair in value.items() for each in pair])
+        if not self._put_json(value):
+            self._all("dict", [part for pair in value.items() for part in pair])
 
     @_add.register(set)
     @_add.register(frozenset)
     def _(self, value: Any) -> None:
         # The order of a set is that of its hashes, which differ between processes.
-        self._all("set", sorted(digest([[each]]) for each in value))
+        self._all("set", sorted(digest([[element]]) for element in value))
 
     @_add.register
     def _(self, value: np.ndarray) -> None:
@@ -341,7 +344,7 @@ class _Digest:
 
     @_add.register
     def _(self, value: pd.DataFrame) -> None:
-        columns = [value.iloc[:, place] for place in range(value.shape[1])]
+        columns = [value.iloc[:, column] for column in range(value.shape[1])]
         self._all("frame", [value.index, *columns])
 
     @_add.register(pd.Series)
@@ -377,7 +380,7 @@ class _Digest:
     @_add.register(pa.Table)
     @_add.register(pa.RecordBatch)
     def _(self, value: Any) -> None:
-        # As a file: it has neither the cuts nor the offsets of what lies in memory.
+        # Serialized, because chunks and offsets in memory may differ for equal tables.
         table = value if isinstance(value, pa.Table) else pa.Table.from_batches([value])
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -385,13 +388,13 @@ class _Digest:
         self.put("table", sink.getvalue())
 
     @_add.register
-    def _(self, value: _Plain) -> None:
-        plain = [each for each in _arguments(value.task) if not isinstance(each, _NAMED)]
-        self._all("task", [each for each in plain if not isinstance(each, TaskRef)])
+    def _(self, value: _TaskArguments) -> None:
+        arguments = _arguments(value.task)
+        self._all("task", [a for a in arguments if not isinstance(a, (*_NAMED, TaskRef))])
 
     @_add.register
     def _(self, value: Task) -> None:
-        self.add(_Plain(value))
+        self.add(_TaskArguments(value))
 
     @_add.register
     def _(self, value: DataNode) -> None:

@@ -1,8 +1,8 @@
-"""Columns that Dask has turned into strings without a word, although they held something else.
+"""Detect columns of other objects that Dask has silently converted to strings.
 
-What may be damaged is followed from the sources of a frame through its expression, by name where
-the operation is known to keep or to change names in a plain way. After any other operation each
-column of strings may be made from it.
+Converted columns are traced from the sources of a frame through its expression. They are traced by
+name through operations that are known to keep or rename columns. After any other operation, each
+column of strings may be derived from a converted one.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from dasklake.exceptions import InvalidInputError
 
 __all__ = ["raise_if_converted"]
 
-#: Name under which a damaged index that has no name is known.
+#: Name that stands for a converted index without a name.
 _INDEX = "the index"
 
-#: Operations whose result has some of the rows, columns and names of their first operand.
+#: Operations that only select rows and columns of their first operand.
 _KEEP = {
     "BlockwiseHead",
     "BlockwiseTail",
@@ -42,69 +42,68 @@ _KEEP = {
     "Tail",
 }
 
-#: How a repr begins, which no plain text does that people keep in a column.
+#: Beginnings of the repr of objects, which are unusual in text.
 _LIKE_REPR = ("[", "(", "{", "<", "array(")
 
 
 def raise_if_converted(frame: Any, schema: Schema | None) -> None:
-    """Refuse a frame whose columns of arrays have become strings.
+    """Raise an error if columns of a frame lost their values by conversion to strings.
 
     Parameters
     ----------
     frame : dask DataFrame
         The input.
     schema : Schema or None
-        What the user wants written; a column declared as text is meant to be strings.
+        The schema that the user gave; strings are intended in a column that it declares as text.
 
     Raises
     ------
     InvalidInputError
-        The values of a column that would be written are lost, or may be.
+        A column of ``frame`` that would be written was converted, or may have been.
     """
-    damaged = _damaged(frame.expr)
+    converted = _converted(frame.expr)
     if frame._meta.index.name is None:  # noqa: SLF001 # Dask's documented meta
-        damaged.discard(_INDEX)  # it is not written
-    meant = {
-        n for n, spec in (schema or {}).items() if spec.numpy_dtype is None and not spec.linked
-    }
-    found = sorted({str(name) for name in damaged} - meant)
-    if found:
+        converted.discard(_INDEX)  # not written
+    text = {n for n, spec in (schema or {}).items() if spec.numpy_dtype is None and not spec.linked}
+    names = sorted({str(name) for name in converted} - text)
+    if names:
         raise InvalidInputError(
-            f"Dask has turned the object columns {', '.join(map(repr, found))} into strings, so "
-            "their values are lost, or may be. Build the frame under "
-            "dask.config.set({'dataframe.convert-string': False}), or declare them as text in "
-            "the schema if strings are meant."
+            f"Dask converted the object columns {', '.join(map(repr, names))} to strings, so their "
+            "values may be lost. Build the frame under "
+            "dask.config.set({'dataframe.convert-string': False}). If strings are intended, "
+            "declare the columns as text in the schema."
         )
 
 
-def _damaged(expr: Any) -> set[Any]:
-    """Return the names of what may be damaged in the result of an expression."""
-    known: dict[str, set[Any]] = {}
+def _converted(expr: Any) -> set[Any]:
+    """Return the names of columns that may be converted in the result of an expression."""
+    results: dict[str, set[Any]] = {}
     stack = [expr]
     while stack:
         node = stack[-1]
-        waiting = [each for each in node.dependencies() if each._name not in known]  # noqa: SLF001 # as Dask tells expressions apart
-        if waiting:
-            stack += waiting
+        pending = [source for source in node.dependencies() if source._name not in results]  # noqa: SLF001 # Dask's identity of expressions
+        if pending:
+            stack += pending
             continue
         stack.pop()
-        if node._name not in known:  # noqa: SLF001 # the same
-            known[node._name] = _after(node, known)  # noqa: SLF001 # the same
-    return known[expr._name]  # noqa: SLF001 # the same
+        if node._name not in results:  # noqa: SLF001 # the same
+            results[node._name] = _after(node, results)  # noqa: SLF001 # the same
+    return results[expr._name]  # noqa: SLF001 # the same
 
 
-def _after(node: Any, known: Mapping[str, set[Any]]) -> set[Any]:
+def _after(node: Any, results: Mapping[str, set[Any]]) -> set[Any]:
+    """Return the names of converted columns after one operation."""
     kind = type(node).__name__
-    needs = [known[each._name] for each in node.dependencies()]  # noqa: SLF001 # as above
+    sources = [results[source._name] for source in node.dependencies()]  # noqa: SLF001 # as above
     if kind in ("FromPandas", "FromPandasDivisions"):
         return _of_pandas(node) if node.pyarrow_strings_enabled else set()
     if kind == "FromGraph":
         return _of_graph(node)
     if kind == "ArrowStringConversion":
-        return needs[0] | _objects(node.frame._meta)  # noqa: SLF001 # Dask's documented meta
-    if not any(needs):
+        return sources[0] | _objects(node.frame._meta)  # noqa: SLF001 # Dask's documented meta
+    if not any(sources):
         return set()
-    first = known[node.frame._name] if "frame" in node._parameters else set()  # noqa: SLF001 # as above
+    first = results[node.frame._name] if "frame" in node._parameters else set()  # noqa: SLF001 # as above
     text = _texts(node._meta)  # noqa: SLF001 # Dask's documented meta
     if kind in _KEEP:
         return first & text
@@ -114,14 +113,14 @@ def _after(node: Any, known: Mapping[str, set[Any]]) -> set[Any]:
     if kind == "Assign":
         pairs = zip(node.operands[1::2], node.operands[2::2], strict=True)
         for name, value in pairs:
-            bad = known.get(getattr(value, "_name", None) or "")
-            first = first | {name} if bad else first - {name}
+            lost = results.get(getattr(value, "_name", None) or "")
+            first = first | {name} if lost else first - {name}
         return first & text
     return text
 
 
 def _columns(meta: Any) -> list[tuple[Any, Any]]:
-    """Return names and columns of a frame or a series, and of its index."""
+    """Return the names and columns of a frame or a series, including the index."""
     if isinstance(meta, pd.Index):
         return [(meta.name, meta)]
     if not isinstance(meta, pd.DataFrame | pd.Series):
@@ -137,7 +136,7 @@ def _objects(meta: Any) -> set[Any]:
 
 
 def _texts(meta: Any) -> set[Any]:
-    """Return the names of columns that may hold what is left of a damaged one."""
+    """Return the names of columns that may be derived from a converted one."""
     kinds = (pd.StringDtype, pd.CategoricalDtype, pd.ArrowDtype)
     return {
         name
@@ -147,21 +146,21 @@ def _texts(meta: Any) -> set[Any]:
 
 
 def _of_pandas(node: Any) -> set[Any]:
-    """Return the object columns of a pandas frame that hold other things than strings."""
+    """Return the object columns of a pandas frame that have other values than strings."""
     frame = node.operand("frame")._data  # noqa: SLF001 # the frame as the user gave it
-    chosen = node.operand("columns")
-    wanted = None if chosen is None else set(chosen if isinstance(chosen, list) else [chosen])
+    columns = node.operand("columns")
+    names = None if columns is None else set(columns if isinstance(columns, list) else [columns])
     return {
         name
         for name, column in _columns(frame)
         if column.dtype == np.dtype(object)
-        and (wanted is None or name in wanted or column is frame.index)
+        and (names is None or name in names or column is frame.index)
         and pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty")
     }
 
 
 def _of_graph(node: Any) -> set[Any]:
-    """Return the strings of a persisted frame that look as if they had been something else."""
+    """Return the string columns of a persisted frame whose values look like reprs of objects."""
     if dask.config.get("dataframe.convert-string", default=None) is False:
         return set()
     meta = node._meta  # noqa: SLF001 # Dask's documented meta
@@ -170,9 +169,9 @@ def _of_graph(node: Any) -> set[Any]:
         for name, column in _columns(meta)
         if isinstance(column.dtype, pd.StringDtype) and column.dtype.na_value is pd.NA
     }
-    parts = [getattr(each, "value", each) for each in dict(node.operand("layer")).values()]
+    parts = [getattr(task, "value", task) for task in dict(node.operand("layer")).values()]
     if not all(isinstance(part, pd.DataFrame | pd.Series | pd.Index) for part in parts):
-        return names  # on a cluster: nobody can look
+        return names  # on a cluster: the values cannot be checked here
     return {
         name
         for part in parts

@@ -151,7 +151,7 @@ def test_aligned_arrays_are_tensors_of_one_sample(tmp_path: Path) -> None:
     dasklake.to_lake({"x": x, "y": y}, tmp_path / "lake", options=SYNC)
     lake = dasklake.open(tmp_path / "lake")
     assert (len(lake), lake[9]["x"], lake[9]["y"].tolist()) == (10, 9, [1.0, 1.0])
-    with pytest.raises(InvalidInputError, match="9 samples"):
+    with pytest.raises(InvalidInputError, match="got 9 for 'y'"):
         dasklake.to_lake({"x": x, "y": y[:9]}, tmp_path / "other", options=SYNC)
 
 

@@ -24,7 +24,9 @@ from dasklake.exceptions import InvalidInputError
 def test_arguments_of_several_partitions_are_refused(tmp_path: Path, nested: bool) -> None:  # noqa: FBT001 # a parameter of the test
     """A bag is no single value, wherever it stands in an argument."""
     bag = db.from_sequence([1, 2], npartitions=2)
-    with pytest.raises(InvalidInputError, match=r"transform_kwargs\['more'\] has 2 partitions"):
+    with pytest.raises(
+        InvalidInputError, match=r"transform_kwargs\['more'\] must have one partition, got 2"
+    ):
         dasklake.to_lake(
             bag,
             tmp_path / "lake",
