@@ -73,14 +73,14 @@ def expire(log: Log, head: Commit, keep: RetentionPolicy) -> Commit:
             for name, versions in find_expirable(head, logs).items()
         }
         new = {name: versions for name, versions in expirable.items() if versions}
-        expired = {name: head.expired.get(name, Versions()) | each for name, each in new.items()}
+        expired = {name: head.expired.get(name, Versions()) | gone for name, gone in new.items()}
         return Draft(
             next_commit(
                 head,
                 commit_id,
                 Kind.EXPIRE,
                 f"Expire {sum(map(len, new.values()))} versions",
-                entry={"expired": {name: each.spans for name, each in new.items()}},
+                entry={"expired": {name: versions.spans for name, versions in new.items()}},
                 expired={**head.expired, **expired},
             )
         )

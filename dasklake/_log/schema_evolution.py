@@ -105,7 +105,7 @@ def rename_tensor(log: Log, head: Commit, old: str, new: str) -> Commit:
             new if name == old else name: _grouped(spec, new) if spec.same_length == old else spec
             for name, spec in head.schema.items()
         }
-        histories = {name: each for name, each in head.histories.items() if name != old}
+        histories = {name: past for name, past in head.histories.items() if name != old}
         if head.totals.samples:
             before = head.histories.get(old, TensorHistory())
             former = (*before.former, (head.totals.samples, old))
@@ -136,7 +136,7 @@ def drop_tensor(log: Log, head: Commit, name: str) -> Commit:
                 "with dasklake.empty(url, overwrite=True)."
             )
         tensors = {other: spec for other, spec in head.schema.items() if other != name}
-        histories = {other: each for other, each in head.histories.items() if other != name}
+        histories = {other: past for other, past in head.histories.items() if other != name}
         return _Change(Schema(_regrouped(tensors)), histories)
 
     return _publish(log, head, change, f"Remove tensor {name!r}", {"drop": name})
@@ -179,7 +179,7 @@ def add_class_names(log: Log, head: Commit, name: str, names: Sequence[str]) -> 
         compression = spec.compression or "none"
         given = replace(spec, class_names=names, compression=compression).class_names
         if given[: len(existing)] != existing:
-            repeated = [repr(each) for each in given if each in set(existing)]
+            repeated = [repr(label) for label in given if label in set(existing)]
             if repeated:
                 raise SchemaError(
                     f"Tensor {name!r} has the class names {', '.join(repeated[:_SHOWN])} already, and "
@@ -292,20 +292,20 @@ def _grouped(spec: TensorSpec, group: str | None) -> TensorSpec:
 def _unfinished(head: Commit) -> dict[str, RunState]:
     # A compaction adds no rows, and joins no chunks across a schema change.
     return {
-        name: each
-        for name, each in head.runs.items()
-        if not (each.finished or each.replaced or each.plan.compaction)
+        name: state
+        for name, state in head.runs.items()
+        if not (state.finished or state.replaced or state.plan.compaction)
     }
 
 
 def _open(head: Commit) -> dict[str, RunState]:
     """Return the runs that may still write rows."""
-    return {name: each for name, each in _unfinished(head).items() if each.closed < each.epoch}
+    return {run: state for run, state in _unfinished(head).items() if state.closed < state.epoch}
 
 
 def _replaced(head: Commit, runs: Mapping[str, RunState]) -> Mapping[str, RunState]:
     """Return the run table with some runs marked as replaced, so that they cannot continue."""
-    replaced = {name: replace(each, replaced=True, names=None) for name, each in runs.items()}
+    replaced = {run: replace(state, replaced=True, names=None) for run, state in runs.items()}
     return {**head.runs, **replaced}
 
 

@@ -1,9 +1,9 @@
-"""Random real kills of a running job: ``python -m tests.chaos [--seed N] [--budget 20min]``.
+"""Kill the processes of a running job at random: ``python -m tests.chaos [--seed N] [--budget 20min]``.
 
 Round after round, on a local disk and on S3 in turn, a COCO-like job is written by a scheduler, two
-workers and a client, which are killed with SIGKILL at named phases and at random moments. It is
-resumed after each stroke until it is finished; then every sample is compared with the input. A round
-is named by its seed: ``--seed <that> --rounds 1`` repeats its choices.
+workers and a client, which are killed with SIGKILL at named phases and at random moments. The job
+is resumed after each stroke until it is finished. Then every sample is compared with the input. The
+seed of a round repeats its choices: ``--seed N --rounds 1``.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def say(text: str) -> None:
 
 def line(seed: int, outcome: Outcome, seconds: float) -> str:
     """Describe a round."""
-    whom = ", ".join(f"{n} x {name}" for name, n in outcome.strokes.items()) or "nobody"
-    place = "s3" if seed % 2 else "file"
+    victims = ", ".join(f"{n} x {name}" for name, n in outcome.strokes.items()) or "no process"
+    storage = "s3" if seed % 2 else "file"
     return (
-        f"round {seed} ({place}, {seconds:.0f} s): struck {whom}, {outcome.killed} processes "
+        f"round {seed} ({storage}, {seconds:.0f} s): struck {victims}, {outcome.killed} processes "
         f"killed; of {outcome.compared} samples {outcome.lost} lost, {outcome.duplicated} "
         f"duplicated, {outcome.wrong} wrong"
         + "".join(f"\nPROBLEM in round {seed}: {problem}" for problem in outcome.problems)
@@ -42,12 +42,12 @@ def line(seed: int, outcome: Outcome, seconds: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Play rounds until the budget is used up; the exit code is 1 if anything was wrong."""
+    """Run rounds until the budget is used up; return 1 if a round found a problem."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, help="of the first round; left out, a random one")
-    parser.add_argument("--budget", default="1min", help="begin no round after so much time")
-    parser.add_argument("--rounds", type=int, help="play no more than so many")
-    parser.add_argument("--kills", type=int, help="stop after so many strokes")
+    parser.add_argument("--seed", type=int, help="seed of the first round (default: random)")
+    parser.add_argument("--budget", default="1min", help="begin no round after this time")
+    parser.add_argument("--rounds", type=int, help="maximum number of rounds")
+    parser.add_argument("--kills", type=int, help="maximum number of strokes")
     parser.add_argument("--everything", action="store_true", help="each stroke kills everything")
     asked = parser.parse_args(arguments)
     seed = asked.seed if asked.seed is not None else int(np.random.default_rng().integers(2**31))
@@ -56,18 +56,20 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     with stage(folder) as playing:
         while time.monotonic() - began < budget:
-            left = asked.kills - total.strokes.total() if asked.kills else STROKES
-            if left <= 0 or total.rounds == asked.rounds:
+            remaining = asked.kills - total.strokes.total() if asked.kills else STROKES
+            if remaining <= 0 or total.rounds == asked.rounds:
                 break
             start = time.monotonic()
-            outcome = playing.round(seed, everything=asked.everything, kills=min(STROKES, left))
+            outcome = playing.round(
+                seed, everything=asked.everything, kills=min(STROKES, remaining)
+            )
             say(line(seed, outcome, time.monotonic() - start))
             total.add(outcome)
             seed += 1
     seconds = round(time.monotonic() - began)
     say(json.dumps({"strokes in all": total.strokes.total(), "seconds": seconds, **vars(total)}))
     if total.problems:
-        say(f"Something was wrong; what the rounds left lies in {folder}.")
+        say(f"A round found a problem. The files of the rounds are in {folder}.")
         return 1
     shutil.rmtree(folder)
     return 0

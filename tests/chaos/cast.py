@@ -16,8 +16,8 @@ from tests.chaos.nursery import Child, Nursery
 #: Workers, of one thread each.
 WORKERS = 2
 
-#: Whom a stroke may hit, from a single worker to everything. A frozen scheduler is not killed: it is
-#: taken for dead, another one takes its run over, and then it wakes up.
+#: Targets of a stroke, from a single worker to everything. A frozen scheduler is not killed: another
+#: one takes its run over, and then the first one wakes up.
 VICTIMS = (
     "worker",
     "workers",
@@ -28,7 +28,7 @@ VICTIMS = (
     "everything",
 )
 
-#: Seconds in which a killed process has to be gone.
+#: Seconds within which a killed process must have ended.
 _GONE = 30.0
 
 
@@ -40,9 +40,9 @@ class Cast:
     nursery : Nursery
         Starts them.
     folder : Path
-        For their files.
+        Folder of their files.
     arguments : dict
-        Of the client.
+        Arguments of the client.
     """
 
     def __init__(self, nursery: Nursery, folder: Path, arguments: dict[str, Any]) -> None:
@@ -54,11 +54,11 @@ class Cast:
         self.scheduler: Child | None = None
         self.workers: list[Child] = []
         self.client: Child | None = None
-        #: Those of clusters that are given up: they live on for a while, and nobody waits for them.
+        #: Processes of abandoned clusters, which may still run.
         self.orphans: list[Child] = []
 
     def complete(self) -> bool:
-        """Start whoever is missing; whether the client was."""
+        """Start missing processes; return whether the client was started."""
         if self.scheduler is None:
             self._file = self._folder / f"scheduler-{next(self._count)}.json"
             where = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
@@ -88,18 +88,18 @@ class Cast:
         whom : str
             One of ``VICTIMS``.
         which : int, default 0
-            The worker, where it is only one.
+            The worker, if ``whom`` is a single one.
 
         Returns
         -------
         int
-            How many were killed; a client that had ended just before is not.
+            Number of killed processes, without a client that had just ended.
         """
         clients = [self.client] if self.client else []
         schedulers = [self.scheduler] if self.scheduler else []
         if whom == "frozen scheduler":
-            for each in schedulers:
-                os.kill(each.pid, signal.SIGSTOP)
+            for scheduler in schedulers:
+                os.kill(scheduler.pid, signal.SIGSTOP)
             self._abandon()
             return 0
         workers = [self.workers[which % WORKERS]] if whom == "worker" else self.workers
@@ -110,7 +110,7 @@ class Cast:
             "everything": schedulers + clients + workers,
         }.get(whom, workers)
         end(victims)
-        # Clients end when they are done; nobody else does.
+        # Only clients end by themselves.
         assert all(each.code == -signal.SIGKILL for each in victims if each not in clients)
         self.workers = [each for each in self.workers if each not in victims]
         self.client = None if self.client in victims else self.client
@@ -121,29 +121,29 @@ class Cast:
         return sum(each.code == -signal.SIGKILL for each in victims)
 
     def _abandon(self) -> None:
-        """Leave the cluster as it is; the job goes on with another one."""
-        left = [self.scheduler, self.client, *self.workers]
-        self.orphans += [each for each in left if each is not None]
+        """Leave the cluster as it is; the job continues with another one."""
+        abandoned = [self.scheduler, self.client, *self.workers]
+        self.orphans += [child for child in abandoned if child is not None]
         self.scheduler, self.client, self.workers = None, None, []
 
     def wake(self) -> None:
-        """Let frozen schedulers go on."""
-        for each in self.orphans:
-            if each.poll() is None:
-                os.kill(each.pid, signal.SIGCONT)
+        """Continue frozen schedulers."""
+        for child in self.orphans:
+            if child.poll() is None:
+                os.kill(child.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """Kill what is left."""
+        """Kill all remaining processes."""
         end([*self.orphans, *self.workers])
         end([each for each in (self.scheduler, self.client) if each is not None])
 
 
 def end(victims: Iterable[Child]) -> None:
-    """Kill processes that live, and wait until all of them are gone."""
+    """Kill running processes, and wait until all of them have ended."""
     living = [victim for victim in victims if victim.poll() is None]
     for victim in living:
         victim.kill()
     deadline = time.monotonic() + _GONE
     while any(victim.poll() is None for victim in living):
-        assert time.monotonic() < deadline, "a killed process lives on"
+        assert time.monotonic() < deadline, "a killed process still runs"
         time.sleep(0.001)

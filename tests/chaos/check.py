@@ -1,4 +1,4 @@
-"""What has to be true of a lake: every sample once, each as it was; nothing complete made twice."""
+"""Check a lake: every sample once and unchanged, and no complete partition written twice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.chaos.job import ANNOTATIONS, RUN
 
 
 class Verdict(NamedTuple):
-    """How a lake differs from its input, in samples, and what else is wrong with it."""
+    """The differences between a lake and its input, in samples, and other damage."""
 
     compared: int
     lost: int
@@ -33,22 +33,22 @@ class Verdict(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether nothing is."""
+        """True if there is no difference and no damage."""
         return not (self.lost or self.duplicated or self.wrong or self.damage)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The input: pictures and annotations in a folder, and what a lake of them must hold.
+    """The input: pictures and annotations in a folder, and the expected samples.
 
     Attributes
     ----------
     folder : Path
-        Where they lie.
+        Folder of the input files.
     ids : list of int
         Ids of the images, in order.
     size : int
-        Images of one partition.
+        Number of images in a partition.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class Source:
             (folder / name).write_bytes(data)
         records = shapes.document["images"]
         names = {shapes.images[record["file_name"]]: int(record["id"]) for record in records}
-        assert len(names) == count  # so that a picture tells which one it is
+        assert len(names) == count  # each picture identifies its image
         return cls(folder, list(names.values()), size, truth(shapes.document), names)
 
     def partition(self, image_id: int) -> int:
@@ -75,7 +75,7 @@ class Source:
         return self.ids.index(image_id) // self.size
 
     def found(self, lake: dasklake.Lake) -> list[int | None]:
-        """Return which image each row is, by the bytes of its picture."""
+        """Return the image id of each row, by the bytes of its picture."""
         pictures = lake["images"]
         return [self._names.get(bytes(pictures.bytes(row) or b"")) for row in range(len(lake))]
 
@@ -111,24 +111,24 @@ class Source:
 
 
 def judge(source: Source, store: ObjectStore, lake: dasklake.Lake) -> Verdict:
-    """Compare a finished lake with its input, and look at everything that lies on its storage.
+    """Compare a finished lake with its input, and check all its objects.
 
-    Twice: as it was left, and after a vacuum, when nothing may lie there that is not needed.
+    This is done twice: after the run, and after a vacuum, when no unneeded object may exist.
     """
-    left = [f"reset would delete {key}" for key in reset(store, Log(store), dry_run=True).objects]
+    damage = [f"reset would delete {key}" for key in reset(store, Log(store), dry_run=True).objects]
     verdict = _compared(source, store, lake)
     vacuum(store, Log(store))
     lake.refresh()
     after = _compared(source, store, lake)
     chunks = {key for key, _ in store.walk("data", temporary=True)}
     if len(chunks) != lake.commit.totals.chunks:
-        left.append(f"{len(chunks)} objects for {lake.commit.totals.chunks} chunks")
+        damage.append(f"{len(chunks)} objects for {lake.commit.totals.chunks} chunks")
     return Verdict(
         compared=verdict.compared,
         lost=max(verdict.lost, after.lost),
         duplicated=max(verdict.duplicated, after.duplicated),
         wrong=max(verdict.wrong, after.wrong),
-        damage=(*left, *verdict.damage, *after.damage),
+        damage=(*damage, *verdict.damage, *after.damage),
     )
 
 
@@ -140,7 +140,7 @@ def _compared(source: Source, store: ObjectStore, lake: dasklake.Lake) -> Verdic
 
 
 class Attempts:
-    """The attempts at partitions that are complete on storage, by the specification alone.
+    """Find complete attempts on storage, by the specification alone.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class Attempts:
         self._last: dict[str, bool] = {}
 
     def complete(self) -> set[int]:
-        """Return the partitions of which one attempt has all its chunks."""
+        """Return the partitions with an attempt that has all its chunks."""
         chunks: dict[tuple[int, int, str], dict[int, bool]] = {}
         for key, _ in self._store.walk(object_keys.data_prefix(object_keys.home_of("main", RUN))):
             name = object_keys.parse_chunk_key(key)

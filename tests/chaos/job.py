@@ -1,6 +1,6 @@
-"""The job that chaos disturbs: COCO annotations and pictures become a lake, as a user would write.
+"""Write COCO annotations and pictures to a lake, as a user would.
 
-The same call, whether it is the first time or a resume. Each sample that is made is noted.
+The same call begins and resumes the run. Each sample that is made is recorded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support._work import note
 #: The run's name.
 RUN = "shapes"
 
-#: What a client says that found no scheduler to connect to.
+#: Exit message of a client that found no scheduler.
 NO_CLUSTER = "no cluster"
 
 #: Name of the annotation file, beside the pictures.
@@ -31,7 +31,7 @@ ANNOTATIONS = "instances.json"
 
 
 def sample(image_id: int, *, coco_index: Any, images: Any, folder: str, pace: float) -> Any:
-    """Make the sample of an image; noted, and not faster than a real one is made."""
+    """Make the sample of an image and record it, at a realistic pace."""
     note(folder, str(image_id))
     time.sleep(pace)
     return coco.sample(image_id, coco=coco_index, images=images)
@@ -48,12 +48,12 @@ def main(
     checkpoint_every: int,
     pace: float,
 ) -> None:
-    """Write the lake, or go on with it, and leave the report in the folder."""
+    """Write or resume the lake, and write the report to the folder."""
     index = coco.read_index(f"{source}/{ANNOTATIONS}")
     try:
         client = Client(scheduler_file=scheduler_file, timeout="60s")
     except OSError as error:
-        # Dask's own: the lake is not concerned yet.
+        # A failure of Dask: the lake is not involved yet.
         sys.exit(f"{NO_CLUSTER}: {error}")
     report = dasklake.to_lake(
         db.from_sequence(index.image_ids.tolist(), partition_size=size),
@@ -70,7 +70,7 @@ def main(
         mode="resume",
         run=RUN,
         storage_options=storage_options,
-        # Chunks so small that each sample is one.
+        # One chunk for each sample.
         options=dasklake.WriteOptions(scheduler=client, chunk_size=1),
     )
     Path(folder, "report.json").write_text(json.dumps(asdict(report)))

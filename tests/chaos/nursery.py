@@ -1,10 +1,10 @@
-"""Processes that start at once: ``python -m tests.chaos.nursery`` imports everything, then forks.
+"""Start processes fast: ``python -m tests.chaos.nursery`` imports everything, then forks.
 
 A scheduler, a worker and a client need two seconds of imports each, and chaos starts hundreds of
 them. The nursery only imports: it opens nothing, connects nowhere and starts no thread of its own.
-What it forks runs the same ``main`` as ``dask scheduler`` and ``dask worker`` do. It reaps its
-children when it is asked to, so that a pid is never given to another process before, and takes
-them with it when its standard input ends.
+Its forks run the same ``main`` as ``dask scheduler`` and ``dask worker`` do. It reaps a child only on
+request, so that no other process gets its pid before. It kills its children when its standard input
+ends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MAINS = {"scheduler": _scheduler, "worker": _worker, "client": _client}
 
 
 def _become(what: str, arguments: list[str], log: str, folder: str) -> None:
-    """Be the process that was asked for; never returns."""
+    """Run the requested process; never return."""
     code = 1
     try:
         os.setsid()
@@ -57,7 +57,7 @@ def _become(what: str, arguments: list[str], log: str, folder: str) -> None:
     except SystemExit as error:
         sys.stderr.write(f"{error.code}\n")
         code = error.code if isinstance(error.code, int) else 1
-    except BaseException:  # noqa: BLE001 # a process has nobody to raise to
+    except BaseException:  # noqa: BLE001 # the process ends here
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -80,7 +80,7 @@ def main() -> None:
             pid, status = os.waitpid(request["reap"], os.WNOHANG)
             children.discard(pid)
             answer = os.waitstatus_to_exitcode(status) if pid else None
-        print(json.dumps(answer), flush=True)  # noqa: T201 # for the one who asked
+        print(json.dumps(answer), flush=True)  # noqa: T201 # the answer
     for pid in children:
         os.kill(pid, signal.SIGKILL)
 
@@ -97,7 +97,7 @@ class Child:
     log : Path
         What it prints.
     code : int or None
-        How it ended: as of :class:`subprocess.Popen`; None while it runs.
+        Exit code as of :class:`subprocess.Popen`, or None while it runs.
     """
 
     def __init__(self, nursery: Nursery, what: str, pid: int, log: Path) -> None:
@@ -108,13 +108,13 @@ class Child:
         self.code: int | None = None
 
     def poll(self) -> int | None:
-        """Look whether it has ended, and how."""
+        """Return the exit code, or None while the process runs."""
         if self.code is None:
             self.code = self._nursery.ask(reap=self.pid)
         return self.code
 
     def kill(self) -> None:
-        """Send SIGKILL; its end is seen by :meth:`poll`."""
+        """Send SIGKILL; :meth:`poll` then returns the exit code."""
         # Not reaped yet, so the number is still its own.
         if self.code is None:
             os.kill(self.pid, signal.SIGKILL)
@@ -155,13 +155,13 @@ class Nursery:
         Parameters
         ----------
         what : {"scheduler", "worker", "client"}
-            Which of them.
+            The kind of process.
         arguments : list of str
-            Of its command line.
+            Its command line arguments.
         log : Path
-            Where it prints to.
+            File for its output.
         folder : Path
-            Where it looks whether it is to be held at some phase.
+            Folder of the hold file.
         """
         more = {"arguments": arguments, "log": str(log), "folder": str(folder)}
         return Child(self, what, self.ask(start=what, **more), log)

@@ -1,9 +1,8 @@
-"""Named phases at which a process is held, to be killed just there.
+"""Hold a process at a named phase, so that it can be killed there.
 
-A hold is a file in the folder by which driver and processes meet; it names a phase and how often
-that has to be passed first. The process that reaches it says so and waits, until it is killed or
-let go. Everything else is the real code: only the calls that a phase is about look at the file
-first.
+A hold is a file in a folder that driver and processes share. It names a phase, and how often the
+phase is passed first. The process that reaches it reports that and waits until it is killed or
+released. Everything else is the real code: only the calls of a phase read the file first.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from dasklake._run import coordinator
 from dasklake._run.coordinator import Coordinator
 from dasklake._storage.store import ObjectStore
 
-#: How much faster than in earnest hearts beat, so that a resume looks for a second only.
+#: Factor by which heartbeats are faster than usual, so that a resume checks for only a second.
 HASTE = 5
 
-#: Seconds after which a process that nobody kills or lets go gives up.
+#: Seconds after which a held process continues by itself.
 PATIENCE = 120.0
 
 LOG, SEGMENT, DATA, BEAT = r"_lake/log/", r"_lake/segments/", r"data/", r"_lake/runs/"
@@ -50,7 +49,7 @@ PHASES = {
     "begin half made": Phase("client", "create", LOG, "amid"),
     "begun": Phase("client", "create", LOG, "after"),
     "coordinator starting": Phase("scheduler", "put", BEAT, "before"),
-    "adopting": Phase("client", "walk", DATA, "after"),
+    "recovering": Phase("client", "walk", DATA, "after"),
     "first chunk": Phase("worker", "put", DATA + r".*-0\.arrow", "after"),
     "mid-chunk": Phase("worker", "put", DATA, "amid"),
     "last chunk": Phase("worker", "put", DATA + r".*-[1-9]\.arrow", "after"),
@@ -62,10 +61,10 @@ PHASES = {
     "committing: after the commit": Phase("scheduler", "create", LOG, "after"),
 }
 
-#: Phases of every start; the others come often while the job runs.
+#: Phases of every start; all other phases recur while the job runs.
 STARTING = {name for name, at in PHASES.items() if at.who == "client" or at.key == BEAT}
 
-#: What the phases of a client are called from the second time on.
+#: Names of a client's phases from its second start on.
 RESUMING = {
     "before begin": "resuming: before the epoch",
     "begin half made": "resuming: epoch half made",
@@ -74,12 +73,12 @@ RESUMING = {
 
 
 class Holds:
-    """Where a driver says at which phase a process is to be held.
+    """The hold that a driver orders.
 
     Parameters
     ----------
     folder : str or Path
-        The folder by which driver and processes meet.
+        The folder that driver and processes share.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -87,17 +86,17 @@ class Holds:
         self._file = self._folder / "hold"
 
     def order(self, name: str, phase: str, passes: int) -> None:
-        """Hold the process that comes to a phase after it has passed it so many times."""
+        """Hold a process at a phase after the given number of passes."""
         new = self._folder / "hold.new"
         new.write_text(json.dumps([name, phase, passes]))
         new.replace(self._file)
 
     def reached(self, name: str) -> bool:
-        """Whether a process is held."""
+        """Return whether a process is held."""
         return (self._folder / f"{name}.held").exists()
 
     def let_go(self, name: str) -> None:
-        """Let the process go on, if it lives, and hold no other."""
+        """Release the process, and hold no other."""
         (self._folder / f"{name}.go").touch()
         self._file.unlink(missing_ok=True)
 
@@ -110,7 +109,7 @@ class Holds:
         return name, phase, passes
 
     def wait(self, name: str) -> None:
-        """Be held, unless another process is."""
+        """Wait here, unless another process is held."""
         try:
             os.close(os.open(self._folder / f"{name}.held", os.O_CREAT | os.O_EXCL))
         except FileExistsError:
@@ -121,7 +120,7 @@ class Holds:
 
 
 class _Door:
-    """Looks, in one process, whether a call that is about to be made is to be held."""
+    """Check before the calls of one process whether they are to be held."""
 
     def __init__(self, who: str, holds: Holds) -> None:
         self._who = who
@@ -134,7 +133,7 @@ class _Door:
     def call(
         self, operation: str, key: str, action: Callable[[], Any], *, local: bool = False
     ) -> Any:
-        """Make a call, held where it is ordered; only on a local disk has it a middle."""
+        """Make a call, held if ordered; only calls on a local disk can be held in the middle."""
         name, when = self._due(operation, key)
         if name and (when == "before" or (when == "amid" and not local)):
             self._holds.wait(name)
@@ -162,27 +161,27 @@ class _Door:
 
     def amid(self, operation: str) -> str | None:
         """Return the name of the hold if this thread is to be held in the middle, once."""
-        wanted, name = getattr(self._amid, "at", (None, None))
-        if wanted != operation:
+        held, name = getattr(self._amid, "at", (None, None))
+        if held != operation:
             return None
         self._amid.at = (None, None)
         return name
 
     def wait(self, name: str | None) -> None:
-        """Be held."""
+        """Wait at the hold, if there is one."""
         if name:
             self._holds.wait(name)
 
 
 def install(who: str, folder: str) -> None:
-    """Make this process one that can be held; called once, before it does anything.
+    """Make this process holdable; called once, before anything else.
 
     Parameters
     ----------
     who : {"client", "worker", "scheduler"}
-        What it is.
+        The kind of process.
     folder : str
-        The folder by which driver and processes meet.
+        The folder that driver and processes share.
     """
     door = _Door(who, Holds(folder))
     _hurry()

@@ -21,26 +21,26 @@ from tests.chaos.job import NO_CLUSTER
 from tests.chaos.nursery import Child, Nursery
 from tests.chaos.phases import PHASES, RESUMING, STARTING, Holds
 
-#: Seconds within which a job that nobody disturbs has to come to its end.
+#: Seconds within which an undisturbed job must end.
 PATIENCE = 120.0
 
-#: Seconds between two looks.
-_LOOK = 0.003
+#: Seconds between two checks.
+_CHECK_SECONDS = 0.003
 
-#: Errors with which a client may end when others are killed; it is then started again.
+#: Errors with which a client may end when other processes are killed. It is then restarted.
 TRUE_ENDINGS = ("RunLostError", "RunActiveError", "RunSupersededError", "KilledWorker", NO_CLUSTER)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the lake of a round lies.
+    """The location of the lake of a round.
 
     Attributes
     ----------
     kind : str
         ``"file"`` or ``"s3"``.
     url : str
-        Its root.
+        Root URL of the lake.
     options : dict or None
         Storage options.
     """
@@ -57,14 +57,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a round may do.
+    """The limits of a round.
 
     Attributes
     ----------
     everything : bool
-        Whether each stroke kills every process; then what is computed again is counted.
+        Whether each stroke kills every process. Repeated partitions are counted then.
     kills : int
-        The most strokes.
+        Maximum number of strokes.
     """
 
     everything: bool
@@ -73,30 +73,30 @@ class Rules:
 
 @dataclass
 class Outcome:
-    """What happened in a round, or in several.
+    """The results of one or several rounds.
 
     Attributes
     ----------
     rounds : int
-        Lakes written.
+        Number of lakes written.
     strokes : Counter
-        How often whom.
+        Number of strokes by target.
     moments : Counter
-        How often when: at which phase, or at a random moment.
+        Number of strokes by phase or random moment.
     killed : int
-        Processes killed.
+        Number of killed processes.
     resumed : int
-        Clients started after the first.
+        Number of restarted clients.
     endings : Counter
-        Errors with which clients ended because others were killed.
+        Number of errors of clients, whose other processes were killed.
     compared, lost, duplicated, wrong : int
-        Samples of the finished lakes.
+        Numbers of samples of the finished lakes.
     in_flight : int
-        Partitions that had begun and were not complete on storage when everything was killed.
+        Number of partitions that were begun and incomplete when everything was killed.
     repeated : int
-        Partitions computed more than once, counted each time.
+        Number of repeated computations of partitions.
     problems : list of str
-        Everything that must not be.
+        Descriptions of all problems.
     """
 
     rounds: int = 0
@@ -114,13 +114,12 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: Outcome) -> None:
-        """Add another round's."""
+        """Add the results of another round."""
         for name, value in vars(other).items():
-            mine = getattr(self, name)
-            setattr(self, name, mine + value)
+            setattr(self, name, getattr(self, name) + value)
 
     def judge(self, verdict: Verdict) -> None:
-        """Take in how the lake differs from its input."""
+        """Add the differences between the lake and its input."""
         self.compared += verdict.compared
         self.lost += verdict.lost
         self.duplicated += verdict.duplicated
@@ -142,9 +141,9 @@ class Round:
     place : Place
         Where the lake is written.
     folder : Path
-        For everything else.
+        Folder of all other files.
     seed : int
-        Of everything that is left to chance here; when exactly a process dies is not.
+        Seed of all choices. The exact moment at which a process dies remains random.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class Round:
         self.cast = Cast(nursery, folder, arguments)
 
     def run(self, rules: Rules) -> Outcome:
-        """Disturb the job so often, then let it end, and judge the lake."""
+        """Disturb the job, then let it end, and check the lake."""
         try:
             finished = False
             for stroke in range(rules.kills):
@@ -187,7 +186,7 @@ class Round:
         return self._judged(rules)
 
     def strike_at(self, phase: str, whom: str) -> Outcome:
-        """Kill somebody once, just when a phase is reached; then let the job end, and judge."""
+        """Kill processes once at a phase; then let the job end, and check the lake."""
         try:
             self._holds.order("hold", phase, 0)
             self._start()
@@ -204,7 +203,7 @@ class Round:
                 self._note_ending(client)
         lake = self._open()
         if lake is None:
-            self.outcome.problems.append("there is no lake")
+            self.outcome.problems.append("the lake does not exist")
             return self.outcome
         self.outcome.judge(judge(self.source, self.place.store, lake))
         if rules.everything:
@@ -212,7 +211,7 @@ class Round:
         return self.outcome
 
     def _stroke(self, name: str, rules: Rules) -> bool:
-        """Kill somebody at some moment; whether the job was finished before."""
+        """Kill processes at some moment; return whether the job had finished before."""
         moment, ready = self._moment(name, starting=self.cast.client is None)
         self._start()
         if self._wait(ready):
@@ -227,7 +226,7 @@ class Round:
         self._holds.let_go(name)
         self.outcome.strokes[whom] += 1
         self.outcome.moments[moment] += 1
-        self._look(dead=whom == "everything")
+        self._check(dead=whom == "everything")
 
     def _start(self) -> None:
         if self.cast.complete() and self.outcome.strokes:
@@ -240,7 +239,7 @@ class Round:
             possible = [
                 phase
                 for phase in PHASES
-                if (starting or phase not in STARTING) and (self._seen or phase != "adopting")
+                if (starting or phase not in STARTING) and (self._seen or phase != "recovering")
             ]
             phase = str(self.rng.choice(possible))
             passes = int(self.rng.integers(5))
@@ -248,19 +247,19 @@ class Round:
             begun = self._open() is not None
             return RESUMING.get(phase, phase) if begun else phase, lambda: self._holds.reached(name)
         if kind == "progress":
-            wanted = len(self._notes()) + int(self.rng.integers(1, len(self.source.ids) // 2))
-            return "making samples", lambda: len(self._notes()) >= wanted
+            count = len(self._notes()) + int(self.rng.integers(1, len(self.source.ids) // 2))
+            return "making samples", lambda: len(self._notes()) >= count
         until = time.monotonic() + float(self.rng.uniform(0, 2))
         return "any moment", lambda: time.monotonic() >= until
 
     def _wait(self, ready: Callable[[], bool]) -> bool:
-        """Wait for the moment, or for the end of the job; whether the latter came first."""
+        """Wait for the moment or the end of the job; return whether the job ended first."""
         deadline = time.monotonic() + PATIENCE
         while not ready():
             if self._ended():
                 return True
-            assert time.monotonic() < deadline, f"no end in sight: {self.outcome.endings}"
-            time.sleep(_LOOK)
+            assert time.monotonic() < deadline, f"the job does not end: {self.outcome.endings}"
+            time.sleep(_CHECK_SECONDS)
         return False
 
     def _finish(self) -> None:
@@ -269,7 +268,7 @@ class Round:
         self._wait(lambda: False)
 
     def _ended(self) -> bool:
-        """Whether the job is finished; a client that others took down is started again."""
+        """Return whether the job is finished; restart a client that ended with an error."""
         client = self.cast.client
         if client is None or client.poll() is None:
             return False
@@ -281,12 +280,12 @@ class Round:
         return False
 
     def _note_ending(self, client: Child) -> None:
-        """Check that a client which others took down said why."""
-        words = client.log.read_text()
-        found = [ending for ending in TRUE_ENDINGS if ending in words]
-        if not found:
-            raise AssertionError(f"the client ended with {client.code}:\n{words[-4000:]}")
-        self.outcome.endings[found[0]] += 1
+        """Check that a client that failed reported one of the expected errors."""
+        output = client.log.read_text()
+        endings = [ending for ending in TRUE_ENDINGS if ending in output]
+        if not endings:
+            raise AssertionError(f"the client ended with {client.code}:\n{output[-4000:]}")
+        self.outcome.endings[endings[0]] += 1
 
     def _open(self) -> dasklake.Lake | None:
         try:
@@ -295,18 +294,20 @@ class Round:
             return None
 
     def _notes(self) -> list[int]:
-        """Return the images of which samples were made, in order."""
+        """Return the ids of the images whose samples were made, in order."""
         path = self.folder / "executions"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
-    def _look(self, *, dead: bool) -> None:
-        """Look at the lake after a stroke, as any reader may."""
+    def _check(self, *, dead: bool) -> None:
+        """Check the lake after a stroke as a reader."""
         lake = self._open()
         seen = [] if lake is None else self.source.found(lake)
         if len(set(seen)) != len(seen):
             self.outcome.problems.append(f"duplicates in a version under way: {seen}")
         if not set(self._seen) <= set(seen):
-            self.outcome.problems.append(f"committed and gone: {set(self._seen) - set(seen)}")
+            self.outcome.problems.append(
+                f"committed samples are missing: {set(self._seen) - set(seen)}"
+            )
         self._seen = seen
         notes = self._notes()
         if dead:
@@ -318,9 +319,9 @@ class Round:
         self._noted = len(notes)
 
     def _account(self) -> None:
-        """Hold what was computed again against what was in flight."""
+        """Compare repeated partitions with those that were in flight."""
         first = set(self.source.ids[:: self.source.size])
-        begun = Counter(self.source.partition(each) for each in self._notes() if each in first)
+        begun = Counter(self.source.partition(image) for image in self._notes() if image in first)
         self.outcome.in_flight += self._in_flight.total()
         self.outcome.repeated += begun.total() - len(begun)
         for partition, times in begun.items():

@@ -1,4 +1,4 @@
-"""What the rounds of a game share: the processes that start others, the S3 server, the input."""
+"""Share the process starter, the S3 server and the input between rounds."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from tests.chaos.nursery import Nursery
 from tests.chaos.rounds import Outcome, Place, Round, Rules
 from tests.support.s3 import S3Server, serving
 
-#: Images of a data set, and of one partition of it.
+#: Number of images of a data set, and of one partition.
 IMAGES, SIZE = 96, 3
 
-#: Strokes of one round, at most.
+#: Maximum number of strokes of a round.
 STROKES = 8
 
 
-#: Of the input; it is always the same.
+#: Seed of the input, which is always the same.
 _SEED = 7
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What all rounds share.
+    """The shared parts of all rounds.
 
     Attributes
     ----------
     nursery : Nursery
         Starts the processes.
     server : S3Server
-        Where every other lake lies.
+        The storage of every other lake.
     source : Source
         The input.
     folder : Path
-        For the files of the rounds.
+        Folder of the files of the rounds.
     """
 
     nursery: Nursery
@@ -47,21 +47,21 @@ class Stage:
     folder: Path
 
     def round(self, seed: int, *, everything: bool = False, kills: int = STROKES) -> Outcome:
-        """Play one round.
+        """Run one round.
 
         Parameters
         ----------
         seed : int
-            Of its choices; the lake of an odd one lies on S3.
+            Seed of its choices. The lake of an odd seed is on S3.
         everything : bool, default False
             Whether each stroke kills every process.
         kills : int, default 8
-            The most strokes.
+            Maximum number of strokes.
 
         Returns
         -------
         Outcome
-            What happened. Where something was wrong, the folder of the round is kept.
+            The results. If there was a problem, the folder of the round is kept.
         """
         folder = self.folder / f"round-{seed}"
         if seed % 2:

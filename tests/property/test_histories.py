@@ -57,7 +57,7 @@ def resets(*, force: bool = False) -> Process:
 
 
 def vacuums(sim: Simulation, store: FaultStore) -> None:
-    """Give up old versions and delete what nobody needs."""
+    """Expire old versions and delete unneeded objects."""
     sim.vacuum(store)
 
 
@@ -166,7 +166,7 @@ TALES = {
 
 
 class Schedule(NamedTuple):
-    """One way in which a history may go."""
+    """One execution of a history."""
 
     tale: str
     slices: tuple[Slice, ...]
@@ -175,7 +175,7 @@ class Schedule(NamedTuple):
 
 
 def singles(tale: str) -> Iterator[Schedule]:
-    """Yield every operation of every process, with whatever may happen to it."""
+    """Yield every operation of every process with every fault."""
     faults = [*CRASHES, *LOSSES, Fault.LATE, Fault.SHORT, None]
     for name in TALES[tale].processes:
         for number in range(length(tale, name)):
@@ -227,7 +227,7 @@ def bound(tale: str, sim: Simulation) -> dict[str, Callable[[FaultStore], Any]]:
 
 
 def run(schedule: Schedule) -> bool:
-    """Let a history go in one way, and check everything; False where that way does not exist."""
+    """Execute a history once and check it; return False if the execution is impossible."""
     tale = TALES[schedule.tale]
     sim = Simulation(tale.partitions)
     processes = bound(schedule.tale, sim)
@@ -262,7 +262,7 @@ TRIED: dict[str, int] = {}
 
 @pytest.mark.parametrize("tale", TALES)
 def test_every_operation(tale: str) -> None:
-    """Whatever happens to one operation, or two, nothing is lost, doubled, or in anybody's way."""
+    """With faults in one or two operations, no sample is lost or repeated, and no process blocks."""
     with one_thread_each():
         schedules = [*singles(tale), *doubles(tale)]
         if not DEEP:
@@ -277,7 +277,7 @@ def test_every_operation(tale: str) -> None:
 if DEEP:
 
     def test_thousands_of_schedules() -> None:
-        """A long search is a long one."""
+        """A long search covers more executions."""
         if TRIED.keys() == TALES.keys():
             print(f"{sum(TRIED.values())} schedules, 0 violations")  # noqa: T201 # the figure
             assert sum(TRIED.values()) > 8_000

@@ -1,12 +1,12 @@
-"""The log under writers that take turns: every order of their creates, and random ones of all else.
+"""Test the log with interleaved writers: every order of creates, random orders of all calls.
 
-The storage loses answers, and lets requests arrive late. Whatever happens, afterwards
+The storage loses responses and delays requests. After each schedule, these properties must hold:
 
 - each version was created once and never changed, and names the one before it as its parent;
 - what a version names for the first time was written after the version before it, under its own id;
-- no partition of a run is there twice, and what was acknowledged stays until somebody overwrites;
-- nothing of a closed or superseded epoch is committed any more;
-- a resume that is alone finishes what was begun, each partition exactly once.
+- no version names a partition twice, and acknowledged data stays until an overwrite;
+- no data of a closed or superseded epoch is committed;
+- a resume without concurrent writers finishes the run, each partition exactly once.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def everything(_: str, __: str) -> bool:
 
 
 def creates(operation: str, _: str) -> bool:
-    """Gate creates alone: all else goes on at once with what came before it."""
+    """Gate only creates: other calls run together with the call before them."""
     return operation == "create"
 
 
 class Attempt(NamedTuple):
-    """What a version says of one attempt."""
+    """One attempt that a version names."""
 
     run: str
     partition: int
@@ -58,13 +58,13 @@ class Attempt(NamedTuple):
 
 
 class World:
-    """A lake in memory, its writers, and what they were told."""
+    """A lake in memory, its writers, and the commits that they got."""
 
     def __init__(self) -> None:
         self.store = FlakyStore()
         create_lake(Log(self.store), SCHEMA)
-        #: What each commit call returned, and the attempts it was given.
-        self.told: list[tuple[str, Commit, set[Attempt]]] = []
+        #: The run, returned commit and attempts of each commit call.
+        self.acknowledged: list[tuple[str, Commit, set[Attempt]]] = []
 
     def begin(self, run: str, partitions: int, *, overwrite: bool = False) -> RunWriter:
         """Begin a run."""
@@ -84,7 +84,7 @@ class World:
             failures += [failure(writer.run, partition, 0)] * (partition % 2)
         made = writer.commit(receipts, failures)
         written = {Attempt(r.run, r.partition, r.epoch, int(r.attempt, 16)) for r in receipts}
-        self.told.append((writer.run, made, written))
+        self.acknowledged.append((writer.run, made, written))
 
     def append(self, run: str, partitions: int, *, overwrite: bool = False, by: int = 1) -> Writer:
         """Return a writer that begins a run and commits its partitions, ``by`` at a time."""
@@ -96,8 +96,8 @@ class World:
 
         return write
 
-    def go_on(self, writer: RunWriter, partitions: Sequence[int]) -> Writer:
-        """Return a writer that goes on with what it has begun."""
+    def continue_run(self, writer: RunWriter, partitions: Sequence[int]) -> Writer:
+        """Return a writer that continues a run that it has begun."""
 
         def write() -> None:
             for partition in partitions:
@@ -106,7 +106,7 @@ class World:
         return write
 
     def resume(self, run: str, *, take_over: bool = False) -> Writer:
-        """Return a writer that resumes a run and commits what is missing, one by one."""
+        """Return a writer that resumes a run and commits missing partitions one by one."""
 
         def write() -> None:
             log = quick_log(self.store)
@@ -134,7 +134,7 @@ class World:
         return write
 
     def run(self, scenario: Scenario, decide: Decide, gated: Gated = everything) -> None:
-        """Run writers to their ends, and look at what they have done."""
+        """Run writers to their ends, and check the results."""
         results = Turns(self.store, decide, gated).run(scenario(self))
         for name, result in results.items():
             # Only what a writer reads before it has something to lose is not asked for again.
@@ -146,7 +146,7 @@ class World:
         self.store.clear()
 
     def audit(self) -> None:
-        """Check everything that has to hold of a log."""
+        """Check every property of a log."""
         log = Log(self.store)
         commits = list(log.walk(0))
         self._check_objects(commits)
@@ -164,7 +164,7 @@ class World:
             check_lost(before, commit, had - has, seen)
             if commit.kind in (Kind.BEGIN, Kind.EPOCH):
                 seen[commit.entry["run"]] = has
-        for run, made, written in self.told:
+        for run, made, written in self.acknowledged:
             there = versions[made.version]
             assert commits[made.version] == made
             assert written <= there or made.runs[run].finished
@@ -190,7 +190,7 @@ class World:
                     assert place[keys[before.version]] < born < place[keys[commit.version]]
 
     def settle(self) -> None:
-        """Check that resumes that are alone finish every run."""
+        """Check that resumes without concurrent writers finish every run."""
         log = quick_log(self.store)
         for run in log.require_head().runs:
             try:
@@ -207,7 +207,7 @@ class World:
 
 
 def attempts(log: Log, commit: Commit) -> set[Attempt]:
-    """Return what a version names, each partition of a run once."""
+    """Return the attempts that a version names; check that no partition occurs twice."""
     manifest = join_manifests([log.segment(ref) for ref in commit.segments])
     found = [
         Attempt(manifest.home[run].partition("/")[2], int(partition), int(epoch), int(attempt))
@@ -215,7 +215,7 @@ def attempts(log: Log, commit: Commit) -> set[Attempt]:
             manifest.run, manifest.partition, manifest.epoch, manifest.attempt, strict=True
         )
     ]
-    assert len({each[:2] for each in found}) == len(found), "a partition is there twice"
+    assert len({each[:2] for each in found}) == len(found), "a version names a partition twice"
     assert commit.totals.chunks == len(found)
     assert commit.totals.samples == 3 * len(found)
     assert commit.totals.failures == len(log.failures(commit)) == sum(p % 2 for _, p, *_ in found)
@@ -223,7 +223,7 @@ def attempts(log: Log, commit: Commit) -> set[Attempt]:
 
 
 def check_runs(before: Commit | None, commit: Commit) -> None:
-    """Check that the run table only moves forwards, and that the chain is whole."""
+    """Check that the run table never moves backwards, and that each parent is right."""
     assert commit.parent == (before.id if before else None)
     orders = [state.order for state in commit.runs.values()]
     assert len(set(orders)) == len(orders)
@@ -237,7 +237,7 @@ def check_runs(before: Commit | None, commit: Commit) -> None:
 
 
 def check_entry(commit: Commit, new: set[Attempt], known: dict[str, tuple[int, int]]) -> None:
-    """Check that only the newest epoch that is not closed adds anything; note what changes."""
+    """Check that only the newest open epoch adds attempts; record epochs and closings."""
     entry = commit.entry
     if commit.kind in (Kind.BEGIN, Kind.EPOCH):
         epoch, closed = known.get(entry["run"], (0, 0))
@@ -260,7 +260,7 @@ def check_entry(commit: Commit, new: set[Attempt], known: dict[str, tuple[int, i
 def check_lost(
     before: Commit | None, commit: Commit, lost: set[Attempt], seen: Mapping[str, set[Attempt]]
 ) -> None:
-    """Check that nothing goes but what an overwrite saw when its epoch began, and whom it stops."""
+    """Check that an overwrite removes only data it saw at its epoch, or of runs it stops."""
     run: str = commit.entry.get("run", "")
     if before is not None and commit.kind in (Kind.DATA, Kind.OVERWRITE):
         assert not before.runs[run].replaced
@@ -283,13 +283,13 @@ def two_runs(world: World) -> Mapping[str, Writer]:
 def three_runs(world: World) -> Mapping[str, Writer]:
     """Race three runs that have begun, one commit each."""
     runs = [world.begin(run, 1) for run in "RST"]
-    return {writer.run: world.go_on(writer, [0]) for writer in runs}
+    return {writer.run: world.continue_run(writer, [0]) for writer in runs}
 
 
 def run_and_resume(world: World) -> Mapping[str, Writer]:
     """Race a run that has begun and a resume of it that takes over."""
     writer = world.begin("R", 2)
-    return {"A": world.go_on(writer, [0, 1]), "B": world.resume("R", take_over=True)}
+    return {"A": world.continue_run(writer, [0, 1]), "B": world.resume("R", take_over=True)}
 
 
 def two_resumes(world: World) -> Mapping[str, Writer]:
@@ -299,11 +299,11 @@ def two_resumes(world: World) -> Mapping[str, Writer]:
 
 
 def two_takeovers(world: World) -> Mapping[str, Writer]:
-    """Race two resumes that both want to take over from the first writer, who goes on."""
+    """Race two resumes that take over from the first writer, which continues."""
     writer = world.begin("R", 3)
     world.commit(writer, [0])
     return {
-        "A": world.go_on(writer, [1]),
+        "A": world.continue_run(writer, [1]),
         "B": world.resume("R", take_over=True),
         "C": world.resume("R", take_over=True),
     }
@@ -319,14 +319,14 @@ def one_entry_twice(world: World) -> Mapping[str, Writer]:
     first = world.begin("R", 2)
     log = quick_log(world.store)
     second = RunWriter(log, "R", 1, first.head, SCHEMA)
-    return {"A": world.go_on(first, [0, 1]), "A2": world.go_on(second, [0, 1])}
+    return {"A": world.continue_run(first, [0, 1]), "A2": world.continue_run(second, [0, 1])}
 
 
 def run_and_abort(world: World) -> Mapping[str, Writer]:
-    """Race a run, a resume that takes over, and a reset that closes what it finds."""
+    """Race a run, a resume that takes over, and a reset."""
     writer = world.begin("R", 2)
     return {
-        "A": world.go_on(writer, [0, 1]),
+        "A": world.continue_run(writer, [0, 1]),
         "B": world.resume("R", take_over=True),
         "X": world.abort("R"),
     }
@@ -343,9 +343,9 @@ def overwrite_and_resume(world: World) -> Mapping[str, Writer]:
     world.append("old", 1)()
     over, other = world.begin("O", 2, overwrite=True), world.begin("R", 1)
     return {
-        "O": world.go_on(over, [0, 1]),
+        "O": world.continue_run(over, [0, 1]),
         "B": world.resume("O", take_over=True),
-        "A": world.go_on(other, [0]),
+        "A": world.continue_run(other, [0]),
     }
 
 
@@ -371,7 +371,7 @@ DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
     [pytest.param(s, deep if DEEP else some, id=s.__name__) for s, some, deep in SCENARIOS],
 )
 def test_every_order_of_creates(scenario: Scenario, faults: int) -> None:
-    """In every order of creates, with answers lost and requests late, the log stays whole."""
+    """The properties hold in every order of creates, with lost responses and late requests."""
     tried = 0
     for schedule in every_schedule(faults):
         world = World()
@@ -426,7 +426,7 @@ class Drawn:
 def test_any_order_of_everything(
     scenario: Scenario, choices: list[int], faults: dict[int, Fault]
 ) -> None:
-    """Also reads and listings may be lost and come in any order: the log stays whole."""
+    """The properties hold if reads and listings fail too, in random orders."""
     world = World()
     decide = Drawn(choices, faults)
     try:
