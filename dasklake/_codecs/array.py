@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, as_blob, from_blob, shorten
 from dasklake._codecs.constraints import Check, check_labels
 from dasklake._codecs.convert import fits_safely, lossless, refuse_masked, to_array, to_shape
@@ -22,7 +23,7 @@ from dasklake.exceptions import SampleError
 __all__ = ["ArrayCodec", "LabelCodec", "column_of"]
 
 
-class ArrayCodec:
+class ArrayCodec(Codec):
     """Codec of every htype of plain numbers and times.
 
     Parameters
@@ -34,8 +35,7 @@ class ArrayCodec:
     """
 
     def __init__(self, spec: TensorSpec, check: Check | None = None) -> None:
-        self.spec = spec
-        self.storage = storage_of(spec)
+        super().__init__(spec)
         self._check = check
         self._dtype = np.dtype(cast("str", spec.dtype))
         self._element = self.storage.element or self._dtype

@@ -11,30 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
+from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, shorten
 from dasklake._codecs.convert import to_shape
 from dasklake._media.file import File
 from dasklake._media.sniff import FORMATS, format_of
-from dasklake._schema.arrow_layout import storage_of
-from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import SampleError
 
 __all__ = ["FileCodec", "bytes_of"]
 
 
-class FileCodec:
-    """Codec of tensors whose compression is a format of files.
-
-    Parameters
-    ----------
-    spec : TensorSpec
-        What the tensor holds.
-    """
-
-    def __init__(self, spec: TensorSpec) -> None:
-        self.spec = spec
-        self.storage = storage_of(spec)
+class FileCodec(Codec):
+    """Codec of tensors whose compression is a format of files."""
 
     def encode(self, value: object) -> Encoded:
         """Return the bytes of a file as they are, and the shape of its content."""
@@ -55,9 +44,6 @@ class FileCodec:
         shape = FORMATS[wanted].shape(data)
         to_shape(np.broadcast_to(np.uint8(0), shape), self.spec.shape, self.spec.kind.ranks)
         return Blob(data, shape)
-
-    def encode_column(self, values: object) -> None:
-        """Files have no faster way than one by one."""
 
     def decode(self, stored: Blob) -> object:
         """Return the file, not decoded."""

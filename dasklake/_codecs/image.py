@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, as_blob, from_blob, shorten
 from dasklake._codecs.convert import refuse_masked, to_shape
 from dasklake._codecs.file import bytes_of
@@ -23,7 +24,6 @@ from dasklake._media.image import (
     quick_shape,
 )
 from dasklake._media.sniff import format_of
-from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import SampleError
@@ -50,7 +50,7 @@ _QUALITY = {"jpeg": {"quality": 95}, "webp": {"quality": 95}}
 _MODES = {"image.rgb": "RGB", "image.gray": "L"}
 
 
-class ImageCodec:
+class ImageCodec(Codec):
     """Codec of ``image``, ``image.rgb`` and ``image.gray``.
 
     Parameters
@@ -60,8 +60,7 @@ class ImageCodec:
     """
 
     def __init__(self, spec: TensorSpec) -> None:
-        self.spec = spec
-        self.storage = storage_of(spec)
+        super().__init__(spec)
         self._compression = spec.compression or "jpeg"
         self._rank = len(spec.shape or (None, None, None))
         self._mode = _MODES.get(spec.kind.name)
@@ -79,9 +78,6 @@ class ImageCodec:
         if hasattr(value, "getbands") and hasattr(value, "save"):
             return self._from_image(value)
         return self._from_array(value)
-
-    def encode_column(self, values: object) -> None:
-        """Pictures have no faster way than one by one."""
 
     def decode(self, stored: Encoded) -> object:
         """Return the pixels, height x width x channels, as uint8."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, shorten
 from dasklake._codecs.convert import to_shape
-from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
@@ -17,7 +17,7 @@ from dasklake.exceptions import CorruptionError, SampleError
 __all__ = ["JsonCodec"]
 
 
-class JsonCodec:
+class JsonCodec(Codec):
     """Codec of ``json``, ``list`` and ``tag``.
 
     Parameters
@@ -27,8 +27,7 @@ class JsonCodec:
     """
 
     def __init__(self, spec: TensorSpec) -> None:
-        self.spec = spec
-        self.storage = storage_of(spec)
+        super().__init__(spec)
         self._listed = spec.kind.name != "json"
 
     def encode(self, value: object) -> Encoded:
@@ -50,9 +49,6 @@ class JsonCodec:
                 "with errors='replace'."
             ) from error
         return Blob(data, shape)
-
-    def encode_column(self, values: object) -> None:
-        """Documents have no faster way than one by one."""
 
     def decode(self, stored: Blob) -> object:
         """Return the value as JSON has it."""

@@ -8,10 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded
 from dasklake._codecs.text import checked_text, string_column
-from dasklake._schema.arrow_layout import storage_of
-from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Link, link
 from dasklake.exceptions import SampleError
 
@@ -29,18 +28,8 @@ _SECRETS = frozenset(
 _CHAIN = re.compile("::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
-class LinkCodec:
-    """Codec of ``link[...]``.
-
-    Parameters
-    ----------
-    spec : TensorSpec
-        What the tensor holds.
-    """
-
-    def __init__(self, spec: TensorSpec) -> None:
-        self.spec = spec
-        self.storage = storage_of(spec)
+class LinkCodec(Codec):
+    """Codec of ``link[...]``."""
 
     def encode(self, value: object) -> Encoded:
         """Check a link, or a URL, which is a link without credentials of its own."""

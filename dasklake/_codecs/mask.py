@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, as_blob, check_size, from_blob
 from dasklake._codecs.convert import refuse_masked, to_shape
-from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.run_lengths import RunLengthMasks, from_pixels, to_pixels
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
@@ -30,7 +30,7 @@ _RUNS = "rle"
 _BETWEEN = b"\n"
 
 
-class MaskCodec:
+class MaskCodec(Codec):
     """Codec of ``binary_mask``.
 
     Parameters
@@ -40,8 +40,7 @@ class MaskCodec:
     """
 
     def __init__(self, spec: TensorSpec) -> None:
-        self.spec = spec
-        self.storage = storage_of(spec)
+        super().__init__(spec)
         compression = spec.compression
         self._packed = compression is not None and compression.startswith(_PACKED)
         self._inner = compression.removeprefix(_PACKED) if compression else None
@@ -70,9 +69,6 @@ class MaskCodec:
             return Blob(_BETWEEN.join(masks.counts), array.shape)
         stored: npt.NDArray[Any] = np.packbits(array.reshape(-1)) if self._packed else array
         return as_blob(stored, array.shape, self._inner)
-
-    def encode_column(self, values: object) -> None:
-        """Masks have no faster way than one by one."""
 
     def decode(self, stored: Encoded) -> object:
         """Return the masks as bools."""

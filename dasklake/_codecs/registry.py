@@ -1,29 +1,29 @@
-"""Which codec a tensor has."""
+"""Choice of a tensor's codec."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from types import MappingProxyType
 
 import pyarrow as pa
 
 from dasklake._codecs.array import ArrayCodec, LabelCodec
+from dasklake._codecs.codec import Codec
 from dasklake._codecs.constraints import constraint_for
 from dasklake._codecs.file import FileCodec
 from dasklake._codecs.image import ImageCodec
 from dasklake._codecs.json import JsonCodec
 from dasklake._codecs.link import LinkCodec
 from dasklake._codecs.mask import MaskCodec
-from dasklake._codecs.protocol import Codec
 from dasklake._codecs.sequence import SequenceCodec
 from dasklake._codecs.text import ArrowCodec, TextCodec
+from dasklake._schema.htypes import parse_htype
 from dasklake._schema.schema import TensorSpec
 
-__all__ = ["CODECS", "Codec", "codec_for"]
+__all__ = ["Codec", "codec_for"]
 
 
-def _array(spec: TensorSpec, *, strict: bool) -> Codec:
+def _array_codec(spec: TensorSpec, *, strict: bool) -> Codec:
     arrow = spec.arrow_type
     if arrow is not None:
         strings = pa.types.is_large_string(arrow) or pa.types.is_string(arrow)
@@ -33,26 +33,14 @@ def _array(spec: TensorSpec, *, strict: bool) -> Codec:
     return ArrayCodec(spec, constraint_for(spec, strict=strict))
 
 
-def _polygon(spec: TensorSpec, *, strict: bool) -> Codec:
-    return SequenceCodec(spec, ArrayCodec(spec.item, constraint_for(spec, strict=strict)))
-
-
-def _plain(spec: TensorSpec, *, strict: bool, make: Callable[[TensorSpec], Codec]) -> Codec:
-    del strict  # it has no constraints that a basic write does not check
-    return make(spec)
-
-
-#: By the codec's name in the table of htypes, ``"link"`` for linked data.
-CODECS: Mapping[str, Callable[..., Codec]] = MappingProxyType(
+#: Codecs without constraints, by the codec's name in the table of htypes.
+_CODECS: Mapping[str, Callable[[TensorSpec], Codec]] = MappingProxyType(
     {
-        "array": _array,
-        "mask": partial(_plain, make=MaskCodec),
-        "image": partial(_plain, make=ImageCodec),
-        "file": partial(_plain, make=FileCodec),
-        "text": partial(_plain, make=TextCodec),
-        "json": partial(_plain, make=JsonCodec),
-        "polygon": _polygon,
-        "link": partial(_plain, make=LinkCodec),
+        "mask": MaskCodec,
+        "image": ImageCodec,
+        "file": FileCodec,
+        "text": TextCodec,
+        "json": JsonCodec,
     }
 )
 
@@ -78,9 +66,13 @@ def codec_for(spec: TensorSpec, *, strict: bool = True) -> Codec:
     >>> codec_for(TensorSpec(dtype="uint8", shape=())).encode(7)
     np.uint8(7)
     """
-    if spec.sequence and spec.htype.startswith("sequence["):
+    if parse_htype(spec.htype).sequence:
         return SequenceCodec(spec, codec_for(spec.item, strict=strict))
-    name = "link" if spec.linked else spec.kind.codec
-    if spec.encoded and name == "array":
-        name = "file"
-    return CODECS[name](spec, strict=strict)
+    if spec.linked:
+        return LinkCodec(spec)
+    name = spec.kind.codec
+    if name == "polygon":
+        return SequenceCodec(spec, ArrayCodec(spec.item, constraint_for(spec, strict=strict)))
+    if name == "array" and not spec.encoded:
+        return _array_codec(spec, strict=strict)
+    return _CODECS["file" if name == "array" else name](spec)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, shorten
-from dasklake._codecs.protocol import Codec
-from dasklake._schema.arrow_layout import Layout, storage_of
+from dasklake._schema.arrow_layout import Layout
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
@@ -65,7 +65,7 @@ def item_locations(directory: tuple[int, ...], size: int) -> list[ItemLocation]:
     return found
 
 
-class SequenceCodec:
+class SequenceCodec(Codec):
     """Codec of ``sequence[...]`` and ``polygon``.
 
     Parameters
@@ -77,8 +77,7 @@ class SequenceCodec:
     """
 
     def __init__(self, spec: TensorSpec, item: Codec) -> None:
-        self.spec = spec
-        self.storage = storage_of(spec)
+        super().__init__(spec)
         self.item = item
 
     def encode(self, value: object) -> Encoded:
@@ -101,9 +100,6 @@ class SequenceCodec:
             directory += (len(blob.data), len(blob.shape), *blob.shape)
         directory[0] = len(pieces)
         return Blob(b"".join(pieces), tuple(directory))
-
-    def encode_column(self, values: object) -> None:
-        """Encode one by one: lists have no faster way."""
 
     def decode(self, stored: Blob) -> object:
         """Return the items as a list."""

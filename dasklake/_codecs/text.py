@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, shorten
-from dasklake._schema.arrow_layout import storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import SampleError
 
@@ -19,7 +19,7 @@ __all__ = ["ArrowCodec", "TextCodec", "checked_text", "string_column"]
 _REFUSALS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
 
 
-class ArrowCodec:
+class ArrowCodec(Codec):
     """Codec of a ``generic`` tensor with one of Arrow's own types.
 
     Parameters
@@ -29,8 +29,7 @@ class ArrowCodec:
     """
 
     def __init__(self, spec: TensorSpec) -> None:
-        self.spec = spec
-        self.storage = storage_of(spec)
+        super().__init__(spec)
         self._type = self.storage.type
 
     def encode(self, value: object) -> Encoded:
@@ -61,18 +60,8 @@ class ArrowCodec:
         return stored
 
 
-class TextCodec:
-    """Codec of ``text``, and of ``generic`` strings.
-
-    Parameters
-    ----------
-    spec : TensorSpec
-        What the tensor holds.
-    """
-
-    def __init__(self, spec: TensorSpec) -> None:
-        self.spec = spec
-        self.storage = storage_of(spec)
+class TextCodec(Codec):
+    """Codec of ``text``, and of ``generic`` strings."""
 
     def encode(self, value: object) -> Encoded:
         """Check that the value is a string that UTF-8 can write."""

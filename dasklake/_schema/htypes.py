@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -385,7 +386,12 @@ def parse_htype(name: str) -> Meaning:
     (True, True)
     """
     if not isinstance(name, str):
-        raise SchemaError(f"An htype is a name such as 'generic', not {name!r}.")
+        raise SchemaError(f"htype must be a name such as 'generic', got {name!r}.")
+    return _parse(name)
+
+
+@cache  # specs read their row again and again; an unknown name raises and is not cached
+def _parse(name: str) -> Meaning:
     sequence = _SEQUENCE.fullmatch(name)
     inner = sequence.group(1) if sequence else name
     link = _LINK.fullmatch(inner)

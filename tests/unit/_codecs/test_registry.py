@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from dasklake import TensorSpec
-from dasklake._codecs.registry import CODECS, codec_for
+from dasklake._codecs.registry import codec_for
 from dasklake._schema.htypes import HTYPES
 
 
@@ -20,6 +20,5 @@ def test_every_htype_has_a_codec(htype: str) -> None:
         dtype=row.dtype or "int64",
         compression=row.compressions[0] if row.must_compress else None,
     )
-    assert row.codec in CODECS
     assert codec_for(spec).spec == spec
     assert pickle.loads(pickle.dumps(codec_for(spec))).spec == spec

@@ -1,6 +1,6 @@
-"""What a codec is.
+"""Base class of the codecs.
 
-A codec knows one tensor. It checks a value against the tensor's spec and turns it into what the
+A codec belongs to one tensor. It checks a value against the tensor's spec and turns it into what the
 tensor's column stores, by the layout of its :class:`~dasklake._schema.arrow_layout.Storage`:
 
 =========  =======================================================================
@@ -12,31 +12,38 @@ tensor's column stores, by the layout of its :class:`~dasklake._schema.arrow_lay
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import pyarrow as pa
 
 from dasklake._codecs.compression import Encoded
-from dasklake._schema.arrow_layout import Storage
+from dasklake._schema.arrow_layout import Storage, storage_of
 from dasklake._schema.schema import TensorSpec
 
 __all__ = ["Codec"]
 
 
-class Codec(Protocol):
-    """Turns the values of one tensor into what its column stores, and back.
+class Codec(ABC):
+    """Encodes the values of one tensor as its column stores them, and decodes them.
+
+    Parameters
+    ----------
+    spec : TensorSpec
+        Description of the tensor.
 
     Attributes
     ----------
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
     storage : Storage
-        How it lies in a chunk.
+        Layout of the tensor in a chunk.
     """
 
-    spec: TensorSpec
-    storage: Storage
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.storage: Storage = storage_of(spec)
 
+    @abstractmethod
     def encode(self, value: object) -> Encoded:
         """Check one sample's value and return what its column stores.
 
@@ -57,7 +64,7 @@ class Codec(Protocol):
         """
 
     def encode_column(self, values: object) -> pa.Array | None:
-        """Check the values of many samples at once, where there is a fast way.
+        """Encode the values of many samples at once, if the codec has a fast path.
 
         Parameters
         ----------
@@ -75,7 +82,10 @@ class Codec(Protocol):
         SampleError
             The values as a whole do not fit the spec.
         """
+        del values  # used by codecs that have a fast path
+        return None
 
+    @abstractmethod
     def decode(self, stored: Encoded) -> object:
         """Return the value that :meth:`encode` was given, in its plainest form.
 
