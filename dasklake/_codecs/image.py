@@ -17,11 +17,11 @@ from dasklake._codecs.file import bytes_of
 from dasklake._media.image import (
     CHANNELS,
     decode_image,
+    mode_of_8_bits,
     open_image,
     pillow,
-    plain,
-    plain_mode,
     quick_shape,
+    to_8_bit_mode,
 )
 from dasklake._media.sniff import format_of
 from dasklake._schema.schema import TensorSpec
@@ -113,7 +113,7 @@ class ImageCodec(Codec):
     def _from_image(self, image: Any) -> Blob:
         shape: tuple[int, ...] = _shape_of(image)
         if self._mode is not None and shape[2] != CHANNELS[self._mode]:
-            image = plain(image).convert(self._mode)
+            image = to_8_bit_mode(image).convert(self._mode)
             shape = _shape_of(image)
         if self._compression == "jpeg" and image.mode in ("LA", "RGBA", "PA"):
             raise SampleError(
@@ -121,7 +121,7 @@ class ImageCodec(Codec):
                 'with .convert("RGB"), or use compression="png".'
             )
         shape = self._fitted(shape)
-        return self._saved(plain(image), shape)
+        return self._saved(to_8_bit_mode(image), shape)
 
     def _from_array(self, value: Any) -> Blob:
         refuse_masked(value)
@@ -142,7 +142,7 @@ class ImageCodec(Codec):
                 "channels are 1 to 4. Mend the array."
             )
         pixels = array[:, :, 0] if array.ndim == 3 and channels == 1 else array
-        image = pillow().Image.fromarray(np.ascontiguousarray(pixels))
+        image = pillow().fromarray(np.ascontiguousarray(pixels))
         if self._mode is not None:
             return self._from_image(image)
         return self._saved(image, array.shape)
@@ -171,4 +171,4 @@ class ImageCodec(Codec):
 
 
 def _shape_of(image: Any) -> tuple[int, int, int]:
-    return image.height, image.width, CHANNELS[plain_mode(image)]
+    return image.height, image.width, CHANNELS[mode_of_8_bits(image)]

@@ -199,14 +199,14 @@ async def _look(place: _Place, wanted: Wanted) -> Findings:
         raise _wrong(place, "is empty: it has no bytes")
     if not wanted.picture:
         return found
-    if not image.claims(begin.data):
+    if not image.starts_like_image(begin.data):
         raise _wrong(place, f"is not a picture: it begins with {begin.data[:8]!r}")
     sure = None if wanted.decode else await _facts(place, begin)
     if sure is None:
         complete = begin.size == len(begin.data)
         data = begin.data if complete else await _fetch(place)
         try:
-            sure = await asyncio.to_thread(image.whole_picture, data)
+            sure = await asyncio.to_thread(image.decode_completely, data)
         except SampleError as error:
             reason = error.message.partition(". ")[0].rstrip(".")
             raise _wrong(place, f"is truncated or damaged: {reason}") from None
@@ -219,16 +219,16 @@ async def _facts(place: _Place, begin: Begin) -> tuple[str, tuple[int, ...]] | N
     size, head = begin.size, begin.data
     if size is None:
         return None
-    facts = image.picture(head)
+    facts = image.image_format_and_shape(head)
     if facts is None and len(head) < size:
         more = await place.tried(lambda target: target.first(image.MORE))
-        facts = image.picture(more.data)
+        facts = image.image_format_and_shape(more.data)
     if facts is None:
         return None
     tail: bytes | None = head[-image.TAIL :]
     if len(head) < size:
         tail = await place.tried(lambda target: target.last(image.TAIL, size))
-    return facts if tail is not None and image.ends(facts[0], tail) else None
+    return facts if tail is not None and image.ends_like(facts[0], tail) else None
 
 
 def _wrong(place: _Place, what: str) -> LinkError:

@@ -1,4 +1,4 @@
-"""Sound, by libsndfile: samples x channels."""
+"""Audio, read with libsndfile: samples x channels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy.typing as npt
 from dasklake._media.reader import convert, library, reading, rows_of_item
 from dasklake.exceptions import SampleError
 
-__all__ = ["Sound"]
+__all__ = ["AudioReader"]
 
 #: What libsndfile converts to by itself.
 _DTYPES = ("float64", "float32", "int32", "int16")
 
 
-class Sound:
+class AudioReader:
     """Reads WAV, FLAC, MP3 and Ogg."""
 
     def shape(self, data: bytes) -> tuple[int, ...]:

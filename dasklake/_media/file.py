@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._media.reader import Format
+from dasklake._media.reader import MediaReader
 from dasklake._media.sniff import FORMATS, format_of
 from dasklake.exceptions import SampleError
 
@@ -135,7 +135,7 @@ class File:
         # Decoded afresh every time: there is nothing that a copy would protect.
         return np.asarray(self.numpy(), dtype=dtype)
 
-    def _reader(self) -> Format:
+    def _reader(self) -> MediaReader:
         found = self.format
         if found is None:
             data = self.bytes()

@@ -8,28 +8,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._media.reader import convert, rows_of_item
-from dasklake.exceptions import MissingExtraError, SampleError
+from dasklake._media.reader import convert, library, rows_of_item
+from dasklake.exceptions import SampleError
 
 __all__ = [
     "CHANNELS",
     "HEAD",
     "MORE",
     "TAIL",
-    "Picture",
-    "claims",
+    "ImageReader",
+    "decode_completely",
     "decode_image",
-    "ends",
-    "image_facts",
+    "ends_like",
+    "image_format_and_shape",
     "jpeg_shape",
+    "mode_of_8_bits",
     "open_image",
-    "picture",
     "pillow",
-    "plain",
-    "plain_mode",
     "png_shape",
     "quick_shape",
-    "whole_picture",
+    "starts_like_image",
+    "to_8_bit_mode",
 ]
 
 #: Bytes that say what most files are; where they do not, so many; and those at its end.
@@ -37,10 +36,13 @@ HEAD = 16 * 2**10
 MORE = 1 * 2**20
 TAIL = 64
 
-#: How files begin of which this package may be able to read pictures.
-_PICTURE_STARTS = (
-    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*"),
-    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+#: First bytes of JPEG and PNG, whose headers are parsed here.
+_MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+
+#: First bytes of the files that may be images.
+_IMAGE_STARTS = (
+    *_MAGIC.values(),
+    *(b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
 )
 
 #: How a whole file of a format ends; some writers add a few zeros.
@@ -84,8 +86,6 @@ def png_shape(data: bytes) -> tuple[int, int, int] | None:
     return (height, width, channels) if channels and height and width else None
 
 
-_MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
-
 #: What reads the shape from the first bytes.
 _QUICK = {"jpeg": jpeg_shape, "png": png_shape}
 
@@ -96,17 +96,12 @@ CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "YCbCr": 3}
 _PLAINER = {"1": "L", "P": "RGB", "PA": "RGBA"}
 
 
-class Picture:
+class ImageReader:
     """Reads the files of pictures."""
 
     def shape(self, data: bytes) -> tuple[int, ...]:
         """Return height, width and channels; only the header is read."""
-        for name in _QUICK:
-            shape = quick_shape(name, data)
-            if shape is not None:
-                return shape
-        image = open_image(data)
-        return image.height, image.width, CHANNELS[plain_mode(image)]
+        return _format_and_shape(data)[1]
 
     def info(self, data: bytes) -> dict[str, Any]:
         """Return the mode of colours."""
@@ -150,7 +145,7 @@ def decode_image(data: Any) -> npt.NDArray[np.uint8]:
     MissingExtraError
         Pillow is not installed.
     """
-    image = plain(open_image(data))
+    image = to_8_bit_mode(open_image(data))
     try:
         return np.array(image)
     except (OSError, SyntaxError, ValueError) as error:
@@ -159,7 +154,7 @@ def decode_image(data: Any) -> npt.NDArray[np.uint8]:
         ) from error
 
 
-def image_facts(data: Any) -> tuple[str, tuple[int, int, int]]:
+def _format_and_shape(data: Any) -> tuple[str, tuple[int, int, int]]:
     """Return format and shape of a picture from its first bytes.
 
     Raises
@@ -173,24 +168,24 @@ def image_facts(data: Any) -> tuple[str, tuple[int, int, int]]:
             return name, shape
     image = open_image(data)
     width, height = image.size
-    return str(image.format).lower(), (height, width, CHANNELS[plain_mode(image)])
+    return str(image.format).lower(), (height, width, CHANNELS[mode_of_8_bits(image)])
 
 
 def open_image(data: Any) -> Any:
     """Return a picture as Pillow has it; its pixels are not decoded."""
-    library = pillow()
+    pil = pillow()
     try:
-        return library.Image.open(io.BytesIO(data))
+        return pil.open(io.BytesIO(data))
     except (OSError, SyntaxError, ValueError) as error:
         raise SampleError(
             f"{len(data)} bytes that begin with {bytes(data[:8])!r} are not a picture that can be "
             "read. Look at where they came from."
         ) from error
-    except library.Image.DecompressionBombError as error:
+    except pil.DecompressionBombError as error:
         raise SampleError(f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if it is meant.") from error
 
 
-def plain_mode(image: Any) -> str:
+def mode_of_8_bits(image: Any) -> str:
     """Return the mode of 8 bits a channel that shows the same."""
     mode = str(image.mode)
     if mode == "P" and "transparency" in image.info:
@@ -204,9 +199,9 @@ def plain_mode(image: Any) -> str:
     return mode
 
 
-def plain(image: Any) -> Any:
+def to_8_bit_mode(image: Any) -> Any:
     """Return a picture in its plain mode."""
-    mode = plain_mode(image)
+    mode = mode_of_8_bits(image)
     try:
         return image if image.mode == mode else image.convert(mode)
     except (OSError, SyntaxError, ValueError) as error:
@@ -216,35 +211,30 @@ def plain(image: Any) -> Any:
 
 
 def pillow() -> Any:
-    """Import Pillow."""
-    # An optional door: lakes without pictures do not need Pillow.
-    try:
-        import PIL.Image  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError("The htype 'image'", "images") from error
-    return PIL
+    """Import Pillow's module of images."""
+    return library("PIL.Image", "The htype 'image'", "images")
 
 
-def claims(head: bytes) -> bool:
+def starts_like_image(head: bytes) -> bool:
     """Tell whether a file begins like a picture, so that it is worth while to read on."""
-    return head.startswith(_PICTURE_STARTS)
+    return head.startswith(_IMAGE_STARTS)
 
 
-def picture(head: bytes) -> tuple[str, tuple[int, int, int]] | None:
-    """Return format and shape of a picture; None where these bytes do not say it."""
+def image_format_and_shape(head: bytes) -> tuple[str, tuple[int, int, int]] | None:
+    """Return the format and shape of an image, or None if these bytes do not give them."""
     try:
-        return image_facts(head)
+        return _format_and_shape(head)
     except SampleError:
         return None
 
 
-def ends(format_: str, tail: bytes) -> bool:
+def ends_like(format_: str, tail: bytes) -> bool:
     """Tell whether the last bytes are those of a whole file; False also where nobody knows."""
     end = _ENDS.get(format_)
     return end is not None and tail.rstrip(b"\0").endswith(end.rstrip(b"\0"))
 
 
-def whole_picture(data: bytes) -> tuple[str, tuple[int, int, int]]:
+def decode_completely(data: bytes) -> tuple[str, tuple[int, int, int]]:
     """Decode a picture; return its format and shape.
 
     Raises
@@ -252,6 +242,6 @@ def whole_picture(data: bytes) -> tuple[str, tuple[int, int, int]]:
     SampleError
         It is none, or not all of it is there.
     """
-    facts = image_facts(data)
+    format_and_shape = _format_and_shape(data)
     decode_image(data)
-    return facts
+    return format_and_shape

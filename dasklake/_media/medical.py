@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from dasklake._media.reader import convert, library, reading, rows_of_item
 
-__all__ = ["Dicom", "Nifti"]
+__all__ = ["DicomReader", "NiftiReader"]
 
 #: Length of the header of NIfTI-1; that of NIfTI-2 is 540. The field that says so comes first.
 _NIFTI_1 = 348
 _NIFTI_2 = 540
 
 
-class Dicom:
+class DicomReader:
     """Reads DICOM files."""
 
     def shape(self, data: bytes) -> tuple[int, ...]:
@@ -56,7 +56,7 @@ class Dicom:
         return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=header)
 
 
-class Nifti:
+class NiftiReader:
     """Reads NIfTI-1 and NIfTI-2 in one file, compressed by gzip or not."""
 
     def shape(self, data: bytes) -> tuple[int, ...]:

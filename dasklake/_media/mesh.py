@@ -12,14 +12,14 @@ import numpy.typing as npt
 from dasklake._media.reader import convert, library, reading, rows_of_item
 from dasklake.exceptions import SampleError
 
-__all__ = ["Las", "Ply", "Stl", "is_stl"]
+__all__ = ["LasReader", "PlyReader", "StlReader", "is_stl"]
 
 #: A binary STL file: 80 bytes of anything, the number of triangles, 50 bytes for each.
 _STL_HEAD = 84
 _STL_EACH = 50
 
 
-class _Mesh:
+class _MeshReader:
     """What surfaces have in common."""
 
     name: str
@@ -41,7 +41,7 @@ class _Mesh:
         return convert(found[np.asarray(rows_of_item(item, len(found)), int)], item, dtype)
 
 
-class Ply(_Mesh):
+class PlyReader(_MeshReader):
     """Reads PLY files."""
 
     name = "ply"
@@ -55,7 +55,7 @@ class Ply(_Mesh):
         return int(found[1]), 3
 
 
-class Stl(_Mesh):
+class StlReader(_MeshReader):
     """Reads STL files, of text or binary."""
 
     name = "stl"
@@ -67,7 +67,7 @@ class Stl(_Mesh):
         return len(re.findall(rb"^\s*vertex\s", data, re.MULTILINE)), 3
 
 
-class Las:
+class LasReader:
     """Reads LAS files."""
 
     def shape(self, data: bytes) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from dasklake.exceptions import LakeError, MissingExtraError, SampleError
 
-__all__ = ["Format", "convert", "library", "reading", "rows_of_item"]
+__all__ = ["MediaReader", "convert", "library", "reading", "rows_of_item"]
 
 
-class Format(Protocol):
+class MediaReader(Protocol):
     """Reads the files of one family of formats."""
 
     def shape(self, data: bytes) -> tuple[int, ...]:

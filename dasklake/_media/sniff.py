@@ -6,30 +6,30 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from dasklake._media.audio import Sound
-from dasklake._media.image import Picture
-from dasklake._media.medical import Dicom, Nifti
-from dasklake._media.mesh import Las, Ply, Stl, is_stl
-from dasklake._media.reader import Format
-from dasklake._media.video import Video
+from dasklake._media.audio import AudioReader
+from dasklake._media.image import ImageReader
+from dasklake._media.medical import DicomReader, NiftiReader
+from dasklake._media.mesh import LasReader, PlyReader, StlReader, is_stl
+from dasklake._media.reader import MediaReader
+from dasklake._media.video import VideoReader
 
 __all__ = ["FORMATS", "format_of"]
 
-_picture, _sound, _video, _nifti = Picture(), Sound(), Video(), Nifti()
+_picture, _sound, _video, _nifti = ImageReader(), AudioReader(), VideoReader(), NiftiReader()
 
 #: What reads the files of each format.
-FORMATS: Mapping[str, Format] = MappingProxyType(
+FORMATS: Mapping[str, MediaReader] = MappingProxyType(
     {
         **dict.fromkeys(("jpeg", "png", "webp", "tiff", "bmp", "gif"), _picture),
         **dict.fromkeys(("jpeg2000", "ppm", "tga"), _picture),
         **dict.fromkeys(("wav", "flac", "mp3", "ogg"), _sound),
         **dict.fromkeys(("mp4", "mkv", "webm", "avi"), _video),
-        "dcm": Dicom(),
+        "dcm": DicomReader(),
         "nii": _nifti,
         "nii.gz": _nifti,
-        "ply": Ply(),
-        "stl": Stl(),
-        "las": Las(),
+        "ply": PlyReader(),
+        "stl": StlReader(),
+        "las": LasReader(),
     }
 )
 

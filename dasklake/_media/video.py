@@ -11,10 +11,10 @@ import numpy.typing as npt
 from dasklake._media.reader import convert, library, reading, rows_of_item
 from dasklake.exceptions import SampleError
 
-__all__ = ["Video"]
+__all__ = ["VideoReader"]
 
 
-class Video:
+class VideoReader:
     """Reads MP4, Matroska, WebM and AVI: the first stream of pictures."""
 
     def shape(self, data: bytes) -> tuple[int, ...]:

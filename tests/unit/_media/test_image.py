@@ -11,12 +11,12 @@ from PIL import Image
 from dasklake._media.image import (
     HEAD,
     TAIL,
-    claims,
-    ends,
+    decode_completely,
+    ends_like,
+    image_format_and_shape,
     jpeg_shape,
-    picture,
     png_shape,
-    whole_picture,
+    starts_like_image,
 )
 from dasklake.exceptions import SampleError
 
@@ -85,20 +85,20 @@ def encoded(format_: str, mode: str = "RGB") -> bytes:
 def test_whole_pictures(format_: str) -> None:
     """Every format is recognised, and decoded where the ends of a file do not suffice."""
     data = encoded(format_)
-    assert claims(data)
-    assert whole_picture(data) == (format_, (90, 120, 3))
-    assert picture(data[:HEAD]) in (None, (format_, (90, 120, 3)))
+    assert starts_like_image(data)
+    assert decode_completely(data) == (format_, (90, 120, 3))
+    assert image_format_and_shape(data[:HEAD]) in (None, (format_, (90, 120, 3)))
 
 
 @pytest.mark.parametrize("format_", ["jpeg", "png", "gif"])
 def test_ends_of_files(format_: str) -> None:
     """The last bytes of a whole file are told from those of one that is cut off."""
     data = encoded(format_)
-    assert picture(data[:HEAD]) == (format_, (90, 120, 3))
-    assert ends(format_, data[-TAIL:])
-    assert ends(format_, (data + bytes(20))[-TAIL:])
-    assert not ends(format_, data[:-20][-TAIL:])
-    assert not ends("bmp", data[-TAIL:])
+    assert image_format_and_shape(data[:HEAD]) == (format_, (90, 120, 3))
+    assert ends_like(format_, data[-TAIL:])
+    assert ends_like(format_, (data + bytes(20))[-TAIL:])
+    assert not ends_like(format_, data[:-20][-TAIL:])
+    assert not ends_like("bmp", data[-TAIL:])
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -106,17 +106,17 @@ def test_pictures_that_are_cut_off(format_: str) -> None:
     """Half a file is found to be one when it is decoded."""
     data = encoded(format_)
     with pytest.raises(SampleError):
-        whole_picture(data[: len(data) // 2])
+        decode_completely(data[: len(data) // 2])
 
 
 def test_channels() -> None:
     """Gray pictures have one channel, those of print four."""
-    assert picture(encoded("jpeg", "L")) == ("jpeg", (90, 120, 1))
-    assert picture(encoded("jpeg", "CMYK")) == ("jpeg", (90, 120, 4))
+    assert image_format_and_shape(encoded("jpeg", "L")) == ("jpeg", (90, 120, 1))
+    assert image_format_and_shape(encoded("jpeg", "CMYK")) == ("jpeg", (90, 120, 4))
 
 
 @pytest.mark.parametrize("data", [b"<html>", b"", b"PK\3\4", b"%PDF-1.7"])
 def test_other_files(data: bytes) -> None:
     """What begins like nothing that is a picture is none."""
-    assert not claims(data)
-    assert picture(data) is None
+    assert not starts_like_image(data)
+    assert image_format_and_shape(data) is None
