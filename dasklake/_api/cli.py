@@ -326,7 +326,8 @@ def vacuum(target: _Target, older_than: str, *, dry_run: bool) -> None:
     """
     report = target.open().vacuum(older_than=older_than, dry_run=dry_run, progress=target.progress)
     verb = "Would expire" if dry_run else "Expired"
-    expired = (f"{verb} {len(each):,} versions of {name}" for name, each in report.expired.items())
+    counts = ((branch, len(versions)) for branch, versions in report.expired.items())
+    expired = (f"{verb} {count:,} versions of {branch}" for branch, count in counts)
     target.print(asdict(report), *expired, *deletion_lines(report))
 
 

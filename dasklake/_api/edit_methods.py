@@ -248,30 +248,15 @@ class EditMethods(LakeBase):
 
     @overload
     def write(
-        self,
-        collection: Any,
-        *,
-        compute: Literal[True] = True,
-        preview: None = None,
-        **options: Unpack[WriteArguments],
+        self, collection: Any, *, compute: Literal[True] = True, **options: Unpack[WriteArguments]
     ) -> WriteReport: ...
     @overload
     def write(
-        self,
-        collection: Any,
-        *,
-        compute: Literal[False],
-        preview: None = None,
-        **options: Unpack[WriteArguments],
+        self, collection: Any, *, compute: Literal[False], **options: Unpack[WriteArguments]
     ) -> Delayed: ...
     @overload
     def write(
-        self,
-        collection: Any,
-        *,
-        compute: bool = True,
-        preview: int,
-        **options: Unpack[WriteArguments],
+        self, collection: Any, *, preview: int, **options: Unpack[WriteArguments]
     ) -> Preview: ...
     def write(
         self,

@@ -21,9 +21,11 @@ from dasklake._log.schema_evolution import empty_lake
 from dasklake._log.transactions import create_lake
 from dasklake._maintenance.reset import reset as reset_lake
 from dasklake._read.corruption import OnCorrupt, parse_on_corrupt
-from dasklake._read.graph import parse_blocksize, to_array, to_bag, to_dataframe
+from dasklake._read.graph import to_array, to_bag, to_dataframe
+from dasklake._read.plan import ChunkLocation
 from dasklake._read.reader import resolve_commit, resolve_row, resolve_rows
 from dasklake._read.tensor import Tensor
+from dasklake._run.options import parse_size
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions, either
@@ -100,7 +102,6 @@ def open(
     store = ObjectStore(url, either(storage_options, creds))
     log = Log(store)
     if reset:
-        log.require_head()
         reset_lake(store, log)
     return Lake(store, log, resolve_commit(log, version), skipping)
 
@@ -281,6 +282,12 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._reader.stream(list(self.schema))
 
+    def _groups(
+        self, names: Sequence[str], blocksize: int | str | None
+    ) -> list[tuple[ChunkLocation, ...]]:
+        size = None if blocksize is None else parse_size(blocksize, "blocksize")
+        return self._reader.groups(names, size)
+
     def to_dask_bag(
         self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
     ) -> db.Bag:
@@ -307,7 +314,7 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
             ``columns`` is not a sequence of names, or ``blocksize`` is not a valid size.
         """
         names = self._reader.names(columns)
-        groups = self._reader.groups(names, parse_blocksize(blocksize))
+        groups = self._groups(names, blocksize)
         return to_bag(self._reader.origin, groups, names)
 
     def to_dask_dataframe(
@@ -339,7 +346,7 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
             ``columns`` is not a sequence of names, or ``blocksize`` is not a valid size.
         """
         names = self._reader.names(columns)
-        groups = self._reader.groups(names, parse_blocksize(blocksize))
+        groups = self._groups(names, blocksize)
         frame = to_dataframe(self._reader.origin, groups)
         return frame if columns is None else frame[names]
 
@@ -365,7 +372,7 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         InvalidInputError
             The tensor does not have a fixed shape, or ``blocksize`` is not a valid size.
         """
-        groups = self._reader.groups(self._reader.names([name]), parse_blocksize(blocksize))
+        groups = self._groups(self._reader.names([name]), blocksize)
         return to_array(self._reader.origin, groups, name)
 
 

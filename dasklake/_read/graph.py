@@ -12,22 +12,19 @@ import numpy as np
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
-from dask.utils import parse_bytes
 
 from dasklake._read.linked_values import Problem, check_rows
 from dasklake._read.origin import Origin
 from dasklake._read.partition import (
     array_shape,
-    block_lengths,
     empty_frame,
     read_array,
     read_frame,
     read_rows,
 )
 from dasklake._read.plan import ChunkLocation
-from dasklake.exceptions import InvalidInputError
 
-__all__ = ["parse_blocksize", "to_array", "to_bag", "to_dataframe", "to_link_problems"]
+__all__ = ["to_array", "to_bag", "to_dataframe", "to_link_problems"]
 
 _Groups = Sequence[tuple[ChunkLocation, ...]]
 
@@ -47,29 +44,6 @@ class _Names:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-
-
-def parse_blocksize(blocksize: int | str | None) -> int | None:
-    """Return the maximum size of a block in bytes, or None for one chunk per block.
-
-    Raises
-    ------
-    InvalidInputError
-        ``blocksize`` is not a valid size.
-    """
-    if blocksize is None:
-        return None
-    try:
-        size = int(parse_bytes(blocksize))
-    # The error that Dask raises depends on the type of the value.
-    except (AttributeError, OverflowError, TypeError, ValueError):
-        size = 0
-    if size < 1:
-        raise InvalidInputError(
-            f"blocksize must be a positive number of bytes, such as 10**8 or '64 MiB', got "
-            f"{blocksize!r}."
-        )
-    return size
 
 
 def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
@@ -109,7 +83,8 @@ def to_array(origin: Origin, groups: _Groups, name: str) -> da.Array:
         (key, i, *rest): (_array, _Locations(group), origin, _Names([name]))
         for i, group in enumerate(groups)
     }
-    chunks = (block_lengths(groups), *((axis,) for axis in shape))
+    lengths = tuple(sum(location.rows for location in group) for group in groups)
+    chunks = (lengths, *((axis,) for axis in shape))
     meta = np.empty((0,) * (1 + len(shape)), np.dtype(str(spec.dtype)))
     return da.Array(HighLevelGraph.from_collections(key, graph), key, chunks, meta=meta)
 

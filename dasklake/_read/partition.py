@@ -266,11 +266,6 @@ def array_shape(name: str, spec: TensorSpec) -> tuple[int, ...]:
     return tuple(axis for axis in spec.shape if axis is not None)
 
 
-def block_lengths(locations: Sequence[Sequence[ChunkLocation]]) -> tuple[int, ...]:
-    """Return the number of samples in each block."""
-    return tuple(sum(location.rows for location in group) for group in locations)
-
-
 def _mark_missing(block: npt.NDArray[Any], column: Any, location: ChunkLocation, name: str) -> None:
     """Mark the rows without a value as missing."""
     if not column.null_count:

@@ -60,13 +60,9 @@ class ReadPlan:
     def location(self, chunk: int) -> ChunkLocation:
         """Return the location of a chunk."""
         m = self._manifest
+        rows, size, head, crc = (int(column[chunk]) for column in (m.rows, m.size, m.head, m.crc))
         return ChunkLocation(
-            chunk_key_at(m, chunk),
-            self._ends[chunk] - int(m.rows[chunk]),
-            int(m.rows[chunk]),
-            int(m.size[chunk]),
-            int(m.head[chunk]),
-            int(m.crc[chunk]),
+            chunk_key_at(m, chunk), self._ends[chunk] - rows, rows, size, head, crc
         )
 
     def groups(self, blocksize: int | None = None) -> list[tuple[ChunkLocation, ...]]:

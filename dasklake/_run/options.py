@@ -171,8 +171,8 @@ def parse_items(most: Any) -> int:
     return int(most)
 
 
-def parse_size(size: Any) -> int:
-    """Parse ``chunk_size`` into bytes.
+def parse_size(size: Any, name: str = "chunk_size") -> int:
+    """Parse the argument ``name`` into bytes.
 
     Raises
     ------
@@ -185,8 +185,7 @@ def parse_size(size: Any) -> int:
         count = 0
     if count <= 0:
         raise InvalidInputError(
-            f"chunk_size must be a positive number of bytes, got {size!r}. Use '64 MiB', or an "
-            "integer."
+            f"{name} must be a positive number of bytes, got {size!r}. Use '64 MiB', or an integer."
         )
     return count
 
