@@ -1,7 +1,7 @@
-"""``@dasklake.compute``: functions that fill a lake, in the style of one call for each input item.
+"""``@dasklake.compute``: functions that fill a lake, called once for each input item.
 
-Thin sugar: the stages of a pipeline become one ``transform``, their arguments its
-``transform_kwargs``, and ``eval`` is :func:`dasklake.to_lake`::
+The stages of a pipeline become one ``transform``, their arguments its ``transform_kwargs``, and
+``eval`` calls :func:`dasklake.to_lake`::
 
     @compute                      one Task for each partition
     def f(sample_in, sample_out)  ┌───────────────────────────────┐
@@ -37,24 +37,24 @@ from dasklake.exceptions import InvalidInputError
 
 __all__ = ["ComputeFunction", "Pipeline", "SampleIn", "SampleOut", "compose", "compute"]
 
-#: Partitions that an input is cut into at least, items of one at most, and partitions at most.
-_LEAST, _ITEMS, _MOST = 64, 250, 20_000
+#: Least number of partitions, most items of a partition, and most partitions.
+_MIN_PARTITIONS, _ITEMS, _MAX_PARTITIONS = 64, 250, 20_000
 
-#: Other libraries' names of schedulers.
+#: Names of schedulers in other libraries.
 _SCHEDULERS = {"threaded": "threads", "processed": "processes", "serial": "sync"}
 
-_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class ComputeFunction:
-    """What :func:`compute` makes of a function: called with the further arguments, a pipeline.
+    """A decorated function; call it with its further arguments to get a :class:`Pipeline`.
 
     Parameters
     ----------
     function : callable
         ``function(sample_in, sample_out, *args, **kwargs)``.
     name : str
-        What log and progress call it.
+        Name of the function in the log and in progress messages.
     """
 
     def __init__(self, function: Callable[..., object], name: str) -> None:
@@ -63,14 +63,14 @@ class ComputeFunction:
         self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Pipeline:
-        """Bind the further arguments."""
+        """Return a pipeline that calls the function with these arguments."""
         return Pipeline([(self, args, kwargs)])
 
     def __repr__(self) -> str:
         return f"<compute {self.name}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        # Under its name in a module a worker finds this object, where it would look for the function.
+        # By its name a worker imports this object, as the decorator replaced the function.
         name = getattr(self.function, "__qualname__", "")
         module = getattr(self.function, "__module__", None)
         if module != "__main__" and getattr(sys.modules.get(module or ""), name, None) is self:
@@ -79,15 +79,16 @@ class ComputeFunction:
 
 
 class Pipeline:
-    """Functions with their arguments, one after the other; made by calling what :func:`compute` made.
+    """A sequence of functions with their arguments, applied to each item of an input.
 
-    Each function is called with each sample that the one before has made; those of the last one are
-    written. A function that adds nothing to ``sample_out`` leaves the sample out.
+    Create a pipeline by calling a function decorated with :func:`compute`, or with :func:`compose`.
+    Each function is called with each sample of the previous one, and the samples of the last one are
+    written. A function that adds nothing to ``sample_out`` drops the sample.
 
     Parameters
     ----------
     stages : sequence of (ComputeFunction, tuple, dict)
-        Each function, and its further arguments.
+        The functions, each with its further positional and keyword arguments.
     """
 
     def __init__(self, stages: Sequence[tuple[ComputeFunction, tuple[Any, ...], Any]]) -> None:
@@ -95,7 +96,7 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """The functions' names."""
+        """The names of the functions, joined by hyphens."""
         return "-".join(function.name for function, _, _ in self.stages)
 
     def __repr__(self) -> str:
@@ -115,52 +116,56 @@ class Pipeline:
         run: str | None = None,
         **write: Any,
     ) -> WriteReport:
-        """Call the functions with each item of an input, and append what they make to a lake.
+        """Apply the functions to each item of an input, and append the samples to a lake.
 
-        The rows are in the order of the input. Afterwards the lake is refreshed.
+        The samples are in the order of the input. Afterwards ``lake`` is at the new version.
 
         Parameters
         ----------
         data_in : sequence, array, DataFrame, Lake or Dask collection
-            The items. Rows of a DataFrame are dicts of values; samples of a lake, and of a slice
-            of one, are dicts with the tensors as attributes too (:class:`SampleIn`).
+            The items. The rows of a DataFrame are passed as dicts of values. The samples of a lake
+            or of a slice of a lake are dicts that have the tensors as attributes too
+            (:class:`SampleIn`).
         lake : Lake
-            What is written to. Its tensors must be there.
+            The lake to append to. It must already have the tensors that the functions write.
         num_workers : int, default 0
-            Processes to start on this machine for the call, where there is no Dask client; 0 runs
-            everything here, one item after the other. A client that is there is used as it is.
+            Number of processes to start on this machine for the call, if no Dask client is active.
+            With 0, all items are processed one by one in this process. An active client is used
+            unchanged.
         scheduler : str or distributed.Client, optional
-            ``"serial"``, ``"threaded"``, ``"processed"``, one of Dask's schedulers or a client;
-            left out, as ``num_workers`` says.
+            ``"serial"``, ``"threaded"``, ``"processed"``, the name of a Dask scheduler, or a client.
+            By default ``num_workers`` decides.
         checkpoint_interval : int, str or timedelta, optional
-            Commit whenever so many items, or so much time, have passed; left out, or 0, every
-            five minutes. At the end everything is committed in any case.
+            Number of items or time between commits. None and 0 mean five minutes. Everything is
+            committed at the end in any case.
         ignore_errors : bool, default False
-            Leave out items that fail; ``lake.failures()`` lists them.
+            Whether to skip items that fail. ``lake.failures()`` lists them.
         skip_ok : bool, default False
-            Whether functions may leave out tensors; they then have no value.
+            Whether functions may omit tensors. The omitted tensors have no value in the sample.
         progressbar : bool or "auto", default "auto"
-            As ``progress`` of :func:`dasklake.to_lake`.
+            Same as ``progress`` of :func:`dasklake.to_lake`.
         run : str, optional
-            Name of this job: evaluated again under the same name, with the same input, it goes on
-            where it was ended, and does nothing when it is finished. Left out, each call appends.
+            Name of the run. If you call ``eval`` again with the same name and input, an interrupted
+            run continues, and a finished run does nothing. By default each call is a new run that
+            appends.
         **write
             Further arguments of :func:`dasklake.to_lake`, such as ``message`` or
-            ``max_failures`` (here 1.0 where left out: only if everything fails).
+            ``max_failures``. The default of ``max_failures`` is 1.0 here: the run fails only if all
+            items fail.
 
         Returns
         -------
         WriteReport
-            What was written.
+            Summary of the run: its version, numbers of samples and failures, and duration.
 
         Raises
         ------
         InvalidInputError
-            The input is no sequence, or an argument is unknown.
+            ``data_in`` is not a sequence, ``lake`` is not a Lake, or an argument is unknown.
         TransformError
-            A function failed; everything that was complete is committed.
+            A function failed and ``ignore_errors`` is False. Complete partitions are committed.
         LakeError
-            As :func:`dasklake.to_lake`.
+            An error of :func:`dasklake.to_lake`.
 
         Examples
         --------
@@ -197,10 +202,11 @@ class Pipeline:
             "mode": mode,
             "run": run,
         } | write
-        rare = options.pop("options", WriteOptions())
-        with _workers(scheduler, num_workers) as chosen:
-            options["options"] = _with_scheduler(rare, chosen)
-            report: WriteReport = lake.write(bag, **options)
+        write_options = options.pop("options", WriteOptions())
+        with _workers(scheduler, num_workers) as selected:
+            if selected is not None:
+                write_options = replace(write_options, scheduler=selected)
+            report: WriteReport = lake.write(bag, options=write_options, **options)
         return report
 
 
@@ -215,22 +221,27 @@ def compute(
 
 
 def compute(function: Any = None, *, name: str | None = None) -> Any:
-    """Make a function that fills a lake; a decorator.
+    """Decorate a function that makes samples, so that it can fill a lake.
 
     Parameters
     ----------
     function : callable
-        ``function(sample_in, sample_out, *args, **kwargs)``: called with each item of the input, and
-        with a :class:`SampleOut` that takes the samples made of it. What it returns is ignored.
+        ``function(sample_in, sample_out, *args, **kwargs)``. It is called with each item of the
+        input, and adds samples to the :class:`SampleOut`. Its return value is ignored.
     name : str, optional
-        What log and progress call it; left out, its own name.
+        Name of the function in the log and in progress messages. The default is its own name.
 
     Returns
     -------
     ComputeFunction
-        Called with the further arguments, it returns a :class:`Pipeline`, of which
-        :meth:`Pipeline.eval` does the work. The arguments reach each worker once. Without
-        ``function``, a decorator.
+        Call it with the further arguments to get a :class:`Pipeline`, then call
+        :meth:`Pipeline.eval`. The arguments are sent to each worker once. If ``function`` is
+        omitted, a decorator is returned.
+
+    Raises
+    ------
+    InvalidInputError
+        ``function`` is not callable.
 
     Examples
     --------
@@ -245,27 +256,29 @@ def compute(function: Any = None, *, name: str | None = None) -> Any:
     if function is None:
         return functools.partial(compute, name=name)
     if not callable(function):
-        raise InvalidInputError(f"{function!r} cannot be called. Decorate a function.")
+        raise InvalidInputError(
+            f"function must be callable, got {function!r}. Decorate a function."
+        )
     return ComputeFunction(function, name or str(getattr(function, "__name__", "compute")))
 
 
 def compose(pipelines: Sequence[Pipeline]) -> Pipeline:
-    """Put functions one after the other.
+    """Compose functions into one pipeline.
 
     Parameters
     ----------
     pipelines : sequence of Pipeline
-        Functions made by :func:`compute`, called with their arguments.
+        Functions decorated with :func:`compute` and called with their arguments.
 
     Returns
     -------
     Pipeline
-        The samples of each are the input of the next one.
+        A pipeline in which the samples of each function are the input of the next one.
 
     Raises
     ------
     InvalidInputError
-        There is none, or one of them was not called.
+        ``pipelines`` is empty, or an element is not a pipeline.
 
     Examples
     --------
@@ -280,14 +293,14 @@ def compose(pipelines: Sequence[Pipeline]) -> Pipeline:
     <pipeline twice | negated>
     """
     if not pipelines:
-        raise InvalidInputError("compose() got no function. Give at least one.")
-    for number, each in enumerate(pipelines):
-        if not isinstance(each, Pipeline):
+        raise InvalidInputError("compose() needs at least one pipeline, got none. Give [f(), g()].")
+    for number, pipeline in enumerate(pipelines):
+        if not isinstance(pipeline, Pipeline):
             raise InvalidInputError(
-                f"Element {number} of compose() is {each!r}. Decorate the function with "
+                f"Element {number} of compose() must be a pipeline, got {pipeline!r}. Decorate the function with "
                 "@dasklake.compute, and call it with its arguments: compose([f(), g()])."
             )
-    return Pipeline([stage for each in pipelines for stage in each.stages])
+    return Pipeline([stage for pipeline in pipelines for stage in pipeline.stages])
 
 
 class _Transform:
@@ -298,42 +311,43 @@ class _Transform:
         self.blank: dict[str, Any] = dict.fromkeys(lake.schema if skip_ok else ())
 
     def __call__(self, item: Any, **arguments: Any) -> Samples:
-        """Make samples of an item."""
+        """Return the samples made from an item."""
         samples = [item]
         for number, function in enumerate(self.functions):
             args, kwargs = arguments[f"args_{number}"], arguments[f"kwargs_{number}"]
-            made: list[Any] = []
-            for each in samples:
+            results: list[Any] = []
+            for sample in samples:
                 out = SampleOut()
-                given = SampleIn(each) if type(each) is dict else each
-                function.function(given, out, *args, **kwargs)
-                made += out.samples()
-            samples = made
+                sample_in = SampleIn(sample) if type(sample) is dict else sample
+                function.function(sample_in, out, *args, **kwargs)
+                results += out.samples()
+            samples = results
         return Samples({**self.blank, **sample} for sample in samples)
 
 
 def _check(lake: Any, write: Mapping[str, Any]) -> None:
     if not isinstance(lake, Lake):
         raise InvalidInputError(
-            f"eval() writes to a lake, not to {type(lake).__name__}. Open one with "
-            "dasklake.open(url), or make one with dasklake.empty(url)."
+            f"lake must be a dasklake.Lake, got {type(lake).__name__}. Open one with "
+            "dasklake.open(url), or create one with dasklake.empty(url)."
         )
-    known = list(inspect.signature(to_lake).parameters)
-    known = [name for name in known if name not in ("collection", "url", "transform", "schema")]
+    own = ("collection", "url", "transform", "schema")
+    allowed = [name for name in inspect.signature(to_lake).parameters if name not in own]
     for name in write:
-        if name not in known:
+        if name not in allowed:
             raise InvalidInputError(
-                f"eval() has no argument {name!r}. Beside its own it takes {', '.join(known)}."
+                f"eval() has no argument {name!r}. Arguments of to_lake() that it also takes: "
+                f"{', '.join(allowed)}."
             )
 
 
 def _run_name(name: str) -> str:
-    """Return what a run of a function of that name may be called."""
-    return _NO_NAME.sub("", name).lstrip("._-")[:64] or "compute"
+    """Return a valid name of a run for the name of a function."""
+    return _NOT_IN_NAMES.sub("", name).lstrip("._-")[:64] or "compute"
 
 
 def _bag_of(data: Any) -> Any:
-    """Return an input as a bag; None where it is empty."""
+    """Return an input as a bag, or None if it is empty."""
     if is_dask_collection(data):
         return data
     if isinstance(data, Lake):
@@ -341,8 +355,11 @@ def _bag_of(data: Any) -> Any:
     items = _items(data)
     if not items:
         return None
-    # By the number of items alone: a resume with other workers has to cut the input the same way.
-    size = max(min(_ITEMS, math.ceil(len(items) / _LEAST)), math.ceil(len(items) / _MOST))
+    # Depends only on the number of items, so that a resume with other workers has the same partitions.
+    size = max(
+        min(_ITEMS, math.ceil(len(items) / _MIN_PARTITIONS)),
+        math.ceil(len(items) / _MAX_PARTITIONS),
+    )
     return db.from_sequence(items, partition_size=size)
 
 
@@ -352,20 +369,18 @@ def _items(data: Any) -> list[Any]:
         return [dict(zip(names, row, strict=True)) for row in data.itertuples(index=False)]
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, Mapping):
         raise InvalidInputError(
-            f"The input of eval() is a sequence of items, not {type(data).__name__}. Make a list "
-            "of it."
+            f"data_in must be a sequence of items, got {type(data).__name__}. Convert it to a list."
         )
     return [data[i] for i in range(len(data))]
 
 
 @contextlib.contextmanager
 def _workers(scheduler: Any, count: int) -> Iterator[Any]:
-    """Yield the scheduler to use, which ends with the block where it was started for it."""
+    """Yield the scheduler to use; a cluster that was started for the block ends with it."""
     if isinstance(scheduler, str):
         scheduler = _SCHEDULERS.get(scheduler, scheduler)
     if scheduler is None and client_of(get_scheduler()) is None:
-        here = dask.config.get("scheduler", None) or "sync"
-        scheduler = "processes" if count else here
+        scheduler = "processes" if count else dask.config.get("scheduler", None) or "sync"
     if scheduler == "processes":
         with local_client(max(1, count)) as client:
             yield client
@@ -374,7 +389,3 @@ def _workers(scheduler: Any, count: int) -> Iterator[Any]:
             yield scheduler
     else:
         yield scheduler
-
-
-def _with_scheduler(options: WriteOptions, scheduler: Any) -> WriteOptions:
-    return options if scheduler is None else replace(options, scheduler=scheduler)

@@ -1,4 +1,4 @@
-"""Further tries of what failed: which items, and as which run."""
+"""Retry the failed items of a run, as a run of their own."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from dasklake.exceptions import (
 
 __all__ = ["Items", "retry"]
 
-#: Gives the items that are not kept with the failures.
+#: Source of items that are not kept with the failures.
 Items = Callable[[Mapping[str, Any]], Any] | Sequence[Any] | None
 
 _RETRY = re.compile(r"(?P<base>.+)-retry-[1-9][0-9]*")
 
-#: Words of ``to_lake`` that a retry says itself.
+#: Arguments of ``to_lake`` that a retry sets itself.
 _OWN = {"compute", "input_id", "mode", "run", "schema", "storage_options", "transform", "url"}
 
 #: Most partitions of a retry.
@@ -43,9 +43,9 @@ def retry(
     fn: Callable[..., Any],
     items: Items,
     run: str | None,
-    words: Mapping[str, Any],
+    write: Mapping[str, Any],
 ) -> Any:
-    """Write what failed in a run once more; None where nothing is left.
+    """Write the failed items of a run again; return None if no failed items are left.
 
     Parameters
     ----------
@@ -54,15 +54,15 @@ def retry(
     log : Log
         Its log.
     fn : callable
-        Makes a sample of an item.
+        Makes a sample from an item.
     items : callable, sequence or None
-        Gives the items that are not kept.
+        Source of the items that are not kept with the failures.
     run : str or None
-        The run.
-    words : mapping
-        Further words of ``to_lake``.
+        The run; None for the only run with failures.
+    write : mapping
+        Further arguments of ``to_lake``.
     """
-    if own := sorted(_OWN & words.keys()):
+    if own := sorted(_OWN & write.keys()):
         raise InvalidInputError(f"{own[0]} cannot be given: a retry appends to this lake.")
     head = log.require_head()
     rows: dict[str, list[Failure]] = {}
@@ -72,56 +72,56 @@ def retry(
     if chain is None:
         return None
     newest = head.runs[chain.runs[-1]]
-    goes_on = len(chain.runs) > 1 and not newest.finished
-    if not goes_on and not newest.finished:
+    continues = len(chain.runs) > 1 and not newest.finished
+    if not continues and not newest.finished:
         raise ConflictError(
             f"Run {chain.runs[0]!r} is not finished. Finish it with mode='resume', then try again."
         )
     lost = sum(row.position is None for row in rows.get(chain.runs[0], ()))
     if lost and len(chain.runs) == 1:
         warnings.warn(
-            f"{lost} partitions of run {chain.runs[0]!r} failed as a whole: which items they had is "
-            "not known. Write these as a run of their own.",
+            f"{lost} partitions of run {chain.runs[0]!r} failed as a whole, so their items are "
+            "unknown and are not retried. Write them in a separate run.",
             stacklevel=3,
         )
-    failed = chain.failed(len(chain.runs) - (2 if goes_on else 1))
+    failed = chain.failed(len(chain.runs) - (2 if continues else 1))
     if not failed:
         return None
-    name = chain.runs[-1] if goes_on else f"{chain.runs[0]}-retry-{len(chain.runs)}"
+    name = chain.runs[-1] if continues else f"{chain.runs[0]}-retry-{len(chain.runs)}"
     values = [_item(failure, items) for failure in failed]
     return to_lake(
         db.from_sequence(values, partition_size=_partition_size(len(values))),
         store,
         transform=fn,
-        mode="resume" if goes_on else "append",
+        mode="resume" if continues else "append",
         run=name,
-        **{"on_error": "skip", "max_failures": None, **words},
+        **{"on_error": "skip", "max_failures": None, **write},
     )
 
 
 class _Chain:
-    """A run and its retries so far, and what failed in each."""
+    """A run and its retries so far, with their failures."""
 
     def __init__(self, runs: list[str], rows: Mapping[str, list[Failure]]) -> None:
         self.runs = runs
         self._rows = rows
 
     def failed(self, number: int) -> list[Failure]:
-        """Return what failed in a run of the chain, as the first run's failures, in its order."""
+        """Return the failures of a run of the chain, as failures of the first run, in its order."""
         rows = self._rows.get(self.runs[number], [])
         if not number:
             items = [(row.partition, row.position, row) for row in rows if row.position is not None]
             return [row for _, _, row in sorted(items, key=lambda item: item[:2])]
         inputs = self.failed(number - 1)
         size = _partition_size(len(inputs))
-        places: set[int] = set()
+        indices: set[int] = set()
         for row in rows:
             start = row.partition * size
             if row.position is None:
-                places.update(range(start, min(start + size, len(inputs))))
+                indices.update(range(start, min(start + size, len(inputs))))
             else:
-                places.add(start + row.position)
-        return [inputs[place] for place in sorted(places)]
+                indices.add(start + row.position)
+        return [inputs[index] for index in sorted(indices)]
 
 
 def _partition_size(items: int) -> int:
@@ -129,41 +129,37 @@ def _partition_size(items: int) -> int:
 
 
 def _chain(head: Commit, rows: Mapping[str, list[Failure]], run: str | None) -> _Chain | None:
-    """Return the chain of a run; of the only one with failures, where none is named."""
+    """Return the chain of a run, or of the only run with failures if ``run`` is None."""
     if run is not None and run not in head.runs:
-        known = ", ".join(map(repr, head.runs)) or "none"
-        raise VersionNotFoundError(f"The lake has no run {run!r}. Its runs: {known}.")
+        names = ", ".join(map(repr, head.runs)) or "none"
+        raise VersionNotFoundError(f"The lake has no run {run!r}. Its runs: {names}.")
     bases = sorted({_base(head, name) for name in ([run] if run is not None else rows)})
     chains = [_Chain(_runs(head, base), rows) for base in bases]
     if run is None:
-        # Without those of which everything was made good, or has to be finished first.
-        chains = [each for each in chains if rows.get(each.runs[-1]) or _open(head, each)]
+        # Without the chains whose last retry left no failures.
+        chains = [c for c in chains if rows.get(c.runs[-1]) or not head.runs[c.runs[-1]].finished]
     if len(chains) > 1:
-        names = ", ".join(repr(each.runs[0]) for each in chains)
-        raise InvalidInputError(f"Several runs have failures: {names}. Say which with run='...'.")
+        names = ", ".join(repr(chain.runs[0]) for chain in chains)
+        raise InvalidInputError(f"Several runs have failures: {names}. Choose one with run='...'.")
     return chains[0] if chains else None
 
 
-def _open(head: Commit, chain: _Chain) -> bool:
-    return not head.runs[chain.runs[-1]].finished
-
-
 def _base(head: Commit, run: str) -> str:
-    """Return the run that a run is a retry of, itself where it is none."""
+    """Return the run that a run retries, or the run itself if it is not a retry."""
     match = _RETRY.fullmatch(run)
     return match["base"] if match and match["base"] in head.runs else run
 
 
 def _runs(head: Commit, base: str) -> list[str]:
-    found = [base]
-    while (name := f"{base}-retry-{len(found)}") in head.runs:
-        found.append(name)
-    return found
+    names = [base]
+    while (name := f"{base}-retry-{len(names)}") in head.runs:
+        names.append(name)
+    return names
 
 
 def _item(failure: Failure, items: Items) -> Any:
     """Return the item that failed."""
-    where = f"Item {failure.item} (run {failure.run!r}, index {failure.index})"
+    label = f"Item {failure.item} (run {failure.run!r}, index {failure.index})"
     if callable(items):
         return items(asdict(failure))
     if items is not None:
@@ -172,15 +168,15 @@ def _item(failure: Failure, items: Items) -> Any:
                 return items[failure.index]
         except (LookupError, TypeError) as error:
             raise InvalidInputError(
-                f"{where} is not in items: they are no list of the whole input. Give a function "
-                "of the row of failures() instead."
+                f"{label} is not in items, which must be the whole input. Give all items, or a "
+                "function of the row of failures()."
             ) from error
     if failure.value is not None:
         try:
             return json.loads(failure.value)
         except (ValueError, RecursionError) as error:
-            raise CorruptionError(f"{where} cannot be read. Give the input as items.") from error
+            raise CorruptionError(f"{label} cannot be decoded. Give the input as items.") from error
     raise InvalidInputError(
-        f"{where} was not kept: only numbers, texts, and small lists and dicts of them are. Give "
-        "the input as items, or a function of the row of failures()."
+        f"{label} was not kept: only numbers, texts, and small lists and dicts of them are kept. "
+        "Give the input as items, or a function of the row of failures()."
     )

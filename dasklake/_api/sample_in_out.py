@@ -1,4 +1,4 @@
-"""What a function of a pipeline is given: a sample to read, and what takes the samples it makes."""
+"""Arguments of a function of a pipeline: the sample to read, and the collector of its results."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["SampleIn", "SampleOut"]
 
 
 class SampleIn(dict[str, Any]):
-    """A sample that a function is given: values by name, ``sample_in["boxes"]``.
+    """The sample that a function of a pipeline reads, as a dict of values by name of tensor.
 
-    ``sample_in.boxes.numpy()`` is the value as an array, as in other libraries.
+    ``sample_in["boxes"]`` is the value, ``sample_in.boxes.numpy()`` the value as an array.
     """
 
     __slots__ = ()
@@ -23,14 +23,14 @@ class SampleIn(dict[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name in self:
             return _Value(self[name])
-        inside = {key[len(name) + 1 :]: self[key] for key in self if key.startswith(f"{name}/")}
-        if not inside:
+        group = {key[len(name) + 1 :]: self[key] for key in self if key.startswith(f"{name}/")}
+        if not group:
             raise AttributeError(f"The sample has no tensor {name!r}. It has {list(self)}.")
-        return SampleIn(inside)
+        return SampleIn(group)
 
 
 class _Value:
-    """A value of a sample that a function is given."""
+    """A value of a :class:`SampleIn`."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -41,7 +41,7 @@ class _Value:
 
 
 class _OutTensor:
-    """One tensor of the samples that a function makes, or a group of them."""
+    """A tensor, or a group of tensors, of a :class:`SampleOut`."""
 
     def __init__(self, values: dict[str, list[Any]], name: str) -> None:
         self._values = values
@@ -56,8 +56,8 @@ class _OutTensor:
         return self[name]
 
     def append(self, value: Any) -> None:
-        """Add the value of one sample; None is no value."""
-        self._values.setdefault(self._name, []).append(_plain(value))
+        """Add the value of one sample; None means that the sample has no value."""
+        self._values.setdefault(self._name, []).append(_unwrap(value))
 
     def extend(self, values: Any) -> None:
         """Add the values of several samples."""
@@ -66,11 +66,21 @@ class _OutTensor:
 
 
 class SampleOut:
-    """Takes the samples that a function makes of one item: none, one or several.
+    """Collect the samples that a function makes from one item: none, one or several.
 
-    ``sample_out.append({"x": 1, "y": 2})`` adds a sample; ``sample_out.x.append(1)``, or
-    ``sample_out["group/x"].append(1)``, adds a value to one tensor. In the end all tensors must have
-    got as many values.
+    ``sample_out.append({"x": 1, "y": 2})`` adds a sample. ``sample_out.x.append(1)`` and
+    ``sample_out["group/x"].append(1)`` add a value to one tensor. When the function returns, all
+    tensors must have the same number of values.
+
+    Examples
+    --------
+    >>> import dasklake
+    >>> sample_out = dasklake.SampleOut()
+    >>> sample_out.append({"x": 1, "y": 2})
+    >>> sample_out.x.append(3)
+    >>> sample_out.y.append(None)
+    >>> sample_out.samples()
+    [{'x': 1, 'y': 2}, {'x': 3, 'y': None}]
     """
 
     def __init__(self) -> None:
@@ -90,30 +100,31 @@ class SampleOut:
         Parameters
         ----------
         sample : mapping of str to object
-            Values by name of tensor; None is no value.
+            Values by name of tensor; None means no value.
         append_empty : bool, default False
-            Give no value to tensors that only other samples of this item have.
+            Whether samples of one item may have different tensors. Missing ones have no value.
 
         Raises
         ------
         SampleError
-            It is no mapping, or has other tensors than the samples before it.
+            ``sample`` is not a mapping, or has other tensors than the samples before it and
+            ``append_empty`` is False.
         """
         if not isinstance(sample, Mapping):
             raise SampleError(
-                f"sample_out.append() takes a mapping of tensor names to values, not "
-                f"{type(sample).__name__}"
+                "the argument of sample_out.append() must be a mapping of tensor names to values, "
+                f"got {type(sample).__name__}"
             )
         rows = self._rows()
         if not append_empty and rows and sample.keys() != self._values.keys():
             raise SampleError(
-                f"this sample has {_listed(sample)}, those before it have "
+                f"all samples of an item must have the same tensors, got {_listed(sample)} after "
                 f"{_listed(self._values)}; give None for no value, or append_empty=True"
             )
         for name in sample:
             self._values.setdefault(name, [None] * rows)
         for name, values in self._values.items():
-            values.append(_plain(sample.get(name)))
+            values.append(_unwrap(sample.get(name)))
 
     def extend(self, samples: Mapping[str, Sequence[Any]], *, append_empty: bool = False) -> None:
         """Add several samples.
@@ -121,14 +132,14 @@ class SampleOut:
         Parameters
         ----------
         samples : mapping of str to sequence
-            For each tensor the values of all of them.
+            The values of all samples for each tensor.
         append_empty : bool, default False
-            As for :meth:`append`.
+            As in :meth:`append`.
 
         Raises
         ------
         SampleError
-            The sequences have different lengths; or as :meth:`append`.
+            The sequences in ``samples`` have different lengths, or as in :meth:`append`.
         """
         _count({name: len(values) for name, values in samples.items()})
         for row in zip(*samples.values(), strict=True):
@@ -136,7 +147,7 @@ class SampleOut:
 
     @property
     def tensors(self) -> list[str]:
-        """The tensors that have got values."""
+        """Names of the tensors that have values."""
         return list(self._values)
 
     def _rows(self) -> int:
@@ -153,7 +164,7 @@ class SampleOut:
         Raises
         ------
         SampleError
-            The tensors got different numbers of values.
+            The tensors have different numbers of values.
         """
         self._rows()
         rows = zip(*self._values.values(), strict=True)
@@ -168,11 +179,11 @@ def _count(lengths: Mapping[str, int]) -> int:
     """Return the number of values that all tensors have."""
     if len(set(lengths.values())) > 1:
         raise SampleError(
-            f"the tensors got different numbers of values: {dict(lengths)}; give None where a "
+            f"all tensors must have the same number of values, got {dict(lengths)}; give None if a "
             "sample has no value"
         )
     return next(iter(lengths.values()), 0)
 
 
-def _plain(value: Any) -> Any:
+def _unwrap(value: Any) -> Any:
     return value.value if isinstance(value, _Value) else value

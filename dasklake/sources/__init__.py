@@ -1,1 +1,1 @@
-"""Whole jobs for well-known inputs, each behind an extra of its own."""
+"""Complete jobs for well-known data sets, each with an optional dependency of its own."""

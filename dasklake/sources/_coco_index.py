@@ -1,8 +1,8 @@
-"""A COCO annotation file as columns: what each worker needs of it, checked once, small to send.
+"""Store a COCO annotation file as columns: validated once, and small to send to workers.
 
-The file is JSON of 450 MB for COCO's own training set, and several GB as Python objects. Here the
-corners of all polygons lie in one array, in hundredths of a pixel where the file has no more
-digits than that, and annotations lie grouped by image::
+The file of COCO's training set is 450 MB of JSON, and several GB as Python objects. Here one array
+holds the corners of all polygons, in hundredths of a pixel if this is exact. Annotations are grouped
+by image::
 
     image row  ──starts──▶  annotation rows  ──parts──▶  polygons  ──corners──▶  numbers
                                              ──rles───▶  run lengths
@@ -40,7 +40,7 @@ __all__ = ["CocoIndex", "OnUnsegmented", "Outline"]
 #: What to do with annotations that have no segmentation.
 OnUnsegmented = Literal["error", "empty"]
 
-#: Rasterising works on integers of 32 bits, five to a pixel.
+#: Largest coordinate: rasterising uses 32-bit integers, five to a pixel.
 _FARTHEST = 1e7
 
 
@@ -64,32 +64,32 @@ class Outline:
 class CocoIndex:
     """The images, annotations and categories of a COCO annotation file, as columns.
 
-    Made by :func:`dasklake.sources.coco.read_index` or :meth:`from_document`; small to pickle.
+    Created by :func:`dasklake.sources.coco.read_index` or :meth:`from_document`; small to pickle.
 
     Attributes
     ----------
     class_names : tuple of str
-        Names of the categories in the order of the file; a label is a place in it.
+        Names of the categories in the order of the file; a label is an index into it.
     image_ids : numpy.ndarray
         Ids of the images in the order of the file, int64, shape ``(images,)``.
     file_names : list of str
-        Their files.
+        Names of their files.
     sizes : numpy.ndarray
         Their height and width in pixels, int32, shape ``(images, 2)``.
     starts : numpy.ndarray
-        First annotation row of each image, then the end, int64, shape ``(images + 1,)``.
+        First annotation row of each image, followed by the end, int64, shape ``(images + 1,)``.
     annotation_ids : numpy.ndarray
         Ids of the annotations, grouped by image, int64, shape ``(annotations,)``.
     labels : numpy.ndarray
-        Places of their categories in ``class_names``, uint32, shape ``(annotations,)``.
+        Indices of their categories in ``class_names``, uint32, shape ``(annotations,)``.
     boxes : numpy.ndarray
         Left, top, width, height in pixels, float32, shape ``(annotations, 4)``.
     parts, corners, numbers, scale, rles
         Their segmentations; see :meth:`outline`.
     rows : dict
-        Row of each image id.
+        Row of each image, by id.
     digest : str
-        Of the content, for Dask's names.
+        Digest of the content, for Dask's names.
 
     Examples
     --------
@@ -141,7 +141,7 @@ class CocoIndex:
         Returns
         -------
         Outline
-            Polygons or run lengths; neither where the annotation has no segmentation.
+            Polygons or run lengths; neither if the annotation has no segmentation.
         """
         if row in self.rles:
             return Outline([], self.rles[row])
@@ -157,18 +157,18 @@ class CocoIndex:
         on_repeated: OnRepeated = "error",
         on_unsegmented: OnUnsegmented = "error",
     ) -> CocoIndex:
-        """Build the index from a parsed annotation file.
+        """Return the index of a parsed annotation file.
 
         Parameters
         ----------
         document : mapping
-            With the lists ``images``, ``annotations`` and ``categories``.
+            The content of the file, with the lists ``images``, ``annotations`` and ``categories``.
         on_repeated : {"error", "first"}, default "error"
-            What to do where the same image or annotation is listed more than once: refuse, or
-            take it once, at its first place. Records of one id that differ are always refused.
+            What to do if an image or annotation is listed more than once: raise an error, or keep
+            the first record. Different records with one id are always an error.
         on_unsegmented : {"error", "empty"}, default "error"
-            What to do with annotations without a segmentation: refuse, or give them a mask
-            without a single pixel.
+            What to do with annotations without a segmentation: raise an error, or give them an
+            empty mask.
 
         Returns
         -------
@@ -178,14 +178,14 @@ class CocoIndex:
         Raises
         ------
         InvalidInputError
-            The file contradicts itself or lacks something; names the records.
+            ``document`` is inconsistent or incomplete; the message names the records.
         """
-        for name, value, known in (
+        for name, value, allowed in (
             ("on_repeated", on_repeated, ("error", "first")),
             ("on_unsegmented", on_unsegmented, ("error", "empty")),
         ):
-            if value not in known:
-                raise InvalidInputError(f"{name}={value!r} is unknown. Use one of: {known}.")
+            if value not in allowed:
+                raise InvalidInputError(f"{name} must be one of {allowed}, got {value!r}.")
         classes, class_names = categories_of(records_of(document, "categories"))
         images = taken_once(records_of(document, "images"), "image", on_repeated)
         annotations = taken_once(records_of(document, "annotations"), "annotation", on_repeated)
@@ -203,16 +203,16 @@ class CocoIndex:
             "file_names": [file_name_of(image) for image in images],
             "sizes": np.array(sizes, np.int32).reshape(-1, 2),
             "starts": np.cumsum([0, *map(len, groups)], dtype=np.int64),
-            "annotation_ids": np.array([each["id"] for each in ordered], np.int64),
-            "labels": np.array([classes[each["category_id"]] for each in ordered], np.uint32),
-            "boxes": np.array([box_of(each) for each in ordered], np.float32).reshape(-1, 4),
+            "annotation_ids": np.array([record["id"] for record in ordered], np.int64),
+            "labels": np.array([classes[record["category_id"]] for record in ordered], np.uint32),
+            "boxes": np.array([box_of(record) for record in ordered], np.float32).reshape(-1, 4),
             **outlines.columns(),
         }
         return cls(**columns, rows=rows, digest=_digest(columns))
 
 
 class _Outlines:
-    """Collects the segmentations of annotations, row by row."""
+    """Collect the segmentations of annotations, row by row."""
 
     def __init__(self, on_unsegmented: OnUnsegmented) -> None:
         self.on_unsegmented = on_unsegmented
@@ -223,17 +223,17 @@ class _Outlines:
         self.bare: list[int] = []
 
     def add(self, annotation: Mapping[str, Any], size: tuple[int, int]) -> None:
-        """Take the segmentation of the next annotation."""
-        found = annotation.get("segmentation")
+        """Add the segmentation of the next annotation."""
+        segmentation = annotation.get("segmentation")
         before = len(self.corners)
-        if isinstance(found, Mapping):
-            self.rles[len(self.parts) - 1] = _counts(annotation, found, size)
-        elif isinstance(found, Sequence) and not isinstance(found, str):
-            for polygon in found:
+        if isinstance(segmentation, Mapping):
+            self.rles[len(self.parts) - 1] = _counts(annotation, segmentation, size)
+        elif isinstance(segmentation, Sequence) and not isinstance(segmentation, str):
+            for polygon in segmentation:
                 self._polygon(annotation, polygon)
-        elif found is not None:
-            raise bad(annotation, f"its segmentation is a {type(found).__name__}")
-        if not isinstance(found, Mapping) and len(self.corners) == before:
+        elif segmentation is not None:
+            raise bad(annotation, f"its segmentation is a {type(segmentation).__name__}")
+        if not isinstance(segmentation, Mapping) and len(self.corners) == before:
             self.bare.append(annotation["id"])
         self.parts.append(len(self.corners) - 1)
 
@@ -241,12 +241,12 @@ class _Outlines:
         try:
             numbers = array("d", polygon)
         except TypeError as error:
-            raise bad(annotation, "a polygon of it is no list of numbers") from error
+            raise bad(annotation, "a polygon of it is not a list of numbers") from error
         if len(numbers) % 2:
             raise bad(annotation, f"a polygon of it has an odd count of numbers, {len(numbers)}")
         if not all(-_FARTHEST < number < _FARTHEST for number in numbers):
-            raise bad(annotation, "a polygon of it has a corner that is at no place")
-        # Fewer than three corners cover nothing; rasterising takes four numbers for a box.
+            raise bad(annotation, "a polygon of it has a corner that is not finite or too far away")
+        # Fewer than three corners cover no area, and rasterising reads four numbers as a box.
         if len(numbers) >= 6:
             self.numbers.extend(numbers)
             self.corners.append(len(self.numbers))
@@ -256,7 +256,7 @@ class _Outlines:
         if self.bare and self.on_unsegmented == "error":
             raise InvalidInputError(
                 f"Annotations without a segmentation: {few(self.bare)}. Pass "
-                "on_unsegmented='empty' to give them empty masks, or take them out of the file."
+                "on_unsegmented='empty' to give them empty masks, or remove them from the file."
             )
         numbers = np.frombuffer(self.numbers, np.float64)
         hundredths = np.rint(numbers * 100)
@@ -271,20 +271,23 @@ class _Outlines:
 
 
 def _counts(
-    annotation: Mapping[str, Any], found: Mapping[str, Any], size: tuple[int, int]
+    annotation: Mapping[str, Any], segmentation: Mapping[str, Any], size: tuple[int, int]
 ) -> bytes | list[int]:
-    counts, given = found.get("counts"), found.get("size")
-    if not isinstance(given, Sequence) or tuple(given) != size:
-        raise bad(annotation, f"its run lengths are of size {given!r}, its image is {size}")
+    counts, rle_size = segmentation.get("counts"), segmentation.get("size")
+    if not isinstance(rle_size, Sequence) or tuple(rle_size) != size:
+        raise bad(annotation, f"its run lengths must be of size {size}, got {rle_size!r}")
     if isinstance(counts, bytes):
         return counts
     if isinstance(counts, str) and counts.isascii():
         return counts.encode()
     if isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts):
         if sum(counts) != math.prod(size):
-            raise bad(annotation, f"its run lengths cover {sum(counts)} pixels, not {size}")
+            raise bad(
+                annotation,
+                f"its run lengths must cover {math.prod(size)} pixels, got {sum(counts)}",
+            )
         return counts
-    raise bad(annotation, "its run lengths are neither a string nor a list of counts")
+    raise bad(annotation, "its run lengths must be a string or a list of counts")
 
 
 def _digest(columns: Mapping[str, Any]) -> str:

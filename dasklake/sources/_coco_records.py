@@ -1,4 +1,4 @@
-"""The records of a COCO annotation file, checked: whatever is wrong is named by its id."""
+"""Validate the records of a COCO annotation file; errors name the ids of records."""
 
 from __future__ import annotations
 
@@ -22,62 +22,62 @@ __all__ = [
     "taken_once",
 ]
 
-#: What to do with records that are in the file twice.
+#: What to do with records that are listed more than once.
 OnRepeated = Literal["error", "first"]
 
 
 def records_of(document: Any, key: str) -> list[Mapping[str, Any]]:
-    """Return one list of the file, each record with an id."""
-    found = document.get(key) if isinstance(document, Mapping) else None
-    if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
+    """Return one list of the file, in which each record has an id."""
+    records = document.get(key) if isinstance(document, Mapping) else None
+    if not isinstance(records, list) or not all(isinstance(r, Mapping) for r in records):
         raise InvalidInputError(
-            f"The annotation file has no list of {key}. Pass a COCO file of instances, such as "
+            f"The annotation file must have a list of {key}. Pass a COCO file of instances, such as "
             "instances_train2017.json."
         )
-    for each in found:
-        if type(each.get("id")) is not int:
+    for record in records:
+        if type(record.get("id")) is not int:
             raise InvalidInputError(
-                f"A record of {key} has the id {each.get('id')!r}, which is no whole number. "
-                "Mend the file."
+                f"The id of a record of {key} must be an integer, got {record.get('id')!r}. "
+                "Fix the file."
             )
-    return found
+    return records
 
 
 def taken_once(
     records: list[Mapping[str, Any]], what: str, on_repeated: OnRepeated
 ) -> list[Mapping[str, Any]]:
-    """Take each id once, or refuse."""
+    """Return each record once, or raise an error for repeated ids."""
     first: dict[int, Mapping[str, Any]] = {}
     for record in records:
         first.setdefault(record["id"], record)
     if len(first) == len(records):
         return records
-    differ = {each["id"] for each in records if each != first[each["id"]]}
+    differ = {record["id"] for record in records if record != first[record["id"]]}
     if differ:
         raise InvalidInputError(
-            f"Records of one {what} id that differ: {few(differ)}. Mend the file: which of them "
-            "is meant cannot be told."
+            f"Records of one {what} id must be equal, but differ for {few(differ)}. Fix the file: "
+            "the correct record cannot be determined."
         )
     if on_repeated == "error":
-        twice = [each for each, n in Counter(record["id"] for record in records).items() if n > 1]
+        twice = [key for key, n in Counter(record["id"] for record in records).items() if n > 1]
         raise InvalidInputError(
             f"The {what} ids {few(twice)} are listed more than once, each time with the same "
-            "record. Pass on_repeated='first' to take each once."
+            "record. Pass on_repeated='first' to keep the first of them."
         )
     return list(first.values())
 
 
 def categories_of(records: list[Mapping[str, Any]]) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Return the place of each category id, and the names in the order of the file."""
+    """Return the index of each category id, and the names in the order of the file."""
     ids = [record["id"] for record in records]
     names = [record.get("name") for record in records]
     for what, values in (("id", ids), ("name", names)):
-        twice = [each for each, n in Counter(values).items() if n > 1]
+        twice = [value for value, n in Counter(values).items() if n > 1]
         if twice:
-            raise InvalidInputError(f"Categories share the {what} {few(twice)}. Mend the file.")
+            raise InvalidInputError(f"Categories share the {what} {few(twice)}. Fix the file.")
     if not names or not all(isinstance(name, str) for name in names):
-        raise InvalidInputError("The file has no categories, or some without a name. Mend it.")
-    return {each: place for place, each in enumerate(ids)}, tuple(map(str, names))
+        raise InvalidInputError("The file must have categories, each with a name. Fix the file.")
+    return {key: index for index, key in enumerate(ids)}, tuple(map(str, names))
 
 
 def grouped(
@@ -94,22 +94,22 @@ def grouped(
             unknown.append(annotation["id"])
         else:
             groups[rows[image]].append(annotation)
-    for wrong, what in ((strays, "an image"), (unknown, "a category")):
-        if wrong:
+    for invalid, what in ((strays, "an image"), (unknown, "a category")):
+        if invalid:
             raise InvalidInputError(
-                f"Annotations of {what} that the file does not list: {few(wrong)}. Mend the "
-                "file, or take them out of it."
+                f"Annotations of {what} that the file does not list: {few(invalid)}. Fix the "
+                "file, or remove them."
             )
     return groups
 
 
 def size_of(image: Mapping[str, Any]) -> tuple[int, int]:
-    """Return height and width."""
+    """Return the height and width of an image."""
     height, width = image.get("height"), image.get("width")
     if type(height) is int and type(width) is int and height > 0 and width > 0:
         return height, width
     raise InvalidInputError(
-        f"Image {image['id']} is {height!r} by {width!r} pixels. Mend the file: masks need it."
+        f"Image {image['id']} is {height!r} by {width!r} pixels. Fix the file: masks need the size."
     )
 
 
@@ -118,28 +118,28 @@ def file_name_of(image: Mapping[str, Any]) -> str:
     name = image.get("file_name")
     if isinstance(name, str) and name:
         return name
-    raise InvalidInputError(f"Image {image['id']} has no file_name. Mend the file.")
+    raise InvalidInputError(f"Image {image['id']} has no file_name. Fix the file.")
 
 
 def box_of(annotation: Mapping[str, Any]) -> list[float]:
-    """Return left, top, width and height."""
+    """Return the left, top, width and height of an annotation."""
     box = annotation.get("bbox")
     if isinstance(box, list) and len(box) == 4:
-        numbers = [each for each in box if isinstance(each, int | float) and math.isfinite(each)]
+        numbers = [n for n in box if isinstance(n, int | float) and math.isfinite(n)]
         if len(numbers) == 4:
             return numbers
-    raise bad(annotation, f"its bbox {box!r} is not four numbers")
+    raise bad(annotation, f"its bbox must be four numbers, got {box!r}")
 
 
 def bad(annotation: Mapping[str, Any], why: str) -> InvalidInputError:
-    """Say what is wrong with an annotation."""
+    """Return the error for an invalid annotation."""
     return InvalidInputError(
-        f"Annotation {annotation['id']} of image {annotation['image_id']}: {why}. Mend the file."
+        f"Annotation {annotation['id']} of image {annotation['image_id']}: {why}. Fix the file."
     )
 
 
 def few(values: Iterable[Any]) -> str:
-    """Name the first few, count the rest."""
-    found = list(values)
-    shown = ", ".join(repr(each) for each in found[:5])
-    return shown if len(found) <= 5 else f"{shown} and {len(found) - 5} more"
+    """Return a text with the first values and the number of the rest."""
+    values = list(values)
+    text = ", ".join(map(repr, values[:5]))
+    return text if len(values) <= 5 else f"{text} and {len(values) - 5} more"

@@ -1,14 +1,13 @@
-"""COCO annotation files: boxes, classes and masks of each image, written as a lake.
+"""Write COCO data sets as lakes: images with the boxes, classes and masks of their annotations.
 
-The annotation file is read once, on the client, into a :class:`CocoIndex`; each worker gets it
-once, as one node of the graph; a sample is made from an image id::
+The client reads the annotation file once into a :class:`CocoIndex`. Each worker receives the index
+once, as one node of the graph, and makes samples from image ids::
 
     annotations.json ──read_index──▶ CocoIndex ──delayed──▶ every worker
     image ids ──Bag──▶ sample(image_id, coco=index) ──to_lake──▶ lake
 
-Masks are those of pycocotools' ``annToMask``, byte for byte: all polygons of an annotation, run
-lengths of crowds, compressed run lengths. They are stored as run lengths and become pixels when
-they are read.
+Masks are equal to those of pycocotools' ``annToMask``, for polygons, run lengths of crowds and
+compressed run lengths. They are stored as run lengths and decoded to pixels when they are read.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ except ImportError as error:
 
 __all__ = ["CocoIndex", "image_reader", "ingest", "read_index", "sample", "schema"]
 
-#: Tasks of some seconds: a few hundred images each.
+#: Number of images in a partition, for tasks of a few seconds.
 _IMAGES_A_PARTITION = 250
 
 
@@ -59,16 +58,16 @@ def read_index(
     Parameters
     ----------
     url : str
-        Where the file lies, as fsspec reads it, such as
+        URL of the file for fsspec, such as
         ``"s3://bucket/annotations/instances_train2017.json"``.
     storage_options : mapping, callable or str, optional
-        For fsspec; a string names a credentials key.
+        Options of fsspec; a string names a credentials key.
     on_repeated : {"error", "first"}, default "error"
-        What to do where the same image or annotation is listed more than once: refuse, or take
-        it once, at its first place. Records of one id that differ are always refused.
+        What to do if an image or annotation is listed more than once: raise an error, or keep the
+        first record. Different records with one id are always an error.
     on_unsegmented : {"error", "empty"}, default "error"
-        What to do with annotations without a segmentation: refuse, or give them a mask without
-        a single pixel.
+        What to do with annotations without a segmentation: raise an error, or give them an empty
+        mask.
 
     Returns
     -------
@@ -78,9 +77,9 @@ def read_index(
     Raises
     ------
     InvalidInputError
-        The file is no COCO annotation file or contradicts itself; names the records.
+        The file is not a COCO annotation file, or its records are inconsistent.
     StoreError
-        The file cannot be read.
+        The file at ``url`` cannot be read.
 
     Examples
     --------
@@ -94,7 +93,7 @@ def read_index(
         document = json.loads(data)
     except ValueError as error:
         raise InvalidInputError(
-            f"{name} is not JSON ({error}). Pass a COCO annotation file."
+            f"{name} must be a COCO annotation file, but is not JSON ({error}). Check the URL."
         ) from error
     return CocoIndex.from_document(document, on_repeated=on_repeated, on_unsegmented=on_unsegmented)
 
@@ -105,7 +104,7 @@ def schema(
     *,
     verify: bool | Literal["decode"] = True,
 ) -> Schema:
-    """Build the schema of a lake of COCO samples.
+    """Return the schema of a lake of COCO samples.
 
     Parameters
     ----------
@@ -114,7 +113,7 @@ def schema(
     images : {"link", "bytes"}, default "link"
         Whether a sample links to its JPEG or holds the JPEG's bytes, unchanged.
     verify : bool or "decode", default True
-        Whether links are looked at, as in :class:`dasklake.TensorSpec`.
+        Whether links are verified, as in :class:`dasklake.TensorSpec`.
 
     Returns
     -------
@@ -124,10 +123,10 @@ def schema(
     Raises
     ------
     InvalidInputError
-        ``images`` is neither.
+        ``images`` is neither "link" nor "bytes".
     """
     if images not in ("link", "bytes"):
-        raise InvalidInputError(f"images={images!r} is unknown. Use 'link' or 'bytes'.")
+        raise InvalidInputError(f"images must be 'link' or 'bytes', got {images!r}.")
     spec = (
         TensorSpec("link[image]", compression="jpeg", verify=verify)
         if images == "link"
@@ -145,21 +144,21 @@ def schema(
 
 
 def image_reader(url: str, storage_options: StorageOptions = None) -> Callable[[str], bytes]:
-    """Return what reads the bytes of an image; for ``sample(images=…)``.
+    """Return a function that reads the bytes of an image, for ``sample(images=…)``.
 
     Parameters
     ----------
     url : str
         Folder of the images.
     storage_options : mapping, callable or str, optional
-        For fsspec; a string names a credentials key.
+        Options of fsspec; a string names a credentials key.
 
     Returns
     -------
     callable
-        From a file name to the file's bytes; can be pickled. A file that is not there is a
-        SampleError, so that ``on_error="skip"`` goes past it; every other failure of the storage
-        ends the run.
+        Takes a file name, and returns the bytes of the file; can be pickled. A missing file raises
+        SampleError, so that ``on_error="skip"`` skips it. Every other failure of the storage ends
+        the run.
     """
     return _Images(ObjectStore(absolute_url(url), storage_options, confined=False))
 
@@ -174,7 +173,7 @@ class _Images:
         try:
             return self._store.get(name)
         except ObjectNotFoundError as error:
-            raise SampleError(f"{error} Mend the annotation file or the folder.") from error
+            raise SampleError(f"{error} Fix the annotation file or the folder.") from error
 
 
 def sample(
@@ -184,7 +183,7 @@ def sample(
     images: str | Callable[[str], Any],
     creds_key: str | None = None,
 ) -> dict[str, Any]:
-    """Make the sample of one image: the ``transform`` of the job.
+    """Return the sample of one image; the ``transform`` of the job.
 
     Parameters
     ----------
@@ -196,7 +195,7 @@ def sample(
         Folder of the images, to link to; or a function that takes a file name and returns the
         image, such as :func:`image_reader`.
     creds_key : str, optional
-        Name of the credentials the links are to be read with.
+        Name of the credentials for reading the links.
 
     Returns
     -------
@@ -209,12 +208,12 @@ def sample(
     Raises
     ------
     SampleError
-        The file has no such image, or a segmentation cannot be decoded.
+        ``image_id`` is not in the annotation file, or a segmentation cannot be decoded.
     """
     row = coco.rows.get(image_id)
     if row is None:
         raise SampleError(
-            f"the annotation file has no image {image_id!r}. Take the ids from its image_ids."
+            f"the annotation file has no image {image_id!r}. Use the ids in its image_ids."
         )
     name = coco.file_names[row]
     annotations = slice(*coco.starts[row : row + 2].tolist())
@@ -238,43 +237,45 @@ def ingest(
     index_options: dict[str, Any] | None = None,
     **write: Any,
 ) -> WriteReport:
-    """Write a COCO data set as a lake, with checkpoints; run again, it continues.
+    """Write a COCO data set as a lake, with checkpoints.
+
+    An interrupted call can be repeated: it continues after the last checkpoint.
 
     Parameters
     ----------
     annotations_url : str
-        The annotation file.
+        URL of the annotation file, such as ``instances_train2017.json``.
     images_url : str
-        Folder of the images; links point into it, or their bytes are read from it.
+        URL of the folder of the images.
     lake_url : str
-        The lake.
+        URL of the lake.
     images : {"link", "bytes"}, default "link"
         Whether a sample links to its JPEG or holds the JPEG's bytes, unchanged.
     verify : bool or "decode", default True
-        Whether links are looked at, as in :class:`dasklake.TensorSpec`.
+        Whether links are verified, as in :class:`dasklake.TensorSpec`.
     npartitions : int, optional
-        Number of partitions, at most; left out, one for each 250 images.
+        Maximum number of partitions. The default is one for each 250 images.
     source_options : mapping, callable or str, optional
-        For fsspec, to read the annotation file and the images. A string names a credentials
-        key, which links keep.
+        Options of fsspec for reading the annotation file and the images. A string names a
+        credentials key, which is stored with the links.
     index_options : dict, optional
         Further arguments of :func:`read_index`: ``on_repeated``, ``on_unsegmented``.
     **write
         Further arguments of :func:`dasklake.to_lake`, such as ``storage_options`` of the lake,
-        ``run`` or ``on_error``. Other than there, ``mode`` is "resume" and ``checkpoint_every``
-        is 25,000 samples where they are left out.
+        ``run`` or ``on_error``. The defaults differ for ``mode``, which is "resume" here, and
+        ``checkpoint_every``, which is 25,000 samples.
 
     Returns
     -------
     WriteReport
-        What was written.
+        Summary of the run: its version, numbers of samples and failures, and duration.
 
     Raises
     ------
     InvalidInputError
-        The annotation file contradicts itself or lacks something; names the records.
+        The annotation file is inconsistent or incomplete; the message names the records.
     LakeError
-        As :func:`dasklake.to_lake`.
+        An error of :func:`dasklake.to_lake`.
 
     Examples
     --------
@@ -284,7 +285,9 @@ def ingest(
     """
     coco = read_index(annotations_url, storage_options=source_options, **(index_options or {}))
     if not len(coco):
-        raise InvalidInputError(f"{annotations_url} lists no images. Pass a file that does.")
+        raise InvalidInputError(
+            f"{annotations_url} must list images, but has no images. Pass another annotation file."
+        )
     options: dict[str, Any] = {"mode": "resume", "checkpoint_every": 25_000, **write}
     kwargs: dict[str, Any] = {"coco": delayed(coco, traverse=False)}
     if images == "link":
@@ -313,16 +316,16 @@ def _join(folder: str, name: str) -> str:
 def _masks(coco: CocoIndex, row: int, annotations: slice) -> RunLengthMasks:
     height, width = coco.sizes[row].tolist()
     counts = []
-    for each in range(annotations.start, annotations.stop):
-        outline = coco.outline(each)
+    for annotation in range(annotations.start, annotations.stop):
+        outline = coco.outline(annotation)
         try:
             counts.append(_encode(outline, height, width)["counts"])
             if outline.counts is not None:
                 run_lengths(counts[-1], height * width)
         except (SampleError, ValueError) as error:
             raise SampleError(
-                f"the run lengths of annotation {coco.annotation_ids[each]} of image "
-                f"{coco.image_ids[row]} do not fit its {height} x {width} pixels. Mend the file."
+                f"the run lengths of annotation {coco.annotation_ids[annotation]} of image "
+                f"{coco.image_ids[row]} do not match its {height} x {width} pixels. Fix the file."
             ) from error
     return RunLengthMasks(height, width, tuple(counts))
 
@@ -334,6 +337,6 @@ def _encode(outline: Outline, height: int, width: int) -> dict[str, Any]:
     elif isinstance(counts, bytes):
         encoded = {"size": size, "counts": counts}
     else:
-        whole = [height * width] if counts is None else counts
-        encoded = rle.frPyObjects({"size": size, "counts": whole}, height, width)
+        counts = [height * width] if counts is None else counts
+        encoded = rle.frPyObjects({"size": size, "counts": counts}, height, width)
     return cast("dict[str, Any]", encoded)

@@ -1,4 +1,4 @@
-"""Functions that fill a lake: how they are made, bound, put together and sent elsewhere."""
+"""Test functions that fill a lake: decoration, arguments, composition and pickling."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lake(tmp_path: Path) -> dasklake.Lake:
 
 
 def values(lake: dasklake.Lake) -> list[int]:
-    """Return what a lake holds."""
+    """Return the values of a lake."""
     return [int(row["x"]) for row in lake]
 
 
@@ -50,11 +50,11 @@ class TestMaking:
         assert (double.function.__name__, double.__doc__) == ("double", "Write the double.")
         assert repr(double) == "<compute double>"
         assert (double().name, named(1).name) == ("double", "a name of its own")
-        with pytest.raises(InvalidInputError, match="cannot be called"):
+        with pytest.raises(InvalidInputError, match="function must be callable"):
             dasklake.compute(3)  # type: ignore[call-overload] # the mistake that is tested
 
     def test_composed(self) -> None:
-        """Pipelines are joined; what is no called function is refused by its place."""
+        """Pipelines are joined; an element that is not a pipeline is an error that names its position."""
         both = dasklake.compose([double(), named(add=1)])
         assert repr(both) == "<pipeline double | a name of its own>"
         assert len(dasklake.compose([both, double()]).stages) == 3
@@ -65,11 +65,11 @@ class TestMaking:
 
     @pytest.mark.parametrize("library", [pickle, cloudpickle])
     def test_pickled_by_name(self, library: Any) -> None:
-        """What a module holds is found there again, and nothing of it is copied."""
+        """A function of a module is pickled by reference."""
         assert library.loads(library.dumps(double)) is double
 
     def test_pickled_by_value(self) -> None:
-        """What no module holds is sent whole."""
+        """A function that is not in a module is pickled by value."""
 
         @dasklake.compute
         def inner(sample_in: int, sample_out: dasklake.SampleOut) -> None:
@@ -84,7 +84,7 @@ class TestMaking:
 
 
 class TestEval:
-    """What is written, in this process."""
+    """Samples that are written in this process."""
 
     @pytest.mark.parametrize(
         "data", [[1, 2, 3], (1, 2, 3), range(1, 4), pd.array([1, 2, 3]).to_numpy(int)]
@@ -123,7 +123,7 @@ class TestEval:
 
     @pytest.mark.parametrize("data", [[], pd.DataFrame({"a": []}), range(0)])
     def test_empty(self, lake: dasklake.Lake, data: Any) -> None:
-        """An empty input writes nothing, and is no error."""
+        """An empty input writes nothing, and is not an error."""
         version = lake.version
         report = double().eval(data, lake, run="empty")
         assert (report.samples, report.commits, report.version) == (0, 0, version)
@@ -131,19 +131,19 @@ class TestEval:
 
     @pytest.mark.parametrize("data", [iter([1]), {1: 2}, 7])
     def test_no_sequence(self, lake: dasklake.Lake, data: Any) -> None:
-        """What cannot be counted and cut is refused."""
-        with pytest.raises(InvalidInputError, match="sequence of items"):
+        """An input that is not a sequence is an error."""
+        with pytest.raises(InvalidInputError, match="must be a sequence of items"):
             double().eval(data, lake)
 
     def test_arguments(self, lake: dasklake.Lake) -> None:
-        """Unknown arguments, and a target that is no lake, are refused before anything is done."""
+        """Unknown arguments, and a target that is not a lake, are errors before anything is written."""
         with pytest.raises(InvalidInputError, match="no argument 'cache_size'"):
             double().eval([1], lake, cache_size=16)
-        with pytest.raises(InvalidInputError, match="not to list"):
+        with pytest.raises(InvalidInputError, match=r"must be a dasklake\.Lake, got list"):
             double().eval([1], [])  # type: ignore[arg-type] # the mistake that is tested
 
     def test_stages(self, lake: dasklake.Lake) -> None:
-        """Each stage may make none, one or several samples of one; the order is the input's."""
+        """Each stage may make no, one or several samples; the order is that of the input."""
 
         @dasklake.compute
         def repeat(sample_in: int, sample_out: dasklake.SampleOut) -> None:
@@ -161,7 +161,7 @@ class TestEval:
         assert (run.inputs, run.samples) == (4, 8)
 
     def test_failures(self, lake: dasklake.Lake, tmp_path: Path) -> None:
-        """A failing item is the unit: all of its samples are left out, and it is listed."""
+        """All samples of a failing item are skipped, and the item is listed once."""
 
         @dasklake.compute
         def three(sample_in: int, sample_out: dasklake.SampleOut) -> None:
@@ -178,12 +178,12 @@ class TestEval:
         assert lake.failures()["index"].tolist() == [1]
 
     def test_everything_fails(self, lake: dasklake.Lake) -> None:
-        """Ignoring errors does not end with nothing and a success."""
+        """A run in which all items fail is not a success, even if errors are ignored."""
         with pytest.raises(dasklake.exceptions.TooManyFailuresError):
             named("no number").eval([1, 2], lake, ignore_errors=True)
 
     def test_left_out(self, lake: dasklake.Lake) -> None:
-        """A tensor that is left out in any item is an error, unless that is asked for."""
+        """A tensor that is omitted in an item is an error, unless skip_ok is set."""
         lake.create_tensor("y", htype="text")
         with pytest.raises(dasklake.exceptions.TransformError, match="'y'"):
             double().eval([1], lake)
@@ -192,7 +192,7 @@ class TestEval:
         assert lake[0] == {"x": 2, "y": None}
 
     def test_resumed(self, lake: dasklake.Lake) -> None:
-        """Under a name the job goes on, and does nothing when it is finished."""
+        """A named run continues after an interruption, and does nothing once it is finished."""
         seen: list[int] = []
 
         @dasklake.compute
@@ -212,7 +212,7 @@ class TestEval:
             fragile(bad=-1).eval(range(9), lake, run="job")
 
     def test_after_it_was_emptied(self, lake: dasklake.Lake, tmp_path: Path) -> None:
-        """A lake that was emptied is filled again by the same script."""
+        """The same script fills a lake again after it was emptied."""
         assert double().eval([1, 2], lake, run="job").run == "job"
         again = dasklake.empty(tmp_path / "lake", overwrite=True)
         again.create_tensor("x", dtype="int64", shape=())
@@ -222,6 +222,6 @@ class TestEval:
 
     @pytest.mark.parametrize("scheduler", ["serial", "threaded", "threads", "sync"])
     def test_schedulers(self, lake: dasklake.Lake, scheduler: str) -> None:
-        """Local schedulers are known by Dask's names and by those of other libraries."""
+        """Local schedulers have the names of Dask and those of other libraries."""
         named(add=1).eval(range(20), lake, scheduler=scheduler, num_workers=2)
         assert values(lake) == list(range(1, 21))

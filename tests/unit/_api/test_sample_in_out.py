@@ -1,4 +1,4 @@
-"""What a function of a pipeline is given."""
+"""Test the arguments of a function of a pipeline."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class TestSampleOut:
         assert [list(sample.values()) for sample in out.samples()] == [[1, 2], [3, 4], [5, 6]]
 
     def test_lengths_differ(self) -> None:
-        """Tensors that got different numbers of values are an error, not a shift."""
+        """Tensors with different numbers of values are an error, so that samples stay aligned."""
         out = SampleOut()
         out.x.extend([1, 2])
         out.y.append(1)
         with pytest.raises(SampleError, match="'x': 2, 'y': 1"):
             out.samples()
-        with pytest.raises(SampleError, match="different numbers"):
+        with pytest.raises(SampleError, match="same number of values"):
             SampleOut().extend({"x": [1], "y": []})
 
     def test_other_tensors(self) -> None:
-        """A sample with other tensors than the one before is an error, unless it is asked for."""
+        """A sample with other tensors than the one before is an error without append_empty."""
         out = SampleOut()
         out.append({"x": 1})
         with pytest.raises(SampleError, match="append_empty"):
@@ -54,12 +54,12 @@ class TestSampleOut:
         assert out.samples() == [{"x": 1, "y": None}, {"x": None, "y": 2}]
 
     def test_no_mapping(self) -> None:
-        """What is no mapping is an error that says so."""
-        with pytest.raises(SampleError, match="not int"):
+        """A sample that is not a mapping is an error."""
+        with pytest.raises(SampleError, match="got int"):
             SampleOut().append(3)  # type: ignore[arg-type] # the mistake that is tested
 
     def test_private_names(self) -> None:
-        """Python's own look-ups do not make tensors."""
+        """Special attributes do not create tensors."""
         out = SampleOut()
         with pytest.raises(AttributeError):
             _ = out._ipython_display_
@@ -72,7 +72,7 @@ class TestSampleIn:
     """A sample that a function reads."""
 
     def test_values(self) -> None:
-        """Values are there by name, and as attributes with ``numpy()``, groups too."""
+        """Values are accessible by name, and as attributes with ``numpy()``, also in groups."""
         sample = SampleIn({"x": [1, 2], "a/b": 3})
         assert sample["x"] == [1, 2]
         np.testing.assert_array_equal(sample.x.numpy(), np.array([1, 2]))
@@ -81,7 +81,7 @@ class TestSampleIn:
             sample.z  # noqa: B018 # the look-up is what is tested
 
     def test_hands_on(self) -> None:
-        """A value that is handed on as an attribute is the value itself."""
+        """A value that is passed on as an attribute is unwrapped."""
         out = SampleOut()
         out.append({"y": SampleIn({"x": "text"}).x})
         out.y.append(SampleIn({"x": None}).x)

@@ -1,4 +1,4 @@
-"""The annotation file as columns: what is refused, what is taken, and how small it is."""
+"""Test the validation and the columns of the index of a COCO annotation file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_order_of_the_file(document: Document) -> None:
 
 
 def test_labels_have_no_gaps(document: Document) -> None:
-    """Category ids with gaps become places in the list of class names."""
+    """Category ids with gaps become indices into the list of class names."""
     index = CocoIndex.from_document(document)
     by_id = {each["id"]: each["category_id"] for each in document["annotations"]}
     for number, label in zip(index.annotation_ids.tolist(), index.labels.tolist(), strict=True):
@@ -38,7 +38,7 @@ def test_labels_have_no_gaps(document: Document) -> None:
 
 
 def test_smaller_than_the_file(document: Document) -> None:
-    """The index takes less than half of the bytes of the file, and comes back from pickle."""
+    """The index has less than half of the bytes of the file, and can be pickled."""
     index = CocoIndex.from_document(document)
     data = pickle.dumps(index, protocol=5)
     assert len(data) < len(json.dumps(document)) / 2
@@ -48,7 +48,7 @@ def test_smaller_than_the_file(document: Document) -> None:
 
 
 def test_exact_corners(document: Document) -> None:
-    """Corners come back as the very floats of the file, with two digits or with sixteen."""
+    """Corners equal the floats of the file exactly, with two digits or with sixteen."""
     for corner in (17.31, 17.123456789):
         image = document["images"][0]
         polygon = [corner, 2.07, 30.49, 5.93, 11.11, 40.0]
@@ -58,7 +58,7 @@ def test_exact_corners(document: Document) -> None:
 
 
 def test_dask_name_follows_content(document: Document) -> None:
-    """Equal files have equal Dask names, other ones have others."""
+    """Equal files have equal Dask names, and different files different ones."""
     one, same = CocoIndex.from_document(document), CocoIndex.from_document(document)
     document["annotations"][0]["bbox"][0] += 1
     other = CocoIndex.from_document(document)
@@ -72,7 +72,7 @@ def _annotation(image_id: int, segmentation: Any, **more: Any) -> Document:
 
 @pytest.mark.parametrize("key", ["images", "annotations"])
 def test_repeated_records(document: Document, key: str) -> None:
-    """Equal records of one id are refused by name, and taken once on request."""
+    """Equal records of one id are an error, or taken once with on_repeated="first"."""
     whole = CocoIndex.from_document(document)
     repeated = {**document, key: [*document[key], *document[key][2:5]]}
     ids = ", ".join(str(each["id"]) for each in document[key][2:5])
@@ -83,16 +83,16 @@ def test_repeated_records(document: Document, key: str) -> None:
 
 @pytest.mark.parametrize("key", ["images", "annotations"])
 def test_contradicting_records(document: Document, key: str) -> None:
-    """Records of one id that differ are refused whatever is requested."""
+    """Different records of one id are always an error."""
     other = {**document[key][0], "extra": 1}
     spoilt = {**document, key: [*document[key], other]}
-    with pytest.raises(InvalidInputError, match=f"{other['id']}.*cannot be told"):
+    with pytest.raises(InvalidInputError, match=f"{other['id']}.*cannot be determined"):
         CocoIndex.from_document(spoilt, on_repeated="first")
 
 
 @pytest.mark.parametrize("nothing", [None, [], [[]], [[1, 2, 3, 4]]])
 def test_unsegmented(document: Document, nothing: Any) -> None:
-    """Annotations that cover nothing are refused by name, or get an empty outline on request."""
+    """Annotations that cover nothing are an error, or get an empty outline with "empty"."""
     image = document["images"][0]["id"]
     bare = {**document, "annotations": [_annotation(image, nothing)]}
     with pytest.raises(InvalidInputError, match=r"without a segmentation: 1.*'empty'"):
@@ -113,21 +113,21 @@ def test_missing_segmentation_is_unsegmented(document: Document) -> None:
     ("segmentation", "why"),
     [
         ([[1, 2, 3, 4, 5, 6, 7]], "odd count of numbers, 7"),
-        ([[1, 2, 3, 4, 5, "6"]], "no list of numbers"),
-        ([1, 2, 3, 4, 5, 6], "no list of numbers"),
-        ([[1, 2, 3, float("nan"), 5, 6]], "at no place"),
-        ([[1, 2, 3, 1e30, 5, 6]], "at no place"),
+        ([[1, 2, 3, 4, 5, "6"]], "not a list of numbers"),
+        ([1, 2, 3, 4, 5, 6], "not a list of numbers"),
+        ([[1, 2, 3, float("nan"), 5, 6]], "not finite"),
+        ([[1, 2, 3, 1e30, 5, 6]], "not finite"),
         ("outline", "is a str"),
-        ({"size": [1, 2], "counts": [2]}, r"size \[1, 2\], its image is"),
-        ({"counts": [2]}, "size None"),
-        ({"size": [240, 320], "counts": [2, 3]}, "cover 5 pixels"),
-        ({"size": [240, 320], "counts": [-1, 3]}, "neither"),
-        ({"size": [240, 320], "counts": 7}, "neither"),
-        ({"size": [240, 320], "counts": "ü"}, "neither"),
+        ({"size": [1, 2], "counts": [2]}, r"got \[1, 2\]"),
+        ({"counts": [2]}, "got None"),
+        ({"size": [240, 320], "counts": [2, 3]}, "cover 76800 pixels, got 5"),
+        ({"size": [240, 320], "counts": [-1, 3]}, "a string or a list"),
+        ({"size": [240, 320], "counts": 7}, "a string or a list"),
+        ({"size": [240, 320], "counts": "ü"}, "a string or a list"),
     ],
 )
 def test_bad_segmentation(document: Document, segmentation: Any, why: str) -> None:
-    """A segmentation that means nothing is refused with its annotation and image."""
+    """An invalid segmentation is an error that names the annotation and the image."""
     image = next(each for each in document["images"] if each["height"] == 240)
     spoilt = {**document, "annotations": [_annotation(image["id"], segmentation)]}
     with pytest.raises(InvalidInputError, match=f"Annotation 1 of image {image['id']}: .*{why}"):
@@ -149,21 +149,21 @@ def _set(key: str, place: int, name: str, value: Any) -> Callable[[Document], No
         (_set("annotations", 3, "category_id", 1), "of a category .* does not list: 5009"),
         (_set("annotations", 3, "bbox", [1, 2, 3]), "Annotation 5009 .*four numbers"),
         (_set("annotations", 3, "bbox", [1, 2, 3, float("inf")]), "Annotation 5009 .*four numbers"),
-        (_set("annotations", 3, "id", "x"), "annotations has the id 'x'"),
-        (_set("images", 1, "id", 1.0), "images has the id 1.0"),
+        (_set("annotations", 3, "id", "x"), "annotations must be an integer, got 'x'"),
+        (_set("images", 1, "id", 1.0), "images must be an integer, got 1.0"),
         (_set("images", 1, "height", None), "is None by"),
         (_set("images", 1, "width", 0), "by 0 pixels"),
         (_set("images", 1, "file_name", ""), "has no file_name"),
         (_set("categories", 1, "id", 18), "Categories share the id 18"),
         (_set("categories", 1, "name", "disk"), "Categories share the name 'disk'"),
-        (_set("categories", 1, "name", None), "without a name"),
-        (lambda document: document.pop("images"), "no list of images"),
-        (lambda document: document.update(annotations={}), "no list of annotations"),
-        (lambda document: document.update(categories=[]), "no categories"),
+        (_set("categories", 1, "name", None), "each with a name"),
+        (lambda document: document.pop("images"), "must have a list of images"),
+        (lambda document: document.update(annotations={}), "must have a list of annotations"),
+        (lambda document: document.update(categories=[]), "must have categories"),
     ],
 )
 def test_bad_records(document: Document, spoil: Callable[[Document], None], why: str) -> None:
-    """A file that contradicts itself or lacks something is refused, with the record's id."""
+    """An inconsistent or incomplete file is an error that names the record."""
     spoil(document)
     with pytest.raises(InvalidInputError, match=why):
         CocoIndex.from_document(document)
@@ -171,14 +171,14 @@ def test_bad_records(document: Document, spoil: Callable[[Document], None], why:
 
 @pytest.mark.parametrize("choice", ["on_repeated", "on_unsegmented"])
 def test_unknown_choice(document: Document, choice: str) -> None:
-    """A misspelt choice is refused with those there are."""
+    """A misspelt choice is an error that names the allowed ones."""
     options: Any = {choice: "sometimes"}
-    with pytest.raises(InvalidInputError, match=f"{choice}='sometimes'.*'error'"):
+    with pytest.raises(InvalidInputError, match=f"{choice} must be .*'error'.*'sometimes'"):
         CocoIndex.from_document(document, **options)
 
 
 def test_real_keypoints_file(coco_dir: Path) -> None:
-    """A real file that lists images again and again is refused, and taken once on request."""
+    """A real file with repeated images is an error, or each image is taken once."""
     document = json.loads((coco_dir / "person_keypoints_repeated_ids.json").read_bytes())
     with pytest.raises(InvalidInputError, match=r"397133, .* and 326 more .*more than once"):
         CocoIndex.from_document(document)
