@@ -30,7 +30,7 @@ from dasklake._model.commit import Commit, SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure
 from dasklake._schema.schema import Schema
-from dasklake._storage.retry import RetryPolicy
+from dasklake._storage.retry import RetryPolicy, in_context
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
@@ -244,7 +244,7 @@ class Log:
         """
         with ThreadPoolExecutor(max_workers=_FETCHES) as pool:
             try:
-                return join_manifests(list(pool.map(self.segment, commit.segments)))
+                return join_manifests(list(pool.map(in_context(self.segment), commit.segments)))
             except ObjectNotFoundError as error:
                 raise self.missing_object_error(commit.version, str(error)) from error
 

@@ -25,6 +25,7 @@ from dasklake._model.receipt import Failure, Receipt
 from dasklake._run.outcome import explain, storage_error
 from dasklake._run.progress import Batch, RunProgress, Stop
 from dasklake._run.run_spec import Assignment
+from dasklake._storage.retry import NO_RETRIES
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import write_lost
 from dasklake._write.failures import never_skipped
@@ -298,8 +299,9 @@ class Coordinator:
                     _LOGGER.warning("Run %r: commits are late: %s", self.assignment.run, reason)
                 self.on_change()
             # Advisory: a late heartbeat delays an observer by some seconds and costs no data.
+            # No retry: this loop also reports late commits, and stops them at the deadline.
             with contextlib.suppress(StoreError):
-                self._put_beat()
+                NO_RETRIES.call(self._put_beat)
 
     def _put_beat(self) -> None:
         a, status = self.assignment, self.status()

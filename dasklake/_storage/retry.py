@@ -14,7 +14,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ from dasklake.exceptions import (
     UnsupportedStoreError,
 )
 
-__all__ = ["NO_RETRIES", "PERMANENT", "STORE_RETRIES", "RetryPolicy"]
+__all__ = ["NO_RETRIES", "PERMANENT", "STORE_RETRIES", "RetryPolicy", "in_context"]
 
 #: Errors that another attempt cannot fix.
 PERMANENT = (
@@ -45,6 +45,7 @@ _LOGGER = logging.getLogger(__name__)
 #: Whether an enclosing call retries already, in this thread or coroutine.
 _RETRYING: ContextVar[bool] = ContextVar("dasklake_retrying", default=False)
 
+_A = TypeVar("_A")
 _T = TypeVar("_T")
 
 
@@ -139,6 +140,12 @@ class RetryPolicy:
             else:
                 notify(None)
                 return result
+
+
+def in_context(action: Callable[[_A], _T]) -> Callable[[_A], _T]:
+    """Return an action that leaves retries to the enclosing call, also in other threads."""
+    context = copy_context()
+    return lambda argument: context.copy().run(action, argument)
 
 
 #: For single operations of a store: a listing, a read, a probe.

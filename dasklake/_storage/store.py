@@ -15,7 +15,7 @@ from dasklake._format import object_keys
 from dasklake._storage.errors import translate_errors
 from dasklake._storage.fsspec_backend import Backend, open_backend
 from dasklake._storage.local_backend import temporary_target
-from dasklake._storage.retry import STORE_RETRIES, RetryPolicy
+from dasklake._storage.retry import STORE_RETRIES, RetryPolicy, in_context
 from dasklake._storage.urls import absolute_url, safe_url
 from dasklake.exceptions import (
     CorruptionError,
@@ -496,7 +496,7 @@ class ObjectStore:
         if len(keys) < 2:
             return [action(key) for key in keys]
         with ThreadPoolExecutor(min(_REQUESTS, len(keys))) as pool:
-            return list(pool.map(action, keys))
+            return list(pool.map(in_context(action), keys))
 
 
 def _rebuild(

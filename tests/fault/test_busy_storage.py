@@ -16,10 +16,16 @@ from dasklake import TensorSpec, WriteOptions
 from dasklake._api.lake import Lake
 from dasklake._log.log import Log
 from dasklake._storage.retry import STORE_RETRIES, RetryPolicy
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import TransformError
 from dasklake.testing.faults import Fault, FaultStore
+from tests.support.proxy import Fate, Proxy, Request
+from tests.support.s3 import S3Bucket
 
 SCHEMA = {"x": TensorSpec(dtype="int64", shape=())}
+
+#: Lets botocore send each request once.
+ONE_ATTEMPT = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
 
 #: The default policy, without its pauses.
 QUICK = RetryPolicy(
@@ -28,7 +34,7 @@ QUICK = RetryPolicy(
 
 
 def write(
-    store: FaultStore, *, broken: bool = False, mode: Literal["create", "resume"] = "resume"
+    store: ObjectStore, *, broken: bool = False, mode: Literal["create", "resume"] = "resume"
 ) -> None:
     """Write six samples; a broken job fails in its last partition."""
 
@@ -51,13 +57,13 @@ def write(
     )
 
 
-def unfinished(store: FaultStore) -> None:
+def unfinished(store: ObjectStore) -> None:
     """Leave a run that failed."""
     with suppress(TransformError):
         write(store, broken=True)
 
 
-def lake(store: FaultStore) -> Lake:
+def lake(store: ObjectStore) -> Lake:
     """Open the lake."""
     log = Log(store)
     return Lake(store, log, log.require_head())
@@ -66,8 +72,8 @@ def lake(store: FaultStore) -> Lake:
 class Case(NamedTuple):
     """A call, and what is on the storage before it."""
 
-    prepare: Callable[[FaultStore], object]
-    call: Callable[[FaultStore], object]
+    prepare: Callable[[ObjectStore], object]
+    call: Callable[[ObjectStore], object]
 
 
 CASES = {
@@ -103,3 +109,21 @@ def test_one_busy_answer_ends_no_call(name: str) -> None:
     """Wherever the storage is too busy for one operation, the call succeeds."""
     count = next(number for number in itertools.count() if not meets_fault(CASES[name], number))
     assert count > 2
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("name", ["resume", "open", "log"])
+def test_one_busy_answer_over_http(
+    name: str, number: int, proxy: Proxy, s3_bucket: S3Bucket
+) -> None:
+    """The same with a server, at one of the first requests of a call."""
+    url, case = f"{s3_bucket.url}/lake", CASES[name]
+    case.prepare(ObjectStore(url, s3_bucket.options))
+    requests = itertools.count()
+
+    def decide(_: Request) -> Fate:
+        return Fate.SLOW_DOWN if next(requests) == number else Fate.ANSWERED
+
+    proxy.decide = decide
+    case.call(ObjectStore(url, proxy.options | ONE_ATTEMPT))
+    assert proxy.counts[Fate.SLOW_DOWN] == 1

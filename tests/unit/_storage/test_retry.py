@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 
 import pytest
 
-from dasklake._storage.retry import NO_RETRIES, RetryPolicy
+from dasklake._storage.retry import NO_RETRIES, STORE_RETRIES, RetryPolicy
 from dasklake.exceptions import (
     CorruptionError,
     ObjectNotFoundError,
     PermissionDeniedError,
     StoreError,
 )
+from dasklake.testing.faults import Fault, FaultStore
 
 
 class Action:
@@ -53,6 +55,17 @@ def transient(text: str) -> StoreError:
     error = StoreError(text)
     error.transient = True
     return error
+
+
+def test_operations_in_threads_leave_retries_to_the_enclosing_call() -> None:
+    """Reads in a pool of threads are not retried below a call that retries all of them."""
+    store = FaultStore(retries=replace(STORE_RETRIES, wait=lambda _: pytest.fail("nested retry")))
+    store.put("a", b"1")
+    store.put("b", b"2")
+    store.fail("get", Fault.BUSY, "b")
+    outer = RetryPolicy(10.0, wait=lambda _: False)
+    assert outer.call(lambda: store.get_many(["a", "b"])) == [b"1", b"2"]
+    store.clear()
 
 
 def test_pauses_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
