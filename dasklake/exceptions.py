@@ -1,37 +1,37 @@
-"""The error tree: categories are what a handler would do, codes never change.
+"""The error tree: one category for each kind of handling. Codes never change.
 
 ::
 
     LakeError
-    ├── InvalidInputError (ValueError)        mend the call or the data, then call again
-    │   ├── SchemaError                       the schema is wrong, or cannot be inferred
+    ├── InvalidInputError (ValueError)        fix the call or the data, then call again
+    │   ├── SchemaError                       the schema is invalid, or cannot be inferred
     │   ├── SampleError                       a value does not fit its tensor
-    │   │   └── LinkError                     what a link points to is not there, or not whole
+    │   │   └── LinkError                     the target of a link is missing or truncated
     │   ├── PlanMismatchError                 the run of that name had another input or schema
     │   └── NestedRunError                    ``to_lake`` was called inside a Dask task
-    ├── NotFoundError (LookupError)           look elsewhere
-    │   ├── LakeNotFoundError                 there is no lake under the URL
+    ├── NotFoundError (LookupError)           the name or URL does not exist: check it
+    │   ├── LakeNotFoundError                 the URL does not hold a lake
     │   ├── VersionNotFoundError              the lake has no such version, run or tensor
     │   └── VersionExpiredError               the version was expired; its objects are gone
-    ├── ConflictError                         another writer was there: look, then decide
-    │   ├── LakeExistsError                   ``mode="create"`` met a lake
-    │   ├── RunActiveError                    the run is being written by a living coordinator
+    ├── ConflictError                         another writer changed the lake: check first
+    │   ├── LakeExistsError                   ``mode="create"`` found an existing lake
+    │   ├── RunActiveError                    a live coordinator is writing the run
     │   ├── RunAbortedError                   a reset closed the run's epoch
     │   └── RunSupersededError                a newer epoch of the run has taken over
-    ├── StoreError (OSError)                  the storage refused: retry, or mend access
-    │   ├── ObjectNotFoundError               an object is not there
+    ├── StoreError (OSError)                  the storage failed: retry, or fix access
+    │   ├── ObjectNotFoundError               an object does not exist
     │   ├── ObjectExistsError                 an exclusive create lost
     │   ├── PermissionDeniedError             credentials are missing, expired or too weak
     │   ├── StorageFullError                  the disk or the quota is full
     │   ├── UnsupportedStoreError             the storage cannot create exclusively
-    │   └── LakeNotSharedError                a worker does not see the lake's storage
-    ├── CorruptionError                       bytes are not what was written: restore them
+    │   └── LakeNotSharedError                a worker cannot reach the lake's storage
+    ├── CorruptionError                       bytes differ from those written: restore them
     ├── UnsupportedFormatError                written by a newer dasklake: upgrade
     ├── RunFailedError                        the run ended early; what is committed is kept
     │   ├── TransformError                    the user's code failed on a sample or partition
     │   │   └── PartitionTimeoutError         a partition took longer than ``partition_timeout``
     │   ├── TooManyFailuresError              more samples failed than ``max_failures`` allows
-    │   └── RunLostError                      the cluster forgot the run
+    │   └── RunLostError                      the cluster lost the run
     └── MissingExtraError (ImportError)       ``pip install "dasklake[<extra>]"``
 """
 
@@ -110,28 +110,28 @@ class LakeError(Exception):
 
 
 class InvalidInputError(LakeError, ValueError):
-    """The call or the data must be mended."""
+    """The call or the data is invalid. Fix it, then call again; nothing was changed."""
 
     code = "invalid-input"
 
 
 class SchemaError(InvalidInputError):
-    """The schema is wrong, does not fit the lake, or cannot be inferred."""
+    """The schema is invalid, does not fit the lake, or cannot be inferred. Pass a valid one."""
 
     code = "schema"
 
 
 class SampleError(InvalidInputError):
-    """A value does not fit its tensor.
+    """A value does not fit its tensor. Fix the value, or widen the tensor.
 
     Parameters
     ----------
     message : str
         What is wrong with the value.
     tensor : str or None
-        Name of the tensor; None where the sample as a whole is wrong.
+        Name of the tensor, or None if the error concerns the whole sample.
     sample : str or None
-        The place of the sample, as a reader would look for it.
+        Location of the sample, in words.
     """
 
     code = "sample"
@@ -148,79 +148,79 @@ class SampleError(InvalidInputError):
 
 
 class LinkError(SampleError):
-    """What a link points to is not there, is not what it should be, or is not whole."""
+    """The target of a link is missing, of a wrong kind, or truncated. Fix or drop the link."""
 
     code = "link"
 
 
 class PlanMismatchError(InvalidInputError):
-    """The run of that name was planned over another input or schema."""
+    """The run was planned over another input or schema. Choose a new ``run`` name."""
 
     code = "plan-mismatch"
 
 
 class NestedRunError(InvalidInputError):
-    """``to_lake`` was called inside a Dask task."""
+    """``to_lake`` was called inside a Dask task. Call it on the client."""
 
     code = "nested-run"
 
 
 class NotFoundError(LakeError, LookupError):
-    """What was asked for is not there."""
+    """The lake, version, run or tensor does not exist. Check the name."""
 
     code = "not-found"
 
 
 class LakeNotFoundError(NotFoundError):
-    """There is no lake under the URL."""
+    """The URL does not hold a lake. Check the URL and the storage options."""
 
     code = "lake-not-found"
 
 
 class VersionNotFoundError(NotFoundError):
-    """The lake has no such version, run or tensor."""
+    """The lake has no such version, run or tensor. ``dasklake log`` lists the versions."""
 
     code = "version-not-found"
 
 
 class VersionExpiredError(NotFoundError):
-    """The version was expired by a vacuum; its objects may be gone."""
+    """A vacuum expired the version; its objects may be gone. Open a newer version."""
 
     code = "version-expired"
 
 
 class ConflictError(LakeError):
-    """Another writer changed the lake in a way that must be looked at first."""
+    """Another writer changed the lake. Check ``lake.log()`` before you write again."""
 
     code = "conflict"
 
 
 class LakeExistsError(ConflictError):
-    """``mode="create"`` met a lake."""
+    """``mode="create"`` found an existing lake or run. Choose another mode."""
 
     code = "lake-exists"
 
 
 class RunActiveError(ConflictError):
-    """A living coordinator is writing the run."""
+    """A live coordinator is writing the run. Wait for it, or stop it."""
 
     code = "run-active"
 
 
 class RunAbortedError(ConflictError):
-    """A reset closed the epoch of the run."""
+    """A reset closed the epoch of the run. Start it again with ``mode="resume"``."""
 
     code = "run-aborted"
 
 
 class RunSupersededError(ConflictError):
-    """A newer epoch of the run has taken over."""
+    """A newer epoch of the run has taken over. Let that one finish."""
 
     code = "run-superseded"
 
 
 class StoreError(LakeError, OSError):
-    """The storage refused or failed.
+    """A storage operation failed. Try again, or fix the access.
 
     Attributes
     ----------
@@ -233,79 +233,79 @@ class StoreError(LakeError, OSError):
 
 
 class ObjectNotFoundError(StoreError):
-    """An object is not there."""
+    """An object does not exist. Check the URL."""
 
     code = "object-not-found"
 
 
 class ObjectExistsError(StoreError):
-    """An exclusive create found the object made already."""
+    """An exclusive create found an existing object. Handled internally."""
 
     code = "object-exists"
 
 
 class PermissionDeniedError(StoreError):
-    """The storage refused the credentials."""
+    """The storage rejected the credentials. Renew them."""
 
     code = "permission-denied"
 
 
 class StorageFullError(StoreError):
-    """The disk is full, or the quota is used up."""
+    """The disk is full, or the quota is exhausted. Free some space, then resume."""
 
     code = "storage-full"
 
 
 class UnsupportedStoreError(StoreError):
-    """The storage cannot create an object exclusively, or cannot be written at all."""
+    """The storage cannot create objects exclusively, or is read-only. Use another storage."""
 
     code = "unsupported-store"
 
 
 class LakeNotSharedError(StoreError):
-    """A worker does not see the storage the lake is on."""
+    """A worker cannot reach the storage of the lake. Use a URL that every worker reaches."""
 
     code = "lake-not-shared"
 
 
 class CorruptionError(LakeError):
-    """The bytes of an object are not those that were written."""
+    """The bytes of an object differ from those written. Restore it from a copy."""
 
     code = "corruption"
 
 
 class CorruptionWarning(UserWarning):
-    """A chunk is damaged, and its samples were left out: ``on_corrupt="skip"`` asked for that."""
+    """A damaged chunk was skipped, because of ``on_corrupt="skip"``."""
 
 
 class UnsupportedFormatError(LakeError):
-    """The lake uses a feature that this release does not know."""
+    """The lake uses a feature that this release does not support. Upgrade dasklake."""
 
     code = "unsupported-format"
 
 
 class RunFailedError(LakeError):
-    """The run ended early; everything that was committed is kept."""
+    """The run ended early; committed data is kept. Fix the cause, then resume."""
 
     code = "run-failed"
 
 
 class TransformError(RunFailedError):
-    """The user's code failed on a sample or on a partition.
+    """The user's code failed on a sample or on a partition. Fix it, then resume.
 
     Parameters
     ----------
     message : str
-        The whole sentence.
+        The complete message.
     index : int or None
-        Place of the item in the whole input, in samples, where it is known.
+        Position of the item in the whole input, in samples, if known.
     item : str or None
         The item itself, shortened.
     partition : int
         Number of the partition.
     position : int or None
-        Place of the item in its partition, in samples; None where the failure came from
-        the collection itself and not from ``transform``.
+        Position of the item in its partition, in samples; None if the collection itself
+        failed, and not ``transform``.
     samples_processed : int
         Input samples whose results were committed before the run ended.
     """
@@ -336,7 +336,7 @@ class PartitionTimeoutError(TransformError):
     Parameters
     ----------
     message : str
-        The whole sentence.
+        The complete message.
     seconds : float or None
         The limit.
     **place : object
@@ -351,24 +351,24 @@ class PartitionTimeoutError(TransformError):
 
 
 class TooManyFailuresError(RunFailedError):
-    """More samples failed than ``max_failures`` allows."""
+    """More samples failed than ``max_failures`` allows. Fix the function, then resume."""
 
     code = "too-many-failures"
 
 
 class RunLostError(RunFailedError):
-    """The cluster forgot the run: it was restarted, or the scheduler died."""
+    """The cluster lost the run, by a restart or a scheduler failure. Resume the run."""
 
     code = "run-lost"
 
 
 class MissingExtraError(LakeError, ImportError):
-    """An optional library is not installed.
+    """An optional library is not installed. Install the extra that the message names.
 
     Parameters
     ----------
     what : str
-        What was asked for.
+        The feature that needs the library.
     extra : str
         Name of the extra that brings the library.
     """

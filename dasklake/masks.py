@@ -1,4 +1,4 @@
-"""Masks that need not become pixels: run lengths and polygons, as annotation files have them.
+"""Masks from run lengths and polygons, as annotation files store them.
 
 Both are values of a ``binary_mask`` tensor. With ``compression="rle"`` they are stored as they are,
 at the speed of annotations; a tensor of another compression makes pixels of them on the way in. On
@@ -43,7 +43,7 @@ def from_rle(rles: Iterable[Mapping[str, Any]], size: tuple[int, int]) -> RunLen
     Raises
     ------
     SampleError
-        Run lengths are damaged, or of an image of another size.
+        Run lengths are damaged, or belong to an image of another size.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def from_polygons(
     MissingExtraError
         pycocotools, which draws polygons, is not installed.
     SampleError
-        A polygon is no list of pairs of numbers.
+        A polygon is not a list of pairs of numbers.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def _size(size: Sequence[int]) -> tuple[int, int]:
     try:
         height, width = (int(axis) for axis in size)
     except (TypeError, ValueError) as error:
-        raise SampleError(f"{size!r} is not the height and width of an image") from error
+        raise SampleError(f"{size!r} must be the height and width of an image") from error
     if min(height, width) < 0:
         raise SampleError(f"an image cannot be of size {size!r}")
     return height, width
@@ -141,9 +141,9 @@ def _corners(place: int, polygon: Sequence[float]) -> list[float]:
     try:
         numbers = [float(number) for number in polygon]
     except (TypeError, ValueError) as error:
-        raise SampleError(f"mask {place}: a polygon of it is no list of numbers") from error
+        raise SampleError(f"mask {place}: a polygon must be a list of numbers") from error
     if len(numbers) % 2:
-        raise SampleError(f"mask {place}: a polygon of it has an odd count of numbers")
+        raise SampleError(f"mask {place}: a polygon must have an even count of numbers")
     if not np.isfinite(numbers).all():
-        raise SampleError(f"mask {place}: a polygon of it has a corner that is at no place")
+        raise SampleError(f"mask {place}: the corners of a polygon must be finite")
     return numbers

@@ -182,7 +182,7 @@ class LabelCodec(ArrayCodec):
     def _indices(self, value: Any) -> Any:
         if self._names is None:
             raise SampleError(
-                f"{shorten(value)} is a name, and the tensor has no class_names. Give the list of "
+                f"{shorten(value)} is a name, but the tensor does not have class_names. Give the list of "
                 "names as class_names, let the write collect it with discover=True, or give "
                 "indices."
             )
@@ -196,7 +196,7 @@ class LabelCodec(ArrayCodec):
         except (KeyError, TypeError):
             known = shorten(", ".join(map(repr, self._names or ())), 200)
             raise SampleError(
-                f"{shorten(name)} is not one of the class names {known}. Mend the label, or add "
+                f"{shorten(name)} is not one of the class names {known}. Fix the label, or add "
                 "to class_names."
             ) from None
 
@@ -228,11 +228,11 @@ def _name(value: object) -> str:
     """Return a label that is text as a plain string."""
     if not isinstance(value, str):
         raise SampleError(
-            f"{shorten(value)} is no name, and other labels of the sample are. Give all as text, "
+            f"{shorten(value)} is not text, but other labels of the sample are. Give all as text, "
             "or all as indices."
         )
     if not is_text(value):
-        raise SampleError(f"The name {value!r} is not valid text. Mend the label.")
+        raise SampleError(f"The name {value!r} is not valid text. Fix the label.")
     return str(value)
 
 

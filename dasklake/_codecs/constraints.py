@@ -65,7 +65,7 @@ def _check_all(array: Array, checks: tuple[Check, ...]) -> None:
 
 
 def check_labels(array: Array, names: tuple[str, ...]) -> None:
-    """Refuse an index that is none of the class names."""
+    """Raise if an index is not that of a class name."""
     if not array.size:
         return
     wrong = int(array.max())
@@ -79,7 +79,7 @@ def check_labels(array: Array, names: tuple[str, ...]) -> None:
     if not 0 <= wrong < len(names):
         raise SampleError(
             f"label {wrong} is out of range: there are {len(names)} class names, "
-            f"so 0 to {len(names) - 1}. Mend the label, or add to class_names."
+            f"so 0 to {len(names) - 1}. Fix the label, or add to class_names."
         )
 
 
@@ -111,7 +111,7 @@ class LengthCheck:
             elif found != wanted:
                 raise SampleError(
                     f"it has {found} objects and {first!r} has {wanted}; same_length says that "
-                    "they agree. Mend the sample.",
+                    "they agree. Fix the sample.",
                     tensor=name,
                 )
 
@@ -121,7 +121,7 @@ def _check_last(array: Array, allowed: tuple[int, ...]) -> None:
         known = " or ".join(map(str, allowed))
         raise SampleError(
             f"the last axis of shape {array.shape} is {array.shape[-1]}, not {known}. "
-            "Mend the value."
+            "Fix the value."
         )
 
 
@@ -135,7 +135,7 @@ def _check_finite(array: Array, spec: TensorSpec) -> None:
         return
     place = _first(~np.isfinite(array))
     raise SampleError(
-        f"value {array[place]} at {list(place)} is not finite. Mend the value, or leave it out."
+        f"value {array[place]} at {list(place)} is not finite. Fix the value, or leave it out."
     )
 
 
@@ -154,14 +154,14 @@ def _check_box(array: Array, spec: TensorSpec) -> None:
     if unit == "fractional":
         bad = (array < -_ROUNDING) | (array > 1 + _ROUNDING)
         if bad.any():
-            _refuse_box(array, bad, "a number that is no fraction from 0 to 1", spec)
+            _refuse_box(array, bad, "a number outside 0 to 1", spec)
 
 
 def _refuse_box(array: Array, bad: npt.NDArray[np.bool_], what: str, spec: TensorSpec) -> None:
     place = _first(bad)[:-1]
     where = f"box {place[-1]}, {array[place].tolist()}," if place else f"{array.tolist()}"
     raise SampleError(
-        f"{where} has {what}, for coords {spec.coords!r}. Mend the box, or the coords."
+        f"{where} has {what}, for coords {spec.coords!r}. Fix the box, or the coords."
     )
 
 
@@ -172,7 +172,7 @@ def _check_box_3d(array: Array, spec: TensorSpec) -> None:
         if array.shape[-2:] != (8, 3):
             raise SampleError(
                 f"shape {array.shape} does not end in (8, 3): eight corners of three numbers, for "
-                "coords 'vertex'. Mend the boxes, or the coords."
+                "coords 'vertex'. Fix the boxes, or the coords."
             )
         return
     bad = array[..., 3:6] < 0
@@ -187,7 +187,7 @@ def _check_keypoints(array: Array, spec: TensorSpec) -> None:
         limit = "a multiple of 3" if wanted is None else f"{wanted}, three for each keypoint"
         raise SampleError(
             f"shape {array.shape} has {rows} rows, not {limit}: x, y and visibility of each. "
-            "Mend the keypoints, or transpose them."
+            "Fix the keypoints, or transpose them."
         )
     seen = array[..., 2::_TRIPLE, :]
     bad = (seen != 0) & (seen != 1) & (seen != 2)
@@ -195,19 +195,19 @@ def _check_keypoints(array: Array, spec: TensorSpec) -> None:
         place = _first(bad)
         point, thing = place[-2:]
         raise SampleError(
-            f"visibility {seen[place]} of keypoint {point} of object {thing} is none of 0 "
-            "(not labelled), 1 (hidden) and 2 (seen). Mend the keypoints."
+            f"visibility {seen[place]} of keypoint {point} of object {thing} must be 0 "
+            "(not labelled), 1 (hidden) or 2 (visible). Fix the keypoints."
         )
 
 
 def _check_camera(array: Array, spec: TensorSpec) -> None:
     del spec  # the same for all
     if array.shape[-2] != _TRIPLE:
-        raise SampleError(f"shape {array.shape} has not 3 rows. Mend the matrix.")
+        raise SampleError(f"shape {array.shape} must have 3 rows. Fix the matrix.")
     lengths = array[..., (0, 1), (0, 1)]
     if (lengths <= 0).any():
         wrong = lengths[_first(lengths <= 0)]
-        raise SampleError(f"focal length {wrong} is not positive. Mend the matrix.")
+        raise SampleError(f"focal length {wrong} is not positive. Fix the matrix.")
 
 
 def _check_area(array: Array, spec: TensorSpec) -> None:

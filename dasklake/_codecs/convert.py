@@ -83,7 +83,7 @@ def to_shape(
             name = "the last axis" if axis == len(shape) - 1 else f"axis {axis}"
             raise SampleError(
                 f"{name} of shape {array.shape} is {found}, not {wanted} as in the tensor's shape "
-                f"{shape}. Mend the value, or change the tensor's shape."
+                f"{shape}. Fix the value, or change the tensor's shape."
             )
     return array
 
@@ -97,11 +97,11 @@ def refuse_masked(value: object) -> None:
         The value is a masked array.
     """
     if isinstance(value, np.ma.MaskedArray):
-        raise SampleError("a masked array has no place for its mask. Fill it with .filled().")
+        raise SampleError("a masked array cannot be stored with its mask. Fill it with .filled().")
 
 
 def fits_safely(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
-    """Whether numpy casts ``found`` to ``wanted`` without loss; times only to times."""
+    """Return whether numpy casts ``found`` to ``wanted`` without loss; times only to times."""
     if found.kind in "mM" or wanted.kind in "mM":
         return found.kind == wanted.kind and np.can_cast(found, wanted, "safe")
     return np.can_cast(found, wanted, "safe")

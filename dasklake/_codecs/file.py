@@ -31,7 +31,7 @@ class FileCodec(Codec):
         wanted = str(self.spec.compression)
         if data is None:
             raise SampleError(
-                f"{shorten(value)} of type {type(value).__name__} is no file. Give its bytes, a "
+                f"{shorten(value)} of type {type(value).__name__} is not a file. Give its bytes, a "
                 "pathlib.Path, or dasklake.read(path_or_url)."
             )
         found = format_of(data)

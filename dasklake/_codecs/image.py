@@ -139,7 +139,7 @@ class ImageCodec(Codec):
         if array.ndim not in (2, 3) or channels not in (1, 2, 3, 4) or not array.size:
             raise SampleError(
                 f"shape {array.shape} cannot be a picture: height and width are at least 1, "
-                "channels are 1 to 4. Mend the array."
+                "channels are 1 to 4. Fix the array."
             )
         pixels = array[:, :, 0] if array.ndim == 3 and channels == 1 else array
         image = pillow().fromarray(np.ascontiguousarray(pixels))
@@ -163,7 +163,7 @@ class ImageCodec(Codec):
         if channels not in allowed:
             raise SampleError(
                 f"shape {shape} cannot be a {self._compression}: its channels are one of "
-                f"{allowed}. Mend the picture, or change the tensor's compression."
+                f"{allowed}. Fix the picture, or change the tensor's compression."
             )
         sink = io.BytesIO()
         image.save(sink, format=self._compression, **_QUALITY.get(self._compression, {}))

@@ -64,7 +64,7 @@ class JsonCodec(Codec):
             value = value.tolist()
         found = [value] if isinstance(value, str) else value
         if not isinstance(found, list | tuple) or not all(isinstance(v, str) for v in found):
-            raise SampleError(f"{shorten(value)} is neither a word nor a list of words. Give such.")
+            raise SampleError(f"{shorten(value)} must be a string or a list of strings.")
         return list(map(str, found))
 
 
@@ -76,7 +76,7 @@ def _plain(value: Any) -> Any:
         return _plain(value.item())
     if isinstance(value, float):
         if not np.isfinite(value):
-            raise SampleError(f"{value} is no number of JSON. Give None, or a string.")
+            raise SampleError(f"{value} is not a valid JSON number. Give None, or a string.")
         return value
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
@@ -89,6 +89,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(each) for key, each in value.items()}
     cure = ".tolist()" if hasattr(value, "tolist") else "str(), or a list, dict or number"
     raise SampleError(
-        f"{shorten(value)} of type {type(value).__name__} is no value of JSON. Convert it with "
+        f"{shorten(value)} of type {type(value).__name__} is not a valid JSON value. Convert it with "
         f"{cure}."
     )

@@ -76,7 +76,7 @@ def _refuse_secrets(url: str) -> None:
             names = {name.lower() for name, _ in parse_qsl(found.query)}
         except ValueError:
             raise SampleError(
-                "the URL cannot be read: its host or port is wrong. Mend it."
+                "the URL cannot be read: its host or port is wrong. Fix it."
             ) from None
         # On the web, a lone user in front of the host is a token.
         if found.password is not None or (found.scheme in ("http", "https") and found.username):

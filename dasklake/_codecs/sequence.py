@@ -44,7 +44,7 @@ def item_locations(directory: tuple[int, ...], size: int) -> list[ItemLocation]:
     Raises
     ------
     CorruptionError
-        It is no directory of so many bytes.
+        ``directory`` does not describe ``size`` bytes.
     """
     found: list[ItemLocation] = []
     rest = iter(directory)
@@ -91,7 +91,7 @@ class SequenceCodec(Codec):
         directory = [0]
         for number, each in enumerate(value):
             if each is None:
-                raise SampleError(f"item {number}: None is no value of a list. Leave it out.")
+                raise SampleError(f"item {number}: a list must not contain None. Leave it out.")
             try:
                 blob = as_item(self.item.encode(each), self.item)
             except SampleError as error:

@@ -1,4 +1,4 @@
-"""A media file as a value: its bytes now, its content when it is asked for."""
+"""A media file as a value; its content is decoded on access."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class File:
 
     @property
     def format(self) -> str | None:
-        """The format of the bytes, such as ``"mp4"``; None where it is not known."""
+        """The format of the bytes, such as ``"mp4"``; or None if unknown."""
         return format_of(self.bytes())
 
     @property
@@ -92,7 +92,7 @@ class File:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What the header says besides the shape: rates, durations, spacings."""
+        """Other facts from the header: rates, durations, spacings."""
         return self._reader().info(self.bytes())
 
     def numpy(self) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Pictures, by Pillow: height x width x channels of 8 bits."""
+"""Images, read with Pillow: height x width x channels of 8 bits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 
 
 def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
-    """Return height, width and channels of a JPEG of 8 bits; None where it is not ordinary."""
+    """Return height, width and channels of a JPEG of 8 bits; None for unusual files."""
     place, end = 2, len(data) - 10
     while place < end:
         marker = data[place + 1]
@@ -78,7 +78,7 @@ def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
 
 
 def png_shape(data: bytes) -> tuple[int, int, int] | None:
-    """Return height, width and channels of a PNG of 8 bits; None where it is not ordinary."""
+    """Return height, width and channels of a PNG of 8 bits; None for unusual files."""
     if data[12:16] != b"IHDR" or len(data) < 29 or data[24] != 8:
         return None
     height, width = int.from_bytes(data[20:24]), int.from_bytes(data[16:20])
@@ -179,7 +179,7 @@ def open_image(data: Any) -> Any:
     except (OSError, SyntaxError, ValueError) as error:
         raise SampleError(
             f"{len(data)} bytes that begin with {bytes(data[:8])!r} are not a picture that can be "
-            "read. Look at where they came from."
+            "read. Check their source."
         ) from error
     except pil.DecompressionBombError as error:
         raise SampleError(f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if it is meant.") from error
@@ -193,7 +193,7 @@ def mode_of_8_bits(image: Any) -> str:
     mode = _PLAINER.get(mode, mode)
     if mode not in CHANNELS:
         raise SampleError(
-            f"a picture of mode {image.mode} has not 8 bits a channel. Store it as a generic "
+            f"a picture of mode {image.mode} does not have 8 bits per channel. Store it as a generic "
             "tensor, or convert it."
         )
     return mode
@@ -216,7 +216,7 @@ def pillow() -> Any:
 
 
 def starts_like_image(head: bytes) -> bool:
-    """Tell whether a file begins like a picture, so that it is worth while to read on."""
+    """Return whether a file may be an image, from its first bytes."""
     return head.startswith(_IMAGE_STARTS)
 
 
@@ -229,7 +229,7 @@ def image_format_and_shape(head: bytes) -> tuple[str, tuple[int, int, int]] | No
 
 
 def ends_like(format_: str, tail: bytes) -> bool:
-    """Tell whether the last bytes are those of a whole file; False also where nobody knows."""
+    """Return whether the last bytes are those of a complete file; False if unknown."""
     end = _ENDS.get(format_)
     return end is not None and tail.rstrip(b"\0").endswith(end.rstrip(b"\0"))
 
@@ -240,7 +240,7 @@ def decode_completely(data: bytes) -> tuple[str, tuple[int, int, int]]:
     Raises
     ------
     SampleError
-        It is none, or not all of it is there.
+        ``data`` is not an image, or is truncated.
     """
     format_and_shape = _format_and_shape(data)
     decode_image(data)

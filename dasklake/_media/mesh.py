@@ -1,4 +1,4 @@
-"""Things in space: surfaces by trimesh, point clouds by laspy."""
+"""Spatial data: surfaces by trimesh, point clouds by laspy."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PlyReader(_MeshReader):
         head = data.partition(b"end_header")[0]
         found = re.search(rb"^element vertex (\d+)\s*$", head, re.MULTILINE)
         if found is None:
-            raise SampleError("the PLY file has no vertices. Look at where it came from.")
+            raise SampleError("the PLY file has no vertices. Check its source.")
         return int(found[1]), 3
 
 
@@ -102,7 +102,7 @@ class LasReader:
 
 
 def is_stl(data: bytes) -> bool:
-    """Whether bytes are an STL file, which has no mark of its own."""
+    """Return whether bytes are an STL file, which has no signature."""
     return _is_binary_stl(data) or (data.startswith(b"solid") and b"facet" in data[:1000])
 
 

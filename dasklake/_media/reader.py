@@ -1,4 +1,4 @@
-"""What the readers of all formats share: the reader's shape, its errors, and what slices mean."""
+"""Interface and helpers of the readers of all formats: errors, imports and slices."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def rows_of_item(item: int | slice, length: int) -> range:
     if isinstance(item, slice):
         return range(*item.indices(length))
     if not -length <= item < length:
-        raise IndexError(f"There is no row {item}: there are {length}.")
+        raise IndexError(f"Row {item} is out of range: there are {length} rows.")
     return range(item % length, item % length + 1)
 
 

@@ -1,4 +1,4 @@
-"""The formats of files: how each is told by its bytes, and what reads it."""
+"""File formats: detection by content, and the reader of each."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _OTHERS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
 
 
 def format_of(data: bytes) -> str | None:
-    """Return the format of a file, by its bytes; None where it is not known.
+    """Return the format of a file, by its bytes; or None if unknown.
 
     Examples
     --------

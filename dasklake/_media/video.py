@@ -64,5 +64,5 @@ class VideoReader:
 
 def _stream(container: Any) -> Any:
     if not container.streams.video:
-        raise SampleError("the file has no pictures. Use the htype 'audio', or mend the file.")
+        raise SampleError("the file has no video stream. Use the htype 'audio', or fix the file.")
     return container.streams.video[0]

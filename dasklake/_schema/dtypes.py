@@ -1,4 +1,4 @@
-"""The names of dtypes, however they are written."""
+"""Normalization of dtype names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def dtype_names(dtype: Any) -> tuple[str | None, str | None]:
     Raises
     ------
     SchemaError
-        It is no dtype, or one that cannot be stored.
+        ``dtype`` is not a valid dtype, or cannot be stored.
     """
     if dtype is None:
         return None, None
@@ -70,7 +70,7 @@ def _arrow_dtype(dtype: Any, arrow: pa.DataType | None) -> tuple[str, str]:
         try:
             arrow = pa.array(pd.Series([], dtype=dtype), from_pandas=True).type
         except (pa.ArrowException, TypeError, ValueError) as error:
-            raise SchemaError(f"dtype {dtype} has no type in Arrow. Use a plain one.") from error
+            raise SchemaError(f"dtype {dtype} has no Arrow type. Use a plain one.") from error
     if pa.types.is_string(arrow):
         arrow = pa.large_string()
     if pa.types.is_dictionary(arrow):

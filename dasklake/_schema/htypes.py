@@ -1,4 +1,4 @@
-"""One table says what each htype means: dtype, shape, constraints, parameters and compressions.
+"""The table of htypes: dtype, shape, constraints, parameters and compressions.
 
 The schema checks against it, the codecs are chosen by it, and the reference page is made from it.
 """
@@ -363,7 +363,7 @@ _SEQUENCE = re.compile(r"sequence\[(.+)\]")
 
 
 def parse_htype(name: str) -> Meaning:
-    """Look an htype up.
+    """Parse the name of an htype.
 
     Parameters
     ----------
@@ -378,7 +378,7 @@ def parse_htype(name: str) -> Meaning:
     Raises
     ------
     SchemaError
-        The table has no such row.
+        ``name`` is not in the table.
 
     Examples
     --------

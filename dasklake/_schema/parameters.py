@@ -1,4 +1,4 @@
-"""The parameters of specs, as users write them and as they are kept."""
+"""Validation and normalization of the parameters of specs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _names(what: str, names: Any) -> tuple[str, ...] | None:
     if names is None:
         return None
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise SchemaError(f"{what} must be a list of names, not {names!r}.")
+        raise SchemaError(f"{what} must be a list of names, got {names!r}.")
     found = tuple(names)
     if not all(isinstance(name, str) for name in found):
         raise SchemaError(f"{what} must be strings.")
@@ -48,7 +48,7 @@ def _names(what: str, names: Any) -> tuple[str, ...] | None:
 
 
 def is_text(name: str) -> bool:
-    """Whether UTF-8 can write a string: it has no halves of surrogate pairs."""
+    """Return whether UTF-8 can encode a string, which then has no lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -62,7 +62,7 @@ def coords_of(coords: Any, htype: Htype) -> str | None:
     if isinstance(coords, Mapping):
         strange = sorted(map(repr, coords.keys() - {"type", "mode"}))
         if strange:
-            raise SchemaError(f"coords has no {', '.join(strange)}; it has 'type' and 'mode'.")
+            raise SchemaError(f"coords must have only 'type' and 'mode', got {', '.join(strange)}.")
         mode = str(coords.get("mode", "")).lower()
         coords = f"{coords.get('type', 'pixel')}-{mode}" if known == COORDS else mode
     if coords is not None and coords not in known:
@@ -80,23 +80,25 @@ def connections_of(
         found = tuple(tuple(map(operator.index, pair)) for pair in pairs)
     except TypeError as error:
         raise SchemaError(
-            f"connections are pairs of numbers of keypoints, not {pairs!r}."
+            f"connections must be pairs of keypoint numbers, got {pairs!r}."
         ) from error
     most = len(keypoints) if keypoints is not None else None
     for pair in found:
         if len(pair) != _PAIR or any(n < 0 or (most is not None and n >= most) for n in pair):
             limit = "" if most is None else f" below {most}, the number of keypoints"
-            raise SchemaError(f"The connection {list(pair)} is no pair of numbers{limit}.")
+            raise SchemaError(f"A connection must be a pair of numbers{limit}, got {list(pair)}.")
     return cast("tuple[tuple[int, int], ...]", found)
 
 
 def named_groups(names: Any) -> list[tuple[str, ...]]:
     """Read ``same_length``: names of tensors, or lists of them."""
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise SchemaError(f"same_length is a list of tensors' names, not {names!r}.")
+        raise SchemaError(f"same_length must be a list of tensor names, got {names!r}.")
     found = list(names)
     groups = [tuple(found)] if all(isinstance(each, str) for each in found) else found
     for group in groups:
         if isinstance(group, str) or not all(isinstance(name, str) for name in group):
-            raise SchemaError("same_length is a list of tensors' names, or a list of such lists.")
+            raise SchemaError(
+                "same_length must be a list of tensor names, or a list of such lists."
+            )
     return [tuple(group) for group in groups if group]

@@ -59,7 +59,7 @@ def groups_of(tensors: Mapping[str, _Counted]) -> tuple[tuple[str, ...], ...]:
                 )
         fixed = {name: n for name in names if (n := _fixed_count(tensors[name])) is not None}
         if len(set(fixed.values())) > 1:
-            raise SchemaError(f"same_length cannot be: the shapes say {fixed}.")
+            raise SchemaError(f"same_length needs equal lengths, but the shapes have {fixed}.")
     return tuple(map(tuple, groups.values()))
 
 

@@ -1,4 +1,4 @@
-"""What a lake's tensors are: ``Schema`` describes all of them by name."""
+"""The schema of a lake: its tensors by name."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Schema(Mapping[str, TensorSpec]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.tensors, Mapping):
-            raise SchemaError("A schema is a mapping of tensor names to their specs.")
+            raise SchemaError("tensors must be a mapping of tensor names to their specs.")
         found = {_name(name): _spec(name, value) for name, value in self.tensors.items()}
         for group in named_groups(self.same_length):
             for name in group:
                 if name not in found:
-                    raise SchemaError(f"same_length names {name!r}, which the schema has not.")
+                    raise SchemaError(f"same_length names {name!r}, which is not in the schema.")
                 spec = found[name]
                 # Said again, for left out a compression is the htype's default.
                 compression, label = spec.compression or "none", spec.same_length or group[0]
@@ -123,7 +123,7 @@ class Schema(Mapping[str, TensorSpec]):
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name:
-        raise SchemaError(f"A tensor's name is a string that is not empty, not {name!r}.")
+        raise SchemaError(f"A tensor name must be a non-empty string, got {name!r}.")
     if not is_text(name):
         raise SchemaError(f"The tensor name {name!r} is not valid text. Choose another.")
     if name.endswith(":shape") or any(ord(c) < ord(" ") for c in name):
@@ -141,7 +141,7 @@ def _spec(name: str, value: object) -> TensorSpec:
             return TensorSpec(**_parameters(value))
     except SchemaError as error:
         raise SchemaError(f"tensor {name!r}: {error}") from error
-    raise SchemaError(f"tensor {name!r}: {value!r} is neither a TensorSpec nor an htype.")
+    raise SchemaError(f"tensor {name!r} must be a TensorSpec or an htype, got {value!r}.")
 
 
 def _planned(spec: TensorSpec) -> TensorSpec:

@@ -1,4 +1,4 @@
-"""What one tensor is: ``TensorSpec``."""
+"""The description of one tensor: ``TensorSpec``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What one tensor holds.
+    """Description of one tensor.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class TensorSpec:
     optional : bool, default False
         Whether a sample may leave the tensor out (it then has no value there).
     verify : bool or "decode", default True
-        For links: whether each target is looked at while it is written, from its first and last
+        For links: whether each target is checked while it is written, from its first and last
         bytes; ``"decode"`` fetches and decodes all of it.
     create_shape_tensor, create_sample_info_tensor : bool, optional
         For links that are verified: whether the target's shape is stored, and its size, etag and
@@ -110,7 +110,7 @@ class TensorSpec:
         htype, linked, sequence = parse_htype(self.htype)
         for name in ("optional", "reencode", "discover"):
             if not isinstance(getattr(self, name), bool):
-                raise SchemaError(f"{name} is True or False, not {getattr(self, name)!r}.")
+                raise SchemaError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         put = object.__setattr__
         wanted = self.dtype if self.dtype is not None else htype.dtype
         dtype, arrow = (wanted, self.arrow) if self.arrow is not None else dtype_names(wanted)
@@ -175,7 +175,7 @@ class TensorSpec:
 
     @property
     def numpy_dtype(self) -> np.dtype[Any] | None:
-        """The dtype as numpy knows it; None for strings, Arrow's own types and lists."""
+        """The numpy dtype, or None for strings, Arrow's own types and lists."""
         plain = self.arrow is None and self.dtype is not None and not self.sequence
         return np.dtype(self.dtype) if plain else None
 
@@ -223,7 +223,7 @@ def _settled(spec: TensorSpec) -> int | None:
     if spec.settled is None or spec.settled == names:
         return None
     if type(spec.settled) is not int or not 0 <= spec.settled < names:
-        raise SchemaError(f"settled={spec.settled!r} is no number of {names} discovered names.")
+        raise SchemaError(f"settled must be from 0 to below {names} names, got {spec.settled!r}.")
     return spec.settled
 
 
@@ -233,17 +233,19 @@ def _link_choices(spec: TensorSpec, *, linked: bool) -> dict[str, Any]:
     if not linked:
         for name, value in given.items():
             if value is not None:
-                raise SchemaError(f"htype {spec.htype!r} has no {name}; only links have.")
+                raise SchemaError(
+                    f"{name} is for links only. Leave it out for htype {spec.htype!r}."
+                )
         return given
     verify = True if spec.verify is None else spec.verify
     if verify not in (True, False, "decode"):
-        raise SchemaError(f"verify is True, False or 'decode', not {verify!r}.")
+        raise SchemaError(f"verify must be True, False or 'decode', got {verify!r}.")
     found = {"verify": verify}
     for name in _LINK_CHOICES[1:]:
         value = bool(verify) if given[name] is None else given[name]
         if not isinstance(value, bool) or (value and not verify):
             raise SchemaError(
-                f"{name}={value!r}: it is True or False, and False with verify=False."
+                f"{name} must be True or False, and False with verify=False, got {value!r}."
             )
         found[name] = value
     return found
@@ -270,7 +272,7 @@ def _compression(compression: Any, htype: Htype) -> str | None:
     if compression is None:
         return None if htype.must_compress else htype.compressions[0]
     if not isinstance(compression, str):
-        raise SchemaError(f"A compression is a name such as 'lz4', not {compression!r}.")
+        raise SchemaError(f"compression must be a name such as 'lz4', got {compression!r}.")
     return COMPRESSION_ALIASES.get(compression, compression)
 
 
@@ -311,7 +313,9 @@ def _check_shape(spec: TensorSpec, htype: Htype) -> None:
     allowed = (*htype.last, None) if len(htype.last) > 1 else htype.last
     if allowed and spec.shape[-1] not in allowed:
         known = " or ".join(map(str, htype.last))
-        raise SchemaError(f"The last axis of htype {spec.htype!r} is {known}, not {spec.shape}.")
+        raise SchemaError(
+            f"The last axis of htype {spec.htype!r} must be {known}, got {spec.shape}."
+        )
 
 
 def describe(spec: TensorSpec) -> str:

@@ -38,12 +38,12 @@ class UnresolvedLabels(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A value that lies elsewhere.
+    """A reference to a value stored outside the lake.
 
     Attributes
     ----------
     url : str
-        Where it lies, as fsspec reads it.
+        URL of the data, as fsspec reads it.
     creds_key : str or None
         Name of the credentials to read it with; never the credentials themselves.
     """
@@ -58,7 +58,7 @@ def link(url: str, creds_key: str | None = None) -> Link:
     Parameters
     ----------
     url : str
-        Where the data lies, as fsspec reads it.
+        URL of the data, as fsspec reads it.
     creds_key : str, optional
         Name of the credentials to read it with.
 
@@ -78,10 +78,10 @@ def link(url: str, creds_key: str | None = None) -> Link:
     's3://bucket/train2017/000000000009.jpg'
     """
     if not isinstance(url, str):
-        raise SampleError(f"a link's url is a string, not {type(url).__name__}. Give a URL.")
+        raise SampleError(f"url must be a string, got {type(url).__name__}. Give a URL.")
     if not isinstance(creds_key, str | None):
         raise SampleError(
-            f"a link's creds_key is a string, not {type(creds_key).__name__}. Name credentials."
+            f"creds_key must be a string, got {type(creds_key).__name__}. Name credentials."
         )
     return Link(url, creds_key)
 

@@ -127,7 +127,7 @@ def test_files_are_returned_as_they_were(lake: dasklake.Lake) -> None:
     assert lake["image"].bytes(0) == media.picture("jpeg")
     assert lake["image"].bytes(1) is None
     for name in ("bbox", "sequence[image]"):
-        with pytest.raises(InvalidInputError, match="no files"):
+        with pytest.raises(InvalidInputError, match="does not contain files"):
             lake[name].bytes(0)
 
 

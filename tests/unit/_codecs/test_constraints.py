@@ -121,7 +121,7 @@ def test_numbers_of_objects_have_to_agree(name: str) -> None:
         (
             {"a": TensorSpec("bbox", shape=(2, 4)), "b": TensorSpec("bbox", shape=(3, 4))},
             ["a", "b"],
-            "shapes say",
+            "shapes have",
         ),
     ],
 )

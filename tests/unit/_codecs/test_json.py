@@ -43,8 +43,8 @@ def test_values_come_back(htype: str, value: Any, wanted: Any, shape: tuple[int,
         ("json", b"bytes", "bytes"),
         ("json", "\ud800", "not valid"),
         ("list", {"a": 1}, "not a list"),
-        ("tag", 5, "word"),
-        ("tag", [["a"]], "word"),
+        ("tag", 5, "list of strings"),
+        ("tag", [["a"]], "list of strings"),
     ],
 )
 def test_misfits_are_refused(htype: str, value: Any, word: str) -> None:

@@ -90,7 +90,7 @@ def test_link_is_a_url_and_a_key() -> None:
 
 def test_link_refuses_what_is_no_url() -> None:
     """Something else than a string is refused at once, by its type."""
-    with pytest.raises(SampleError, match="not int"):
+    with pytest.raises(SampleError, match="got int"):
         link(7)  # type: ignore[arg-type]  # the point of the test
     with pytest.raises(SampleError, match="creds_key"):
         link("s3://b/a", 7)  # type: ignore[arg-type]  # the point of the test
