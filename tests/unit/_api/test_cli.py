@@ -1,4 +1,4 @@
-"""The command line: what each command prints, and how it ends."""
+"""The output and the exit code of each command."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ COMMANDS = ("compact", "head", "info", "log", "reset", "vacuum", "verify", "watc
 
 
 def call(*args: object, code: int = 0) -> Result:
-    """Run the command line and look at how it ends."""
+    """Run the command line and check its exit code."""
     result = cli_runner().invoke(cli, [str(arg) for arg in args])
     assert result.exit_code == code, result.output
     return result
 
 
 def documents(*args: object, code: int = 0) -> list[dict[str, Any]]:
-    """Run the command line for programs."""
+    """Run the command line with --json."""
     return [json.loads(line) for line in call(*args, "--json", code=code).stdout.splitlines()]
 
 
@@ -54,12 +54,12 @@ def lake(small_lake: SmallLake) -> SmallLake:
 
 @pytest.fixture
 def url(lake: SmallLake) -> str:
-    """Where the lake is."""
+    """Return the URL of the lake."""
     return lake.store.url
 
 
 def test_commands_are_complete() -> None:
-    """Each command is there, says what it does, and takes --json and --debug."""
+    """All commands exist, have a help text, and take --json and --debug."""
     assert tuple(sorted(cli.commands)) == COMMANDS
     for name in COMMANDS:
         shown = call(name, "--help").stdout
@@ -78,13 +78,13 @@ def test_dask_finds_it() -> None:
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program says which release it is of."""
+    """The version of the package is printed."""
     monkeypatch.setattr("importlib.metadata.version", lambda name: f"1.2.3 of {name}")
     assert call("--version").stdout == "dasklake, version 1.2.3 of dasklake\n"
 
 
 def test_info(url: str) -> None:
-    """A lake is told with its tensors, counts and runs."""
+    """A lake is shown with its tensors, counts and runs."""
     shown = call("info", url).stdout
     assert f"Lake('{url}', version=3)" in shown
     assert "int64" in shown
@@ -97,7 +97,7 @@ def test_info(url: str) -> None:
 
 
 def test_log(url: str) -> None:
-    """Versions with samples are told newest first; entries on request."""
+    """Versions with samples are shown newest first; other entries on request."""
     assert [found["version"] for found in documents("log", url)] == [3, 2, 0]
     assert [found["version"] for found in documents("log", url, "-n", 1)] == [3]
     entries = documents("log", url, "--all")
@@ -108,7 +108,7 @@ def test_log(url: str) -> None:
 
 
 def test_head(url: str) -> None:
-    """The first samples are told, one by one."""
+    """The first samples are shown, one by one."""
     assert call("head", url, "-n", 2).stdout == "0:\n  x: 0\n1:\n  x: 1\n"
     assert documents("head", url, "-c", "x", "-n", 100)[-1] == {"row": 6, "x": 7}
     assert call("head", url, "-n", 0).stdout == ""
@@ -130,7 +130,7 @@ def test_head(url: str) -> None:
     ],
 )
 def test_values_are_plain(value: Any, expected: Any) -> None:
-    """A value is told as what JSON can hold; large ones by what they are."""
+    """A value is shown as JSON; a large value is described."""
     assert plain_value(value) == expected
 
 
@@ -141,7 +141,7 @@ def test_long_texts_are_cut() -> None:
 
 
 def test_reset(lake: SmallLake, url: str) -> None:
-    """A dry run tells what goes and changes nothing; then it goes; then there is nothing."""
+    """A dry run shows the objects and changes nothing; a reset deletes them, a second one nothing."""
     before = lake.objects()
     [planned] = documents("reset", url, "--dry-run")
     assert lake.objects() == before
@@ -157,7 +157,7 @@ def test_reset(lake: SmallLake, url: str) -> None:
 
 
 def test_vacuum(small_lake: SmallLake) -> None:
-    """A dry run tells what goes and changes nothing; then it goes; young versions stay."""
+    """A dry run shows the objects and changes nothing; a vacuum keeps young versions."""
     url = small_lake.store.url
     for run, overwrite in (("old", False), ("new", True)):
         writer = small_lake.begin(run, 1, overwrite=overwrite)
@@ -178,7 +178,7 @@ def test_vacuum(small_lake: SmallLake) -> None:
 
 
 def test_compact(small_lake: SmallLake) -> None:
-    """Small chunks are joined; the run that does it is none that anybody follows."""
+    """Small chunks are joined; the compaction is not listed among the runs."""
     url = small_lake.store.url
     writer = small_lake.begin("run", 1)
     writer.commit([small_lake.write(writer, 0, [[1], [2], [3]])], [])
@@ -191,7 +191,7 @@ def test_compact(small_lake: SmallLake) -> None:
 
 
 def test_verify(lake: SmallLake, url: str) -> None:
-    """A sound lake is told with counts; damage with rows, and exit code 1."""
+    """An undamaged lake is shown with counts; damage with rows and exit code 1."""
     assert "7 samples" in call("verify", url).stdout
     assert "no damage found" in call("verify", url, "--quick").stdout
     [key] = [key for key, _ in lake.store.walk("data") if "/2-1-" in key]
@@ -241,7 +241,7 @@ def test_watch(small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_watch_once(lake: SmallLake, url: str) -> None:
-    """One look tells how things stand, whatever they are."""
+    """With --once, the current state is shown."""
     beat(lake, 1, inputs=10, failures=2)
     assert call("watch", url, "--once").stdout == (
         "run run: running, 10 samples written, 7 committed (75 %), 2 failed, version 3\n"
@@ -249,28 +249,28 @@ def test_watch_once(lake: SmallLake, url: str) -> None:
 
 
 def test_watch_stopped_run(lake: SmallLake, url: str) -> None:
-    """A run whose coordinator said that it stopped ends the command with exit code 1."""
+    """A run whose coordinator has stopped ends the command with exit code 1."""
     beat(lake, 5, "stopped")
     result = call("watch", url, code=1)
     assert "run run: stopped" in result.stdout
     assert "mode='resume'" in result.stderr
 
 
-def test_watch_gives_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run without a sign of life is given up after the patience asked for."""
+def test_watch_reports_silent_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without a heartbeat is reported as silent after the timeout."""
     step_by_step(monkeypatch)
     result = call("watch", url, "--timeout", 0, code=1)
     assert "run run: silent" in result.stdout
 
 
 def test_watch_names_runs(url: str) -> None:
-    """A run is followed by its name; an unknown name lists the known ones."""
+    """A run is followed by its name; the error for an unknown name lists the runs."""
     assert call("watch", url, "--run", "run", "--once").stdout.startswith("run run:")
     assert "Its runs: 'run'" in call("watch", url, "--run", "other", code=1).stderr
 
 
 def test_finished_run_is_not_waited_for(small_lake: SmallLake) -> None:
-    """Where no run is unfinished the last one is told, and all is well."""
+    """If no run is unfinished, the last one is shown, with exit code 0."""
     writer = small_lake.begin("run", 1)
     writer.commit([small_lake.write(writer, 0)], [])
     assert "finished" in call("watch", small_lake.store.url).stdout
@@ -278,7 +278,7 @@ def test_finished_run_is_not_waited_for(small_lake: SmallLake) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_lake(name: str, tmp_path: Path) -> None:
-    """Without a lake each command ends with one sentence on standard error and exit code 1."""
+    """Without a lake, each command prints one line on standard error; the exit code is 1."""
     result = call(name, tmp_path / "none", code=1)
     assert result.stdout == ""
     assert result.stderr.startswith("Error: No lake found under")
@@ -286,13 +286,13 @@ def test_no_lake(name: str, tmp_path: Path) -> None:
 
 
 def test_debug(tmp_path: Path) -> None:
-    """The error itself comes out where it was asked for."""
+    """With --debug, the error itself is raised."""
     result = cli_runner().invoke(cli, ["info", str(tmp_path / "none"), "--debug"])
     assert isinstance(result.exception, LakeNotFoundError)
 
 
 def test_unexpected_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of our own making is no traceback either, and says how to see it."""
+    """An unexpected error is shown without a traceback, with a hint at --debug."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
@@ -313,12 +313,12 @@ def test_unexpected_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_wrong_calls(args: tuple[str, ...]) -> None:
-    """A wrong call ends with exit code 2."""
+    """Invalid usage ends with exit code 2."""
     call(*args, code=2)
 
 
 def test_storage_options(s3_bucket: S3Bucket) -> None:
-    """Options come from the configuration by their key, or one by one."""
+    """Options are read from the configuration by their key, or given one by one."""
     store = ObjectStore(f"{s3_bucket.url}/lake", s3_bucket.options)
     SmallLake(store)
     with dask.config.set({"dasklake.creds.here": s3_bucket.options}):
@@ -332,6 +332,6 @@ def test_storage_options(s3_bucket: S3Bucket) -> None:
 
 
 def test_secrets_stay_hidden() -> None:
-    """An error does not show what the options keep secret."""
+    """An error does not show secret options."""
     args = ["info", "s3://bucket/x", "-o", "key=k", "-o", f"secret={SECRET}", "-o", "nonsense=1"]
     assert SECRET not in call(*args, code=1).output
