@@ -1,4 +1,4 @@
-"""What is kept of an item that failed."""
+"""Test which failed items are kept with the failures."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def deep(levels: int) -> list[Any]:
     ids=lambda item: type(item).__name__,
 )
 def test_others_are_not_kept(item: Any) -> None:
-    """What would come back as something else, is large or may hold a secret is not kept."""
+    """Items that JSON would change, large items and possible secrets are not kept."""
     assert kept_value(item) is None

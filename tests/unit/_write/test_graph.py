@@ -22,7 +22,7 @@ from dasklake.exceptions import InvalidInputError
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_arguments_of_several_partitions_are_refused(tmp_path: Path, nested: bool) -> None:  # noqa: FBT001 # a parameter of the test
-    """A bag is no single value, wherever it stands in an argument."""
+    """A bag with several partitions is an error anywhere in an argument."""
     bag = db.from_sequence([1, 2], npartitions=2)
     with pytest.raises(
         InvalidInputError, match=r"transform_kwargs\['more'\] must have one partition, got 2"
@@ -57,7 +57,7 @@ def numbers(partitions: int) -> Any:
 
 
 def test_one_task_for_each_partition() -> None:
-    """What only one partition needs is inside its write task: nothing else is in the graph."""
+    """Tasks that only one partition needs are fused into its write task."""
     bag = numbers(5).map(str).filter(bool).map_partitions(list)
     graph = graph_of(bag)
     assert graph.keys == {("write", i): i for i in range(5)}
@@ -74,7 +74,7 @@ def test_local_tasks_need_nothing() -> None:
 
 
 def test_shared_tasks_stay_outside() -> None:
-    """A task that several partitions need stays a task of its own, and is there once."""
+    """A task that several partitions need stays a separate task, and occurs once."""
     shared = numbers(1).map(str)
     both = db.concat([shared.map(len), shared.map(repr)])
     graph = graph_of(both)
@@ -86,7 +86,7 @@ def test_shared_tasks_stay_outside() -> None:
 
 
 def test_only_what_is_asked_for() -> None:
-    """Partitions that are not to be written leave nothing in the graph."""
+    """Partitions that are not written have no tasks in the graph."""
     source = source_of(numbers(6).map(str), SCHEMA)
     location = RunLocation(ObjectStore("memory://nowhere"), "main/run", "run", 1)
     job = Job(location, (1, "ab" * 8), SCHEMA, "bag")
@@ -96,7 +96,7 @@ def test_only_what_is_asked_for() -> None:
 
 
 def test_priorities_follow_the_input() -> None:
-    """Earlier partitions come first, and what several need comes with the first of them."""
+    """Earlier partitions come first, and shared tasks come with the first of them."""
     shared = numbers(1).map(str)
     graph = graph_of(db.concat([numbers(2), shared.map(len), shared.map(repr)]))
     priorities = graph.priorities()

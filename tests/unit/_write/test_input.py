@@ -1,4 +1,4 @@
-"""Tests of what a collection is to a write."""
+"""Test the analysis of collections as inputs of a write."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ for name, each in inputs.items():
 
 
 def test_an_input_has_one_id_in_every_process_and_another_has_another(tmp_path: Path) -> None:
-    """Ids are equal whatever the order of hashes, and tell the order of an input apart."""
+    """Ids do not depend on the order of hashes, but on the order of the input."""
     script = tmp_path / "inputs.py"
     script.write_text(_INPUTS)
     outputs = []
@@ -133,7 +133,7 @@ def test_an_input_has_one_id_in_every_process_and_another_has_another(tmp_path: 
 
 
 def test_what_all_partitions_hand_to_a_function_is_no_part_of_an_input() -> None:
-    """A function and its arguments may be mended; an input that all partitions read may not."""
+    """Fixing a function or its arguments keeps the id; changing an input of all partitions does not."""
 
     def read(place: int, index: dict[int, str]) -> str:
         return index[place]
@@ -151,7 +151,7 @@ def test_what_all_partitions_hand_to_a_function_is_no_part_of_an_input() -> None
 
 
 def test_an_input_without_identity_says_so() -> None:
-    """What lies only in memory has no id, with the cure named."""
+    """An input without deterministic identity warns, and names input_id= as the remedy."""
     source = source_of(db.from_sequence([object()], npartitions=1), None)
     with pytest.warns(UserWarning, match="input_id="):
         assert source.input_id is None
@@ -183,13 +183,13 @@ def _damaged(kind: str) -> Any:
     ["rename", "assign", "persist", "series", "merge", "map_partitions", "from_map", "index"],
 )
 def test_damaged_columns_are_refused_under_any_name(kind: str) -> None:
-    """Arrays that became strings are refused wherever they may have gone."""
+    """Arrays that were converted to strings are an error under any name."""
     with pytest.raises(InvalidInputError, match="convert-string"):
         source_of(_damaged(kind), None)
 
 
 def test_what_holds_nothing_damaged_is_accepted() -> None:
-    """Strings in object columns, and what is left when the damaged column is gone, are written."""
+    """Strings in object columns are accepted, and so are frames without the converted column."""
     frame = dd.from_pandas(_images(), npartitions=2)
     strings = pd.DataFrame({"s": pd.Series(["a", None, "b"], dtype=object)})
     assert list(source_of(dd.from_pandas(strings, npartitions=1), None).schema or ()) == ["s"]
@@ -211,7 +211,7 @@ def test_what_holds_nothing_damaged_is_accepted() -> None:
     ids=["number", "twice", "index"],
 )
 def test_columns_with_one_name_are_refused(frame: pd.DataFrame) -> None:
-    """Columns that would be one tensor are refused before anything is written, by name."""
+    """Columns that would be one tensor are an error that names them, before anything is written."""
     with pytest.raises(SchemaError, match=r"1.*Rename"):
         source_of(dd.from_pandas(frame, npartitions=1), None)
 
@@ -252,7 +252,7 @@ def test_the_schema_that_an_error_shows_runs() -> None:
 
 
 def test_arrays_of_strings_are_text() -> None:
-    """Strings and bytes have a spec of their own; objects need a schema, which is then taken."""
+    """Strings and bytes have specs of their own; objects need a schema, which is used."""
     strings = da.from_array(np.array(["a", "bb"]), chunks=1)
     assert source_of(strings, None).schema == Schema({"data": "text"})
     data = da.from_array(np.array([b"a", b"bb"]), chunks=1)
