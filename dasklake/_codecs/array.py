@@ -91,7 +91,7 @@ class ArrayCodec(Codec):
         return array
 
     def _checked_column(self, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-        """Return a whole column as the spec's dtype; None where its shape does not fit."""
+        """Return a whole column as the spec's dtype; None if its shape does not fit."""
         if array.shape[1:] != self.spec.shape:
             return None
         if array.dtype == self._dtype:

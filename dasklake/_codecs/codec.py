@@ -74,7 +74,7 @@ class Codec(ABC):
         Returns
         -------
         pyarrow.Array or None
-            An array of ``storage.type``; None where the values have to go one by one, which
+            An array of ``storage.type``; None if the values have to go one by one, which
             is also how a value that does not fit gets its exact message.
 
         Raises

@@ -39,7 +39,7 @@ _TRIPLE = 3
 
 
 def constraint_for(spec: TensorSpec, *, strict: bool) -> Check | None:
-    """Return the check that each value of a tensor has to pass; None where there is none.
+    """Return the check that each value of a tensor has to pass; None if there is none.
 
     Parameters
     ----------

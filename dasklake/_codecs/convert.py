@@ -187,7 +187,7 @@ def _times(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _lost(array: npt.NDArray[Any], cast: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-    """Where casting changed a value; None where it cannot have."""
+    """Where casting changed a value; None if it cannot have."""
     source, target = array.dtype, cast.dtype
     if target.kind in "mM":
         back = cast.astype(source)

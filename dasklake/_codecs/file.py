@@ -52,7 +52,7 @@ class FileCodec(Codec):
 
 
 def bytes_of(value: object) -> bytes | None:
-    """Return the bytes of a file as users may give it; None where it is none.
+    """Return the bytes of a file as users may give it; None if it is none.
 
     Raises
     ------

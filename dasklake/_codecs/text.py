@@ -125,7 +125,7 @@ def checked_text(value: str) -> str:
 
 
 def string_column(values: Any, wanted: pa.DataType) -> pa.Array | None:
-    """Return strings and missing ones as a column; None where there is anything else."""
+    """Return strings and missing ones as a column; None if there is anything else."""
     if isinstance(values, np.ndarray) and values.ndim != 1:
         return None
     if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):

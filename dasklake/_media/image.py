@@ -119,7 +119,7 @@ class ImageReader:
 
 
 def quick_shape(form: str | None, data: bytes) -> tuple[int, int, int] | None:
-    """Return the shape of an ordinary picture of a format; None where Pillow has to look."""
+    """Return the shape of an ordinary picture of a format; None if Pillow has to look."""
     if form not in _QUICK or not data.startswith(_MAGIC[form]):
         return None
     return _QUICK[form](data)

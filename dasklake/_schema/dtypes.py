@@ -31,7 +31,7 @@ def dtype_names(dtype: Any) -> tuple[str | None, str | None]:
     name : str or None
         The one name that it has in a schema; None for None.
     arrow : str or None
-        The Arrow type, serialised; None where numpy has the type.
+        The Arrow type, serialised; None if numpy has the type.
 
     Raises
     ------

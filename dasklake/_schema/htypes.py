@@ -64,7 +64,7 @@ class Htype:
     summary : str
         One sentence for the reference page.
     dtype : str or None
-        Default dtype; None where the user, the data or the file says it.
+        Default dtype; None if the user, the data or the file says it.
     dtypes : str
         The numpy kinds (``np.dtype.kind``) that are allowed; empty where dtype is fixed.
     shape : tuple of (int or None) or None
@@ -74,7 +74,7 @@ class Htype:
     last : tuple of int
         Allowed lengths of the last axis; empty where any is.
     count : int or None
-        The axis that counts what a sample has of it, for ``same_length``; None where nothing is
+        The axis that counts what a sample has of it, for ``same_length``; None if nothing is
         counted.
     constraints : tuple of str
         What a strict write checks of its values.

@@ -64,7 +64,7 @@ def groups_of(tensors: Mapping[str, _Counted]) -> tuple[tuple[str, ...], ...]:
 
 
 def count_axis(spec: _Counted) -> int | None:
-    """Return the axis of a value that counts its objects; None where it counts nothing."""
+    """Return the axis of a value that counts its objects; None if it counts nothing."""
     if spec.sequence:
         return 0
     if spec.linked or spec.encoded:
@@ -75,6 +75,6 @@ def count_axis(spec: _Counted) -> int | None:
 
 
 def _fixed_count(spec: _Counted) -> int | None:
-    """Return how many objects each value has; None where that is not always the same."""
+    """Return how many objects each value has; None if that is not always the same."""
     axis = count_axis(spec)
     return None if axis is None or spec.sequence or spec.shape is None else spec.shape[axis]

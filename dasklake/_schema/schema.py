@@ -149,7 +149,7 @@ def _planned(spec: TensorSpec) -> TensorSpec:
 
 
 def _differ(ours: TensorSpec, theirs: TensorSpec) -> bool:
-    """Whether ``theirs`` is another spec; it may know fewer discovered names."""
+    """Return whether ``theirs`` is another spec; it may know fewer discovered names."""
     if not (ours.discover and theirs.discover):
         return ours != theirs
     names, known = theirs.given.class_names, ours.given.class_names

@@ -143,13 +143,13 @@ class TensorSpec:
 
     @property
     def linked(self) -> bool:
-        """Whether the values are links; lists of them are not."""
+        """Return whether the values are links; lists of them are not."""
         _, linked, sequence = parse_htype(self.htype)
         return linked and not sequence
 
     @property
     def sequence(self) -> bool:
-        """Whether a value is a list of any length; :attr:`item` describes what is in it."""
+        """Return whether a value is a list of any length; :attr:`item` describes what is in it."""
         htype, linked, sequence = parse_htype(self.htype)
         return sequence or (htype.codec == "polygon" and not linked)
 
@@ -170,7 +170,7 @@ class TensorSpec:
 
     @property
     def encoded(self) -> bool:
-        """Whether a value is stored as the bytes of a whole file."""
+        """Return whether a value is stored as the bytes of a whole file."""
         return self.compression in self.kind.files and not (self.linked or self.sequence)
 
     @property
@@ -189,7 +189,7 @@ class TensorSpec:
 
     @property
     def fixed(self) -> bool:
-        """Whether every sample has the same shape."""
+        """Return whether every sample has the same shape."""
         return self.shape is not None and None not in self.shape and not self.sequence
 
     def to_json(self) -> dict[str, Any]:
