@@ -1,4 +1,4 @@
-"""A disk that is full in mid-run: a true message, whole checkpoints, and a resume once there is room."""
+"""A disk that fills up during a run: accurate message, complete checkpoints, and a later resume."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from tests.support.clusters import ROOT
 
 
-def told(folder: Path, how: str, before: Sequence[str] = ()) -> dict[str, Any]:
-    """Run the job; what it says."""
+def run_job(folder: Path, how: str, before: Sequence[str] = ()) -> dict[str, Any]:
+    """Run the job and return its results."""
     command = [*before, sys.executable, "-m", "tests.support._full", str(folder), how]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, check=False)
@@ -24,31 +24,31 @@ def told(folder: Path, how: str, before: Sequence[str] = ()) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def check(found: dict[str, Any]) -> None:
-    """Check the message, the work that was kept, how it went on, and that nothing half is left."""
-    kept = found["kept"]
-    assert "the storage is full" in found["message"]
-    assert f"Last checkpoint: {len(kept)} samples committed" in found["message"]
-    assert "mode='resume', run='job'" in found["message"]
-    assert kept == list(range(len(kept)))
-    assert 15 <= len(kept) < 30
-    # What there is no room for is not tried again.
-    made = found["made"]
-    assert made == list(range(len(made)))
-    assert len(made) <= len(kept) + 3
-    assert found["half"] == []
-    assert found["again"] == list(range(len(kept), 30))
-    assert (found["rows"], found["whole"], found["failures"]) == (list(range(30)), True, 0)
+def check(results: dict[str, Any]) -> None:
+    """Check the message, the committed work, the resume, and that no partial file remains."""
+    committed = results["committed"]
+    assert "the storage is full" in results["message"]
+    assert f"Last checkpoint: {len(committed)} samples committed" in results["message"]
+    assert "mode='resume', run='job'" in results["message"]
+    assert committed == list(range(len(committed)))
+    assert 15 <= len(committed) < 30
+    # A write that fails for lack of space is not retried.
+    computed = results["computed"]
+    assert computed == list(range(len(computed)))
+    assert len(computed) <= len(committed) + 3
+    assert results["half"] == []
+    assert results["again"] == list(range(len(committed), 30))
+    assert (results["rows"], results["whole"], results["failures"]) == (list(range(30)), True, 0)
 
 
-def test_limit_of_a_file(tmp_path: Path) -> None:
-    """What is too large for the file system ends the run once; with more room it goes on."""
-    check(told(tmp_path, "limit"))
+def test_file_size_limit_ends_the_run_and_allows_a_resume(tmp_path: Path) -> None:
+    """A file above the size limit ends the run at once; with a higher limit the run resumes."""
+    check(run_job(tmp_path, "limit"))
 
 
-def test_full_disk(tmp_path: Path) -> None:
-    """A disk without room ends the run once; with some room again it goes on."""
+def test_full_disk_ends_the_run_and_allows_a_resume(tmp_path: Path) -> None:
+    """A full disk ends the run at once; with free space the run resumes."""
     space = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*space, "true"], check=False, capture_output=True).returncode:
         pytest.skip("user namespaces are not allowed")
-    check(told(tmp_path, "disk", space))
+    check(run_job(tmp_path, "disk", space))

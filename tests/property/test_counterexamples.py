@@ -570,7 +570,7 @@ class TestDoubt:
         def commit_all(store: FaultStore) -> None:
             log = quick_log(store)
             own = RunWriter(log, "R", 1, writer.head, SCHEMA)
-            sim.told.append((own.commit(receipts, []), tuple(receipts[:1])))
+            sim.acknowledged.append((own.commit(receipts, []), tuple(receipts[:1])))
 
         sim.start("A", commit_all)
         sim.until("A", "create", LOG)

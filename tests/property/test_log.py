@@ -378,7 +378,7 @@ def test_every_order_of_creates(scenario: Scenario, faults: int) -> None:
         try:
             world.run(scenario, schedule, creates)
         except AssertionError as error:
-            error.add_note("\n".join(schedule.told))
+            error.add_note("\n".join(schedule.trace))
             raise
         tried += 1
     assert tried > 1
@@ -402,18 +402,18 @@ class Drawn:
     def __init__(self, choices: Sequence[int], faults: Mapping[int, Fault]) -> None:
         self.choices = choices
         self.faults = faults
-        self.told: list[str] = []
+        self.trace: list[str] = []
 
     def __call__(self, steps: Sequence[Step]) -> tuple[int, Fault] | None:
         """Choose."""
-        number = len(self.told)
+        number = len(self.trace)
         chosen = self.choices[number] if number < len(self.choices) else number
         if chosen % 5 == 0 and not any(step.writer for step in steps):
             return None
         index = chosen % len(steps)
         lossy = steps[index].writer and steps[index].operation != "delete"
         fault = self.faults.get(number, Fault.NONE) if lossy else Fault.NONE
-        self.told.append(f"{' '.join(steps[index])} {fault.value}")
+        self.trace.append(f"{' '.join(steps[index])} {fault.value}")
         return index, fault
 
 
@@ -432,5 +432,5 @@ def test_any_order_of_everything(
     try:
         world.run(scenario, decide)
     except AssertionError as error:
-        error.add_note("\n".join(decide.told))
+        error.add_note("\n".join(decide.trace))
         raise

@@ -1,6 +1,6 @@
-"""One of several writers at once: ``python -m tests.support._appends URL WRITER COUNT FOLDER``.
+"""One of several concurrent writers: ``python -m tests.support._appends URL WRITER COUNT FOLDER``.
 
-Storage options come by the environment, as JSON.
+Storage options are passed as JSON in an environment variable.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tests.support._work import PATIENCE, SCHEMA, content
 
 
 def main(url: str, writer: str, count: str, folder: str) -> None:
-    """Append so many times, from when the test says so."""
+    """Wait for the test's start signal, then append ``count`` times."""
     number, times = int(writer), int(count)
     options = dasklake.WriteOptions(scheduler="sync")
     Path(folder, f"{writer}.ready").touch()
     deadline = time.monotonic() + PATIENCE
     while not Path(folder, "go").exists():
-        assert time.monotonic() < deadline  # a test's own process
+        assert time.monotonic() < deadline  # runs in a test's own process
         time.sleep(0.001)
     for i in range(times):
         bag = db.from_sequence([content(number * times + i)], npartitions=1)

@@ -1,8 +1,8 @@
-"""A disk that loses power: what a process asks of the system, and what of it would be left.
+"""A disk that loses power: a process's system calls, and the files that would survive.
 
-:class:`Recorder` notes each call that changes files, in the order in which they were carried out.
-:class:`Disk` carries them out again in memory and says, after any number of them, what a power cut
-may leave: what was flushed, and of the rest as much or as little as chance will have it.
+:class:`Recorder` records each call that changes files, in the order of execution.
+:class:`Disk` replays them in memory. After any number of calls it returns the files that may survive
+a power cut: all flushed data, and a random part of the rest.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import pytest
 
 
 class Call(NamedTuple):
-    """A call to the system that was carried out; or ``mark``, something that the test notes.
+    """A completed system call, or ``mark``, an event noted by the test.
 
-    ``path`` is the file, or its new name; ``data`` what was written, or the old name.
+    ``path`` is the file or its new name; ``data`` is the written data or the old name.
     """
 
     name: str
@@ -31,28 +31,28 @@ class Call(NamedTuple):
 
 
 class Recorder:
-    """Notes the calls of this process by which files under a root change.
+    """Record the calls of this process that change files under a root.
 
     Parameters
     ----------
     root : Path
-        Everything elsewhere is nobody's business.
+        The folder; changes elsewhere are not recorded.
     """
 
     def __init__(self, root: Path) -> None:
         self.calls: list[Call] = []
         self._root = str(root)
-        # A call and its note are one step, so that the order is that of the disk.
+        # A call and its record are one step, so that both have the same order.
         self._lock = threading.RLock()
 
-    def mark(self, what: str, data: Any) -> None:
-        """Note something else that happened."""
+    def mark(self, event: str, data: Any) -> None:
+        """Record another event."""
         with self._lock:
-            self.calls.append(Call("mark", what, data))
+            self.calls.append(Call("mark", event, data))
 
     @contextmanager
     def recording(self) -> Iterator[Recorder]:
-        """Note what happens meanwhile."""
+        """Record the calls in the block."""
         with pytest.MonkeyPatch.context() as patch:
             for name in ("open", "write", "fsync", "link", "replace", "unlink", "mkdir"):
                 patch.setattr(os, name, self._noting(name, getattr(os, name)))
@@ -61,17 +61,17 @@ class Recorder:
     def _noting(self, name: str, real: Any) -> Any:
         def call(first: Any, *args: Any, **kwargs: Any) -> Any:
             with self._lock:
-                place = self._path(first)
-                if place is None:
+                path = self._path(first)
+                if path is None:
                     return real(first, *args, **kwargs)
                 result = real(first, *args, **kwargs)
-                self._note(name, place, args, result)
+                self._note(name, path, args, result)
                 return result
 
         return call
 
-    def _path(self, what: Any) -> str | None:
-        path = str(Path(f"/proc/self/fd/{what}").readlink() if isinstance(what, int) else what)
+    def _path(self, file: Any) -> str | None:
+        path = str(Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else file)
         return path if path.startswith(self._root) else None
 
     def _note(self, name: str, path: str, args: tuple[Any, ...], result: Any) -> None:
@@ -98,17 +98,17 @@ class _Folder:
     flushed: dict[str, _File | _Folder] = field(default_factory=dict)
 
 
-#: What a power cut leaves of what was not flushed.
+#: The part of unflushed data that survives a power cut.
 NOTHING, NAMES, ANY = "nothing", "names without data", "anything"
 
 
 class Disk:
-    """A disk on which calls are carried out.
+    """A disk on which calls are replayed.
 
     Parameters
     ----------
     root : Path
-        Its one folder, which is durable and empty.
+        The only folder of the disk; durable and empty.
     """
 
     def __init__(self, root: Path) -> None:
@@ -116,15 +116,15 @@ class Disk:
         self._root = _Folder()
 
     def carry_out(self, call: Call) -> None:
-        """Carry out one call."""
+        """Replay one call."""
         if call.name == "mark":
             return
         if call.name == "fsync":
-            found = self._find(call.path)
-            if isinstance(found, _File):
-                found.flushed = found.content
+            entry = self._find(call.path)
+            if isinstance(entry, _File):
+                entry.flushed = entry.content
             else:
-                found.flushed = dict(found.names)
+                entry.flushed = dict(entry.names)
             return
         if call.name == "write":
             file = self._find(call.path)
@@ -151,25 +151,25 @@ class Disk:
         return folder, name
 
     def _find(self, path: str) -> _File | _Folder:
-        found: _File | _Folder = self._root
+        entry: _File | _Folder = self._root
         for part in Path(path).relative_to(self._at).parts:
-            assert isinstance(found, _Folder)
-            found = found.names[part]
-        return found
+            assert isinstance(entry, _Folder)
+            entry = entry.names[part]
+        return entry
 
     def after_power_cut(self, survives: str, rng: np.random.Generator) -> dict[str, bytes]:
-        """Return the files that may be found when the power is back, by path under the root.
+        """Return files that may exist after a power cut, by path under the root.
 
         Parameters
         ----------
         survives : str
-            What of that which was not flushed: ``NOTHING``, ``NAMES`` or ``ANY``.
+            The part of unflushed data that survives: ``NOTHING``, ``NAMES`` or ``ANY``.
         rng : numpy.random.Generator
-            Chooses, for ``ANY``.
+            Chooses the surviving part for ``ANY``.
         """
-        found: dict[str, bytes] = {}
-        self._collect(self._root, "", survives, rng, found)
-        return found
+        files: dict[str, bytes] = {}
+        self._collect(self._root, "", survives, rng, files)
+        return files
 
     def _collect(
         self,
@@ -177,18 +177,18 @@ class Disk:
         prefix: str,
         survives: str,
         rng: np.random.Generator,
-        found: dict[str, bytes],
+        files: dict[str, bytes],
     ) -> None:
         for name in sorted({*folder.names, *folder.flushed}):
             old, new = folder.flushed.get(name), folder.names.get(name)
             if old is not new:
                 # This change of the folder was not flushed.
-                kept = {NOTHING: False, NAMES: True}.get(survives, bool(rng.integers(2)))
-                new = new if kept else old
+                survived = {NOTHING: False, NAMES: True}.get(survives, bool(rng.integers(2)))
+                new = new if survived else old
             if isinstance(new, _Folder):
-                self._collect(new, f"{prefix}{name}/", survives, rng, found)
+                self._collect(new, f"{prefix}{name}/", survives, rng, files)
             elif new is not None:
-                found[f"{prefix}{name}"] = _content(new, survives, rng)
+                files[f"{prefix}{name}"] = _content(new, survives, rng)
 
 
 def _content(file: _File, survives: str, rng: np.random.Generator) -> bytes:
@@ -199,5 +199,5 @@ def _content(file: _File, survives: str, rng: np.random.Generator) -> bytes:
 
 
 def without(calls: Sequence[Call], name: str, *, ending: str) -> list[Call]:
-    """Return the calls as a careless program would have made them: some are left out."""
+    """Return the calls without those of one name, as a careless program would make them."""
     return [call for call in calls if call.name != name or not call.path.endswith(ending)]

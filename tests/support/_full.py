@@ -1,7 +1,8 @@
-"""A job whose disk is full in mid-run: ``python -m tests.support._full FOLDER disk|limit``.
+"""A job whose disk fills up during a run: ``python -m tests.support._full FOLDER disk|limit``.
 
-With ``disk`` the folder gets a small disk of its own, which is to be allowed; with ``limit`` no file
-may be longer than a limit. Writes, makes room, writes again, and prints how it went, as JSON.
+With ``disk`` the folder is mounted as a small file system, which needs the privilege to mount. With
+``limit`` no file may exceed a size limit. The job writes, frees space, writes again and prints its
+results as JSON.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from dasklake.exceptions import StorageFullError
 
 ITEMS = 30
 
-#: Bytes of a sample, of a large one, and of what is in the way.
+#: Sizes in bytes: a sample, a large sample, and a file that takes up space.
 SIZE, LARGE, BALLAST = 40_000, 250_000, 400_000
 
-#: The item that is large where there is a limit, and the limit.
+#: The item that is large if file sizes are limited, and the limit.
 VICTIM, LIMIT = 16, 200_000
 
 
-def sample(x: int, made: list[int], *, limited: bool) -> dict[str, Any]:
+def sample(x: int, computed: list[int], *, limited: bool) -> dict[str, Any]:
     """Make a sample."""
-    made.append(x)
+    computed.append(x)
     size = LARGE if limited and x == VICTIM else SIZE
     return {"x": x, "bytes": np.random.default_rng(x).integers(0, 255, size, "uint8")}
 
 
 def main(folder: Path, *, limited: bool) -> None:
     """Run the job."""
-    made: list[int] = []
+    computed: list[int] = []
     url = str(folder / "lake")
     no_limit = (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
 
@@ -49,7 +50,7 @@ def main(folder: Path, *, limited: bool) -> None:
                 "x": dasklake.TensorSpec(dtype="int64", shape=()),
                 "bytes": dasklake.TensorSpec(dtype="uint8", shape=(None,)),
             },
-            transform=lambda x: sample(x, made, limited=limited),
+            transform=lambda x: sample(x, computed, limited=limited),
             mode="resume",
             run="job",
             checkpoint_every=6,
@@ -66,24 +67,24 @@ def main(folder: Path, *, limited: bool) -> None:
         write()
     except StorageFullError as error:
         message = str(error)
-    told: dict[str, Any] = {
+    results: dict[str, Any] = {
         "message": message,
-        "kept": [int(row["x"]) for row in dasklake.open(url)],
-        "made": list(made),
+        "committed": [int(row["x"]) for row in dasklake.open(url)],
+        "computed": list(computed),
         "half": [str(path) for path in folder.rglob("*.tmp")],
     }
     (folder / "ballast").unlink()
     resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
-    made.clear()
-    told["failures"] = write().failures
-    told["again"] = list(made)
+    computed.clear()
+    results["failures"] = write().failures
+    results["again"] = list(computed)
     rows = list(dasklake.open(url))
-    told["rows"] = [int(row["x"]) for row in rows]
-    told["whole"] = all(
+    results["rows"] = [int(row["x"]) for row in rows]
+    results["whole"] = all(
         np.array_equal(row["bytes"], sample(int(row["x"]), [], limited=limited)["bytes"])
         for row in rows
     )
-    print(json.dumps(told))  # noqa: T201 # for the test
+    print(json.dumps(results))  # noqa: T201 # for the test
 
 
 if __name__ == "__main__":

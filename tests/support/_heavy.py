@@ -1,4 +1,4 @@
-"""A pipeline with a heavy argument, and the client that evaluates it as a process of its own.
+"""A pipeline with a large argument, and a client process that evaluates it.
 
 ``python -m tests.support._heavy SCHEDULER_FILE URL FOLDER BYTES``
 """
@@ -19,7 +19,7 @@ ITEMS, PAUSES = 50, (0, 25)
 
 
 class Heavy:
-    """Bytes that write down each process they arrive in, and how many they are."""
+    """Bytes that record their length and each process that receives them."""
 
     def __init__(self, data: bytes, journal: str) -> None:
         self.data, self.journal = data, journal
@@ -29,7 +29,7 @@ class Heavy:
 
 
 def arrive(data: bytes, journal: str) -> Heavy:
-    """Append process and length to the journal."""
+    """Append the process and the length to the journal."""
     with Path(journal).open("a") as file:
         file.write(f"{os.getpid()} {len(data)}\n")
     return Heavy(data, journal)
@@ -37,7 +37,7 @@ def arrive(data: bytes, journal: str) -> Heavy:
 
 @dasklake.compute
 def weigh(sample_in: int, sample_out: dasklake.SampleOut, heavy: Heavy, folder: str) -> None:
-    """Use the argument; wait for the test at some items."""
+    """Use the argument; wait for the test at selected items."""
     note(folder, str(sample_in))
     if sample_in in PAUSES:
         pause(folder, str(sample_in))
@@ -45,7 +45,7 @@ def weigh(sample_in: int, sample_out: dasklake.SampleOut, heavy: Heavy, folder: 
 
 
 def main(scheduler_file: str, url: str, folder: str, size: str) -> None:
-    """Fill the lake, with ten checkpoints."""
+    """Write the lake with ten checkpoints."""
     heavy = Heavy(bytes(int(size)), f"{folder}/journal")
     with Client(scheduler_file=scheduler_file, timeout="60s"):
         weigh(heavy, folder=folder).eval(

@@ -1,7 +1,7 @@
-"""A client as a process of its own: ``python -m tests.support._job ARGUMENTS``, as JSON.
+"""A client process: ``python -m tests.support._job ARGUMENTS``, with the arguments as JSON.
 
-Writes items as a lake on a running cluster and prints the report; the same script, whether it is
-the first time or a resume.
+Writes items as a lake on a running cluster and prints the report. The same script starts and
+resumes a run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import dasklake
 from tests.support._work import SCHEMA, sample
 
 
-def main(  # the words of the job
+def main(  # the arguments of the job
     *,
     scheduler_file: str,
     url: str,

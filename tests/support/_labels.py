@@ -1,6 +1,6 @@
-"""A job whose labels are text, as a process of its own: ``python -m tests.support._labels ARGUMENTS``.
+"""A job with text labels in its own process: ``python -m tests.support._labels ARGUMENTS``.
 
-It may kill itself in the middle, so that the same job can be resumed.
+It may kill itself during the run, so that the same job can be resumed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import dask.bag as db
 
 import dasklake
 
-#: Of the labels: how many samples, how many names.
+#: The number of samples and the number of label names.
 SAMPLES, NAMES = 10_000, 500
 
 GIVEN = ("name 7", "never seen")
@@ -26,13 +26,13 @@ GIVEN = ("name 7", "never seen")
 def labels(samples: int = SAMPLES, names: int = NAMES) -> list[str]:
     """Return the labels of all samples: every name, in random order."""
     choice = random.Random(4)  # noqa: S311 # the same in every process
-    found = [f"name {i % names}" for i in range(samples)]
-    choice.shuffle(found)
-    return found
+    names_of_samples = [f"name {i % names}" for i in range(samples)]
+    choice.shuffle(names_of_samples)
+    return names_of_samples
 
 
 def schema() -> dict[str, dasklake.TensorSpec]:
-    """Return what the job writes: it has been told two of the names."""
+    """Return the schema of the job, which declares two of the names."""
     return {
         "label": dasklake.TensorSpec("class_label", shape=(), class_names=GIVEN, discover=True),
         "more": dasklake.TensorSpec("class_label", discover=True),
@@ -40,14 +40,14 @@ def schema() -> dict[str, dasklake.TensorSpec]:
 
 
 def sample(name: str, stop: str | None = None) -> dict[str, Any]:
-    """Return a sample; where ``stop`` is a folder with checkpoints enough, die."""
+    """Return a sample; kill the process if ``stop`` is a folder with enough checkpoints."""
     if stop is not None and len(list(Path(stop).glob("lake/_lake/log/main/*/*.json"))) > 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return {"label": name, "more": [name, "all"][: len(name) % 3]}
 
 
 def write(url: str, stop: str | None = None, **options: Any) -> Any:
-    """Write the lake, or go on with it."""
+    """Write or resume the lake."""
     return dasklake.to_lake(
         db.from_sequence(labels(), npartitions=16),
         url,

@@ -1,7 +1,7 @@
-"""A real S3 server on loopback, as a process of its own: ``python -m tests.support._s3_server``.
+"""A real S3 server on loopback in its own process: ``python -m tests.support._s3_server``.
 
-Prints its port, serves until its standard input is closed. moto checks the condition of a write,
-then writes: a lock makes one step of the two, as S3 itself does.
+Prints its port and serves until its standard input is closed. moto checks the condition of a write
+and then writes; a lock makes the two steps atomic, as in S3.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from werkzeug.serving import make_server
 
 
 class Serialised:
-    """A WSGI application whose writing requests run one at a time.
+    """A WSGI application that handles writing requests one at a time.
 
     Parameters
     ----------

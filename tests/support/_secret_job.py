@@ -1,6 +1,6 @@
-"""A job with two credentials keys: ``python -m tests.support._secret_job ARGUMENTS``, as JSON.
+"""A job with two credentials keys: ``python -m tests.support._secret_job ARGUMENTS`` (JSON).
 
-Starts a cluster, writes links, and prints whatever a run shows of itself: reports, logs, events,
+Starts a cluster, writes links, and prints everything that a run shows: reports, logs, events,
 task keys, states and tracebacks.
 """
 
@@ -26,20 +26,20 @@ SCHEMA = {
 
 
 def sample(n: int, *, pictures: str, gate: str, last: int) -> dict[str, Any]:
-    """Make a sample; the second half waits until the gate is open."""
+    """Make a sample; samples of the second half wait until the gate is open."""
     while n >= last // 2 and not Path(gate).exists():
         time.sleep(0.05)
     name = "denied" if n > last else f"{n % 10}"
     return {"image": dasklake.link(f"{pictures}/{name}.jpg", creds_key="pictures"), "n": n}
 
 
-def show(*what: object) -> None:
-    """Print."""
-    sys.stdout.write("".join(f"{each}\n" for each in what))
+def show(*values: object) -> None:
+    """Print one value per line."""
+    sys.stdout.write("".join(f"{value}\n" for value in values))
 
 
 def main(*, lake: str, pictures: str, gate: str, items: int, dump: str) -> None:
-    """Write one lake, then one with a link that may not be read."""
+    """Write one lake, then one with a link to which access is denied."""
     for name in ("dasklake", "distributed"):
         logging.getLogger(name).setLevel(logging.DEBUG)
     logging.basicConfig()
@@ -51,9 +51,9 @@ def main(*, lake: str, pictures: str, gate: str, items: int, dump: str) -> None:
         report = dasklake.to_lake(
             bag, lake, checkpoint_every=items // 5, transform_kwargs=kwargs, **write
         )
-        found = dasklake.open(lake, storage_options="lake")
-        show(report, found, repr(found), found.log(entries=True), found.schema, found[0])
-        show(found.check_links(), found[0]["image"].shape, found[1]["image"].numpy().shape)
+        opened = dasklake.open(lake, storage_options="lake")
+        show(report, opened, repr(opened), opened.log(entries=True), opened.schema, opened[0])
+        show(opened.check_links(), opened[0]["image"].shape, opened[1]["image"].numpy().shape)
         client.dump_cluster_state(dump)
         bag = db.from_sequence([items + 1], npartitions=1)
         try:

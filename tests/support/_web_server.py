@@ -1,10 +1,9 @@
 """A slow web server on loopback: ``python -m tests.support._web_server <seconds>``.
 
-Prints its port, serves until its standard input is closed. Every answer takes so many seconds. What
-a path begins with says what it is: ``good``, ``small``, ``cut`` (a JPEG of which the end is
-missing), ``text``, ``empty``, ``dead`` (404), ``gone`` (410), ``denied`` (403), ``busy`` (503 twice,
+Prints its port and serves until its standard input is closed. Every response takes the given number
+of seconds. The prefix of a path selects the response: ``good``, ``small``, ``cut`` (a truncated JPEG), ``text``, ``empty``, ``dead`` (404), ``gone`` (410), ``denied`` (403), ``busy`` (503 twice,
 then as good), ``down`` (503 always), ``plain`` (good, from a server that does not know ranges).
-``/requests`` answers with the number of requests so far.
+``/requests`` returns the number of requests so far.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _STATUS = {"dead": 404, "gone": 410, "denied": 403, "down": 503}
 
 
 def jpeg(height: int, width: int) -> bytes:
-    """Make a JPEG of noise."""
+    """Make a JPEG of random noise."""
     sink = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     Image.fromarray(pixels).save(sink, "jpeg", quality=90)
@@ -30,12 +29,12 @@ def jpeg(height: int, width: int) -> bytes:
 
 
 class Pages:
-    """What the server has.
+    """The pages of the server.
 
     Parameters
     ----------
     delay : float
-        Seconds that each answer takes.
+        Seconds that each response takes.
     """
 
     def __init__(self, delay: float) -> None:

@@ -1,6 +1,6 @@
-"""What the tests' workers do: samples whose making is noted, and phases that wait for the test.
+"""The tests' work on workers: recorded transforms, and phases that wait for the test.
 
-Imported by worker processes, so nothing of pytest is here.
+Worker processes import this module, so it must not import pytest.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SCHEMA = Schema(
     }
 )
 
-#: Seconds after which a test that nobody lets go on has failed.
+#: Seconds after which a phase that was not released fails the test.
 PATIENCE = 90.0
 
 
 def note(folder: str, line: str) -> None:
-    """Append a line to the record of executions, whole even beside other processes."""
+    """Append a line to the record of executions; atomic across processes."""
     descriptor = os.open(f"{folder}/executions", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(descriptor, f"{line}\n".encode())
@@ -38,14 +38,14 @@ def note(folder: str, line: str) -> None:
 
 
 def pause(folder: str, phase: str) -> None:
-    """Say that a phase is reached, then wait for the test."""
+    """Report that a phase is reached, then wait for the test."""
     reached = Path(folder, f"{phase}.reached")
     Path(folder, f"{phase}.{os.getpid()}").write_text(str(os.getpid()))
     Path(folder, f"{phase}.{os.getpid()}").replace(reached)
     deadline = time.monotonic() + PATIENCE
     while not Path(folder, f"{phase}.go").exists():
         if time.monotonic() > deadline:
-            raise AssertionError(f"nobody let phase {phase!r} go on")
+            raise AssertionError(f"phase {phase!r} was not released in time")
         time.sleep(0.01)
 
 
@@ -55,7 +55,7 @@ def content(x: int) -> dict[str, Any]:
 
 
 def sample(x: int, folder: str, pauses: Sequence[int] = ()) -> dict[str, Any]:
-    """Make the sample of an item; noted, and with a phase at some of them."""
+    """Record and make the sample of an item; pause at selected items."""
     note(folder, str(x))
     if x in pauses:
         pause(folder, str(x))

@@ -1,4 +1,4 @@
-"""Fixtures: real clusters, each of its processes known by its pid, and a stage for their phases."""
+"""Fixtures: real clusters with known process ids, and a stage for their phases."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ from tests.support._work import content as content_of
 
 ROOT = Path(__file__).parents[2]
 
-#: Whether a long search is asked for: tests that need a while are defined then only.
+#: True if a long search was requested; slow tests are defined only then.
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
 Process = subprocess.Popen[str]
 
 
-def wait_until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Wait for a condition, and return it.
+def wait_until(true: Callable[[], Any], description: str, timeout: float = PATIENCE) -> Any:
+    """Wait for a condition and return its value.
 
     Raises
     ------
     AssertionError
-        It did not come true.
+        The condition was still false after ``timeout`` seconds.
     """
-    deadline = time.monotonic() + patience
-    while not (found := true()):
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
+    deadline = time.monotonic() + timeout
+    while not (result := true()):
+        assert time.monotonic() < deadline, f"timed out waiting until {description}"
         time.sleep(0.01)
-    return found
+    return result
 
 
 def kill(*processes: Process) -> None:
-    """Kill processes, so that they cannot do anything any more, and make sure of it."""
+    """Kill processes and wait until they have ended."""
     for process in processes:
         process.send_signal(signal.SIGKILL)
     for process in processes:
@@ -60,7 +60,7 @@ def kill(*processes: Process) -> None:
 
 
 def start(command: Sequence[str], *, cwd: Path = ROOT, output: IO[str] | int) -> Process:
-    """Start a Python process that sees the project, in a session of its own."""
+    """Start a Python process that can import the project, in its own session."""
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=cwd,
@@ -75,29 +75,29 @@ def start(command: Sequence[str], *, cwd: Path = ROOT, output: IO[str] | int) ->
 
 @dataclass
 class Stage:
-    """A folder by which a test and its workers meet, and the lake they write.
+    """A folder shared by a test and its workers, and the lake that they write.
 
     Attributes
     ----------
     folder : Path
-        Where the workers note what they do.
+        The folder of the workers' records.
     """
 
     folder: Path
 
     @property
     def url(self) -> str:
-        """Where the lake lies."""
+        """URL of the lake."""
         return str(self.folder / "lake")
 
     def reached(self, phase: int | str) -> int:
-        """Wait until a phase is reached, such as an item; the pid of who is there."""
+        """Wait until a phase, such as an item, is reached; return the pid of its process."""
         path = self.folder / f"{phase}.reached"
         wait_until(path.exists, f"phase {phase} is reached")
         return int(path.read_text())
 
     def held(self, items: Sequence[int], count: int) -> dict[int, int]:
-        """Wait until that many of some items are under way; their pids."""
+        """Wait until ``count`` of the items are in progress; return their pids."""
         paths = {item: self.folder / f"{item}.reached" for item in items}
         wait_until(
             lambda: sum(path.exists() for path in paths.values()) >= count, f"{count} are held"
@@ -105,7 +105,7 @@ class Stage:
         return {item: int(p.read_text()) for item, p in paths.items() if p.exists()}
 
     def let_go(self, *phases: int | str) -> None:
-        """Let phases go on, those that wait and those that will come."""
+        """Release phases, both waiting and future ones."""
         for phase in phases:
             (self.folder / f"{phase}.go").touch()
 
@@ -135,19 +135,19 @@ class Stage:
         return json.dumps(arguments)
 
     def job(self, scheduler_file: str, **arguments: Any) -> Process:
-        """Start a client that writes the lake on a cluster, and resumes it the next time."""
+        """Start a client that writes the lake on a cluster, or resumes the run."""
         said = self.arguments(scheduler_file, **arguments)
         command = ["-W", "ignore", "-m", "tests.support._job", said]
         return start(command, output=subprocess.PIPE)
 
     def executions(self) -> Counter[int]:
-        """Return how often each item was given to the transform."""
+        """Return the number of transform calls per item."""
         path = self.folder / "executions"
         lines = path.read_text().splitlines() if path.exists() else []
         return Counter(map(int, lines))
 
     def forget_executions(self) -> None:
-        """Count from here on."""
+        """Reset the counts of executions."""
         (self.folder / "executions").unlink()
 
     def checkpoints(self) -> list[Commit]:
@@ -163,14 +163,14 @@ class Stage:
         wait_until(lambda: len(self.checkpoints()) >= count, f"{count} checkpoints")
 
     def objects(self) -> dict[str, int]:
-        """Return everything that lies under the lake, with its length."""
+        """Return the keys and lengths of all objects under the lake."""
         root = self.folder / "lake"
         files = [path for path in root.rglob("*") if path.is_file()]
         return {str(path.relative_to(root)): path.stat().st_size for path in files}
 
 
 def residue(url: str, options: dict[str, Any] | None = None) -> set[str]:
-    """Return the keys of what lies under a lake and is named by no version; heartbeats are not told.
+    """Return the keys of unreferenced objects under a lake, without heartbeats.
 
     Parameters
     ----------
@@ -186,42 +186,47 @@ def residue(url: str, options: dict[str, Any] | None = None) -> set[str]:
         named.add(object_keys.commit_key("main", commit.version))
         named |= {object_keys.segment_key(ref.name) for ref in commit.segments}
         named |= {object_keys.failures_key(ref.name) for ref in commit.failures}
-        found = log.manifest(commit)
-        places = zip(
-            found.run, found.partition, found.epoch, found.attempt, found.chunk, strict=True
+        manifest = log.manifest(commit)
+        rows = zip(
+            manifest.run,
+            manifest.partition,
+            manifest.epoch,
+            manifest.attempt,
+            manifest.chunk,
+            strict=True,
         )
-        for run, partition, epoch, attempt, chunk in places:
-            place = (found.home[run], int(partition), int(epoch), f"{int(attempt):016x}")
-            named.add(object_keys.chunk_key(*place, int(chunk)))
+        for run, partition, epoch, attempt, chunk in rows:
+            chunk_path = (manifest.home[run], int(partition), int(epoch), f"{int(attempt):016x}")
+            named.add(object_keys.chunk_key(*chunk_path, int(chunk)))
     lies = {key for key, _ in store.walk("", temporary=True)}
     return {key for key in lies - named if not key.startswith("_lake/runs/")}
 
 
 def check_content(lake: dasklake.Lake, items: Sequence[int]) -> None:
-    """Check that a lake holds the samples of some items, once each and in this order."""
+    """Check that a lake holds the samples of the items, once each and in this order."""
     rows = list(lake)
     assert [row["x"] for row in rows] == list(items)
     for row, item in zip(rows, items, strict=True):
-        wanted = content_of(item)
-        assert row["name"] == wanted["name"]
-        assert row["square"].dtype == wanted["square"].dtype
-        np.testing.assert_array_equal(row["square"], wanted["square"])
+        expected = content_of(item)
+        assert row["name"] == expected["name"]
+        assert row["square"].dtype == expected["square"].dtype
+        np.testing.assert_array_equal(row["square"], expected["square"])
 
 
 @dataclass
 class Cluster:
-    """A scheduler and workers, each a process of its own without a nanny.
+    """A scheduler and workers, each in its own process without a nanny.
 
     Attributes
     ----------
     folder : Path
-        For their files.
+        The folder of their files.
     cwd : Path
-        Where the scheduler is at home.
+        Working directory of the scheduler.
     scheduler : subprocess.Popen
         The scheduler.
     workers : list of subprocess.Popen
-        The workers, of one thread each.
+        The workers, with one thread each.
     """
 
     folder: Path
@@ -242,12 +247,12 @@ class Cluster:
 
     @property
     def file(self) -> str:
-        """Where the scheduler writes its address."""
+        """Path of the scheduler file."""
         return str(self.folder / "scheduler.json")
 
     @property
     def address(self) -> str:
-        """Where the scheduler listens, once it does."""
+        """Address of the scheduler; waits until it listens."""
         return str(json.loads(wait_until(self._said, "the scheduler's file"))["address"])
 
     def _said(self) -> str:
@@ -264,17 +269,17 @@ class Cluster:
         return worker
 
     def worker(self, pid: int) -> Process:
-        """Return the worker of a pid."""
+        """Return the worker with a pid."""
         return next(worker for worker in self.workers if worker.pid == pid)
 
     def job(self, stage: Stage, **arguments: Any) -> Process:
-        """Start a client, as :meth:`Stage.job`."""
+        """Start a client; see :meth:`Stage.job`."""
         job = stage.job(self.file, **arguments)
         self.others.append(job)
         return job
 
     def close(self) -> None:
-        """End what still runs."""
+        """End all running processes."""
         processes = [*self.others, *self.workers, self.scheduler]
         for process in processes:
             process.kill()
@@ -283,14 +288,14 @@ class Cluster:
 
 
 def report_of(job: Process) -> dict[str, Any]:
-    """Wait for a client's end, and return its report."""
+    """Wait until a client ends, and return its report."""
     said, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, said
     return dict(json.loads(said.splitlines()[-1]))
 
 
 def last_words(job: Process) -> tuple[int, str]:
-    """Wait for the end of a client that fails: its return code, and all that it said."""
+    """Wait until a client fails; return its return code and its whole output."""
     said, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode != 0, said
     return job.returncode, said
@@ -301,7 +306,7 @@ StartCluster = Callable[..., Cluster]
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
-    """Return a folder for a test and its workers."""
+    """Return a stage for a test and its workers."""
     folder = tmp_path / "stage"
     folder.mkdir()
     return Stage(folder)
@@ -309,7 +314,7 @@ def stage(tmp_path: Path) -> Stage:
 
 @pytest.fixture
 def start_cluster(tmp_path: Path) -> Iterator[StartCluster]:
-    """Start clusters that the test may kill."""
+    """Return a function that starts clusters that the test may kill."""
     with contextlib.ExitStack() as stack:
 
         def make(workers: int = 2) -> Cluster:
@@ -324,7 +329,7 @@ def start_cluster(tmp_path: Path) -> Iterator[StartCluster]:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Run one cluster of two workers for all tests that leave it alone."""
+    """Run one cluster of two workers, shared by all tests that do not harm it."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         for _ in range(2):
@@ -336,7 +341,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def client(cluster: Cluster) -> Iterator[Client]:
-    """Connect to the cluster that all share; not as the default."""
+    """Connect to the shared cluster, without becoming the default client."""
     client = Client(cluster.address, set_as_default=False, timeout="60s")
     try:
         client.wait_for_workers(2, timeout=60)
@@ -347,22 +352,22 @@ def client(cluster: Cluster) -> Iterator[Client]:
 
 @dataclass(frozen=True)
 class Front:
-    """One of the ways to run a write.
+    """One way to run a write.
 
     Attributes
     ----------
     name : str
         ``"sync"``, ``"threads"``, ``"processes"``, ``"scheduler"`` or ``"client"``; the last two
-        are who commits on the cluster.
+        name the process that commits for a cluster.
     client : Client or None
-        The cluster's client.
+        The client of the cluster.
     """
 
     name: str
     client: Client | None = None
 
     def options(self, **more: Any) -> dasklake.WriteOptions:
-        """Return the options that choose it."""
+        """Return the write options that select this front."""
         if self.client is None:
             return dasklake.WriteOptions(scheduler=self.name, **more)
         return dasklake.WriteOptions(scheduler=self.client, **more)
@@ -378,7 +383,7 @@ class Front:
 
 
 def front_of(request: pytest.FixtureRequest) -> Front:
-    """Return the front that a fixture's parameter names."""
+    """Return the front named by a fixture's parameter."""
     name: str = request.param
     if name in ("sync", "threads", "processes"):
         return Front(name)
@@ -387,5 +392,5 @@ def front_of(request: pytest.FixtureRequest) -> Front:
 
 @pytest.fixture(params=["sync", "threads", "scheduler", "client"])
 def front(request: pytest.FixtureRequest) -> Front:
-    """Return each way to run a write in turn."""
+    """Return each front in turn."""
     return front_of(request)

@@ -1,8 +1,8 @@
-"""Writers that take turns, on a storage that loses requests and answers; all of it repeatable.
+"""Writers that take turns on a storage that loses requests and responses; repeatable.
 
-Alone a :class:`FlakyStore` does as it is told, once. Under :class:`Turns` each writer is a thread
-that waits before every operation until somebody says that it is its turn, and what becomes of the
-operation; :func:`every_schedule` yields the deciders that try all there is.
+By itself a :class:`FlakyStore` injects each requested fault once. Under :class:`Turns` each writer
+is a thread that waits before every operation for its turn and for the fault of the operation.
+:func:`every_schedule` yields deciders that cover all schedules.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from dasklake.testing.faults import Crash, Fault, FaultStore, Step
 
 __all__ = ["Decide", "Fault", "FlakyStore", "Step", "Turns", "every_schedule", "quick_log"]
 
-#: The storage of tests that have one for all writers.
+#: A storage shared by all writers of a test.
 FlakyStore = FaultStore
 
-#: Chooses one of the steps, and what becomes of it; None where requests held up shall never arrive.
+#: Chooses a step and its fault; None if delayed requests shall never arrive.
 Decide = Callable[[Sequence[Step]], tuple[int, Fault] | None]
 
 
 class NoPause(threading.Event):
-    """Stands for a log's ``stop``: a pause between two tries takes no time."""
+    """A ``stop`` event for logs that makes the pause between two attempts instant."""
 
     def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 # as in the base
         """Return at once."""
@@ -36,38 +36,38 @@ class NoPause(threading.Event):
 
 
 def quick_log(store: ObjectStore, branch: str = "main", *, retry_seconds: float = 600.0) -> Log:
-    """Make a log that does not sleep between two tries."""
+    """Make a log that does not sleep between two attempts."""
     log = Log(store, branch, retry_seconds=retry_seconds)
     log.stop = NoPause()
     return log
 
 
 class _AbandonedError(BaseException):
-    """Ends a writer whose turn will never come, because something is wrong."""
+    """Ends a writer that will never get its turn, after an error elsewhere."""
 
 
-#: Kept, for a new thread costs more than all else that a writer does.
+#: Reused, because starting a thread costs more than all other work of a writer.
 _THREADS = ThreadPoolExecutor(8, thread_name_prefix="writer")
 
 
 class Turns:
-    """Runs writers one operation at a time.
+    """Run writers one operation at a time.
 
     Parameters
     ----------
     store : FaultStore
-        The storage between them, or that of one of them.
+        The storage of all writers, or of one of them.
     decide : callable
-        Chooses whose turn it is, for :meth:`run`.
+        Chooses the next writer, for :meth:`run`.
     gated : callable
-        Whether a writer waits before an operation on a key; it goes on at once before the others.
+        Returns whether a writer waits before an operation on a key; other operations do not wait.
 
     Attributes
     ----------
     waiting : dict of str to Step
-        The writers that have not ended, and what each is about to do.
+        The writers that have not ended, each with its next operation.
     results : dict of str to object
-        What each of the others returned, or the exception it raised.
+        The result of each ended writer, or the exception that it raised.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Turns:
         self._names: dict[threading.Thread, str] = {}
 
     def run(self, writers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """Run all writers to their ends.
+        """Run all writers until they end.
 
         Returns
         -------
         dict of str to object
-            What each returned, or the exception it raised.
+            The result of each writer, or the exception that it raised.
         """
         self.store.gate = self.wait
         try:
@@ -111,7 +111,7 @@ class Turns:
             self._names[threading.current_thread()] = name
             try:
                 self.results[name] = action()
-            except (Exception, Crash, _AbandonedError) as error:  # noqa: BLE001 # it is its result
+            except (Exception, Crash, _AbandonedError) as error:  # noqa: BLE001 # the exception is the writer's result
                 self.results[name] = error
             finally:
                 del self._names[threading.current_thread()]
@@ -121,7 +121,7 @@ class Turns:
         self._meet()
 
     def step(self, name: str, fault: Fault = Fault.NONE) -> None:
-        """Let a writer do what it is about to do, up to its next operation or its end."""
+        """Execute a writer's next operation; wait until its following operation or its end."""
         del self.waiting[name]
         go, answer = self._gates.pop(name)
         answer.append(fault)
@@ -129,7 +129,7 @@ class Turns:
         self._meet()
 
     def abandon(self) -> None:
-        """End all writers that still wait."""
+        """End all waiting writers."""
         while self.waiting:
             name = next(iter(self.waiting))
             del self.waiting[name]
@@ -151,11 +151,13 @@ class Turns:
         return True
 
     def _meet(self) -> None:
-        """Wait until the writer whose turn it is waits again, or has ended."""
-        assert self._arrived.acquire(timeout=60), "a writer neither waits nor ends"
+        """Wait until the running writer waits again or has ended."""
+        assert self._arrived.acquire(timeout=60), (
+            "timed out: the running writer neither waits nor ends"
+        )
 
     def wait(self, operation: str, key: str) -> Fault:
-        """Wait for the turn of an operation; return what becomes of it."""
+        """Wait for the turn of an operation; return its fault."""
         name = self._names.get(threading.current_thread())
         if name is None or not self.gated(operation, key):
             return Fault.NONE
@@ -171,26 +173,26 @@ class Turns:
 
 @dataclass
 class Schedule:
-    """One way in which things may go: the first choices are given, all others are the first.
+    """One schedule: the first choices are given, every later choice is option 0.
 
     Parameters
     ----------
     choices : list of int
-        The choices that are given.
+        The given choices.
     faults : int
-        How many operations may be lost.
+        Number of operations that may be lost.
     kinds : sequence of Fault
-        How.
+        The faults to choose from.
     """
 
     choices: list[int]
     faults: int = 0
     kinds: Sequence[Fault] = (Fault.AFTER, Fault.LATE)
     trail: list[tuple[int, int]] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    trace: list[str] = field(default_factory=list)
 
     def __call__(self, steps: Sequence[Step]) -> tuple[int, Fault] | None:
-        """Choose."""
+        """Choose the next step."""
         options: list[tuple[int, Fault] | None] = [(i, Fault.NONE) for i in range(len(steps))]
         if self.faults:
             options += [
@@ -200,18 +202,18 @@ class Schedule:
             ]
         if not any(step.writer for step in steps):
             options.append(None)
-        place = len(self.trail)
-        chosen = self.choices[place] if place < len(self.choices) else 0
+        depth = len(self.trail)
+        chosen = self.choices[depth] if depth < len(self.choices) else 0
         self.trail.append((chosen, len(options)))
         option = options[chosen]
         if option is not None:
             self.faults -= option[1] is not Fault.NONE
-            self.told.append(f"{' '.join(steps[option[0]])} {option[1].value}")
+            self.trace.append(f"{' '.join(steps[option[0]])} {option[1].value}")
         return option
 
 
 def every_schedule(faults: int = 0, **kwargs: Any) -> Iterator[Schedule]:
-    """Yield all ways in which things may go; each has to be run before the next is asked for."""
+    """Yield all schedules; run each one before requesting the next."""
     choices: list[int] = []
     while True:
         schedule = Schedule(choices, faults, **kwargs)

@@ -1,4 +1,4 @@
-"""Values of every htype: those that fit, and for each constraint one that does not."""
+"""Values of every htype: valid values, and one invalid value for each constraint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FITTING", "MISFITS", "Misfit"]
 
 _RANDOM = np.random.default_rng(0)
 
-#: Specs by a name, each with values that fit; ``None`` is added to all of them.
+#: Specs by name, each with valid values; ``None`` is added to all of them.
 FITTING: dict[str, tuple[TensorSpec, list[Any]]] = {
     "generic": (TensorSpec(dtype="float64", shape=(None, 2)), [np.ones((3, 2)), np.ones((0, 2))]),
     "image": (TensorSpec("image", compression="jpeg"), [media.picture("jpeg")]),
@@ -102,13 +102,13 @@ class Misfit(NamedTuple):
     htype : str
         The htype.
     rule : str
-        What has to be, in words.
+        The rule, in words.
     spec : str
-        The spec, as one writes it.
+        The spec, as source code.
     value : str
-        The value, as one writes it.
+        The value, as source code.
     strict : bool
-        Whether only a strict write finds it.
+        True if only strict validation detects it.
     """
 
     htype: str
@@ -118,9 +118,9 @@ class Misfit(NamedTuple):
     strict: bool = False
 
     def make(self) -> tuple[TensorSpec, Any]:
-        """Return spec and value."""
+        """Return the spec and the value."""
         names = {"TensorSpec": TensorSpec, "np": np, "nan": np.nan, "video": media.video}
-        spec = eval(self.spec, names)  # noqa: S307 # our own table, written to be shown
+        spec = eval(self.spec, names)  # noqa: S307 # our own table, which the documentation shows
         return spec, eval(self.value, names)  # noqa: S307 # the same
 
 

@@ -1,4 +1,4 @@
-"""Small lakes made by hand, below everything that Dask has to do with."""
+"""Small lakes made by hand, without Dask."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class SmallLake:
     Attributes
     ----------
     store : ObjectStore
-        Where it is.
+        The storage of the lake.
     branch : str
-        The branch that is written; made already, where it is not the main one.
+        The branch to write; a branch other than the main one exists already.
     log : Log
-        Its log.
+        The log of the branch.
     """
 
     store: ObjectStore
@@ -49,7 +49,7 @@ class SmallLake:
 
     @property
     def head(self) -> Commit:
-        """The newest version."""
+        """Return the newest version."""
         return Log(self.store, self.branch).require_head()
 
     def begin(self, run: str, partitions: int, *, overwrite: bool = False) -> RunWriter:
@@ -73,9 +73,9 @@ class SmallLake:
     ) -> Receipt:
         """Write the chunks of one attempt at a partition, each a list of values."""
         attempt = object_keys.new_id()
-        place = (writer.home, partition, writer.epoch, attempt)
+        partition_path = (writer.home, partition, writer.epoch, attempt)
         failed = [failure(writer.run, partition, n) for n in range(failures)]
-        key = object_keys.partition_failures_key(*place) if failed else None
+        key = object_keys.partition_failures_key(*partition_path) if failed else None
         if key:
             self.store.put(key, failures_bytes(failed))
         refs = []
@@ -97,7 +97,7 @@ class SmallLake:
                 failed=failures if last else 0,
             )
             chunk = write_chunk(builder.finish(), header)
-            self.store.put(object_keys.chunk_key(*place, number), chunk.data)
+            self.store.put(object_keys.chunk_key(*partition_path, number), chunk.data)
             refs.append(ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc))
         rows = sum(ref.rows for ref in refs)
         return Receipt(
@@ -114,12 +114,12 @@ class SmallLake:
     def keys(self, receipt: Receipt) -> set[str]:
         """Return the keys of all objects of an attempt."""
         home = object_keys.home_of(self.log.branch, receipt.run)
-        place = (home, receipt.partition, receipt.epoch, receipt.attempt)
-        found = {object_keys.chunk_key(*place, chunk.chunk) for chunk in receipt.chunks}
-        return found | ({receipt.failures_key} if receipt.failures_key else set())
+        partition_path = (home, receipt.partition, receipt.epoch, receipt.attempt)
+        keys = {object_keys.chunk_key(*partition_path, chunk.chunk) for chunk in receipt.chunks}
+        return keys | ({receipt.failures_key} if receipt.failures_key else set())
 
     def objects(self) -> set[str]:
-        """Return the keys of everything there is."""
+        """Return the keys of all objects."""
         return {key for key, _ in self.store.walk("", temporary=True)}
 
 

@@ -1,4 +1,4 @@
-"""Small files of every format, made by the libraries that know them."""
+"""Small files of every format, made by the libraries of the formats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 __all__ = ["PICTURES", "SOUNDS", "SURFACES", "VIDEOS", "dicom", "las", "nifti", "picture"]
 
-#: Formats of each family, and the name that the library knows it by.
+#: Formats of each family, each with its name in the library.
 PICTURES = ("jpeg", "png", "webp", "tiff", "bmp", "gif", "jpeg2000", "ppm", "tga")
 SOUNDS = {"wav": "PCM_16", "flac": "PCM_16", "mp3": "MPEG_LAYER_III", "ogg": "VORBIS"}
 VIDEOS = {"mp4": "mpeg4", "mkv": "mpeg4", "webm": "vp8", "avi": "mpeg4"}
@@ -28,12 +28,12 @@ SURFACES = ("ply", "stl")
 
 
 def pixels(*shape: int) -> npt.NDArray[np.uint8]:
-    """Make a smooth picture, which formats that lose something hardly change."""
+    """Make a smooth picture, which lossy formats hardly change."""
     height, width, channels = shape
-    found = np.empty(shape, np.uint8)
+    image = np.empty(shape, np.uint8)
     for channel in range(channels):
-        found[:, :, channel] = np.add.outer(np.arange(height), np.arange(width)) * (channel + 1)
-    return found
+        image[:, :, channel] = np.add.outer(np.arange(height), np.arange(width)) * (channel + 1)
+    return image
 
 
 def picture(form: str, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> bytes:
@@ -54,7 +54,7 @@ def sound(form: str, channels: int = 2, rate: int = 8000) -> bytes:
 
 
 def video(form: str, frames: int = 12, size: tuple[int, int] = (64, 48)) -> bytes:
-    """Make frames that grow lighter."""
+    """Make frames of increasing brightness."""
     sink = io.BytesIO()
     container: Any = {"mkv": "matroska"}.get(form, form)
     with av.open(sink, "w", format=container) as file:
@@ -68,24 +68,24 @@ def video(form: str, frames: int = 12, size: tuple[int, int] = (64, 48)) -> byte
 
 
 def dicom(frames: int = 1) -> bytes:
-    """Make a picture of 16 bits, or a series."""
-    found = pydicom.Dataset()
-    found.file_meta = pydicom.dataset.FileMetaDataset()
-    found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    found.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    found.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    found.SOPClassUID, found.Modality = SecondaryCaptureImageStorage, "CT"
-    found.SOPInstanceUID = found.file_meta.MediaStorageSOPInstanceUID
-    found.Rows, found.Columns, found.SamplesPerPixel = 5, 7, 1
-    found.PhotometricInterpretation = "MONOCHROME2"
-    found.BitsAllocated = found.BitsStored = 16
-    found.HighBit, found.PixelRepresentation = 15, 0
-    found.PixelSpacing = [0.5, 0.25]
+    """Make a 16-bit picture, or a series of them."""
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.SOPClassUID, dataset.Modality = SecondaryCaptureImageStorage, "CT"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 5, 7, 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.PixelSpacing = [0.5, 0.25]
     if frames > 1:
-        found.NumberOfFrames = frames
-    found.PixelData = np.arange(frames * 35, dtype="<u2").tobytes()
+        dataset.NumberOfFrames = frames
+    dataset.PixelData = np.arange(frames * 35, dtype="<u2").tobytes()
     sink = io.BytesIO()
-    pydicom.dcmwrite(sink, found, enforce_file_format=True)
+    pydicom.dcmwrite(sink, dataset, enforce_file_format=True)
     return sink.getvalue()
 
 
@@ -99,12 +99,12 @@ def nifti(form: str = "nii.gz", version: int = 1) -> bytes:
 
 def surface(form: str) -> bytes:
     """Make a box."""
-    found = trimesh.creation.box((1, 2, 3)).export(file_type=form)
-    return found.encode() if isinstance(found, str) else bytes(found)
+    data = trimesh.creation.box((1, 2, 3)).export(file_type=form)
+    return data.encode() if isinstance(data, str) else bytes(data)
 
 
 def las(points: int = 5) -> bytes:
-    """Make a cloud of points."""
+    """Make a point cloud."""
     cloud = laspy.create(point_format=3, file_version="1.2")
     cloud.x, cloud.y, cloud.z = np.arange(points), np.arange(points) * 2.0, np.zeros(points)
     sink = io.BytesIO()

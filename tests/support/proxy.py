@@ -1,7 +1,7 @@
-"""A proxy in front of an S3 server that does what busy storages and bad networks do.
+"""A proxy in front of an S3 server that simulates busy storages and bad networks.
 
-Each connection carries one request. What becomes of it is the choice of :attr:`Proxy.decide`, which
-a test may replace at any time; what was chosen is counted.
+Each connection carries one request. :attr:`Proxy.decide` chooses its fate; a test may replace it at
+any time. The choices are counted.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from urllib.parse import unquote
 
 import pytest
 
-if TYPE_CHECKING:  # a plugin of its own, which pytest has to import first
+if TYPE_CHECKING:  # a separate plugin, which pytest has to import first
     from tests.support.s3 import S3Server
 
 
 class Fate(Enum):
-    """What becomes of a request; the first two arrive."""
+    """The fate of a request; only the first two reach the server."""
 
     ANSWERED = "answered"
-    #: It arrives, and the answer never comes.
+    #: The request arrives, but the response is lost.
     DROPPED = "dropped"
-    #: The connection is torn down before it arrives.
+    #: The connection is reset before the request arrives.
     RESET = "reset"
     SLOW_DOWN = (503, "SlowDown", "Please reduce your request rate.")
     DENIED = (403, "AccessDenied", "Access Denied")
@@ -40,16 +40,16 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """A request as the proxy sees it.
+    """A request as seen by the proxy.
 
     Attributes
     ----------
     method : str
-        Such as ``"PUT"``.
+        The HTTP method, such as ``"PUT"``.
     path : str
         Bucket and key.
     headers : mapping of str to str
-        Names and values, in small letters.
+        Header names and values, in lower case.
     """
 
     method: str
@@ -57,7 +57,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def puts(self, part: str) -> bool:
-        """Whether it writes an object with this in its key."""
+        """Return whether the request writes an object whose key contains ``part``."""
         return self.method == "PUT" and part in self.path
 
 
@@ -65,19 +65,19 @@ Decide = Callable[[Request], Fate]
 
 
 def fair(_: Request) -> Fate:
-    """Answer everything."""
+    """Answer every request."""
     return Fate.ANSWERED
 
 
 class Weather:
-    """Of each hundred requests so many are throttled, reset and dropped, in an order of a seed.
+    """Throttle, reset and drop given percentages of requests, in a seeded random order.
 
     Parameters
     ----------
     seed : int
-        Of the order.
+        Seed of the order.
     slow_down, reset, dropped : int
-        Requests of a hundred.
+        Percentage of requests.
     """
 
     def __init__(self, seed: int, *, slow_down: int, reset: int, dropped: int) -> None:
@@ -88,28 +88,28 @@ class Weather:
         self._left: list[Fate] = []
 
     def __call__(self, _: Request) -> Fate:
-        """Choose."""
+        """Choose the fate of a request."""
         if not self._left:
             self._left = self._random.sample(self._hundred, 100)
         return self._left.pop()
 
 
 class Proxy:
-    """A proxy on loopback, in a thread of its own.
+    """A proxy on loopback in its own thread.
 
     Parameters
     ----------
     server : S3Server
-        What lies behind it.
+        The server behind the proxy.
 
     Attributes
     ----------
     decide : callable
         Chooses the fate of a request; called on the proxy's thread.
     latency : float
-        Seconds that each request takes longer.
+        Delay added to each request, in seconds.
     counts : Counter
-        How many requests had each fate.
+        Number of requests by fate.
     """
 
     def __init__(self, server: S3Server) -> None:
@@ -125,11 +125,11 @@ class Proxy:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Storage options with which s3fs reaches the server through it."""
+        """Storage options with which s3fs reaches the server through the proxy."""
         return {**self._server.options, "endpoint_url": f"http://127.0.0.1:{self.port}"}
 
     def close(self) -> None:
-        """End it, with every connection."""
+        """Stop the proxy and close every connection."""
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(30)
 
@@ -161,20 +161,20 @@ class Proxy:
         self.counts[fate] += 1
         await asyncio.sleep(self.latency)
         if fate is Fate.RESET:
-            # Nothing lingers: the other side sees "connection reset by peer".
+            # Without lingering, the client sees "connection reset by peer".
             linger = struct.pack("ii", 1, 0)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
             return
         if fate in (Fate.ANSWERED, Fate.DROPPED):
             plain = ("connection", "expect")
-            kept = [line for line in lines if line and line.split(":")[0].lower() not in plain]
-            sent = "\r\n".join([first, *kept, "Connection: close", "", ""]).encode("latin-1")
+            forwarded = [line for line in lines if line and line.split(":")[0].lower() not in plain]
+            sent = "\r\n".join([first, *forwarded, "Connection: close", "", ""]).encode("latin-1")
             answer = await self._ask(sent + body)
         else:
             answer = _refusal(fate, with_body=method != "HEAD")
         if fate is Fate.DROPPED:
-            await reader.read()  # until the other side loses its patience
+            await reader.read()  # until the client times out
             return
         writer.write(answer)
         await writer.drain()
@@ -202,7 +202,7 @@ def _refusal(fate: Fate, *, with_body: bool) -> bytes:
 
 @pytest.fixture
 def proxy(s3_server: S3Server) -> Iterator[Proxy]:
-    """Put a proxy in front of the server that all tests share."""
+    """Put a proxy in front of the shared server."""
     proxy = Proxy(s3_server)
     yield proxy
     proxy.close()

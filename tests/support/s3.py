@@ -1,4 +1,4 @@
-"""Fixtures: a real S3 server, and a bucket of its own for each test."""
+"""Fixtures: a real S3 server, and a separate bucket for each test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-SECRET = "not-so-secret-42"  # noqa: S105 # of a server that ends with the tests
+SECRET = "not-so-secret-42"  # noqa: S105 # the server runs only during the tests
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class S3Server:
     Attributes
     ----------
     port : int
-        Where it listens, on loopback.
+        Port on loopback.
     """
 
     port: int
 
     @property
     def options(self) -> dict[str, Any]:
-        """Storage options with which s3fs reaches it."""
+        """Storage options with which s3fs reaches the server."""
         endpoint = f"http://127.0.0.1:{self.port}"
         return {"key": "testing", "secret": SECRET, "endpoint_url": endpoint}
 
@@ -42,16 +42,16 @@ class S3Server:
         return S3Bucket(f"s3://{name}", self.options, self)
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """Send a plain HTTP request, past everything that is tested; the answer's body.
+        """Send a plain HTTP request, bypassing the tested code; return the response body.
 
         Raises
         ------
         FileNotFoundError
-            The server says 404.
+            The server responds with status 404.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            # moto takes any signature, and needs one to know that S3 is meant.
+            # moto accepts any signature, but needs one to recognize an S3 request.
             signature = "AWS4-HMAC-SHA256 Credential=testing/20200101/us-east-1/s3/aws4_request"
             connection.request(method, path, body, {"Authorization": signature})
             answer = connection.getresponse()
@@ -73,9 +73,9 @@ class S3Bucket:
     url : str
         ``s3://<name>``.
     options : dict
-        Storage options for it.
+        Storage options for the bucket.
     server : S3Server
-        Where it is.
+        The server of the bucket.
     """
 
     url: str
@@ -85,7 +85,7 @@ class S3Bucket:
 
 @contextlib.contextmanager
 def serving() -> Iterator[S3Server]:
-    """Run moto's server in a process of its own; conditional writes are atomic."""
+    """Run moto's server in its own process; conditional writes are atomic."""
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "tests.support._s3_server"],
         cwd=Path(__file__).parents[2],

@@ -1,4 +1,4 @@
-"""Lakes of any schema, written by the codecs and the log alone, to be read back."""
+"""Lakes of any schema, written with codecs and log only, to be read back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def encode(schema: Schema, samples: Sequence[Sample], header: ChunkHeader = HEAD
 
 
 def opened(chunk: EncodedChunk) -> ChunkHead:
-    """Read a chunk back, checked."""
+    """Read and check an encoded chunk."""
     data = bytes(chunk.data)
     head = ChunkHead.parse(data, len(data), "some/chunk", chunk.crc)
     head.check(head.length, data[head.length :])
@@ -47,16 +47,16 @@ def opened(chunk: EncodedChunk) -> ChunkHead:
 
 
 class Writing:
-    """A run under way: each call commits one more partition.
+    """A run in progress: each call commits one more partition.
 
     Parameters
     ----------
     store : ObjectStore
-        Where the lake is made.
+        The storage of the lake.
     schema : Schema
-        Its tensors.
+        The schema of the lake.
     partitions : int
-        Partitions of the run.
+        Number of partitions of the run.
     """
 
     def __init__(self, store: ObjectStore, schema: Schema, partitions: int) -> None:
@@ -97,7 +97,7 @@ Make = Callable[..., ObjectStore]
 
 @pytest.fixture
 def make_lake(tmp_path: Any) -> Make:
-    """Write a complete lake: partitions of chunks of samples."""
+    """Return a function that writes a complete lake: partitions of chunks of samples."""
 
     def make(
         schema: Schema,
@@ -113,15 +113,15 @@ def make_lake(tmp_path: Any) -> Make:
     return make
 
 
-def same(found: Any, wanted: Any) -> bool:
-    """Whether a value came back as it was given."""
-    if wanted is None or found is None:
-        return found is wanted
-    if isinstance(wanted, str | dict):
-        return bool(found == wanted)
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    kind = found.dtype.kind
+def same(actual: Any, expected: Any) -> bool:
+    """Return whether a value was read back as it was written."""
+    if expected is None or actual is None:
+        return actual is expected
+    if isinstance(expected, str | dict):
+        return bool(actual == expected)
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    kind = actual.dtype.kind
     return bool(
-        found.shape == wanted.shape
-        and np.array_equal(found, wanted.astype(found.dtype), equal_nan=kind in "fcmM")
+        actual.shape == expected.shape
+        and np.array_equal(actual, expected.astype(actual.dtype), equal_nan=kind in "fcmM")
     )

@@ -1,8 +1,8 @@
-"""Processes over one storage, run one operation at a time: real code, every order, any end.
+"""Processes over one storage, run one operation at a time in any order, with real code.
 
-A :class:`Simulation` knows the processes that a lake meets: writers, resumes, resets, readers. Each is
-real code from the package over a storage of its own, which waits before every operation. A
-:class:`Slice` says how far a process goes, and what becomes of the operation after that.
+A :class:`Simulation` has the processes that use a lake: writers, resumes, resets, readers. Each runs
+real code of the package over its own storage object, which waits before every operation. A
+:class:`Slice` gives the number of operations of a process and the fault of the next one.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from tests.support.lakes import failure
 
 SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})
 
-#: Samples of a partition: two chunks, the first of two samples.
+#: Samples per partition: two chunks, the first with two samples.
 SAMPLES = 3
 _CHUNK = 16
 
-#: More operations than any history has.
+#: More operations than any history needs.
 _ENDLESS = 20_000
 
 
 class _Inline:
-    """Stands for a pool of threads: what it is given is done at once, in order."""
+    """Replacement of a thread pool: runs submitted calls at once, in order."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -68,40 +68,40 @@ class _Inline:
         pass
 
     def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
-        return iter([function(*each) for each in zip(*iterables, strict=False)])
+        return iter([function(*arguments) for arguments in zip(*iterables, strict=False)])
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(function(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 # as a pool does
+        except Exception as error:  # noqa: BLE001 # as in a thread pool
             future.set_exception(error)
         return future
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let a process do what it would do at the same time in one order, always the same."""
+    """Run the concurrent work of a process in one fixed order."""
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
             if name.startswith("dasklake.") and "ThreadPoolExecutor" in vars(module):
                 patch.setattr(module, "ThreadPoolExecutor", _Inline)
-        # Advice for observers, from a thread of its own.
+        # Heartbeats only inform observers, and come from a separate thread.
         patch.setattr(compact_module, "send_heartbeats", lambda *_: nullcontext())
         yield
 
 
 class Slice(NamedTuple):
-    """A part of what a process does.
+    """A part of the operations of a process.
 
     Attributes
     ----------
     name : str
-        The process.
+        Name of the process.
     operations : int
-        So many pass.
+        Number of operations that succeed.
     fault : Fault or None
-        What becomes of the next one; None leaves the process waiting before it.
+        Fault of the next operation; None if the process waits before it.
     """
 
     name: str
@@ -110,50 +110,50 @@ class Slice(NamedTuple):
 
 
 class Simulation:
-    """A lake in memory, the processes that meet there, and what they were told.
+    """A lake in memory, its processes, and the commits acknowledged to them.
 
     Parameters
     ----------
     partitions : mapping of str to int
-        How many partitions each run has.
+        Number of partitions by run.
 
     Attributes
     ----------
-    told : list of (Commit, sequence of Receipt)
-        What commits returned, and the receipts they were given.
+    acknowledged : list of (Commit, sequence of Receipt)
+        Returned commits, each with its receipts.
     seen : History or None
-        The lake when it was last looked at.
+        The lake at the last check.
     """
 
     def __init__(self, partitions: Mapping[str, int] | None = None) -> None:
         self.root = FaultStore()
         self.turns = Turns(self.root)
         self.partitions = dict(partitions or {"R": 2, "S": 1, "O": 1})
-        self.told: list[tuple[Commit, Sequence[Receipt]]] = []
+        self.acknowledged: list[tuple[Commit, Sequence[Receipt]]] = []
         self.seen: History | None = None
         self.steps = 0
         self._running: dict[str, FaultStore] = {}
 
-    # ------------------------------------------------------------------------- what processes do
+    # ------------------------------------------------------------------------- actions of processes
 
     def make(self) -> None:
-        """Make the lake, behind everybody's back."""
+        """Make the lake, outside the simulated processes."""
         create_lake(Log(self.root), SCHEMA)
 
     def write(
         self, store: FaultStore, run: str, mode: str = "append", branch: str = "main"
     ) -> None:
-        """Begin a run, or continue it, and write what is missing."""
+        """Begin or continue a run, and write the missing partitions."""
         log = quick_log(store, branch)
         self.finish(store, log, start_run(log, self.request(run, mode)))
 
     def request(self, run: str, mode: str) -> RunSpec:
-        """Return what a writer of a run asks for."""
+        """Return the specification that a writer of a run requests."""
         partitions = self.partitions[run]
         return RunSpec(mode, run, SCHEMA, partitions, SAMPLES * partitions, "the input")
 
     def finish(self, store: FaultStore, log: Log, start: Assignment) -> None:
-        """Write and commit what a run lacks, one partition after the other."""
+        """Write and commit the missing partitions of a run, one after the other."""
         writer = RunWriter(log, start.run, start.state.epoch, start.entry, SCHEMA)
         if start.recovered:
             self.commit(store, writer, start.recovered)
@@ -161,7 +161,7 @@ class Simulation:
             self.commit(store, writer, [self.chunks(store, writer, partition)])
 
     def chunks(self, store: FaultStore, writer: RunWriter, partition: int) -> Receipt:
-        """Write the chunks of a partition; of runs whose name begins with F a sample fails."""
+        """Write the chunks of a partition; one sample fails in runs whose name begins with F."""
         location = RunLocation(store, writer.home, writer.run, writer.epoch)
         chunks = ChunkWriter(location, SCHEMA, partition, _CHUNK)
         for value in samples(writer.run, partition):
@@ -172,16 +172,16 @@ class Simulation:
         return chunks.finish(SAMPLES + failed)
 
     def commit(self, store: FaultStore, writer: RunWriter, receipts: Sequence[Receipt]) -> None:
-        """Commit receipts, and note what was acknowledged."""
-        made = writer.commit(receipts, lambda: load_failures(store, receipts))
-        self.told.append((made, receipts))
+        """Commit receipts and record the acknowledged commit."""
+        commit = writer.commit(receipts, lambda: load_failures(store, receipts))
+        self.acknowledged.append((commit, receipts))
 
     def reset(self, store: FaultStore, *, force: bool = False) -> None:
-        """Close the unfinished runs and delete what they left."""
+        """Close the unfinished runs and delete their leftovers."""
         reset(store, quick_log(store), force=force)
 
     def vacuum(self, store: FaultStore) -> None:
-        """Give up all versions that may be, and delete what nobody needs."""
+        """Expire all versions that may expire, and delete unreferenced objects."""
         vacuum(store, quick_log(store))
 
     def compact(self, store: FaultStore) -> None:
@@ -189,12 +189,12 @@ class Simulation:
         compact(store, quick_log(store), chunk_size=1 << 20)
 
     def tag(self, store: FaultStore, name: str, branch: str, version: int) -> None:
-        """Name a version."""
+        """Tag a version."""
         log = quick_log(store)
         tag(log, log.require_head(), name, branch, version)
 
     def restore(self, store: FaultStore, branch: str, version: int) -> None:
-        """Make an earlier version of a branch its newest."""
+        """Restore an earlier version of a branch."""
         log = quick_log(store, branch)
         restore(log, log.require_head(), version)
 
@@ -209,7 +209,7 @@ class Simulation:
         delete_branch(log, log.require_head(), name)
 
     def read(self, store: FaultStore, branch: str = "main") -> list[int]:
-        """Read all samples of the newest version, by then perhaps an expired one."""
+        """Read all samples of the newest version, which may expire in the meantime."""
         log = quick_log(store, branch)
         head = log.require_head()
         try:
@@ -217,7 +217,7 @@ class Simulation:
         except VersionExpiredError:
             return []
 
-    # --------------------------------------------------------------------------------- the game
+    # --------------------------------------------------------------------------------- scheduling
 
     def start(self, name: str, action: Callable[[FaultStore], Any]) -> None:
         """Start a process, up to its first operation."""
@@ -227,16 +227,16 @@ class Simulation:
         self.turns.start(name, partial(action, store))
 
     def step(self, name: str, fault: Fault = Fault.NONE) -> bool:
-        """Let a process do one operation; False where it has ended before."""
+        """Execute one operation of a process; return False if it has already ended."""
         if name not in self.turns.waiting:
             return False
         self.steps += 1
-        assert self.steps < _ENDLESS, f"{name} never ends: {self.turns.waiting[name]}"
+        assert self.steps < _ENDLESS, f"{name} does not end: {self.turns.waiting[name]}"
         self.turns.step(name, fault)
         return True
 
     def end(self, name: str) -> Any:
-        """Let a process go on to its end; return what it returned, or raise what it raised."""
+        """Run a process to its end; return its result or raise its exception."""
         while self.step(name):
             pass
         result = self.turns.results[name]
@@ -245,7 +245,7 @@ class Simulation:
         return result
 
     def until(self, name: str, operation: str, key: str = "", *, skip: int = 0) -> None:
-        """Let a process go on until it is about to do something, or has ended."""
+        """Run a process until it is about to do an operation, or has ended."""
         while name in self.turns.waiting:
             step = self.turns.waiting[name]
             if step.operation == operation and key in step.key:
@@ -257,12 +257,12 @@ class Simulation:
     def play(
         self, processes: Mapping[str, Callable[[FaultStore], Any]], slices: Iterable[Slice]
     ) -> bool:
-        """Let processes act slice by slice, then each to its end, in the order of the mapping.
+        """Run processes slice by slice, then each to its end, in the order of the mapping.
 
         Returns
         -------
         bool
-            False where a process ended before its slice did: the schedule does not exist.
+            False if a process ended before its slice: the schedule does not exist.
         """
         exists = True
         for name, operations, fault in slices:
@@ -279,7 +279,7 @@ class Simulation:
         return exists
 
     def rest(self, processes: Mapping[str, Callable[[FaultStore], Any]]) -> None:
-        """Let all processes act to their ends, one after the other."""
+        """Run all processes to their ends, one after the other."""
         for name, action in processes.items():
             if name not in self._running:
                 self.start(name, action)
@@ -288,23 +288,23 @@ class Simulation:
             self._judge(name, self.turns.results[name])
 
     def _judge(self, name: str, result: object) -> None:
-        """Check that a process ended as one may end."""
+        """Check that a process ended with an allowed result."""
         assert result is None or isinstance(result, list | LakeError | Crash), (name, result)
         if isinstance(result, Crash):
             assert self._running[name].crashed
 
-    # --------------------------------------------------------------------------- what must hold
+    # --------------------------------------------------------------------------- invariants
 
     def look(self) -> History:
-        """Check everything that has to hold at every moment."""
+        """Check all invariants that must hold at every moment."""
         if not self.root.exists(object_keys.commit_key("main", 0)):
             return History(self.root, {}, {}, {})
         self.seen = check_history(self.root, self.seen)
-        check_acknowledged(self.seen, self.told)
+        check_acknowledged(self.seen, self.acknowledged)
         return self.seen
 
     def settle(self) -> None:
-        """Check that whoever is alone finishes every run, each sample once and in order."""
+        """Check that a single process can finish every run, each sample once and in order."""
         self.root.arrive_all()
         self.look()
         for branch in list(self.seen.commits) if self.seen else []:
@@ -326,28 +326,28 @@ class Simulation:
                 check_inputs(history, branch, "x", self.expected(commits))
 
     def expected(self, commits: Sequence[Commit]) -> list[int]:
-        """Return the samples that the newest version of a branch has to hold."""
+        """Return the samples that the newest version of a branch must hold."""
         runs = dict(commits[-1].runs)
         for commit in commits:
             if commit.kind is Kind.OVERWRITE:
                 gone = set(commit.runs) - {commit.entry["run"]}
                 runs = {run: state for run, state in runs.items() if run not in gone}
         runs = {run: state for run, state in runs.items() if not state.plan.compaction}
-        found = sorted(runs, key=lambda run: runs[run].order)
+        ordered_runs = sorted(runs, key=lambda run: runs[run].order)
         return [
             value
-            for run in found
+            for run in ordered_runs
             for partition in range(runs[run].plan.partitions)
             for value in samples(run, partition)
         ]
 
     def close(self) -> None:
-        """End what still waits, and give the memory back."""
+        """End waiting processes and free the memory."""
         self.turns.abandon()
         self.root.clear()
 
 
 def samples(run: str, partition: int) -> list[int]:
-    """Return the samples of a partition: who reads one knows where it belongs."""
+    """Return the samples of a partition; a sample identifies its run and partition."""
     first = ord(run[0]) * 10_000 + partition * 100
-    return [first + place for place in range(SAMPLES)]
+    return [first + row for row in range(SAMPLES)]

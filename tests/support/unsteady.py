@@ -1,4 +1,4 @@
-"""Lakes on a storage that can be told to fail, their histories, and coordinators of their runs."""
+"""Lakes on a storage with injected faults, their histories, and coordinators of their runs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dasklake._write.partition import Outcome
 from tests.support.flaky import FlakyStore
 from tests.support.lakes import SCHEMA, SmallLake, failure
 
-#: Where the commits of the main branch are.
+#: Prefix of the commits of the main branch.
 LOG = "_lake/log/main"
 
 
 @pytest.fixture
 def flaky_store() -> Iterator[FlakyStore]:
-    """Make an empty storage in memory."""
+    """Make an empty in-memory storage."""
     store = FlakyStore()
     yield store
     store.clear()
@@ -35,7 +35,7 @@ def flaky_store() -> Iterator[FlakyStore]:
 
 @pytest.fixture
 def flaky_lake(flaky_store: FlakyStore) -> SmallLake:
-    """Make an empty lake on it."""
+    """Make an empty lake on the flaky storage."""
     return SmallLake(flaky_store)
 
 
@@ -45,40 +45,40 @@ def plan(partitions: int, inputs: int | None = None, *, overwrite: bool = False)
 
 
 def add_entry(lake: SmallLake, kind: Kind) -> Commit:
-    """Commit an entry of some kind, as other releases do."""
+    """Commit an entry of a kind, as other releases do."""
     log = Log(lake.store)
 
     def build(head: Commit, _: object, commit_id: str) -> Draft:
         return Draft(next_commit(head, commit_id, kind, "note"))
 
-    made = log.publish(log.require_head(), build)
-    assert made is not None
-    return made
+    commit = log.publish(log.require_head(), build)
+    assert commit is not None
+    return commit
 
 
 def committed(lake: SmallLake, run: str = "run") -> list[int]:
-    """Return the partitions of a run in the newest version, as often as they are there."""
+    """Return the partitions of a run in the newest version, with repetitions."""
     manifest = Log(lake.store).manifest(lake.head)
     homes = [manifest.home[number] for number in manifest.run]
-    found = zip(homes, manifest.partition.tolist(), strict=True)
-    return [partition for home, partition in found if home == object_keys.home_of("main", run)]
+    rows = zip(homes, manifest.partition.tolist(), strict=True)
+    return [partition for home, partition in rows if home == object_keys.home_of("main", run)]
 
 
-#: Longer than anything here takes; who waits that long has found a mistake.
+#: Longer than any operation of these tests; reaching it is a failure.
 PATIENCE = 20.0
 
 
 class Lead:
-    """A coordinator of a run, and the worker that feeds it.
+    """A coordinator of a run, and the worker that delivers results to it.
 
     Parameters
     ----------
     lake : SmallLake
         The lake.
     partitions : int
-        Partitions of the run.
+        Number of partitions of the run.
     missing : tuple of int, optional
-        Partitions to write; left out, all of them.
+        Partitions to write; all if omitted.
     **changes : object
         Fields of the specification.
     """
@@ -103,7 +103,7 @@ class Lead:
         self.coordinator = Coordinator(self.assignment, lambda: self.changes.put(None))
 
     def start(self) -> Lead:
-        """Start it."""
+        """Start the coordinator."""
         self.coordinator.start()
         return self
 
@@ -118,15 +118,15 @@ class Lead:
         self.coordinator.deliver(Outcome(None, failure("run", partition, 3), error))
 
     def until(self, reached: Callable[[Status], bool]) -> Status:
-        """Wait until the status is as it should be; never by the clock."""
+        """Wait until a status condition is reached, without polling."""
         while not reached(status := self.coordinator.status()):
             self.changes.get(timeout=PATIENCE)
         return status
 
     def end(self) -> Status:
-        """Wait for the end."""
+        """Wait until the coordinator ends."""
         status = self.coordinator.wait(PATIENCE)
-        assert not status.running, "it never ended"
+        assert not status.running, "the coordinator did not end in time"
         self.coordinator.join()
         return status
 
@@ -136,17 +136,17 @@ MakeLead = Callable[..., Lead]
 
 @pytest.fixture
 def lead(flaky_lake: SmallLake) -> Iterator[MakeLead]:
-    """Make coordinators, and see to it that none outlives the test."""
-    made: list[Lead] = []
+    """Return a function that makes coordinators; stop all of them after the test."""
+    leads: list[Lead] = []
 
     def make(partitions: int, **changes: Any) -> Lead:
-        made.append(Lead(flaky_lake, partitions, **changes))
-        return made[-1]
+        leads.append(Lead(flaky_lake, partitions, **changes))
+        return leads[-1]
 
     yield make
-    for each in made:
-        if each.coordinator._threads:
-            each.coordinator.stop("cancelled")
-            each.coordinator.drain()
-            each.coordinator._writer.log.stop.set()
-            each.end()
+    for lead_ in leads:
+        if lead_.coordinator._threads:
+            lead_.coordinator.stop("cancelled")
+            lead_.coordinator.drain()
+            lead_.coordinator._writer.log.stop.set()
+            lead_.end()

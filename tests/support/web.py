@@ -1,4 +1,4 @@
-"""A slow web server for links, in a process of its own."""
+"""A slow web server for links, in its own process."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import pytest
 
 @dataclass(frozen=True)
 class Web:
-    """A running server; see :mod:`tests.support._web_server` for what it has.
+    """A running server; see :mod:`tests.support._web_server` for its pages.
 
     Attributes
     ----------
     url : str
-        Where it is.
+        URL of the server.
     """
 
     url: str
 
     def requests(self) -> int:
-        """Return how often it was asked so far."""
+        """Return the number of requests so far."""
         with urllib.request.urlopen(f"{self.url}/requests", timeout=30) as answer:  # noqa: S310 # our own
             return int(answer.read())
 
 
 @contextmanager
 def web_server(delay: float) -> Iterator[Web]:
-    """Run a server whose every answer takes ``delay`` seconds."""
+    """Run a server that delays every response by ``delay`` seconds."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.support._web_server", str(delay)],
         cwd=Path(__file__).parents[2],
@@ -50,6 +50,6 @@ def web_server(delay: float) -> Iterator[Web]:
 
 @pytest.fixture(scope="session")
 def web() -> Iterator[Web]:
-    """Run a server that answers at once."""
-    with web_server(0) as found:
-        yield found
+    """Run a server that responds at once."""
+    with web_server(0) as server:
+        yield server

@@ -35,7 +35,7 @@ def test_a_sound_lake(sim: Simulation) -> None:
     """A sound lake passes, at once and again."""
     seen = check_history(sim.root)
     seen = check_history(sim.root, seen)
-    check_acknowledged(seen, sim.told)
+    check_acknowledged(seen, sim.acknowledged)
     check_inputs(seen, "main", "x", samples("R", 0) + samples("R", 1))
 
 
@@ -96,10 +96,10 @@ def test_lost_acknowledgements_are_found(sim: Simulation) -> None:
     """A commit that somebody was told of, and that is not there or not that, is found."""
     rewrite(sim.root, 3, message="another")
     with pytest.raises(AssertionError, match="another content"):
-        check_acknowledged(read_history(sim.root), sim.told)
+        check_acknowledged(read_history(sim.root), sim.acknowledged)
     sim.root.delete([object_keys.commit_key("main", 3)])
     with pytest.raises(AssertionError, match="is missing"):
-        check_acknowledged(read_history(sim.root), sim.told)
+        check_acknowledged(read_history(sim.root), sim.acknowledged)
 
 
 def test_wrong_inputs_are_found(sim: Simulation) -> None:
