@@ -87,8 +87,8 @@ class LakeError(Exception):
     Parameters
     ----------
     message : str
-        What happened, naming the sample, tensor, partition or object; ends with a sentence
-        that says what to do next.
+        Description of the failure. It names the sample, tensor, partition or object, and ends
+        with a remedy.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class LakeError(Exception):
     code: ClassVar[str] = "lake-error"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by state, so that errors with more than a message cross processes whole."""
+        """Pickle by state, so that attributes survive the transfer between processes."""
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
@@ -127,11 +127,11 @@ class SampleError(InvalidInputError):
     Parameters
     ----------
     message : str
-        What is wrong with the value.
+        Description of the misfit.
     tensor : str or None
         Name of the tensor, or None if the error concerns the whole sample.
     sample : str or None
-        Location of the sample, in words.
+        Location of the sample, as text.
     """
 
     code = "sample"
@@ -275,7 +275,7 @@ class CorruptionError(LakeError):
 
 
 class CorruptionWarning(UserWarning):
-    """A damaged chunk was skipped, because of ``on_corrupt="skip"``."""
+    """A damaged chunk was skipped, because of ``on_corrupt="skip"``. Restore it from a copy."""
 
 
 class UnsupportedFormatError(LakeError):
@@ -304,8 +304,8 @@ class TransformError(RunFailedError):
     partition : int
         Number of the partition.
     position : int or None
-        Position of the item in its partition, in samples; None if the collection itself
-        failed, and not ``transform``.
+        Position of the item in its partition, in samples. None if the collection failed
+        rather than ``transform``.
     samples_processed : int
         Input samples whose results were committed before the run ended.
     """
@@ -331,7 +331,9 @@ class TransformError(RunFailedError):
 
 
 class PartitionTimeoutError(TransformError):
-    """A partition took longer than ``partition_timeout`` in each of its attempts.
+    """A partition took longer than ``partition_timeout`` in every attempt.
+
+    Check what its items have in common, or raise the limit.
 
     Parameters
     ----------
@@ -339,14 +341,14 @@ class PartitionTimeoutError(TransformError):
         The complete message.
     seconds : float or None
         The limit.
-    **place : object
+    **location : object
         As for :class:`TransformError`.
     """
 
     code = "partition-timeout"
 
-    def __init__(self, message: str, *, seconds: float | None = None, **place: Any) -> None:
-        super().__init__(message, **place)
+    def __init__(self, message: str, *, seconds: float | None = None, **location: Any) -> None:
+        super().__init__(message, **location)
         self.seconds = seconds
 
 
@@ -367,7 +369,7 @@ class MissingExtraError(LakeError, ImportError):
 
     Parameters
     ----------
-    what : str
+    feature : str
         The feature that needs the library.
     extra : str
         Name of the extra that brings the library.
@@ -375,8 +377,8 @@ class MissingExtraError(LakeError, ImportError):
 
     code = "missing-extra"
 
-    def __init__(self, what: str, extra: str) -> None:
+    def __init__(self, feature: str, extra: str) -> None:
         super().__init__(
-            f'{what} needs an optional library. Install it with: pip install "dasklake[{extra}]".'
+            f'{feature} needs an optional library. Install it with: pip install "dasklake[{extra}]".'
         )
         self.extra = extra

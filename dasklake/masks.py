@@ -1,8 +1,8 @@
 """Masks from run lengths and polygons, as annotation files store them.
 
-Both are values of a ``binary_mask`` tensor. With ``compression="rle"`` they are stored as they are,
-at the speed of annotations; a tensor of another compression makes pixels of them on the way in. On
-the way out masks are always pixels, the same that pycocotools' ``annToMask`` makes.
+Both are values of a ``binary_mask`` tensor. With ``compression="rle"`` run lengths are stored
+unchanged, which is fast. With any other compression they are converted to pixels first. Reading
+always returns pixels, equal to those of pycocotools' ``annToMask``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._schema.run_lengths import RunLengthMasks, packed, run_lengths
+from dasklake._schema.run_lengths import RunLengthMasks, compress_counts, expand_counts
 from dasklake.exceptions import MissingExtraError, SampleError
 
 try:
@@ -25,13 +25,13 @@ __all__ = ["RunLengthMasks", "from_polygons", "from_rle"]
 
 
 def from_rle(rles: Iterable[Mapping[str, Any]], size: tuple[int, int]) -> RunLengthMasks:
-    """Make the masks of one sample from COCO's run lengths.
+    """Build the masks of one sample from COCO's run lengths.
 
     Parameters
     ----------
     rles : iterable of mapping
-        One for each mask, with ``"counts"``: bytes or str in COCO's compressed form, or a list of
-        run lengths; and, where it has one, the ``"size"`` of the image.
+        One mapping for each mask. ``"counts"`` is bytes or str in COCO's compressed form, or a
+        list of run lengths. ``"size"``, if given, is the size of the image.
     size : tuple of (int, int)
         Height and width of the image, in pixels.
 
@@ -43,7 +43,7 @@ def from_rle(rles: Iterable[Mapping[str, Any]], size: tuple[int, int]) -> RunLen
     Raises
     ------
     SampleError
-        Run lengths are damaged, or belong to an image of another size.
+        Run lengths in ``rles`` are damaged, or belong to an image of another size.
 
     Examples
     --------
@@ -52,20 +52,20 @@ def from_rle(rles: Iterable[Mapping[str, Any]], size: tuple[int, int]) -> RunLen
     (2, 3, 1)
     """
     height, width = _size(size)
-    found = [_counts(place, each, height, width) for place, each in enumerate(rles)]
-    return RunLengthMasks(height, width, tuple(found))
+    counts = [_counts(index, rle, height, width) for index, rle in enumerate(rles)]
+    return RunLengthMasks(height, width, tuple(counts))
 
 
 def from_polygons(
     polygons: Iterable[Sequence[Sequence[float]]], size: tuple[int, int]
 ) -> RunLengthMasks:
-    """Make the masks of one sample from polygons.
+    """Build the masks of one sample from polygons.
 
     Parameters
     ----------
     polygons : iterable of sequence of sequence of float
-        One for each mask: its polygons, each ``x, y, x, y, …`` in pixels. Polygons of fewer than
-        three corners cover nothing.
+        The polygons of each mask, each ``x, y, x, y, …`` in pixels. Polygons with fewer than
+        three corners cover no pixels.
     size : tuple of (int, int)
         Height and width of the image, in pixels.
 
@@ -77,9 +77,9 @@ def from_polygons(
     Raises
     ------
     MissingExtraError
-        pycocotools, which draws polygons, is not installed.
+        pycocotools is not installed.
     SampleError
-        A polygon is not a list of pairs of numbers.
+        An item of ``polygons`` is not a list of pairs of finite numbers.
 
     Examples
     --------
@@ -90,60 +90,60 @@ def from_polygons(
     if drawing is None:
         raise MissingExtraError("dasklake.masks.from_polygons", "coco")
     height, width = _size(size)
-    parts = [[_corners(place, each) for each in mask] for place, mask in enumerate(polygons)]
-    parts = [[each for each in mask if len(each) >= 6] for mask in parts]
-    corners = [each for mask in parts for each in mask]
-    drawn = iter(drawing.frPyObjects(corners, height, width) if corners else ())
-    found = []
-    for mask in parts:
-        pieces = [next(drawn) for _ in mask]
-        if not pieces:
-            found.append(packed(np.array([height * width], np.int64)))
-        else:
-            whole = pieces[0] if len(pieces) == 1 else drawing.merge(pieces)
-            found.append(whole["counts"])
-    return RunLengthMasks(height, width, tuple(found))
+    empty = compress_counts(np.array([height * width], np.int64))
+    counts = []
+    for index, mask in enumerate(polygons):
+        corners = [_corners(index, polygon) for polygon in mask]
+        corners = [numbers for numbers in corners if len(numbers) >= 6]
+        drawn = drawing.frPyObjects(corners, height, width) if corners else []
+        counts.append(drawing.merge(drawn)["counts"] if drawn else empty)
+    return RunLengthMasks(height, width, tuple(counts))
 
 
 def _size(size: Sequence[int]) -> tuple[int, int]:
     try:
         height, width = (int(axis) for axis in size)
     except (TypeError, ValueError) as error:
-        raise SampleError(f"{size!r} must be the height and width of an image") from error
+        raise SampleError(
+            f"size must be the height and width of an image, got {size!r}. Give two integers."
+        ) from error
     if min(height, width) < 0:
-        raise SampleError(f"an image cannot be of size {size!r}")
+        raise SampleError(f"size of an image must not be negative, got {size!r}. Fix it.")
     return height, width
 
 
-def _counts(place: int, rle: Mapping[str, Any], height: int, width: int) -> bytes:
-    given = rle.get("size", (height, width))
-    if tuple(given) != (height, width):
-        raise SampleError(f"mask {place} is of size {given!r}, the image of {(height, width)}")
+def _counts(index: int, rle: Mapping[str, Any], height: int, width: int) -> bytes:
+    size = rle.get("size", (height, width))
+    if tuple(size) != (height, width):
+        raise SampleError(
+            f"mask {index}: size must be {(height, width)}, as of the image, got {size!r}. "
+            "Fix the annotation."
+        )
     counts = rle.get("counts")
     if isinstance(counts, str):
         counts = counts.encode()
     try:
-        found = counts if isinstance(counts, bytes) else packed(_listed(counts))
-        run_lengths(found, height * width)
+        compressed = counts if isinstance(counts, bytes) else compress_counts(_as_array(counts))
+        expand_counts(compressed, height * width)
     except SampleError as error:
-        raise SampleError(f"mask {place}: {error.message}") from error
-    return found
+        raise SampleError(f"mask {index}: {error.message}. Fix the annotation.") from error
+    return compressed
 
 
-def _listed(counts: object) -> npt.NDArray[np.int64]:
+def _as_array(counts: object) -> npt.NDArray[np.int64]:
     lengths = np.array(counts)
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 0).any():
-        raise SampleError("its run lengths are neither a string nor a list of counts")
+        raise SampleError("counts must be bytes, a string or a list of run lengths")
     return lengths.astype(np.int64)
 
 
-def _corners(place: int, polygon: Sequence[float]) -> list[float]:
+def _corners(index: int, polygon: Sequence[float]) -> list[float]:
     try:
         numbers = [float(number) for number in polygon]
     except (TypeError, ValueError) as error:
-        raise SampleError(f"mask {place}: a polygon must be a list of numbers") from error
+        raise SampleError(f"mask {index}: a polygon must be a list of numbers. Fix it.") from error
     if len(numbers) % 2:
-        raise SampleError(f"mask {place}: a polygon must have an even count of numbers")
+        raise SampleError(f"mask {index}: a polygon must have an even count of numbers. Fix it.")
     if not np.isfinite(numbers).all():
-        raise SampleError(f"mask {place}: the corners of a polygon must be finite")
+        raise SampleError(f"mask {index}: the corners of a polygon must be finite. Fix it.")
     return numbers

@@ -1,9 +1,9 @@
-"""Masks as run lengths, the way COCO writes them, and what they are as pixels.
+"""Masks as COCO's run lengths, and their conversion from and to pixels.
 
-The pixels of a mask are walked down the columns; a run length says how many of them in a row are
-alike, starting with those that are not in the mask. COCO's compressed form writes each run length,
-from the fourth on less the one two before it, in groups of five bits, the lowest first; each group
-is a letter from ``0`` on, its sixth bit says that another follows.
+Pixels are counted column by column. Run lengths alternate between pixels outside and inside the
+mask, starting outside. COCO's compressed form subtracts from each run length, from the fourth on,
+the one two before it. It writes the result in groups of five bits, the lowest first. Each group is
+a letter from ``0`` on; its sixth bit is set if another group follows.
 
 References
 ----------
@@ -20,19 +20,19 @@ import numpy.typing as npt
 
 from dasklake.exceptions import SampleError
 
-__all__ = ["RunLengthMasks", "from_pixels", "packed", "run_lengths", "to_pixels"]
+__all__ = ["RunLengthMasks", "compress_counts", "expand_counts", "from_pixels", "to_pixels"]
 
 _FIRST_LETTER = ord("0")
 _BITS, _SIGN, _MORE = 0x1F, 0x10, 0x20
 
-#: The longest run length, and the letters of what may be left of it: 32 bits and a sign.
-_MOST = 2**32 - 1
-_LONGEST = 7
+#: The longest run length, and the most letters that its difference takes: 32 bits and a sign.
+_MAX_LENGTH = 2**32 - 1
+_MAX_LETTERS = 7
 
 
 @dataclass(frozen=True, slots=True)
 class RunLengthMasks:
-    """The masks of one sample as run lengths; made by :mod:`dasklake.masks`.
+    """The masks of one sample as run lengths. :mod:`dasklake.masks` builds them.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class RunLengthMasks:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width and number of masks, as of the array of pixels."""
+        """Height, width and number of masks: the shape of the array of pixels."""
         return self.height, self.width, len(self.counts)
 
     def __array__(
@@ -58,58 +58,60 @@ class RunLengthMasks:
     ) -> npt.NDArray[Any]:
         """Return the masks as pixels: bool, of shape ``(height, width, masks)``."""
         if copy is False:
-            raise ValueError("Run lengths become pixels only in a copy. Leave copy=False out.")
+            raise ValueError(
+                "copy must not be False: pixels of run lengths are a new array. Leave it out."
+            )
         return to_pixels(self).astype(dtype or bool, copy=False)
 
 
-def run_lengths(packed_counts: bytes, pixels: int) -> npt.NDArray[np.int64]:
+def expand_counts(compressed: bytes, pixels: int) -> npt.NDArray[np.int64]:
     """Return the run lengths of a mask from COCO's compressed form.
 
     Raises
     ------
     SampleError
-        They are no run lengths, or do not cover ``pixels`` pixels.
+        ``compressed`` is not valid, or does not cover ``pixels`` pixels.
     """
-    letters = np.frombuffer(packed_counts, np.uint8).astype(np.int64) - _FIRST_LETTER
-    lasts = np.flatnonzero(~letters & _MORE)
-    whole = not len(letters) or (len(lasts) and lasts[-1] == len(letters) - 1)
+    letters = np.frombuffer(compressed, np.uint8).astype(np.int64) - _FIRST_LETTER
+    ends = np.flatnonzero(~letters & _MORE)
+    whole = not len(letters) or (len(ends) and ends[-1] == len(letters) - 1)
     if not whole or (letters < 0).any() or (letters > (_MORE | _BITS)).any():
-        raise SampleError("its run lengths are not in COCO's compressed form")
-    starts = np.concatenate([[0], lasts[:-1] + 1]) if len(lasts) else lasts
-    lengths = lasts + 1 - starts
-    if (lengths > _LONGEST).any():
-        raise SampleError("a run length of it is out of range")
+        raise SampleError("run lengths must be in COCO's compressed form")
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    lengths = ends + 1 - starts
+    if (lengths > _MAX_LETTERS).any():
+        raise SampleError("a run length must fit into 32 bits")
     shifts = 5 * (np.arange(len(letters)) - np.repeat(starts, lengths))
     counts = np.add.reduceat((letters & _BITS) << shifts, starts) if len(starts) else starts.copy()
-    counts -= np.where(letters[lasts] & _SIGN, 1 << (5 * lengths), 0)
+    counts -= np.where(letters[ends] & _SIGN, 1 << (5 * lengths), 0)
     for first in (1, 2):
         np.cumsum(counts[first::2], out=counts[first::2])
     if (counts < 0).any() or counts.sum() != pixels:
-        raise SampleError(f"its run lengths cover {counts.sum()} pixels, not {pixels}")
+        raise SampleError(f"run lengths must cover {pixels} pixels, got {counts.sum()}")
     return counts
 
 
-def packed(counts: npt.NDArray[np.int64]) -> bytes:
+def compress_counts(counts: npt.NDArray[np.int64]) -> bytes:
     """Return run lengths in COCO's compressed form.
 
     Raises
     ------
     SampleError
-        One is longer than 32 bits say.
+        An item of ``counts`` does not fit into 32 bits.
     """
-    if counts.max(initial=0) > _MOST:
-        raise SampleError("a run length of it is out of range")
+    if counts.max(initial=0) > _MAX_LENGTH:
+        raise SampleError("a run length must fit into 32 bits")
     rest = counts.copy()
     rest[3:] -= counts[1:-2]
-    letters = np.zeros((len(counts), _LONGEST), np.uint8)
-    used = np.zeros((len(counts), _LONGEST), bool)
+    letters = np.zeros((len(counts), _MAX_LETTERS), np.uint8)
+    used = np.zeros((len(counts), _MAX_LETTERS), bool)
     more = np.ones(len(counts), bool)
-    for place in range(_LONGEST):
+    for position in range(_MAX_LETTERS):
         group = rest & _BITS
         rest >>= 5
-        used[:, place] = more
+        used[:, position] = more
         more &= rest != np.where(group & _SIGN, -1, 0)
-        letters[:, place] = _FIRST_LETTER + (group | np.where(more, _MORE, 0))
+        letters[:, position] = _FIRST_LETTER + (group | np.where(more, _MORE, 0))
     return letters[used].tobytes()
 
 
@@ -124,25 +126,25 @@ def to_pixels(masks: RunLengthMasks) -> npt.NDArray[np.bool_]:
     Raises
     ------
     SampleError
-        Run lengths do not fit the image.
+        The run lengths do not cover the image.
     """
     height, width, count = masks.shape
     if not count:
         return np.zeros(masks.shape, bool)
-    # Written down the columns as they come, then turned pixel by pixel: both walk memory in order.
+    # Fill column by column, then transpose whole pixels: both access memory in order.
     columns = np.empty((width * height, count), np.uint8)
-    for place, each in enumerate(masks.counts):
-        lengths = run_lengths(each, height * width)
-        columns[:, place] = np.repeat(np.arange(len(lengths), dtype=np.uint8) & 1, lengths)
-    whole = columns.view(f"V{count}").reshape(width, height)
-    return np.ascontiguousarray(whole.T).view(bool).reshape(masks.shape)
+    for index, compressed in enumerate(masks.counts):
+        lengths = expand_counts(compressed, height * width)
+        columns[:, index] = np.repeat(np.arange(len(lengths), dtype=np.uint8) & 1, lengths)
+    transposed = columns.view(f"V{count}").reshape(width, height).T
+    return np.ascontiguousarray(transposed).view(bool).reshape(masks.shape)
 
 
 def from_pixels(pixels: npt.NDArray[np.bool_]) -> RunLengthMasks:
     """Return masks of shape ``(height, width, masks)`` as run lengths."""
     height, width, count = pixels.shape
     planes = np.ascontiguousarray(pixels.transpose(2, 1, 0)).reshape(count, height * width)
-    return RunLengthMasks(height, width, tuple(packed(_runs(plane)) for plane in planes))
+    return RunLengthMasks(height, width, tuple(compress_counts(_runs(plane)) for plane in planes))
 
 
 def _runs(plane: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

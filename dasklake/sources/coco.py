@@ -21,7 +21,7 @@ import dask.bag as db
 from dask.delayed import delayed
 
 from dasklake._api.write import WriteReport, to_lake
-from dasklake._schema.run_lengths import RunLengthMasks, run_lengths
+from dasklake._schema.run_lengths import RunLengthMasks, expand_counts
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import link
 from dasklake._storage.store import ObjectStore, absolute_url
@@ -321,7 +321,7 @@ def _masks(coco: CocoIndex, row: int, annotations: slice) -> RunLengthMasks:
         try:
             counts.append(_encode(outline, height, width)["counts"])
             if outline.counts is not None:
-                run_lengths(counts[-1], height * width)
+                expand_counts(counts[-1], height * width)
         except (SampleError, ValueError) as error:
             raise SampleError(
                 f"the run lengths of annotation {coco.annotation_ids[annotation]} of image "
