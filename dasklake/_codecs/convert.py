@@ -1,8 +1,8 @@
-"""Values of users as arrays of one dtype and shape: what is checked, and what is converted.
+"""Check and convert values to arrays of one dtype and shape.
 
-Arrays must have the dtype of the spec or one that numpy casts to it safely. Python's numbers and
-lists, and numpy's integer scalars, have no dtype of their own making: they are converted, and
-refused where a value would be lost.
+An array must have the dtype of the spec, or a dtype that numpy casts to it safely. The user does not
+choose the dtype of Python numbers, lists and numpy integer scalars. They are converted by value, and
+refused if the conversion would lose a value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dasklake._codecs.compression import shorten
 from dasklake.exceptions import SampleError
 
-__all__ = ["fits_safely", "lossless", "refuse_masked", "to_array", "to_shape"]
+__all__ = ["fit_shape", "fits_safely", "lossless", "refuse_masked", "to_array", "to_shape"]
 
 _NUMBERS = "biufc"
 _TIMES = (datetime, date, timedelta)
@@ -28,7 +28,7 @@ def to_array(value: object, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     Raises
     ------
     SampleError
-        The value has another dtype, or a number would be lost.
+        The dtype of ``value`` does not fit, or a number would be lost.
     """
     if isinstance(value, np.ndarray):
         array = value
@@ -44,8 +44,8 @@ def to_array(value: object, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         array = np.asarray(value)
     else:
         raise SampleError(
-            f"{shorten(value)} of type {type(value).__name__} is not a number or array of "
-            f"{dtype.name}. Convert it, or change the tensor's dtype."
+            f"the value must be a number or array of {dtype.name}, got {shorten(value)} of type "
+            f"{type(value).__name__}. Convert it, or change the tensor's dtype."
         )
     return _cast(array, dtype)
 
@@ -53,62 +53,74 @@ def to_array(value: object, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 def to_shape(
     array: npt.NDArray[Any], shape: tuple[int | None, ...] | None, ranks: tuple[int, ...] = ()
 ) -> npt.NDArray[Any]:
-    """Check an array's shape against that of the spec; an empty vector fits every ragged one.
+    """Check the shape of an array, and reshape an empty vector; see :func:`fit_shape`."""
+    fitted = fit_shape(array.shape, shape, ranks)
+    return array if fitted == array.shape else array.reshape(fitted)
+
+
+def fit_shape(
+    value: tuple[int, ...], shape: tuple[int | None, ...] | None, ranks: tuple[int, ...] = ()
+) -> tuple[int, ...]:
+    """Check the shape of a value against the shape of the spec, and return it.
+
+    An empty vector fits every ragged shape: the fixed axes are added to its shape.
 
     Raises
     ------
     SampleError
-        Rank, a fixed axis or the last axis differ.
+        The rank or a fixed axis of ``value`` differs from ``shape``.
     """
     if shape is None:
-        if ranks and array.ndim not in ranks:
-            known = " or ".join(str(rank) for rank in ranks)
+        if ranks and len(value) not in ranks:
+            allowed = " or ".join(map(str, ranks))
             raise SampleError(
-                f"shape {array.shape} has rank {array.ndim}; the rank must be {known}."
+                f"the rank must be {allowed}, got rank {len(value)} (shape {value}). Reshape the "
+                "value."
             )
-        return array
-    if array.shape == shape:
-        return array
-    if array.shape == (0,) and len(shape) > 1 and shape[0] is None:
-        rest = [axis for axis in shape[1:] if axis is not None]
-        if len(rest) == len(shape) - 1:
-            return array.reshape((0, *rest))
-    if array.ndim != len(shape):
+        return value
+    if value == shape:
+        return value
+    if value == (0,) and len(shape) > 1 and shape[0] is None:
+        fixed = [axis for axis in shape[1:] if axis is not None]
+        if len(fixed) == len(shape) - 1:
+            return (0, *fixed)
+    if len(value) != len(shape):
         raise SampleError(
-            f"shape {array.shape} has rank {array.ndim}, the tensor's shape {shape} has "
-            f"rank {len(shape)}. Reshape the value, or change the tensor's shape."
+            f"shape {value} has rank {len(value)}, but the tensor's shape {shape} has rank "
+            f"{len(shape)}. Reshape the value, or change the tensor's shape."
         )
-    for axis, (found, wanted) in enumerate(zip(array.shape, shape, strict=True)):
-        if wanted is not None and found != wanted:
+    for axis, (length, expected) in enumerate(zip(value, shape, strict=True)):
+        if expected is not None and length != expected:
             name = "the last axis" if axis == len(shape) - 1 else f"axis {axis}"
             raise SampleError(
-                f"{name} of shape {array.shape} is {found}, not {wanted} as in the tensor's shape "
-                f"{shape}. Fix the value, or change the tensor's shape."
+                f"{name} must have length {expected}, as in the tensor's shape {shape}, got "
+                f"{length} (shape {value}). Fix the value, or change the tensor's shape."
             )
-    return array
+    return value
 
 
 def refuse_masked(value: object) -> None:
-    """Refuse a masked array, whose mask numpy drops without a word.
+    """Refuse a masked array, because numpy would drop its mask silently.
 
     Raises
     ------
     SampleError
-        The value is a masked array.
+        ``value`` is a masked array.
     """
     if isinstance(value, np.ma.MaskedArray):
-        raise SampleError("a masked array cannot be stored with its mask. Fill it with .filled().")
+        raise SampleError(
+            "the value must not be a masked array: its mask would be lost. Fill it with .filled()."
+        )
 
 
-def fits_safely(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
-    """Return whether numpy casts ``found`` to ``wanted`` without loss; times only to times."""
-    if found.kind in "mM" or wanted.kind in "mM":
-        return found.kind == wanted.kind and np.can_cast(found, wanted, "safe")
-    return np.can_cast(found, wanted, "safe")
+def fits_safely(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Return whether numpy casts ``source`` to ``target`` without loss. Times fit only times."""
+    times = source.kind in "mM" or target.kind in "mM"
+    return np.can_cast(source, target, "safe") and (not times or source.kind == target.kind)
 
 
 def lossless(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Cast by value: floats may be rounded, everything else must come through unchanged.
+    """Cast by value. Floats may be rounded; every other value must stay the same.
 
     Raises
     ------
@@ -118,15 +130,23 @@ def lossless(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     if array.dtype == dtype:
         return array
     if dtype.kind == "b" and array.dtype.kind != "b":
-        raise SampleError(f"{shorten(array.ravel()[0])} is not a bool. Convert it with bool().")
+        raise SampleError(
+            f"the value must be a bool, got {shorten(array.ravel()[0])}. Convert it with bool()."
+        )
     if array.dtype.kind == "c" and dtype.kind != "c":
-        raise SampleError(f"{array.ravel()[0]} is complex and {dtype} is not. Take .real or abs().")
+        raise SampleError(
+            f"the value must be a real number of {dtype}, got the complex number "
+            f"{array.ravel()[0]}. Use .real or abs()."
+        )
     with np.errstate(all="ignore"):
         cast = array.astype(dtype)
     lost = _lost(array, cast)
     if lost is not None and lost.any():
         value = array[lost].ravel()[0]
-        raise SampleError(f"value {value} does not fit the tensor's dtype {dtype}{_limits(dtype)}.")
+        raise SampleError(
+            f"value {value} does not fit the tensor's dtype {dtype}{_limits(dtype)}. Fix the value, "
+            "or change the dtype."
+        )
     return cast
 
 
@@ -147,12 +167,13 @@ def _cast(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _parsed(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return Python's numbers as an array of whatever dtype numpy finds for them."""
+    """Return Python numbers as an array with the dtype that numpy infers."""
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise SampleError(
-            f"{shorten(value)} is not an array of {dtype.name}: {error}. Give lists of one length."
+            f"{shorten(value)} cannot be converted to an array of {dtype.name}: {error}. Give nested "
+            "lists of one length."
         ) from error
     if array.size == 0 and array.dtype.kind in _NUMBERS:
         return array.astype(dtype)
@@ -161,39 +182,40 @@ def _parsed(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     if array.dtype.kind not in _NUMBERS + "mM" or (array.dtype.kind in "mM") != (
         dtype.kind in "mM"
     ):
-        raise SampleError(f"{shorten(value)} is not of the tensor's dtype {dtype}. Convert it.")
+        raise _dtype_error(value, dtype)
     return array
 
 
 def _times(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return Python's (and pandas') times as numpy's; refuse all other objects."""
+    """Convert times of Python and pandas to numpy; refuse all other objects."""
     flat: list[Any] = np.asarray(value, dtype=object).ravel().tolist()
-    bad = next((each for each in flat if not isinstance(each, _TIMES)), None)
+    bad = next((item for item in flat if not isinstance(item, _TIMES)), None)
     if bad is not None or not flat or dtype.kind not in "mM":
-        what = shorten(value if bad is None else bad)
-        raise SampleError(f"{what} does not fit the tensor's dtype {dtype}. Convert it.")
-    if any(getattr(each, "tzinfo", None) is not None for each in flat):
+        raise _dtype_error(value if bad is None else bad, dtype)
+    if any(getattr(time, "tzinfo", None) is not None for time in flat):
         raise SampleError(
-            f"{shorten(value)} has a time zone and {dtype} has none. Convert it to UTC "
-            "without a zone, or use a timestamp type of Arrow."
+            f"a value of {dtype} must not have a time zone, got {shorten(value)}. Convert it to UTC "
+            "without a time zone, or use an Arrow timestamp type."
         )
     make = np.datetime64 if dtype.kind == "M" else np.timedelta64
     try:
-        # pandas' times are more precise than the datetime that they also are.
-        found = np.array([each.asm8 if hasattr(each, "asm8") else make(each) for each in flat])
+        # A pandas time is a datetime as well, but more precise.
+        times = np.array([time.asm8 if hasattr(time, "asm8") else make(time) for time in flat])
     except (ValueError, TypeError, OverflowError) as error:
-        raise SampleError(f"{shorten(value)} does not fit {dtype}: {error}. Convert it.") from error
-    return found.reshape(np.shape(value))
+        raise SampleError(
+            f"{shorten(value)} does not fit the tensor's dtype {dtype}: {error}. Convert it."
+        ) from error
+    return times.reshape(np.shape(value))
 
 
 def _lost(array: npt.NDArray[Any], cast: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-    """Where casting changed a value; None if it cannot have."""
+    """Return a mask of the values that casting changed, or None if it cannot change any."""
     source, target = array.dtype, cast.dtype
     if target.kind in "mM":
         back = cast.astype(source)
         return np.asarray((back != array) & ~(np.isnat(back) & np.isnat(array)))
     if source.kind in "fc" and target.kind in "fc":
-        # Rounding to fewer digits is what a narrower float is for; losing the magnitude is not.
+        # Rounding to fewer digits is expected of a narrower float; overflow is not.
         return np.asarray(np.isfinite(array) & ~np.isfinite(cast))
     if np.can_cast(source, target, "safe"):
         return None
@@ -202,6 +224,10 @@ def _lost(array: npt.NDArray[Any], cast: npt.NDArray[Any]) -> npt.NDArray[np.boo
         inside = (array >= limits.min) & (array <= limits.max)
         return np.asarray(~inside | (cast != array))
     return np.asarray(cast.astype(source) != array)
+
+
+def _dtype_error(value: object, dtype: np.dtype[Any]) -> SampleError:
+    return SampleError(f"{shorten(value)} does not fit the tensor's dtype {dtype}. Convert it.")
 
 
 def _limits(dtype: np.dtype[Any]) -> str:

@@ -1,7 +1,6 @@
-"""Files: sound, video, medical pictures, surfaces, point clouds. Their bytes pass through.
+"""Codec of files: audio, video, medical images, surfaces and point clouds.
 
-A file is opened by the library that knows its format, and only when more than its bytes and shape
-is asked for. ``FORMATS`` says which one that is.
+The bytes of a file are stored unchanged. The library of its format decodes it on access.
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, shorten
-from dasklake._codecs.convert import to_shape
-from dasklake._media.file import File
-from dasklake._media.sniff import FORMATS, format_of
+from dasklake._codecs.convert import fit_shape
+from dasklake._media.file import READERS, File
+from dasklake._media.sniff import format_of
 from dasklake._schema.values import Blob
 from dasklake.exceptions import SampleError
 
@@ -23,43 +20,43 @@ __all__ = ["FileCodec", "bytes_of"]
 
 
 class FileCodec(Codec):
-    """Codec of tensors whose compression is a format of files."""
+    """Codec of tensors whose compression is a file format."""
 
     def encode(self, value: object) -> Encoded:
-        """Return the bytes of a file as they are, and the shape of its content."""
+        """Return the unchanged bytes of a file, and the shape of its content."""
         data = bytes_of(value)
-        wanted = str(self.spec.compression)
+        expected = str(self.spec.compression)
         if data is None:
             raise SampleError(
-                f"{shorten(value)} of type {type(value).__name__} is not a file. Give its bytes, a "
-                "pathlib.Path, or dasklake.read(path_or_url)."
+                f"the value must be a file, got {shorten(value)} of type {type(value).__name__}. "
+                "Give its bytes, a pathlib.Path, or dasklake.read(path_or_url)."
             )
-        found = format_of(data)
-        if found != wanted:
-            what = f"are {found}" if found else f"begin with {data[:8]!r}, which is no known format"
+        actual = format_of(data)
+        if actual != expected:
+            content = actual or f"an unknown format that begins with {data[:8]!r}"
             raise SampleError(
-                f"the {len(data)} bytes {what}, and the tensor holds {wanted}. Convert the file, "
-                "or change the tensor's compression."
+                f"the file must be {expected}, the tensor's compression, got {content} "
+                f"({len(data)} bytes). Convert the file, or change the tensor's compression."
             )
-        shape = FORMATS[wanted].shape(data)
-        to_shape(np.broadcast_to(np.uint8(0), shape), self.spec.shape, self.spec.kind.ranks)
+        shape = READERS[expected].shape(data)
+        fit_shape(shape, self.spec.shape, self.spec.kind.ranks)
         return Blob(data, shape)
 
     def decode(self, stored: Blob) -> object:
-        """Return the file, not decoded."""
-        # A copy: what the reader holds may be a part of something larger.
+        """Return the file, undecoded."""
+        # A copy: the stored bytes may be a view of a larger buffer.
         return File(bytes(stored.data), shape=stored.shape, dtype=self.spec.dtype)
 
 
 def bytes_of(value: object) -> bytes | None:
-    """Return the bytes of a file as users may give it; None if it is none.
+    """Return the bytes of a file given as bytes, path or File; None for any other value.
 
     Raises
     ------
     SampleError
-        A path that cannot be read.
+        ``value`` is a path that cannot be read.
     StoreError
-        A URL that cannot be read.
+        ``value`` is a File at a URL that cannot be read.
     """
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
@@ -70,4 +67,4 @@ def bytes_of(value: object) -> bytes | None:
     try:
         return Path(os.fsdecode(value)).read_bytes()
     except OSError as error:
-        raise SampleError(f"the file cannot be read: {error}. Look at the path.") from error
+        raise SampleError(f"the file cannot be read: {error}. Check the path.") from error

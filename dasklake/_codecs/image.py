@@ -1,6 +1,6 @@
-"""Pictures: files of the tensor's format pass through unchanged, pixels are encoded.
+"""Codec of images: stores files of the tensor's format unchanged, and encodes pixels.
 
-Only the header of a file is read for its shape; pixels are decoded when they are asked for.
+The shape of a file comes from its header; its pixels are decoded on access.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import numpy as np
 
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, as_blob, from_blob, shorten
-from dasklake._codecs.convert import refuse_masked, to_shape
+from dasklake._codecs.convert import fit_shape, refuse_masked, to_shape
 from dasklake._codecs.file import bytes_of
 from dasklake._media.image import (
     CHANNELS,
     decode_image,
-    mode_of_8_bits,
     open_image,
     pillow,
     quick_shape,
+    shape_of,
     to_8_bit_mode,
 )
+from dasklake._media.reader import USE_BYTES
 from dasklake._media.sniff import format_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
@@ -30,8 +31,8 @@ from dasklake.exceptions import SampleError
 
 __all__ = ["ImageCodec"]
 
-#: Channels that a format keeps.
-_CHANNELS_OF = {
+#: Numbers of channels that a format supports.
+_FORMAT_CHANNELS = {
     "jpeg": (1, 3),
     "png": (1, 2, 3, 4),
     "webp": (3, 4),
@@ -43,10 +44,10 @@ _CHANNELS_OF = {
     "tga": (1, 2, 3, 4),
 }
 
-#: Of JPEG and WebP made from pixels: differences are hard to see, and the file is a tenth of them.
+#: Options for encoding pixels: losses are hard to see, and the file has a tenth of their size.
 _QUALITY = {"jpeg": {"quality": 95}, "webp": {"quality": 95}}
 
-#: What the pictures of an htype are converted to.
+#: Color mode to which the images of an htype are converted.
 _MODES = {"image.rgb": "RGB", "image.gray": "L"}
 
 
@@ -56,7 +57,7 @@ class ImageCodec(Codec):
     Parameters
     ----------
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
     """
 
     def __init__(self, spec: TensorSpec) -> None:
@@ -66,21 +67,21 @@ class ImageCodec(Codec):
         self._mode = _MODES.get(spec.kind.name)
 
     def encode(self, value: object) -> Encoded:
-        """Return the bytes of a picture and the shape of its pixels."""
+        """Return the bytes of an image and the shape of its pixels."""
         data = bytes_of(value)
         if data is not None:
             return self._from_bytes(data)
         if isinstance(value, str):
             raise SampleError(
-                f"{shorten(value)} is a string. Give pathlib.Path(...) for a file, or use the "
-                f"htype link[image] for a URL."
+                f"an image must not be a string, got {shorten(value)}. Give pathlib.Path(...) for a "
+                "file, or use the htype link[image] for a URL."
             )
         if hasattr(value, "getbands") and hasattr(value, "save"):
             return self._from_image(value)
         return self._from_array(value)
 
     def decode(self, stored: Encoded) -> object:
-        """Return the pixels, height x width x channels, as uint8."""
+        """Return the pixels as uint8, height x width x channels."""
         if not self.spec.encoded:
             return from_blob(stored, np.dtype(np.uint8), self._compression)
         pixels = decode_image(stored.data)
@@ -88,48 +89,48 @@ class ImageCodec(Codec):
             return pixels.reshape(stored.shape)
         except ValueError as error:
             raise SampleError(
-                f"the {self._compression} is not of shape {stored.shape}: {error}. "
-                "Its bytes are returned by .bytes()."
+                f"the {self._compression} image must have its stored shape {stored.shape}, got "
+                f"{pixels.shape}. {USE_BYTES}"
             ) from error
 
     def _from_bytes(self, data: bytes) -> Blob:
-        form = format_of(data)
-        if form == self._compression:
-            shape = quick_shape(form, data)
+        format_ = format_of(data)
+        if format_ == self._compression:
+            shape = quick_shape(format_, data)
             image = None if shape else open_image(data)
-            shape = shape or _shape_of(image)
+            shape = shape or shape_of(image)
             if self._mode is None or shape[2] == CHANNELS[self._mode]:
-                return Blob(data, self._fitted(shape))
+                return Blob(data, self._checked(shape))
             return self._from_image(image or open_image(data))
         image = open_image(data)
         if self.spec.encoded and not self.spec.reencode:
             raise SampleError(
-                f"the {len(data)} bytes are {form or str(image.format).lower()}, and the tensor "
-                f"holds {self._compression}. Convert the file, or set reencode=True in the "
+                f"the image must be {self._compression}, the tensor's compression, got "
+                f"{format_ or str(image.format).lower()}. Convert it, or set reencode=True in the "
                 "TensorSpec."
             )
         return self._from_image(image)
 
     def _from_image(self, image: Any) -> Blob:
-        shape: tuple[int, ...] = _shape_of(image)
+        shape: tuple[int, ...] = shape_of(image)
         if self._mode is not None and shape[2] != CHANNELS[self._mode]:
             image = to_8_bit_mode(image).convert(self._mode)
-            shape = _shape_of(image)
+            shape = shape_of(image)
         if self._compression == "jpeg" and image.mode in ("LA", "RGBA", "PA"):
             raise SampleError(
-                f"a picture of mode {image.mode} has transparency and JPEG has none. Convert it "
-                'with .convert("RGB"), or use compression="png".'
+                f"a JPEG image cannot have transparency, got mode {image.mode}. Convert it with "
+                '.convert("RGB"), or use compression="png".'
             )
-        shape = self._fitted(shape)
-        return self._saved(to_8_bit_mode(image), shape)
+        shape = self._checked(shape)
+        return self._compressed(to_8_bit_mode(image), shape)
 
     def _from_array(self, value: Any) -> Blob:
         refuse_masked(value)
         array = np.asarray(value)
         if array.dtype != np.uint8:
             raise SampleError(
-                f"{shorten(value)} has dtype {array.dtype}; pixels are uint8. Give bytes, a path, "
-                "a PIL image, or an array of uint8."
+                f"an image must be bytes, a path, a PIL image or an array of uint8, got "
+                f"{shorten(value)} with dtype {array.dtype}. Convert its pixels to uint8."
             )
         if array.ndim == 2 and self._rank == 3:
             array = array[:, :, np.newaxis]
@@ -138,37 +139,33 @@ class ImageCodec(Codec):
         channels = array.shape[2] if array.ndim == 3 else 1
         if array.ndim not in (2, 3) or channels not in (1, 2, 3, 4) or not array.size:
             raise SampleError(
-                f"shape {array.shape} cannot be a picture: height and width are at least 1, "
-                "channels are 1 to 4. Fix the array."
+                "an image must have a height and width of at least 1 and 1 to 4 channels, got shape "
+                f"{array.shape}. Fix the array."
             )
         pixels = array[:, :, 0] if array.ndim == 3 and channels == 1 else array
         image = pillow().fromarray(np.ascontiguousarray(pixels))
         if self._mode is not None:
             return self._from_image(image)
-        return self._saved(image, array.shape)
+        return self._compressed(image, array.shape)
 
-    def _fitted(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of a picture's pixels, checked against the spec."""
+    def _checked(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the pixels, checked against the spec."""
         if self._rank == 2 and shape[2] == 1:
             shape = shape[:2]
         if self.spec.shape != (None, None, None):
-            to_shape(np.broadcast_to(np.uint8(0), shape), self.spec.shape)
+            fit_shape(shape, self.spec.shape)
         return shape
 
-    def _saved(self, image: Any, shape: tuple[int, ...]) -> Blob:
+    def _compressed(self, image: Any, shape: tuple[int, ...]) -> Blob:
         if not self.spec.encoded:
             return as_blob(np.array(image), shape, self._compression)
         channels = shape[2] if len(shape) == 3 else 1
-        allowed = _CHANNELS_OF[self._compression]
+        allowed = _FORMAT_CHANNELS[self._compression]
         if channels not in allowed:
             raise SampleError(
-                f"shape {shape} cannot be a {self._compression}: its channels are one of "
-                f"{allowed}. Fix the picture, or change the tensor's compression."
+                f"a {self._compression} image must have {' or '.join(map(str, allowed))} channels, "
+                f"got {channels}. Convert the image, or change the tensor's compression."
             )
         sink = io.BytesIO()
         image.save(sink, format=self._compression, **_QUALITY.get(self._compression, {}))
         return Blob(sink.getvalue(), shape)
-
-
-def _shape_of(image: Any) -> tuple[int, int, int]:
-    return image.height, image.width, CHANNELS[mode_of_8_bits(image)]

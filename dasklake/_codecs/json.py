@@ -1,4 +1,4 @@
-"""Values of JSON: documents, lists and tags, as UTF-8 text."""
+"""Codec of JSON: documents, lists and tags, stored as UTF-8 text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, shorten
-from dasklake._codecs.convert import to_shape
+from dasklake._codecs.convert import fit_shape
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
@@ -23,72 +23,74 @@ class JsonCodec(Codec):
     Parameters
     ----------
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
     """
 
     def __init__(self, spec: TensorSpec) -> None:
         super().__init__(spec)
-        self._listed = spec.kind.name != "json"
+        self._is_list = spec.kind.name != "json"
 
     def encode(self, value: object) -> Encoded:
-        """Return the text of a value."""
-        value = self._tags(value) if self.spec.kind.name == "tag" else _plain(value)
+        """Return a value as JSON text, and the length of a list."""
+        value = self._tags(value) if self.spec.kind.name == "tag" else _to_json_value(value)
         shape: tuple[int, ...] = ()
-        if self._listed:
+        if self._is_list:
             if not isinstance(value, list):
                 raise SampleError(
-                    f"{shorten(value)} of type {type(value).__name__} is not a list. Give one, or "
-                    "use the htype 'json'."
+                    f"the value must be a list, got {shorten(value)} of type {type(value).__name__}. "
+                    "Give a list, or use the htype 'json'."
                 )
-            shape = to_shape(np.broadcast_to(np.uint8(0), len(value)), self.spec.shape).shape
+            shape = fit_shape((len(value),), self.spec.shape)
         try:
             data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
         except UnicodeEncodeError as error:
             raise SampleError(
-                f"{shorten(ascii(value))} has text that is not valid: {error.reason}. Decode it "
-                "with errors='replace'."
+                f"{shorten(ascii(value))} contains invalid text: {error.reason}. Decode it with "
+                "errors='replace'."
             ) from error
         return Blob(data, shape)
 
     def decode(self, stored: Blob) -> object:
-        """Return the value as JSON has it."""
+        """Return the parsed value."""
         try:
             return json.loads(str(stored.data, "utf-8"))
         except (ValueError, RecursionError) as error:
             raise CorruptionError(
-                f"A sample is not JSON: {error}. Restore its chunk from a copy."
+                f"A sample is not valid JSON: {error}. Restore its chunk from a copy."
             ) from error
 
     def _tags(self, value: Any) -> list[str]:
         if isinstance(value, np.ndarray):
             value = value.tolist()
-        found = [value] if isinstance(value, str) else value
-        if not isinstance(found, list | tuple) or not all(isinstance(v, str) for v in found):
-            raise SampleError(f"{shorten(value)} must be a string or a list of strings.")
-        return list(map(str, found))
+        tags = [value] if isinstance(value, str) else value
+        if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
+            raise SampleError(
+                f"tags must be a string or a list of strings, got {shorten(value)}. Convert them."
+            )
+        return list(map(str, tags))
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it, without anything changed on the way."""
+def _to_json_value(value: Any) -> Any:
+    """Convert a value to types that JSON stores without loss."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return _to_json_value(value.item())
     if isinstance(value, float):
         if not np.isfinite(value):
-            raise SampleError(f"{value} is not a valid JSON number. Give None, or a string.")
+            raise SampleError(f"a JSON number must be finite, got {value}. Give None or a string.")
         return value
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_to_json_value(item) for item in value]
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 raise SampleError(
-                    f"the key {key!r} is not a string, as JSON's keys are. Use str()."
+                    f"a JSON key must be a string, got {key!r}. Convert it with str()."
                 )
-        return {str(key): _plain(each) for key, each in value.items()}
-    cure = ".tolist()" if hasattr(value, "tolist") else "str(), or a list, dict or number"
+        return {str(key): _to_json_value(item) for key, item in value.items()}
+    remedy = ".tolist()" if hasattr(value, "tolist") else "str(), or a list, dict or number"
     raise SampleError(
-        f"{shorten(value)} of type {type(value).__name__} is not a valid JSON value. Convert it with "
-        f"{cure}."
+        f"the value must be valid JSON, got {shorten(value)} of type {type(value).__name__}. Convert "
+        f"it with {remedy}."
     )

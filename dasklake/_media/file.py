@@ -1,37 +1,60 @@
-"""A media file as a value; its content is decoded on access."""
+"""``File``: a media file as a value, decoded on access; and the reader of each format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._media.audio import AudioReader
+from dasklake._media.image import ImageReader
+from dasklake._media.medical import DicomReader, NiftiReader
+from dasklake._media.mesh import LasReader, PlyReader, StlReader
 from dasklake._media.reader import MediaReader
-from dasklake._media.sniff import FORMATS, format_of
+from dasklake._media.sniff import format_of
+from dasklake._media.video import VideoReader
 from dasklake.exceptions import SampleError
 
-__all__ = ["File"]
+__all__ = ["READERS", "File"]
+
+_IMAGES = ("jpeg", "png", "webp", "tiff", "bmp", "gif", "jpeg2000", "ppm", "tga")
+
+#: Reader of each file format.
+READERS: Mapping[str, MediaReader] = MappingProxyType(
+    {
+        **dict.fromkeys(_IMAGES, ImageReader()),
+        **dict.fromkeys(("wav", "flac", "mp3", "ogg"), AudioReader()),
+        **dict.fromkeys(("mp4", "mkv", "webm", "avi"), VideoReader()),
+        **dict.fromkeys(("nii", "nii.gz"), NiftiReader()),
+        "dcm": DicomReader(),
+        "ply": PlyReader(),
+        "stl": StlReader(),
+        "las": LasReader(),
+    }
+)
 
 
 class File:
-    """A file whose content is decoded when it is asked for.
+    """A media file whose content is decoded on access.
 
-    ``lake[i]["sound"]`` is one, and :func:`dasklake.read` makes one of a path or URL, as a value
-    for a sample. Indexing it, ``file[10:20]``, decodes what is asked for only, where its format
-    allows that.
+    Reading a sample with a file tensor returns a ``File``, as in ``lake[i]["sound"]``.
+    :func:`dasklake.read` returns one for a path or URL, to be stored in a sample. Indexing, as in
+    ``file[10:20]``, decodes only the selected rows if the format allows it.
 
     Parameters
     ----------
     source : bytes or callable
-        The bytes, or what fetches them; it is called once.
+        The bytes, or a function that returns them. It is called once, when the bytes are needed.
     url : str, optional
-        Where they lie.
+        URL of the file.
     shape : tuple of int, optional
-        Shape of the content, where it is known.
+        Shape of the content, if known. By default it is read from the header.
     dtype : str, optional
-        What :meth:`numpy` converts to; left out, the file's own.
+        Dtype to which the decoded content is converted. By default the dtype of the file.
     """
 
     def __init__(
@@ -48,29 +71,29 @@ class File:
         self.url = url
 
     def __repr__(self) -> str:
-        there = "not read" if callable(self._source) else f"{len(self._source)} bytes"
-        what = there if self.url is None else repr(self.url)
+        size = "not read" if callable(self._source) else f"{len(self._source)} bytes"
         shape = "" if self._shape is None else f", shape={self._shape}"
-        return f"<File {what}{shape}>"
+        return f"<File {size if self.url is None else repr(self.url)}{shape}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _file, (self._source, self.url, self._shape, self._dtype)
+        make = partial(File, url=self.url, shape=self._shape, dtype=self._dtype)
+        return make, (self._source,)
 
     def __dask_tokenize__(self) -> Any:
         return ("dasklake-file", self.url if self.url is not None else self.bytes())
 
     def bytes(self) -> bytes:
-        """Return the bytes, as they were written.
+        """Return the whole file, undecoded.
 
         Returns
         -------
         bytes
-            The whole file.
+            The bytes, exactly as they were written.
 
         Raises
         ------
         StoreError
-            They cannot be read.
+            The bytes cannot be read from their storage.
         """
         if callable(self._source):
             self._source = self._source()
@@ -80,40 +103,40 @@ class File:
 
     @property
     def format(self) -> str | None:
-        """The format of the bytes, such as ``"mp4"``; or None if unknown."""
+        """Format of the file, such as ``"mp4"``, or None if unknown."""
         return format_of(self.bytes())
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the content, from the file's header or from the lake."""
+        """Shape of the content, from the lake or from the header of the file."""
         if self._shape is None:
             self._shape = self._reader().shape(self.bytes())
         return self._shape
 
     @property
     def info(self) -> dict[str, Any]:
-        """Other facts from the header: rates, durations, spacings."""
+        """Further facts from the header, such as rate, duration or pixel spacing."""
         return self._reader().info(self.bytes())
 
     def numpy(self) -> npt.NDArray[Any]:
-        """Return all of the content.
+        """Decode the whole content.
 
         Returns
         -------
         numpy.ndarray
-            Of :attr:`shape`.
+            The content, with the shape given by :attr:`shape`.
 
         Raises
         ------
         SampleError
-            The bytes cannot be decoded.
+            The bytes cannot be decoded, or their format is unknown.
         MissingExtraError
-            The library for the format is not installed.
+            The library that reads the format is not installed.
         """
         return self[:]
 
     def open(self) -> Any:
-        """Return the file as the library that reads it has it.
+        """Open the file with the library that reads its format.
 
         Returns
         -------
@@ -128,23 +151,18 @@ class File:
         return self.shape[0]
 
     def __getitem__(self, item: int | slice) -> npt.NDArray[Any]:
-        found = self._reader().read(self.bytes(), item, self._dtype)
-        return np.asarray(found)
+        return self._reader().read(self.bytes(), item, self._dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 # numpy's protocol
-        # Decoded afresh every time: there is nothing that a copy would protect.
+        # Every call decodes into a new array, so `copy` needs no handling.
         return np.asarray(self.numpy(), dtype=dtype)
 
     def _reader(self) -> MediaReader:
-        found = self.format
-        if found is None:
+        name = self.format
+        if name is None:
             data = self.bytes()
             raise SampleError(
-                f"{len(data)} bytes that begin with {data[:8]!r} are of no known format. Its bytes "
-                "are returned by .bytes()."
+                f"the file has an unknown format: its {len(data)} bytes begin with {data[:8]!r}. "
+                "Get them with .bytes()."
             )
-        return FORMATS[found]
-
-
-def _file(source: Any, url: str | None, shape: Any, dtype: str | None) -> File:
-    return File(source, url=url, shape=shape, dtype=dtype)
+        return READERS[name]

@@ -1,4 +1,4 @@
-"""Interface and helpers of the readers of all formats: errors, imports and slices."""
+"""Interface of the media readers, and helpers for imports, errors and row selection."""
 
 from __future__ import annotations
 
@@ -12,58 +12,73 @@ import numpy.typing as npt
 
 from dasklake.exceptions import LakeError, MissingExtraError, SampleError
 
-__all__ = ["MediaReader", "convert", "library", "reading", "rows_of_item"]
+__all__ = [
+    "USE_BYTES",
+    "MediaReader",
+    "convert",
+    "import_optional",
+    "select_rows",
+    "selected_rows",
+    "translate_errors",
+]
+
+#: Remedy for content that cannot be decoded, on write and on read.
+USE_BYTES = "Check the file, or get it undecoded with .bytes()."
 
 
 class MediaReader(Protocol):
-    """Reads the files of one family of formats."""
+    """Reader of one family of file formats."""
 
     def shape(self, data: bytes) -> tuple[int, ...]:
-        """Return the shape of the content, from the header where that says it."""
+        """Return the shape of the content, from the header if the header holds it."""
 
     def info(self, data: bytes) -> dict[str, Any]:
-        """Return what else the header says, in plain values."""
+        """Return further facts from the header as plain values."""
 
     def open(self, data: bytes) -> Any:
-        """Return the file as its library has it."""
+        """Open the file with its library and return the library's object."""
 
     def read(self, data: bytes, item: int | slice, dtype: str | None) -> npt.NDArray[Any]:
-        """Return some of the content, along its first axis."""
+        """Decode rows of the content, along its first axis."""
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn whatever a library raises for bytes that it cannot read into a SampleError."""
+def translate_errors(content: str) -> Iterator[None]:
+    """Raise a SampleError in place of any error of a decoding library."""
     try:
         yield
     except LakeError:
         raise
-    # Each library has errors of its own, and damaged bytes raise any others as well.
+    # Each library has its own errors, and damaged bytes can raise any other error.
     except Exception as error:
         raise SampleError(
-            f"the {what} cannot be decoded: {str(error) or type(error).__name__}. Its bytes are "
-            "returned by .bytes()."
+            f"the {content} cannot be decoded: {str(error) or type(error).__name__}. {USE_BYTES}"
         ) from error
 
 
-def library(name: str, what: str, extra: str) -> Any:
-    """Import an optional library: lakes without such files do not need it."""
+def import_optional(module: str, feature: str, extra: str) -> Any:
+    """Import an optional library. A lake without such files does not need it."""
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(what, extra) from error
+        raise MissingExtraError(feature, extra) from error
 
 
-def rows_of_item(item: int | slice, length: int) -> range:
-    """Return the places along the first axis that an index means."""
+def selected_rows(item: int | slice, length: int) -> range:
+    """Return the rows of the first axis that an index or a slice selects."""
     if isinstance(item, slice):
         return range(*item.indices(length))
     if not -length <= item < length:
-        raise IndexError(f"Row {item} is out of range: there are {length} rows.")
+        raise IndexError(f"row {item} is out of range: the content has {length} rows.")
     return range(item % length, item % length + 1)
 
 
-def convert(array: Any, item: int | slice, dtype: str | None) -> npt.NDArray[Any]:
-    """Return rows that were read as the index and the dtype want them."""
-    found = np.asarray(array, dtype=dtype)
-    return found if isinstance(item, slice) else found[0]
+def select_rows(array: npt.NDArray[Any], item: int | slice, dtype: str | None) -> npt.NDArray[Any]:
+    """Select rows of the whole content."""
+    return convert(array[np.asarray(selected_rows(item, len(array)), int)], item, dtype)
+
+
+def convert(rows: Any, item: int | slice, dtype: str | None) -> npt.NDArray[Any]:
+    """Convert decoded rows to ``dtype``, and drop the first axis if ``item`` is an integer."""
+    array = np.asarray(rows, dtype=dtype)
+    return array if isinstance(item, slice) else array[0]

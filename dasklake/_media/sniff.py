@@ -1,40 +1,13 @@
-"""File formats: detection by content, and the reader of each."""
+"""Detection of file formats by content."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
-from dasklake._media.audio import AudioReader
-from dasklake._media.image import ImageReader
-from dasklake._media.medical import DicomReader, NiftiReader
-from dasklake._media.mesh import LasReader, PlyReader, StlReader, is_stl
-from dasklake._media.reader import MediaReader
-from dasklake._media.video import VideoReader
+__all__ = ["format_of", "is_binary_stl", "stl_triangles"]
 
-__all__ = ["FORMATS", "format_of"]
-
-_picture, _sound, _video, _nifti = ImageReader(), AudioReader(), VideoReader(), NiftiReader()
-
-#: What reads the files of each format.
-FORMATS: Mapping[str, MediaReader] = MappingProxyType(
-    {
-        **dict.fromkeys(("jpeg", "png", "webp", "tiff", "bmp", "gif"), _picture),
-        **dict.fromkeys(("jpeg2000", "ppm", "tga"), _picture),
-        **dict.fromkeys(("wav", "flac", "mp3", "ogg"), _sound),
-        **dict.fromkeys(("mp4", "mkv", "webm", "avi"), _video),
-        "dcm": DicomReader(),
-        "nii": _nifti,
-        "nii.gz": _nifti,
-        "ply": PlyReader(),
-        "stl": StlReader(),
-        "las": LasReader(),
-    }
-)
-
-#: How the first bytes of a format look; the first one that matches counts.
-_STARTS: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
+#: Patterns of the first bytes of each format. The first pattern that matches counts.
+_SIGNATURES: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
     (name, re.compile(pattern, re.DOTALL))
     for name, pattern in (
         ("jpeg", rb"\xff\xd8\xff"),
@@ -62,22 +35,34 @@ _STARTS: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
     )
 )
 
-#: Formats without a mark at the beginning.
-_OTHERS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
-    ("stl", is_stl),
-    ("tga", lambda data: data[-18:-2] == b"TRUEVISION-XFILE"),
-)
+#: A binary STL file: 80 arbitrary bytes, the number of triangles, and 50 bytes per triangle.
+_STL_HEADER = 84
+_STL_TRIANGLE = 50
 
 
 def format_of(data: bytes) -> str | None:
-    """Return the format of a file, by its bytes; or None if unknown.
+    """Return the format of a file by its bytes, or None if unknown.
 
     Examples
     --------
     >>> format_of(b"fLaC....")
     'flac'
     """
-    for name, start in _STARTS:
-        if start.match(data):
+    for name, signature in _SIGNATURES:
+        if signature.match(data):
             return name
-    return next((name for name, found in _OTHERS if found(data)), None)
+    # These formats have no signature at the beginning.
+    if is_binary_stl(data) or (data.startswith(b"solid") and b"facet" in data[:1000]):
+        return "stl"
+    return "tga" if data[-18:-2] == b"TRUEVISION-XFILE" else None
+
+
+def is_binary_stl(data: bytes) -> bool:
+    """Return whether the length of the data is that of a binary STL file."""
+    size = _STL_HEADER + _STL_TRIANGLE * stl_triangles(data)
+    return len(data) >= _STL_HEADER and len(data) == size
+
+
+def stl_triangles(data: bytes) -> int:
+    """Return the number of triangles in the header of a binary STL file."""
+    return int.from_bytes(data[_STL_HEADER - 4 : _STL_HEADER], "little")

@@ -13,7 +13,8 @@ import pytest
 import dasklake
 from dasklake import File, TensorSpec
 from dasklake._codecs.registry import codec_for
-from dasklake._media.sniff import FORMATS, format_of
+from dasklake._media.file import READERS
+from dasklake._media.sniff import format_of
 from dasklake._schema.htypes import HTYPES
 from dasklake.exceptions import LakeError, MissingExtraError, SampleError
 from tests.support import media
@@ -69,7 +70,7 @@ def test_content_is_decoded_when_asked_for(
     assert isinstance(file.info, dict)
     with pytest.raises(IndexError):
         file[shape[0]]
-    assert FORMATS[form].shape(data) == shape
+    assert READERS[form].shape(data) == shape
     assert form in HTYPES[htype].files
 
 
@@ -143,16 +144,16 @@ def test_pictures_of_fixed_channels(htype: str, channels: int, mode: str) -> Non
 @pytest.mark.parametrize(
     ("htype", "form", "value", "words"),
     [
-        ("audio", "wav", media.sound("flac"), ["are flac", "holds wav"]),
-        ("audio", "wav", b"RIFF", ["no known format"]),
+        ("audio", "wav", media.sound("flac"), ["got flac", "must be wav"]),
+        ("audio", "wav", b"RIFF", ["unknown format"]),
         ("audio", "flac", media.sound("flac")[:30], ["cannot be decoded"]),
         ("audio", "wav", np.zeros((8, 2)), ["ndarray", "dasklake.read"]),
         ("video", "mp4", "clip.mp4", ["str", "pathlib.Path"]),
         ("video", "mp4", media.video("mp4")[:500], ["cannot be decoded"]),
-        ("video", "mkv", media.video("webm"), ["are webm"]),
+        ("video", "mkv", media.video("webm"), ["got webm"]),
         ("dicom", "dcm", Path("/nowhere/a.dcm"), ["cannot be read"]),
         ("nifti", "nii.gz", media.nifti()[:20], ["cannot be decoded"]),
-        ("mesh", "ply", b"ply\nformat ascii 1.0\nend_header\n", ["no vertices"]),
+        ("mesh", "ply", b"ply\nformat ascii 1.0\nend_header\n", ["must have vertices"]),
         ("point_cloud", "las", media.las()[:50], ["cannot be decoded"]),
     ],
 )
@@ -196,6 +197,6 @@ def test_damaged_files_are_named_errors(form: str, data: bytes) -> None:
         cut = broken[: random.integers(1, len(data))]
         for each in (broken.tobytes(), cut.tobytes()):
             try:
-                FORMATS[form].read(each, slice(None), None)
+                READERS[form].read(each, slice(None), None)
             except LakeError:
                 continue

@@ -64,7 +64,7 @@ def test_files_pass_through(tmp_path: Path) -> None:
 )
 def test_other_formats_are_converted(spec: TensorSpec, data: bytes, channels: int) -> None:
     """Other formats become the tensor's, where the tensor asks for it."""
-    with pytest.raises(SampleError, match=r"tensor holds.*reencode"):
+    with pytest.raises(SampleError, match=r"tensor's compression.*reencode"):
         codec_for(spec).encode(data)
     codec = codec_for(replace(spec, reencode=True))
     blob = codec.encode(data)
@@ -103,8 +103,8 @@ def test_images_of_pillow_are_encoded() -> None:
 @pytest.mark.parametrize(
     ("spec", "value", "word"),
     [
-        (JPEG, b"not a picture", "not a picture"),
-        (JPEG, b"", "not a picture"),
+        (JPEG, b"not an image", "not a valid image"),
+        (JPEG, b"", "not a valid image"),
         (JPEG, "a.jpg", "Path"),
         (JPEG, Path("/nowhere/a.jpg"), "cannot be read"),
         (JPEG, np.zeros((2, 2, 3)), "uint8"),
@@ -132,9 +132,9 @@ def test_a_broken_picture_is_an_error_when_it_is_decoded() -> None:
     Image.fromarray(_pixels(50, 50, 3)).save(noise, "jpeg")
     codec = codec_for(JPEG)
     blob = codec.encode(noise.getvalue()[:2000])
-    with pytest.raises(SampleError, match=r"^the picture cannot be decoded") as raised:
+    with pytest.raises(SampleError, match=r"^the image cannot be decoded") as raised:
         codec.decode(blob)
-    assert "is not of shape" not in str(raised.value)
+    assert "stored shape" not in str(raised.value)
 
 
 def test_pixels_of_another_shape_are_found() -> None:

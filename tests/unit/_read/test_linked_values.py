@@ -71,7 +71,7 @@ def test_links_that_lead_nowhere(tmp_path: Path) -> None:
     with pytest.raises(LinkError, match="is dead"):
         LinkedImage(str(tmp_path / "none.jpg")).bytes()
     (tmp_path / "text.jpg").write_text("text")
-    with pytest.raises(SampleError, match="not a picture"):
+    with pytest.raises(SampleError, match="not a valid image"):
         LinkedImage(str(tmp_path / "text.jpg")).numpy()
 
 
