@@ -1,4 +1,4 @@
-"""What lies on storage when everything dies is committed by the next epoch, not computed again."""
+"""Complete partitions on storage are committed by the next epoch, not computed again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ db.from_sequence(range(50), npartitions=10).to_lake(
 
 
 def test_finished_partitions_are_not_computed_again(tmp_path: Path) -> None:
-    """A run that is killed before its first commit goes on with the partitions it had written."""
+    """A run killed before its first commit resumes with the partitions that it had written."""
     url, executions = str(tmp_path / "lake"), tmp_path / "executions"
 
     def run(victim: int) -> int:
@@ -51,5 +51,5 @@ def test_finished_partitions_are_not_computed_again(tmp_path: Path) -> None:
     assert [sample["x"] for sample in lake] == list(range(50))
     assert lake.is_complete
     computed = [int(line) for line in executions.read_text().split()]
-    # Five items to a partition; the one in flight was computed up to its third.
+    # Five items per partition; the one in flight was computed up to its third item.
     assert sorted(computed) == sorted([*range(50), 35, 36, 37])

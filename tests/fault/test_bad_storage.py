@@ -1,4 +1,4 @@
-"""A storage that throttles, tears connections down, loses answers, or refuses in mid-run."""
+"""A storage that throttles, resets connections, loses responses, or denies access during a run."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from tests.support.s3 import S3Bucket
 
 ITEMS = range(60)
 
-#: So that s3fs and botocore give up soon, and what they gave up comes to us.
+#: Few attempts in s3fs and botocore, so that errors reach our own retries soon.
 IMPATIENT = {"config_kwargs": {"read_timeout": 1, "retries": {"total_max_attempts": 1}}}
 
-#: Where what is written goes.
+#: Key prefixes of written objects.
 DATA, LOG = "/data/main/", "/_lake/log/main/"
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A lake behind a proxy: the job goes through it, the test looks behind it.
+    """A lake behind a proxy: the job uses the proxy, the test bypasses it.
 
     Attributes
     ----------
     proxy : Proxy
-        In between.
+        The proxy between job and storage.
     bucket : S3Bucket
-        Where the lake lies.
+        The bucket of the lake.
     """
 
     proxy: Proxy
@@ -50,20 +50,20 @@ class Bucket:
 
     @property
     def url(self) -> str:
-        """The lake's."""
+        """URL of the lake."""
         return f"{self.bucket.url}/lake"
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of who goes through the proxy."""
+        """Storage options that go through the proxy."""
         return {**self.proxy.options, **IMPATIENT}
 
     def open(self) -> dasklake.Lake:
-        """Open the lake, past the proxy."""
+        """Open the lake, bypassing the proxy."""
         return dasklake.open(self.url, storage_options=self.bucket.options)
 
     def rows(self) -> int:
-        """Return how many rows the lake has."""
+        """Return the number of rows of the lake."""
         try:
             return len(self.open())
         except LakeNotFoundError:
@@ -77,7 +77,7 @@ class Bucket:
         return dict(json.loads(result.output))
 
     def write(self, stage: Stage, client: Client, **more: Any) -> dasklake.WriteReport:
-        """Write the items on a cluster, or go on with it."""
+        """Write the items on a cluster, or resume the run."""
         arguments: dict[str, Any] = {
             "schema": SCHEMA,
             "transform": sample,
@@ -96,23 +96,23 @@ class Bucket:
 
 @pytest.fixture
 def bucket(proxy: Proxy, s3_bucket: S3Bucket) -> Bucket:
-    """Return a place for a lake behind a proxy."""
+    """Return an empty bucket behind a proxy."""
     return Bucket(proxy, s3_bucket)
 
 
-class Shut:
-    """A door that lets some requests through, and from then on refuses until it is opened.
+class Gate:
+    """A gate that lets some requests pass, then refuses all others until it is opened.
 
     Parameters
     ----------
     part : str
-        Writes of keys with this in it.
+        Only writes of keys that contain this are refused.
     fate : Fate
-        What becomes of those it refuses.
+        Fate of the refused requests.
     free : int
-        So many are let through before.
+        Number of requests that pass first.
     most : int or None
-        So many are refused at most.
+        Maximum number of refused requests.
     """
 
     def __init__(self, part: str, fate: Fate, *, free: int = 0, most: int | None = None) -> None:
@@ -121,7 +121,7 @@ class Shut:
         self.opened = False
 
     def __call__(self, request: Request) -> Fate:
-        """Choose."""
+        """Choose the fate of a request."""
         if not request.puts(self.part) or self.opened or self.refused == self.most:
             return Fate.ANSWERED
         if self.free:
@@ -132,14 +132,14 @@ class Shut:
 
 
 class LostCreates:
-    """Loses the answers of the first tries of some commits, whatever the weather.
+    """Lose the responses to the first attempts of some commits.
 
     Parameters
     ----------
     weather : callable
-        For everything else.
+        Chooses the fate of all other requests.
     versions : int
-        So many commits, from version 2 on.
+        Number of commits, from version 2 on.
     """
 
     def __init__(self, weather: Decide, versions: int) -> None:
@@ -148,7 +148,7 @@ class LostCreates:
         self.lost = 0
 
     def __call__(self, request: Request) -> Fate:
-        """Choose."""
+        """Choose the fate of a request."""
         name = request.path.rpartition("/")[2]
         if request.puts(LOG) and name in self.left:
             self.left.discard(name)
@@ -158,7 +158,7 @@ class LostCreates:
 
 
 def write_coco(bucket: Bucket, client: Client, document: Any, images: Path) -> Any:
-    """Write pictures and annotations through bad weather, without help; check that it was bad."""
+    """Write pictures and annotations through a bad network; check that faults occurred."""
     (images / "instances.json").write_text(json.dumps(document))
     weather = LostCreates(Weather(7, slow_down=20, reset=10, dropped=1), 2)
     bucket.proxy.decide = weather
@@ -181,10 +181,10 @@ def write_coco(bucket: Bucket, client: Client, document: Any, images: Path) -> A
     return report
 
 
-def test_throttled_coco_job(
+def test_throttled_coco_job_succeeds(
     bucket: Bucket, client: Client, shapes: ShapeSet, tmp_path: Path
 ) -> None:
-    """With 20 % of requests refused, 10 % torn down and some answers lost the job needs no help."""
+    """A job finishes with 20 % of requests refused, 10 % reset and some responses lost."""
     for name, data in shapes.images.items():
         (tmp_path / name).write_bytes(data)
     report = write_coco(bucket, client, shapes.document, tmp_path)
@@ -196,10 +196,10 @@ def test_throttled_coco_job(
     assert all(key.startswith("data/") for key in residue(bucket.url, bucket.bucket.options))
 
 
-def test_throttled_real_coco_job(
+def test_throttled_real_coco_job_succeeds(
     bucket: Bucket, client: Client, coco_dir: Path, tmp_path: Path
 ) -> None:
-    """The same with real pictures and annotations."""
+    """A job with real pictures and annotations finishes on the same network."""
     document = json.loads((coco_dir / "instances_68.json").read_bytes())
     for image in document["images"]:
         name = image["file_name"]
@@ -212,33 +212,33 @@ def test_throttled_real_coco_job(
         assert lake["images"].bytes(row) == (tmp_path / image["file_name"]).read_bytes()
 
 
-def test_data_refused_for_a_while(bucket: Bucket, client: Client, stage: Stage) -> None:
-    """While no chunk can be written the tasks wait, and send the same chunk again; none is repeated."""
-    # Two workers, five tries of s3fs for each of ours.
-    bucket.proxy.decide = door = Shut(DATA, Fate.SLOW_DOWN, free=6, most=12)
+def test_refused_chunks_are_retried(bucket: Bucket, client: Client, stage: Stage) -> None:
+    """If chunks cannot be written, tasks wait and retry the same chunk; no task is repeated."""
+    # Two workers; s3fs makes five attempts for each of ours.
+    bucket.proxy.decide = gate = Gate(DATA, Fate.SLOW_DOWN, free=6, most=12)
     report = bucket.write(stage, client)
-    assert door.refused == 12
+    assert gate.refused == 12
     assert report.samples == 60
     assert stage.executions() == dict.fromkeys(ITEMS, 1)
     check_content(bucket.open(), ITEMS)
     assert residue(bucket.url, bucket.bucket.options) == set()
 
 
-def test_commits_refused_for_a_while(bucket: Bucket, client: Client, stage: Stage) -> None:
-    """While nothing can be committed the tasks go on, everybody can see it, and nothing is lost."""
-    bucket.proxy.decide = door = Shut(LOG, Fate.SLOW_DOWN, free=4)
+def test_refused_commits_are_retried(bucket: Bucket, client: Client, stage: Stage) -> None:
+    """If commits are refused, tasks continue, the delay is visible, and nothing is lost."""
+    bucket.proxy.decide = gate = Gate(LOG, Fate.SLOW_DOWN, free=4)
     reports: list[Any] = []
     thread = threading.Thread(target=lambda: reports.append(bucket.write(stage, client)))
     thread.start()
     try:
         wait_until(lambda: len(stage.executions()) == len(ITEMS), "all tasks run")
-        late = wait_until(lambda: _late(bucket.watch()), "the trouble is told")
+        late = wait_until(lambda: _late(bucket.watch()), "the trouble is reported")
         assert late["state"] == "running"
         assert "Please reduce your request rate" in late["trouble"]
         assert (late["written"], late["inputs"]) == (60, bucket.rows())
         assert late["inputs"] < 60
     finally:
-        door.opened = True
+        gate.opened = True
         thread.join(PATIENCE)
     assert reports[0].samples == 60
     assert stage.executions() == dict.fromkeys(ITEMS, 1)
@@ -252,25 +252,25 @@ def _late(seen: dict[str, Any]) -> dict[str, Any] | None:
 
 
 class Session:
-    """Storage options whose access key is in a file: the newest one counts."""
+    """Storage options with the newest access key from a file."""
 
     def __init__(self, file: Path, options: dict[str, Any]) -> None:
         self.file, self.options = file, options
 
     def __call__(self) -> dict[str, Any]:
-        """Return what s3fs takes."""
+        """Return the storage options for s3fs."""
         return {**self.options, "key": self.file.read_text()}
 
 
 class Expiry:
-    """Refuses an access key once it has written so many objects of the lake.
+    """Refuse an access key after it has written a number of objects of the lake.
 
     Parameters
     ----------
     file : Path
-        Where a session looks for its key: the next one is there by then.
+        The file of the session's key; the next key is stored before the refusal.
     writes : int
-        So many for each key.
+        Number of writes per key.
     """
 
     def __init__(self, file: Path, writes: int) -> None:
@@ -280,7 +280,7 @@ class Expiry:
         file.write_text("key-0")
 
     def __call__(self, request: Request) -> Fate:
-        """Choose."""
+        """Choose the fate of a request."""
         key = request.headers["authorization"].partition("credential=")[2].partition("/")[0]
         if key != self.keys[-1]:
             return Fate.EXPIRED
@@ -294,8 +294,8 @@ class Expiry:
         return Fate.ANSWERED
 
 
-def test_credentials_that_expire(bucket: Bucket, client: Client, stage: Stage) -> None:
-    """Credentials from a function are asked for anew when they expire, and nobody notices."""
+def test_expired_credentials_are_renewed(bucket: Bucket, client: Client, stage: Stage) -> None:
+    """Expired credentials are requested again from the user's function, and the run succeeds."""
     file = stage.folder / "key"
     bucket.proxy.decide = expiry = Expiry(file, writes=6)
     report = bucket.write(stage, client, storage_options=Session(file, bucket.options))
@@ -310,32 +310,32 @@ def test_credentials_that_expire(bucket: Bucket, client: Client, stage: Stage) -
     [(DATA, 8, Fate.EXPIRED, "expired"), (LOG, 4, Fate.DENIED, "Denied")],
     ids=["data", "log"],
 )
-def test_access_lost_in_mid_run(
+def test_lost_access_ends_the_run_and_allows_a_resume(
     bucket: Bucket, client: Client, stage: Stage, fate: Fate, said: str, part: str, free: int
 ) -> None:
-    """Access that is lost in mid-run, or expires, ends the run soon; with access again it goes on."""
-    bucket.proxy.decide = Shut(part, fate, free=free)
+    """Lost or expired access ends the run soon; with restored access it resumes."""
+    bucket.proxy.decide = Gate(part, fate, free=free)
     with pytest.raises(PermissionDeniedError, match=said) as caught:
         bucket.write(stage, client)
     text = str(caught.value)
-    kept = [row["x"] for row in bucket.open()]
-    assert f"Last checkpoint: {len(kept)} samples committed" in text
+    committed = [row["x"] for row in bucket.open()]
+    assert f"Last checkpoint: {len(committed)} samples committed" in text
     assert "mode='resume', run='job'" in text
     assert str(bucket.options["secret"]) not in text
-    assert 9 <= len(kept) < 60
-    # None is made twice: no other attempt could fare better.
+    assert 9 <= len(committed) < 60
+    # No sample is computed twice: another attempt would be denied as well.
     assert set(stage.executions().values()) == {1}
-    check_content(bucket.open(), sorted(kept))
+    check_content(bucket.open(), sorted(committed))
     assert bucket.watch()["state"] == "stopped"
 
     bucket.proxy.decide = fair
     bucket.open().reset()
-    # The table of the commit that was refused stays for a vacuum.
-    left = residue(bucket.url, bucket.bucket.options)
-    assert len(left) == (part == LOG)
-    assert all(key.startswith("_lake/segments/") for key in left)
+    # The segment of the refused commit remains until a vacuum.
+    leftovers = residue(bucket.url, bucket.bucket.options)
+    assert len(leftovers) == (part == LOG)
+    assert all(key.startswith("_lake/segments/") for key in leftovers)
     stage.forget_executions()
     bucket.write(stage, client)
     check_content(bucket.open(), ITEMS)
-    assert stage.executions() == dict.fromkeys(set(ITEMS) - set(kept), 1)
-    assert residue(bucket.url, bucket.bucket.options) == left
+    assert stage.executions() == dict.fromkeys(set(ITEMS) - set(committed), 1)
+    assert residue(bucket.url, bucket.bucket.options) == leftovers

@@ -1,4 +1,4 @@
-"""One answer of a busy storage (HTTP 503), at each operation of a call in turn."""
+"""A single busy response (HTTP 503) at each operation of a call in turn."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.support.s3 import S3Bucket
 
 SCHEMA = {"x": TensorSpec(dtype="int64", shape=())}
 
-#: Lets botocore send each request once.
+#: Makes botocore send each request once.
 ONE_ATTEMPT = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
 
-#: The default policy, without its pauses.
+#: The default retry policy without pauses.
 QUICK = RetryPolicy(
     STORE_RETRIES.seconds, wait=lambda _: None, transient_only=STORE_RETRIES.transient_only
 )
@@ -36,7 +36,7 @@ QUICK = RetryPolicy(
 def write(
     store: ObjectStore, *, broken: bool = False, mode: Literal["create", "resume"] = "resume"
 ) -> None:
-    """Write six samples; a broken job fails in its last partition."""
+    """Write six samples; a failing job fails in its last partition."""
 
     def sample(number: int) -> dict[str, int]:
         if broken and number == 5:
@@ -58,7 +58,7 @@ def write(
 
 
 def unfinished(store: ObjectStore) -> None:
-    """Leave a run that failed."""
+    """Leave a failed run."""
     with suppress(TransformError):
         write(store, broken=True)
 
@@ -70,7 +70,7 @@ def lake(store: ObjectStore) -> Lake:
 
 
 class Case(NamedTuple):
-    """A call, and what is on the storage before it."""
+    """A call, and the state of the storage before it."""
 
     prepare: Callable[[ObjectStore], object]
     call: Callable[[ObjectStore], object]
@@ -87,14 +87,14 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let no retry of a write task or a commit wait."""
+    """Retry write tasks and commits without waiting."""
     monkeypatch.setattr("dasklake._write.retrying.RetryingStore._wait", lambda *_: False)
     with dask.config.set(scheduler="sync"):
         yield
 
 
 def meets_fault(case: Case, number: int) -> bool:
-    """Make a call with a busy storage at one of its operations; return whether it came to it."""
+    """Make a call with one busy operation; return whether the call reached the operation."""
     store = FaultStore(retries=QUICK)
     case.prepare(store)
     store.fail("any", Fault.BUSY, skip=number)
@@ -106,7 +106,7 @@ def meets_fault(case: Case, number: int) -> bool:
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_busy_answer_ends_no_call(name: str) -> None:
-    """Wherever the storage is too busy for one operation, the call succeeds."""
+    """A call succeeds if the storage is busy for any one operation."""
     count = next(number for number in itertools.count() if not meets_fault(CASES[name], number))
     assert count > 2
 
@@ -116,7 +116,7 @@ def test_one_busy_answer_ends_no_call(name: str) -> None:
 def test_one_busy_answer_over_http(
     name: str, number: int, proxy: Proxy, s3_bucket: S3Bucket
 ) -> None:
-    """The same with a server, at one of the first requests of a call."""
+    """A call succeeds if a server responds busy to one of its first requests."""
     url, case = f"{s3_bucket.url}/lake", CASES[name]
     case.prepare(ObjectStore(url, s3_bucket.options))
     requests = itertools.count()

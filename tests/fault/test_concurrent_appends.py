@@ -1,4 +1,4 @@
-"""Several processes append to one lake at the same time, and nothing is lost."""
+"""Several processes append to one lake concurrently, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.s3 import S3Bucket
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
-#: Writers and the appends of each: on a local disk, how often that is tried, and on S3.
+#: Number of writers and appends per writer on a local disk, number of trials, and the same on S3.
 LOCAL, TRIALS = (4, 50), 3 if DEEP else 1
 REMOTE = (8, 25) if DEEP else (3, 5)
 
 
 def append(folder: Path, url: str, writers: int, times: int) -> None:
-    """Let processes append, all from the same moment on."""
+    """Start processes that append from the same moment on."""
     command = ["-m", "tests.support._appends", url]
     started = [
         start([*command, str(n), str(times), str(folder)], output=subprocess.PIPE)
@@ -46,7 +46,7 @@ def append(folder: Path, url: str, writers: int, times: int) -> None:
 
 
 def check(url: str, options: dict[str, Any] | None, writers: int, times: int) -> None:
-    """Check that every append is there, whole, once, and in its writer's order."""
+    """Check that every append is complete, occurs once, and is in its writer's order."""
     lake = dasklake.open(url, storage_options=options)
     assert lake.is_complete
     data = [commit for commit in lake.log() if commit.progress is not None]
@@ -57,15 +57,15 @@ def check(url: str, options: dict[str, Any] | None, writers: int, times: int) ->
     assert {row["x"] for row in rows} == set(range(writers * times))
     assert all(row["name"] == content(row["x"])["name"] for row in rows)
     for n in range(writers):
-        mine = [int(row["x"]) for row in rows if row["x"] // times == n]
-        assert mine == sorted(mine)
+        values = [int(row["x"]) for row in rows if row["x"] // times == n]
+        assert values == sorted(values)
     store = ObjectStore(url, options)
     assert verify(store, Log(store)).ok
 
 
 @pytest.mark.parametrize("trial", range(TRIALS))
 def test_no_append_is_lost(tmp_path: Path, trial: int) -> None:
-    """Of 4 processes with 50 appends each, all 200 are visible, each whole and once."""
+    """All 200 appends of 4 processes are visible, each complete and once."""
     url = str(tmp_path / "lake")
     append(tmp_path, url, *LOCAL)
     check(url, None, *LOCAL)
@@ -74,7 +74,7 @@ def test_no_append_is_lost(tmp_path: Path, trial: int) -> None:
 def test_no_append_is_lost_on_s3(
     tmp_path: Path, s3_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a storage with conditional writes too, every append is visible, whole and once."""
+    """On a storage with conditional writes, every append is visible, complete and once."""
     monkeypatch.setenv("DASKLAKE_TEST_STORAGE", json.dumps(s3_bucket.options))
     url = f"{s3_bucket.url}/lake"
     append(tmp_path, url, *REMOTE)

@@ -1,4 +1,4 @@
-"""Power loss: what was acknowledged is on the disk, and so is everything that it names."""
+"""Power loss: acknowledged commits and all objects that they reference are on the disk."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ RUN = "job"
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
-#: Calls between two power cuts after which the run is resumed.
+#: Number of calls between two power cuts with a resume.
 EVERY = 1 if DEEP else 19
 
-#: How often chance says what survives.
+#: Number of random choices of the surviving data.
 CHANCES = 40 if DEEP else 1
 
 
 def write(url: str | Path, items: int = 12) -> dasklake.WriteReport:
-    """Write a lake of two chunks a partition, with several checkpoints, in this process alone."""
+    """Write a lake with two chunks per partition and several checkpoints, in this process."""
     report = dasklake.to_lake(
         db.from_sequence(range(items), partition_size=2).map(content),
         url,
@@ -55,11 +55,11 @@ def write(url: str | Path, items: int = 12) -> dasklake.WriteReport:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
-    """Record the calls of a write, and what was acknowledged when."""
+    """Record the calls of a write, and the acknowledgements between them."""
     folder = tmp_path_factory.mktemp("disk")
     recorder = Recorder(folder)
     with recorder.recording() as record, pytest.MonkeyPatch.context() as patch:
-        # Nothing is known to be durable, as in a fresh process.
+        # Forget all durable folders, as in a fresh process.
         patch.setattr(LocalBackend, "_durable", set())
         acknowledging(patch, record)
         record.mark("reported", write(folder / "lake").version)
@@ -67,14 +67,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
 
 
 def acknowledging(patch: pytest.MonkeyPatch, record: Recorder) -> None:
-    """Note each commit and each receipt when the one who asked for it has it."""
+    """Record each commit and receipt when it is returned to its caller."""
     publish, finish = Log.publish, ChunkWriter.finish
 
     def noted_publish(self: Log, *args: Any) -> Any:
-        made = publish(self, *args)
-        if made is not None:
-            record.mark("committed", made.version)
-        return made
+        commit = publish(self, *args)
+        if commit is not None:
+            record.mark("committed", commit.version)
+        return commit
 
     def noted_finish(self: ChunkWriter, *args: Any) -> Any:
         receipt = finish(self, *args)
@@ -95,7 +95,7 @@ def acknowledging(patch: pytest.MonkeyPatch, record: Recorder) -> None:
 
 
 def power_cuts(calls: Sequence[Call], folder: Path, survives: str, seed: int = 0) -> Iterator[str]:
-    """Cut the power after each call; yield what is wrong with what is left."""
+    """Cut the power after each call; yield the problems of the surviving files."""
     disk, rng = Disk(folder), np.random.default_rng(seed)
     version, whole = -1, set[str]()
     seen = set[int]()
@@ -105,43 +105,43 @@ def power_cuts(calls: Sequence[Call], folder: Path, survives: str, seed: int = 0
             version = max(version, call.data)
         elif call.path == "receipt":
             whole |= {f"lake/{key}" for key in call.data}
-        left = disk.after_power_cut(survives, rng)
-        state = hash((version, len(whole), *sorted(left.items())))
+        files = disk.after_power_cut(survives, rng)
+        state = hash((version, len(whole), *sorted(files.items())))
         if state not in seen:
             seen.add(state)
-            for problem in problems(left, folder, version, whole):
+            for problem in problems(files, folder, version, whole):
                 yield f"after call {number} ({call.name} {call.path}): {problem}"
 
 
-def problems(left: dict[str, bytes], folder: Path, version: int, whole: set[str]) -> list[str]:
-    """Look at what a power cut left, as the next one to come does."""
+def problems(files: dict[str, bytes], folder: Path, version: int, whole: set[str]) -> list[str]:
+    """Return the problems of the files that survived a power cut, as the next process sees them."""
     root = folder / "left"
-    put_back(left, root)
+    put_back(files, root)
     store = ObjectStore(root / "lake")
     log = Log(store)
     head = log.head_version()
-    found = [f"{key} of a receipt is gone" for key in sorted(whole) if not left.get(key)]
+    messages = [f"{key} of a receipt is gone" for key in sorted(whole) if not files.get(key)]
     if version > (-1 if head is None else head):
-        found.append(f"version {version} was acknowledged, and the newest is {head}")
+        messages.append(f"version {version} was acknowledged, and the newest is {head}")
     if head is not None:
-        # No heartbeat is promised to survive, and nobody needs one.
+        # Heartbeats need not survive.
         damaged = [bad for bad in verify(store, log).damaged if "/runs/" not in bad.key]
-        found += [f"{bad.key}: {bad.problem}" for bad in damaged]
+        messages += [f"{bad.key}: {bad.problem}" for bad in damaged]
     shutil.rmtree(root)
-    return found
+    return messages
 
 
-def put_back(left: dict[str, bytes], root: Path) -> None:
-    """Make the files that a power cut left."""
+def put_back(files: dict[str, bytes], root: Path) -> None:
+    """Write the files that survived a power cut."""
     root.mkdir()
-    for path, data in left.items():
+    for path, data in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(data)
 
 
 @pytest.fixture
 def folder(recorded: list[Call], tmp_path: Path) -> Path:
-    """Return the root under which the calls were recorded, with nothing of them in it."""
+    """Return the root of the recorded calls, emptied."""
     first = next(call.path for call in recorded if call.name == "mkdir")
     root = Path(first).parent
     shutil.rmtree(root / "lake", ignore_errors=True)
@@ -151,10 +151,10 @@ def folder(recorded: list[Call], tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("survives", "seed"), [(NOTHING, 0), (NAMES, 0), *((ANY, seed) for seed in range(CHANCES))]
 )
-def test_power_cut_at_every_moment(
+def test_power_cut_after_any_call_loses_nothing_acknowledged(
     recorded: list[Call], folder: Path, survives: str, seed: int
 ) -> None:
-    """Whenever the power fails, acknowledged versions are there, and all that any version names."""
+    """After a power cut at any call, acknowledged versions and all referenced objects exist."""
     assert sum(call.path == "receipt" for call in recorded) == 6
     assert sum(call.path == "committed" for call in recorded) >= 4
     assert len(recorded) > 150
@@ -172,23 +172,23 @@ def test_power_cut_at_every_moment(
     ],
     ids=["files", "log", "data", "segments", "parents"],
 )
-def test_missing_flush_is_seen(
+def test_missing_flush_is_detected(
     recorded: list[Call],
     folder: Path,
     left_out: Callable[[Sequence[Call]], list[Call]],
     survives: str,
 ) -> None:
-    """Without any one kind of flush, the same search finds a loss."""
+    """The same search detects a loss if any one kind of flush is missing."""
     careless = left_out(recorded)
     assert len(careless) < len(recorded)
     assert next(power_cuts(careless, folder, survives), None) is not None
 
 
-def test_resume_after_a_power_cut(
+def test_run_is_resumed_after_a_power_cut(
     recorded: list[Call], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run whose machine lost power is resumed from what is left of it, and every sample is there."""
-    # Nobody lives here: an observer need not look for long.
+    """A run is resumed from the files that survived a power cut, and every sample exists."""
+    # No process is alive, so liveness need not be observed for long.
     monkeypatch.setattr(heartbeat, "OBSERVE_SECONDS", 0.0)
     rng = np.random.default_rng(5)
     disk = Disk(folder)
@@ -202,7 +202,7 @@ def test_resume_after_a_power_cut(
             assert [row["x"] for row in lake] == list(range(12))
 
 
-# ------------------------------------------------------------------ as the kernel sees it
+# ------------------------------------------------------------------ system calls traced by strace
 
 SCRIPT = """
 import sys
@@ -214,7 +214,7 @@ Path(sys.argv[1] + ".reported").mkdir()
 
 
 class Traced(NamedTuple):
-    """A call as strace shows it: its lines in the trace where it began and where it ended."""
+    """A call traced by strace, with the lines of its start and its end."""
 
     name: str
     path: str
@@ -228,9 +228,9 @@ _PATHS = re.compile(r'<(/[^>]*)>|"(/[^"]*)"')
 
 
 def parse(trace: str) -> list[Traced]:
-    """Read a trace; calls that failed are left out."""
+    """Parse a trace; omit failed calls."""
     begun: dict[tuple[str, str], tuple[int, str]] = {}
-    found = []
+    traced_calls = []
     for number, line in enumerate(trace.splitlines()):
         if match := _RESUMED.match(line):
             began, text = begun.pop((match["pid"], match["name"]))
@@ -243,15 +243,15 @@ def parse(trace: str) -> list[Traced]:
         else:
             continue
         paths = [a or b for a, b in _PATHS.findall(rest)]
-        # The last path is the new name, where there are two.
+        # If there are two paths, the last one is the new name.
         if paths and " = -1 " not in rest:
-            found.append(Traced(match["name"], paths[-1], began, number))
-    return found
+            traced_calls.append(Traced(match["name"], paths[-1], began, number))
+    return traced_calls
 
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Traced]]:
-    """Write a lake in a process whose calls are traced."""
+    """Write a lake in a process whose system calls are traced."""
     strace = shutil.which("strace")
     folder = tmp_path_factory.mktemp("strace")
     trace = folder / "trace"
@@ -270,7 +270,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Traced]
 
 
 def durable(calls: Sequence[Traced], path: Path) -> tuple[int, int, int]:
-    """Return when a file began to be written, got its name, and was durable; check the order."""
+    """Return when a file was first written, named and durable; check the order."""
     of_file = re.compile(rf"{re.escape(str(path.parent))}/\.{re.escape(path.name)}\.\w+\.tmp")
     written = [call for call in calls if call.name == "write" and of_file.fullmatch(call.path)]
     flushed = [call for call in calls if call.name == "fsync" and of_file.fullmatch(call.path)]
@@ -283,8 +283,8 @@ def durable(calls: Sequence[Traced], path: Path) -> tuple[int, int, int]:
     return written[0].began, named[0].began, next(at for at in folder if at > named[0].ended)
 
 
-def test_order_of_system_calls(traced: tuple[Path, list[Traced]]) -> None:
-    """Chunks are durable before the commit that names them, which is before anybody is told."""
+def test_chunks_are_durable_before_their_commit(traced: tuple[Path, list[Traced]]) -> None:
+    """Chunks are durable before their commit, and the commit before its acknowledgement."""
     root, calls = traced
     log = Log(ObjectStore(root))
     (reported,) = [call.began for call in calls if call.path == f"{root}.reported"]
@@ -297,15 +297,19 @@ def test_order_of_system_calls(traced: tuple[Path, list[Traced]]) -> None:
         manifest = log.manifest(commit)
         for row, (run, chunk) in enumerate(zip(manifest.run, manifest.chunk, strict=True)):
             attempt = f"{int(manifest.attempt[row]):016x}"
-            place = (manifest.home[run], int(manifest.partition[row]), int(manifest.epoch[row]))
-            new.append(object_keys.chunk_key(*place, attempt, int(chunk)))
+            partition_path = (
+                manifest.home[run],
+                int(manifest.partition[row]),
+                int(manifest.epoch[row]),
+            )
+            new.append(object_keys.chunk_key(*partition_path, attempt, int(chunk)))
         for key in new:
             if key not in names:
                 *_, names[key] = durable(calls, root / key)
             assert names[key] < visible, key
     assert sum(key.startswith("data/") for key in names) == 12
-    for made in [call for call in calls if call.name.startswith("mkdir")]:
-        if made.path.startswith(f"{root}/"):
-            parent = str(Path(made.path).parent)
+    for folder_call in [call for call in calls if call.name.startswith("mkdir")]:
+        if folder_call.path.startswith(f"{root}/"):
+            parent = str(Path(folder_call.path).parent)
             flushes = [c.ended for c in calls if (c.name, c.path) == ("fsync", parent)]
-            assert any(made.ended < at < reported for at in flushes), made
+            assert any(folder_call.ended < at < reported for at in flushes), folder_call

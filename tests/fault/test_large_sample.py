@@ -1,4 +1,4 @@
-"""A sample larger than any chunk, and in a deep search larger than 2 GiB."""
+"""A sample larger than a chunk; in a deep search larger than 2 GiB."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 
 import dasklake
 
-#: Bytes of the sample: above what is copied before it is written, or above what 32 bits count.
+#: Size of the sample in bytes: above the copy limit, or above 32 bits.
 SIZE = 2_200 << 20 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 70 << 20
 
 
-def test_large_sample(tmp_path: Path) -> None:
-    """A sample larger than a chunk is one of its own; the function may change its memory after."""
+def test_large_sample_gets_its_own_chunk(tmp_path: Path) -> None:
+    """A sample larger than a chunk gets its own chunk; its memory may be reused afterwards."""
     memory = np.zeros(SIZE, "uint8")
 
     def make(x: int) -> dict[str, Any]:
-        # The large one first: it is on storage before its memory is used again.
+        # The large sample comes first: it is on storage before its memory is reused.
         memory[:: 1 << 12] = x
         return {"x": x, "bytes": memory if x == 1 else memory[:5]}
 

@@ -1,4 +1,4 @@
-"""Workers that do not see the lake's storage end the run, and say which and where."""
+"""Workers that cannot access the lake's storage end the run; the error names them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAG = db.from_sequence(range(40), npartitions=8).map(content)
 
 
 def test_memory_is_not_shared_by_processes(client: Client) -> None:
-    """A lake in one process's memory is refused by the others, as not shared."""
+    """A lake in the memory of one process is refused by other processes as not shared."""
     options = dasklake.WriteOptions(scheduler=client)
     with pytest.raises(LakeNotSharedError, match=r"memory://not-shared.*every worker reaches"):
         dasklake.to_lake(
@@ -35,21 +35,21 @@ def test_worker_with_another_disk(
     elsewhere: str,
     coordinator: Literal["scheduler", "client"],
 ) -> None:
-    """One worker of two for which the same path is another place ends the run; it writes nothing."""
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    there.mkdir()
+    """If a path is another folder on one of two workers, the run ends before that worker writes."""
+    shared, separate = tmp_path / "shared", tmp_path / "separate"
+    shared.mkdir()
+    separate.mkdir()
     if elsewhere == "another lake":
         local = dasklake.WriteOptions(scheduler="sync")
-        dasklake.to_lake(BAG, there / "lake", schema=SCHEMA, options=local)
-    before = sorted(there.rglob("*"))
-    monkeypatch.chdir(here)
-    cluster = Cluster(tmp_path / "cluster", here)
+        dasklake.to_lake(BAG, separate / "lake", schema=SCHEMA, options=local)
+    before = sorted(separate.rglob("*"))
+    monkeypatch.chdir(shared)
+    cluster = Cluster(tmp_path / "cluster", shared)
     try:
-        # The one path that is another place in each process, without any privilege.
+        # This path is another folder in each process, and needs no privilege.
         url = "file:///proc/self/cwd/lake"
-        cluster.add_worker(here)
-        stranger = cluster.add_worker(there)
+        cluster.add_worker(shared)
+        stranger = cluster.add_worker(separate)
         with Client(cluster.address, timeout="60s") as client:
             client.wait_for_workers(2, timeout=60)
             options = dasklake.WriteOptions(scheduler=client)
@@ -57,4 +57,4 @@ def test_worker_with_another_disk(
                 dasklake.to_lake(BAG, url, schema=SCHEMA, coordinator=coordinator, options=options)
     finally:
         cluster.close()
-    assert sorted(there.rglob("*")) == before
+    assert sorted(separate.rglob("*")) == before

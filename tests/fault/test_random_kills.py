@@ -1,7 +1,7 @@
-"""Processes of a job are killed, at named phases and at random, until it is finished all the same.
+"""Processes of a job are killed, at named phases and at random, until the job has finished.
 
-Each round is one lake, written by a real scheduler, two workers and a client; ``make chaos`` plays
-them for as long as one likes.
+Each round writes one lake with a real scheduler, two workers and a client. ``make chaos`` runs
+rounds for any length of time.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from tests.chaos.stage import Stage, stage
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
-#: How often everything is killed, in rounds of two strokes at most or of eight.
+#: Number of total kills, and the maximum per round: two, or eight in a deep search.
 KILLS, STROKES = (100, 8) if DEEP else (4, 2)
 
-#: Images of an input: enough for some seconds of work.
+#: Number of images of an input: enough for some seconds of work.
 IMAGES = 96 if DEEP else 60
 
 
 @pytest.fixture(scope="module")
 def playing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Start what the rounds share."""
+    """Start the processes that the rounds share."""
     with stage(tmp_path_factory.mktemp("chaos"), IMAGES) as playing:
         yield playing
 
 
 def test_everything_is_killed(playing: Stage) -> None:
-    """Killed and resumed again and again, no sample is lost, and only what was in flight is repeated."""
+    """After repeated kills and resumes no sample is lost; only in-flight work is repeated."""
     total = Outcome()
     seed = 0
     while total.strokes.total() < KILLS:
-        left = KILLS - total.strokes.total()
-        total.add(playing.round(seed, everything=True, kills=min(STROKES, left)))
+        remaining = KILLS - total.strokes.total()
+        total.add(playing.round(seed, everything=True, kills=min(STROKES, remaining)))
         assert not total.problems, (seed, total.problems)
         seed += 1
     assert total.killed >= 3 * KILLS
@@ -55,8 +55,8 @@ def test_everything_is_killed(playing: Stage) -> None:
 
 
 @pytest.mark.parametrize("seed", range(1000, 1040 if DEEP else 1002))
-def test_anybody_is_killed(playing: Stage, seed: int) -> None:
-    """Whoever dies or is taken for dead, whenever: in the end every sample is there, and once."""
+def test_any_process_is_killed(playing: Stage, seed: int) -> None:
+    """If any process dies or is assumed dead at any time, every sample exists exactly once."""
     outcome = playing.round(seed, kills=STROKES + 2)
     assert not outcome.problems, outcome.problems
     assert (outcome.compared, outcome.lost, outcome.duplicated) == (IMAGES, 0, 0)
@@ -64,9 +64,9 @@ def test_anybody_is_killed(playing: Stage, seed: int) -> None:
 
 
 def test_client_dies_while_its_coordinator_starts(playing: Stage, tmp_path: Path) -> None:
-    """A scheduler that hears of a run whose client is dead by then gives it up; it can be resumed."""
-    place = Place("file", str(tmp_path / "lake"))
-    round_ = Round(playing.nursery, playing.source, place, tmp_path / "round", 0)
+    """A scheduler abandons a run whose client died before the start; the run can be resumed."""
+    location = Place("file", str(tmp_path / "lake"))
+    round_ = Round(playing.nursery, playing.source, location, tmp_path / "round", 0)
     outcome = round_.strike_at("coordinator starting", "client")
     assert not outcome.problems, outcome.problems
     assert (outcome.killed, outcome.compared, outcome.lost) == (1, IMAGES, 0)
@@ -74,25 +74,25 @@ def test_client_dies_while_its_coordinator_starts(playing: Stage, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """Draw a small input of four partitions."""
+    """Make a random small input of four partitions."""
     return Source.make(tmp_path_factory.mktemp("source") / "source", 12, 3, 7)
 
 
 def write(
     source: Source, url: Path, ids: list[int], spoilt: dict[str, Any] | None = None
 ) -> dasklake.Lake:
-    """Write the lake of some images, as the job does it, or with the first one spoilt."""
+    """Write a lake of images as the job does, or with a corrupted first sample."""
     index = coco.read_index(str(source.folder / ANNOTATIONS))
 
     def make(image_id: int) -> Any:
-        made = sample(
+        result = sample(
             image_id,
             coco_index=index,
             images=coco.image_reader(str(source.folder)),
             folder=str(source.folder),
             pace=0,
         )
-        return {**made, **(spoilt or {})} if image_id == ids[0] else made
+        return {**result, **(spoilt or {})} if image_id == ids[0] else result
 
     dasklake.to_lake(
         db.from_sequence(ids, partition_size=3),
@@ -105,8 +105,10 @@ def write(
     return dasklake.open(url)
 
 
-def test_comparison_sees_what_is_lost_duplicated_and_wrong(source: Source, tmp_path: Path) -> None:
-    """The comparison of the rounds finds each way in which a lake can differ from its input."""
+def test_comparison_detects_lost_duplicated_and_wrong_samples(
+    source: Source, tmp_path: Path
+) -> None:
+    """The comparison of a round detects lost, duplicated and wrong samples."""
     ids = source.ids
 
     def verdict(name: str, ids: list[int]) -> tuple[int, ...]:
@@ -124,12 +126,10 @@ def test_comparison_sees_what_is_lost_duplicated_and_wrong(source: Source, tmp_p
     assert tuple(source.compare(foreign)[:4]) == (12, 1, 1, 1)
 
 
-def test_partition_that_is_computed_again_without_a_reason_is_seen(
-    playing: Stage, tmp_path: Path
-) -> None:
-    """A partition that was made once more than it was in flight is a problem."""
-    place = Place("file", str(tmp_path / "lake"))
-    quiet = Round(playing.nursery, playing.source, place, tmp_path / "round", 0)
+def test_needlessly_repeated_partition_is_reported(playing: Stage, tmp_path: Path) -> None:
+    """A partition computed more often than it was in flight is reported."""
+    location = Place("file", str(tmp_path / "lake"))
+    quiet = Round(playing.nursery, playing.source, location, tmp_path / "round", 0)
     assert not quiet.run(Rules(everything=True, kills=0)).problems
     with (tmp_path / "round" / "executions").open("a") as file:
         file.write(f"{playing.source.ids[3]}\n")
@@ -140,7 +140,7 @@ def test_partition_that_is_computed_again_without_a_reason_is_seen(
 
 
 def test_complete_partitions_are_those_with_all_chunks(source: Source, tmp_path: Path) -> None:
-    """What counts as complete on storage has every chunk, and one of them says it is the last."""
+    """A partition is complete on storage if all its chunks exist, one marked as the last."""
     write(source, tmp_path / "lake", source.ids)
     chunks = sorted((tmp_path / "lake" / "data").rglob("*.arrow"))
     assert len(chunks) == 12

@@ -1,4 +1,4 @@
-"""Nothing that a run leaves behind has a secret in it."""
+"""No output of a run contains a secret."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.support.clusters import DEEP, ROOT, wait_until
 from tests.support.proxy import Fate, Proxy, Request
 from tests.support.s3 import S3Bucket
 
-#: Seconds for which the credentials of the pictures are good.
+#: Seconds for which the credentials of the pictures are valid.
 LIFETIME = 30.0 if DEEP else 8.0
 
 ITEMS = 100
 
-#: What a package that offers credentials looks like.
+#: Source of a package that provides credentials.
 PROVIDER = """
 import json, os, urllib.request
 
@@ -48,12 +48,12 @@ ENTRY_POINTS = "[dasklake.creds]\nlake = vault_client:lake\npictures = vault_cli
 
 
 class Vault:
-    """Gives out credentials, and knows which of them are good.
+    """Issue credentials and check their validity.
 
     Parameters
     ----------
     endpoint : str
-        Where they are good.
+        The endpoint that accepts the credentials.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -65,23 +65,23 @@ class Vault:
         self._lock = threading.Lock()
 
     def issue(self, key: str) -> dict[str, str]:
-        """Make credentials; those of the pictures expire."""
+        """Issue credentials; those for the pictures expire."""
         with self._lock:
             end = time.time() + LIFETIME if key == "pictures" else float("inf")
-            found = {
+            credentials = {
                 "aws_access_key_id": f"akid{key}{len(self.issued)}",
                 "aws_secret_access_key": secrets.token_hex(20),
                 "aws_session_token": secrets.token_hex(30),
                 "endpoint_url": self.endpoint,
             }
-            self.issued.append(dict(found))
-            self.ends[found["aws_access_key_id"]] = end
+            self.issued.append(dict(credentials))
+            self.ends[credentials["aws_access_key_id"]] = end
             if key == "pictures":
-                found["expiration"] = datetime.fromtimestamp(end, UTC).isoformat()
-            return found
+                credentials["expiration"] = datetime.fromtimestamp(end, UTC).isoformat()
+            return credentials
 
     def judge(self, request: Request) -> Fate:
-        """Decide what becomes of a request."""
+        """Choose the fate of a request."""
         name = request.headers["authorization"].partition("credential=")[2].partition("/")[0]
         if request.path.endswith("denied.jpg"):
             return Fate.DENIED
@@ -93,14 +93,14 @@ class Vault:
         return Fate.ANSWERED
 
     def ids(self, key: str) -> list[str]:
-        """Return the names of what was given out for a key."""
-        found = [each["aws_access_key_id"] for each in self.issued]
-        return [name for name in found if key in name]
+        """Return the access key ids issued for a key."""
+        key_ids = [credentials["aws_access_key_id"] for credentials in self.issued]
+        return [name for name in key_ids if key in name]
 
 
 @contextmanager
 def serving(vault: Vault) -> Iterator[str]:
-    """Let the vault be asked over HTTP; its URL."""
+    """Serve the vault over HTTP; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -110,7 +110,7 @@ def serving(vault: Vault) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -125,7 +125,7 @@ def serving(vault: Vault) -> Iterator[str]:
 
 @pytest.fixture
 def provider(tmp_path: Path) -> Path:
-    """Install a package that offers credentials under two keys."""
+    """Install a package that provides credentials under two keys."""
     folder = tmp_path / "provider"
     about = folder / "vault_client-1.dist-info"
     about.mkdir(parents=True)
@@ -136,7 +136,7 @@ def provider(tmp_path: Path) -> Path:
 
 
 def everything(bucket: S3Bucket, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield all that was written, to the storage and to the disk."""
+    """Yield the name and data of every object and file that was written."""
     files = s3fs.S3FileSystem(**bucket.options, skip_instance_cache=True)
     for key in files.find(bucket.url):
         yield key, files.cat_file(key)
@@ -149,7 +149,7 @@ def everything(bucket: S3Bucket, folder: Path) -> Iterator[tuple[str, bytes]]:
 def test_two_keys_one_of_which_expires(
     s3_bucket: S3Bucket, proxy: Proxy, provider: Path, tmp_path: Path
 ) -> None:
-    """Credentials that expire in mid-run are renewed in each process; no secret is left anywhere."""
+    """Credentials that expire during a run are renewed in each process; no secret is stored."""
     sink = io.BytesIO()
     Image.new("RGB", (30, 20)).save(sink, "jpeg")
     files = s3fs.S3FileSystem(**s3_bucket.options)
@@ -181,7 +181,7 @@ def test_two_keys_one_of_which_expires(
             stderr=subprocess.STDOUT,
         )
         wait_until(lambda: vault.ids("pictures") or process.poll() is not None, "a key is used")
-        # By the clock: the first credentials are no good any more when the second half begins.
+        # The first credentials have expired when the second half begins.
         first = vault.ends[vault.ids("pictures")[0]]
         wait_until(lambda: time.time() > first, "credentials expire", LIFETIME + 30)
         (work / "gate").touch()
@@ -189,14 +189,19 @@ def test_two_keys_one_of_which_expires(
     text = output.read_text()
     assert f"samples: {ITEMS}" in text
     assert "may not be read" in text
-    # Each worker renewed its own; in time, where a slow machine leaves any.
+    # Each worker renewed its credentials; a slow machine may renew them only after expiry.
     assert len(vault.ids("pictures")) >= 3
     assert not vault.misused
     assert not (DEEP and vault.expired)
-    known = [each[name] for each in vault.issued for name in each if name.startswith("aws_s")]
-    assert len(known) == 2 * len(vault.issued)
-    places = 0
-    for place, data in everything(s3_bucket, tmp_path):
-        places += 1
-        assert not [secret for secret in known if secret.encode() in data], place
-    assert places > 20
+    secrets = [
+        credentials[name]
+        for credentials in vault.issued
+        for name in credentials
+        if name.startswith("aws_s")
+    ]
+    assert len(secrets) == 2 * len(vault.issued)
+    count = 0
+    for name_of_object, data in everything(s3_bucket, tmp_path):
+        count += 1
+        assert not [secret for secret in secrets if secret.encode() in data], name_of_object
+    assert count > 20

@@ -1,4 +1,4 @@
-"""The COCO job from end to end: real processes, local and S3, generated and real annotations."""
+"""The COCO job end to end: real processes, local disk and S3, generated and real annotations."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a lake of a test lies."""
+class LakeLocation:
+    """URL and storage options of a test's lake."""
 
     url: str
     options: dict[str, Any] | None = field(default=None, repr=False)
@@ -45,12 +45,12 @@ class Place:
 
 
 @pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Return a new place on a local disk and in a bucket."""
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> LakeLocation:
+    """Return a new location, on a local disk and in a bucket."""
     if request.param == "local":
-        return Place(str(tmp_path / "lake"))
+        return LakeLocation(str(tmp_path / "lake"))
     bucket: S3Bucket = request.getfixturevalue("s3_bucket")
-    return Place(f"{bucket.url}/lake", bucket.options)
+    return LakeLocation(f"{bucket.url}/lake", bucket.options)
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +67,20 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 def held_sample(
     image_id: int, *, coco_index: coco.CocoIndex, images: Any, last: int, gate: str
 ) -> dict[str, Any]:
-    """Make a sample; the last one only when the gate is open."""
+    """Make a sample; wait at the last one until the gate is open."""
     deadline = time.monotonic() + 60
     while image_id == last and not Path(gate).exists():
         if time.monotonic() > deadline:
-            raise TimeoutError("nobody opened the gate")
+            raise TimeoutError("the gate was not opened in time")
         time.sleep(0.01)
     return coco.sample(image_id, coco=coco_index, images=images)
 
 
 class Watcher:
-    """A reader beside the job: opens the gate when it has seen enough checkpoints."""
+    """A concurrent reader that opens the gate after enough checkpoints."""
 
-    def __init__(self, place: Place, gate: Path, enough: int) -> None:
-        self.place, self.gate, self.enough = place, gate, enough
+    def __init__(self, location: LakeLocation, gate: Path, enough: int) -> None:
+        self.location, self.gate, self.enough = location, gate, enough
         self.seen: list[tuple[int, int]] = []
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
@@ -89,7 +89,7 @@ class Watcher:
         deadline = time.monotonic() + 60
         while len(self.seen) < self.enough and time.monotonic() < deadline:
             try:
-                lake = self.place.open()
+                lake = self.location.open()
             except NotFoundError:
                 continue
             commits = checkpoints(lake)
@@ -104,16 +104,18 @@ class Watcher:
 
 def checkpoints(lake: dasklake.Lake) -> list[Any]:
     """Return the commits that made samples visible, oldest first."""
-    found = [commit for commit in lake.log() if commit.progress is not None]
-    return sorted(found, key=lambda commit: commit.version)
+    commits = [commit for commit in lake.log() if commit.progress is not None]
+    return sorted(commits, key=lambda commit: commit.version)
 
 
-def write_held(place: Place, index: coco.CocoIndex, images: Any, gate: Path, **more: Any) -> Any:
-    """Write the lake with a last sample that waits at the gate."""
+def write_held(
+    location: LakeLocation, index: coco.CocoIndex, images: Any, gate: Path, **more: Any
+) -> Any:
+    """Write a lake whose last sample waits at the gate."""
     ids = index.image_ids.tolist()
     return dasklake.to_lake(
         db.from_sequence(ids, partition_size=math.ceil(len(ids) / more.pop("npartitions"))),
-        place.url,
+        location.url,
         schema=coco.schema(index, "link" if isinstance(images, str) else "bytes", verify=False),
         transform=held_sample,
         transform_kwargs={
@@ -122,30 +124,34 @@ def write_held(place: Place, index: coco.CocoIndex, images: Any, gate: Path, **m
             "last": ids[-1],
             "gate": str(gate),
         },
-        storage_options=place.options,
+        storage_options=location.options,
         **more,
     )
 
 
-def test_generated(client: Client, place: Place, shapes: ShapeSet, tmp_path: Path) -> None:
-    """Checkpoints are visible while the job runs; rows, links and masks are those of the file."""
+def test_generated_data_equal_the_annotations(
+    client: Client, location: LakeLocation, shapes: ShapeSet, tmp_path: Path
+) -> None:
+    """Checkpoints are visible during the job; rows, links and masks equal those of the file."""
     index = coco.CocoIndex.from_document(shapes.document)
-    watcher = Watcher(place, tmp_path / "gate", 5)
+    watcher = Watcher(location, tmp_path / "gate", 5)
     report = write_held(
-        place, index, "s3://b/images", watcher.gate, npartitions=20, checkpoint_every=4
+        location, index, "s3://b/images", watcher.gate, npartitions=20, checkpoint_every=4
     )
     watcher.thread.join()
     assert watcher.commits >= 5
-    lake = place.open()
+    lake = location.open()
     assert report.samples == len(lake) == 40
     check_shapes(lake, truth(shapes.document))
     links = [lake["images"][row].url for row in range(len(lake))]
-    assert links == [f"s3://b/images/{each['file_name']}" for each in shapes.document["images"]]
+    assert links == [f"s3://b/images/{image['file_name']}" for image in shapes.document["images"]]
     assert checkpoints(lake)[-1].progress.percent == 100
 
 
-def test_ingest(client: Client, place: Place, shapes: ShapeSet, tmp_path: Path) -> None:
-    """The job as one call: JPEG bytes unchanged, a gray one too; once more, nothing to do."""
+def test_ingest_stores_unchanged_bytes(
+    client: Client, location: LakeLocation, shapes: ShapeSet, tmp_path: Path
+) -> None:
+    """One call stores JPEG bytes unchanged, also gray ones; a second call has nothing to do."""
     (tmp_path / "instances.json").write_text(json.dumps(shapes.document))
     for name, data in shapes.images.items():
         (tmp_path / name).write_bytes(data)
@@ -153,12 +159,12 @@ def test_ingest(client: Client, place: Place, shapes: ShapeSet, tmp_path: Path) 
         "images": "bytes",
         "npartitions": 8,
         "checkpoint_every": 10,
-        "storage_options": place.options,
+        "storage_options": location.options,
     }
-    arguments = (str(tmp_path / "instances.json"), str(tmp_path), place.url)
+    arguments = (str(tmp_path / "instances.json"), str(tmp_path), location.url)
     report = coco.ingest(*arguments, **options)
     assert (report.samples, report.partitions) == (40, 8)
-    lake = place.open()
+    lake = location.open()
     for row, image in enumerate(shapes.document["images"]):
         assert lake["images"].bytes(row) == shapes.images[image["file_name"]]
         assert lake["images"][row].shape[:2] == (image["height"], image["width"])
@@ -169,10 +175,10 @@ def test_ingest(client: Client, place: Place, shapes: ShapeSet, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("how", ["sync", "threads", "processes", "client"])
-def test_schedulers(
+def test_schedulers_write_the_same_content(
     request: pytest.FixtureRequest, how: str, shapes: ShapeSet, tmp_path: Path
 ) -> None:
-    """Every scheduler and both coordinators give the same content."""
+    """Every scheduler and both coordinators write the same content."""
     if how == "client":
         request.getfixturevalue("client")
         more: dict[str, Any] = {"coordinator": "client"}
@@ -196,7 +202,7 @@ def test_schedulers(
 
 
 class Traced:
-    """An index that writes down each process it arrives in."""
+    """An index that records each process that receives it."""
 
     def __init__(self, index: coco.CocoIndex, journal: str) -> None:
         self.index, self.journal = index, journal
@@ -206,7 +212,7 @@ class Traced:
 
 
 def arrive(index: coco.CocoIndex, journal: str) -> Traced:
-    """Append the process to the journal."""
+    """Append the process id to the journal."""
     with Path(journal).open("a") as file:
         file.write(f"{os.getpid()}\n")
     return Traced(index, journal)
@@ -218,7 +224,7 @@ def traced_sample(image_id: int, *, traced: Traced) -> dict[str, Any]:
 
 
 def test_index_arrives_once(client: Client, shapes: ShapeSet, tmp_path: Path) -> None:
-    """Each worker process gets the annotation index once, however many tasks it runs."""
+    """Each worker process receives the annotation index once, for any number of tasks."""
     index = coco.CocoIndex.from_document(shapes.document)
     journal = tmp_path / "journal"
     dasklake.to_lake(
@@ -233,8 +239,8 @@ def test_index_arrives_once(client: Client, shapes: ShapeSet, tmp_path: Path) ->
     assert [arrivals[pid] for pid in client.run(os.getpid).values()] == [1, 1]
 
 
-def test_skipped_image(shapes: ShapeSet, tmp_path: Path) -> None:
-    """An image file that is not there is skipped and named; the others are written."""
+def test_missing_image_is_skipped(shapes: ShapeSet, tmp_path: Path) -> None:
+    """A missing image file is skipped and named; the remaining images are written."""
     (tmp_path / "instances.json").write_text(json.dumps(shapes.document))
     for name, data in shapes.images.items():
         (tmp_path / name).write_bytes(data)
@@ -255,50 +261,54 @@ def test_skipped_image(shapes: ShapeSet, tmp_path: Path) -> None:
     assert lost["file_name"] in failures["message"][0]
 
 
-def test_real_571(client: Client, place: Place, coco_dir: Path, tmp_path: Path) -> None:
-    """571 real records, 58 partitions: every fact computed apart holds after reading back."""
+def test_571_real_records_equal_the_facts(
+    client: Client, location: LakeLocation, coco_dir: Path, tmp_path: Path
+) -> None:
+    """571 real records in 58 partitions equal the independently computed facts after reading."""
     name = "instances_571.json"
     index = coco.read_index(str(coco_dir / name))
-    watcher = Watcher(place, tmp_path / "gate", 5)
+    watcher = Watcher(location, tmp_path / "gate", 5)
     report = write_held(
-        place, index, "s3://b/train", watcher.gate, npartitions=58, checkpoint_every=50
+        location, index, "s3://b/train", watcher.gate, npartitions=58, checkpoint_every=50
     )
     watcher.thread.join()
     assert watcher.commits >= 5
     assert (report.samples, report.partitions) == (571, 58)
-    lake = place.open()
+    lake = location.open()
     assert checkpoints(lake)[-1].progress.percent == 100
     assert len(checkpoints(lake)) >= 10
     assert_real(lake, coco_dir, name)
     links = [lake["images"][row].url for row in range(len(lake))]
-    assert links == [f"s3://b/train/{each}" for each in index.file_names]
+    assert links == [f"s3://b/train/{file_name}" for file_name in index.file_names]
 
 
-def test_real_68(client: Client, place: Place, coco_dir: Path, tmp_path: Path) -> None:
-    """68 real pictures come back with their bytes unchanged, beside every other fact."""
+def test_68_real_pictures_equal_the_facts(
+    client: Client, location: LakeLocation, coco_dir: Path, tmp_path: Path
+) -> None:
+    """68 real pictures are read back with unchanged bytes and equal facts."""
     name = "instances_68.json"
     index = coco.read_index(str(coco_dir / name))
     reader = coco.image_reader(str(coco_dir / "images"))
     (tmp_path / "gate").touch()
-    write_held(place, index, reader, tmp_path / "gate", npartitions=10, checkpoint_every=20)
-    lake = place.open()
+    write_held(location, index, reader, tmp_path / "gate", npartitions=10, checkpoint_every=20)
+    lake = location.open()
     for row, file in enumerate(index.file_names):
         assert lake["images"].bytes(row) == (coco_dir / "images" / file).read_bytes()
     assert_real(lake, coco_dir, name)
 
 
 def assert_real(lake: dasklake.Lake, coco_dir: Path, name: str) -> None:
-    """Hold a lake against the facts beside the real files, and all of it against pycocotools."""
+    """Compare a lake with the facts of the real files and with pycocotools."""
     expected = json.loads((coco_dir / "expectations.json").read_bytes())[name]
     document = json.loads((coco_dir / name).read_bytes())
     names = lake.schema["categories"].class_names
     totals = dict.fromkeys(expected["totals"], 0)
-    totals["crowd"] = sum(each["iscrowd"] for each in document["annotations"])
+    totals["crowd"] = sum(annotation["iscrowd"] for annotation in document["annotations"])
     checked = 0
     for row, image in enumerate(document["images"]):
-        found = lake[row]
-        masks = found["masks"]
-        labels = [names[label] for label in found["categories"]]
+        sample = lake[row]
+        masks = sample["masks"]
+        labels = [names[label] for label in sample["categories"]]
         totals["images"] += 1
         totals["annotations"] += len(labels)
         totals["mask_area"] += int(masks.sum())
@@ -308,7 +318,7 @@ def assert_real(lake: dasklake.Lake, coco_dir: Path, name: str) -> None:
         if (want := expected["images"].get(str(image["id"]))) is not None:
             checked += 1
             assert labels == want["categories"]
-            assert np.array_equal(found["boxes"], np.array(want["boxes"], "f4").reshape(-1, 4))
+            assert np.array_equal(sample["boxes"], np.array(want["boxes"], "f4").reshape(-1, 4))
             assert list(masks.shape) == want["mask_shape"]
             assert masks.sum(axis=(0, 1)).tolist() == want["mask_areas"]
             digest = hashlib.sha256(np.ascontiguousarray(masks).view("uint8").tobytes())

@@ -24,12 +24,12 @@ from tests.support.s3 import SECRET, S3Bucket
 # Dask's own clusters leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-#: Bytes of the large argument: its size matters where there is time for it.
+#: Size of the large argument in bytes; larger in a deep search.
 LARGE = 200 * 10**6 if settings.get_current_profile_name() == "deep" else 5 * 10**6
 
 
 def script(annotations: str, lake: str, *arguments: str, **environment: str) -> str:
-    """Run the ported script on two worker processes; return what it prints."""
+    """Run the ported script on two worker processes; return its output."""
     fixed = ("--num-workers=2", "--checkpoint-interval=10")
     images = "s3://source/images"
     environment["DASK_DASKLAKE__CREDS__COCO__ANON"] = "True"
@@ -39,7 +39,7 @@ def script(annotations: str, lake: str, *arguments: str, **environment: str) -> 
 
 
 def environment(bucket: S3Bucket) -> dict[str, str]:
-    """Return what a process needs to reach a bucket."""
+    """Return the environment variables with which a process can access a bucket."""
     return {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -48,11 +48,11 @@ def environment(bucket: S3Bucket) -> dict[str, str]:
 
 
 def test_script_on_s3(shapes: ShapeSet, s3_bucket: S3Bucket) -> None:
-    """The ported script writes every image of a bucket; resumed there is nothing to do."""
+    """The ported script writes every image of a bucket; a resume has nothing to do."""
     files = s3fs.S3FileSystem(**s3_bucket.options)
     in_order = sorted(shapes.document["images"], key=lambda image: image["id"])
     document = {**shapes.document, "images": in_order}
-    document["categories"] = sorted(document["categories"], key=lambda each: each["id"])
+    document["categories"] = sorted(document["categories"], key=lambda category: category["id"])
     files.pipe(f"{s3_bucket.url}/instances.json", json.dumps(document).encode())
     target = f"{s3_bucket.url}/lake"
     printed = script(f"{s3_bucket.url}/instances.json", target, **environment(s3_bucket))
@@ -67,12 +67,12 @@ def test_script_on_s3(shapes: ShapeSet, s3_bucket: S3Bucket) -> None:
 
 
 def test_script_on_real_records(coco_dir: Path, tmp_path: Path) -> None:
-    """The ported script on real records: every fact computed apart holds after reading back."""
+    """The ported script's real records equal the independently computed facts after reading."""
     name = "instances_68.json"
     source = json.loads((coco_dir / name).read_bytes())
     script(f"file://{coco_dir / name}", str(tmp_path / "lake"))
     lake = dasklake.open(tmp_path / "lake")
-    rows = {image["file_name"]: place for place, image in enumerate(source["images"])}
+    rows = {image["file_name"]: position for position, image in enumerate(source["images"])}
     order = [rows[lake["images"][row].url.rpartition("/")[2]] for row in range(len(lake))]
     assert sorted(order) == list(range(len(source["images"])))
     if order == sorted(order):
@@ -82,25 +82,25 @@ def test_script_on_real_records(coco_dir: Path, tmp_path: Path) -> None:
 
 
 class _Sorted:
-    """A lake with its rows in the order of the file."""
+    """A lake with its rows in file order."""
 
     def __init__(self, lake: dasklake.Lake, order: list[int]) -> None:
         self.schema = lake.schema
-        self._rows = {place: row for row, place in enumerate(order)}
+        self._rows = {position: row for row, position in enumerate(order)}
         self._lake = lake
 
-    def __getitem__(self, place: int) -> object:
-        return self._lake[self._rows[place]]
+    def __getitem__(self, position: int) -> object:
+        return self._lake[self._rows[position]]
 
 
 @dasklake.compute
 def pids(sample_in: int, sample_out: dasklake.SampleOut) -> None:
-    """Write who makes the sample; the last one cannot be made."""
+    """Write the process id; fail at the last sample."""
     sample_out.append({"x": 1 // (sample_in - 39) * 0 + sample_in, "pid": os.getpid()})
 
 
-def test_local_cluster(tmp_path: Path) -> None:
-    """``num_workers`` starts processes for the call, which are gone when it ends in an error too."""
+def test_local_cluster_ends_with_the_call(tmp_path: Path) -> None:
+    """``num_workers`` starts processes for the call, which end with it even after an error."""
     lake = dasklake.empty(tmp_path / "lake")
     with lake:
         lake.create_tensor("x", dtype="int64", shape=())
@@ -117,16 +117,16 @@ def test_local_cluster(tmp_path: Path) -> None:
 
 
 def arrivals(stage: Stage) -> Counter[int]:
-    """Return the bytes of the argument that arrived in each process."""
-    found: Counter[int] = Counter()
+    """Return the bytes of the argument received by each process."""
+    received: Counter[int] = Counter()
     for line in (stage.folder / "journal").read_text().splitlines():
         pid, size = map(int, line.split())
-        found[pid] += size
-    return found
+        received[pid] += size
+    return received
 
 
 def heavy_lake(stage: Stage) -> dasklake.Lake:
-    """Make the lake that a heavy job fills."""
+    """Make the lake for a heavy job."""
     lake = dasklake.empty(stage.url)
     with lake:
         lake.create_tensor("x", dtype="int64", shape=())
@@ -135,9 +135,9 @@ def heavy_lake(stage: Stage) -> dasklake.Lake:
 
 
 def test_argument_arrives_once(start_cluster: StartCluster, stage: Stage) -> None:
-    """A large argument reaches each worker once, in 50 partitions and 10 checkpoints.
+    """A large argument reaches each worker once, with 50 partitions and 10 checkpoints.
 
-    Also a worker that comes later, after another was killed, and with the client gone.
+    This includes a worker that joins after a kill and after the client has ended.
     """
     cluster = start_cluster(2)
     lake = heavy_lake(stage)
@@ -156,7 +156,7 @@ def test_argument_arrives_once(start_cluster: StartCluster, stage: Stage) -> Non
     assert [int(row["x"]) for row in lake] == list(range(ITEMS))
     assert set(map(int, lake["size"])) == {LARGE}
     assert len(stage.checkpoints()) >= 5
-    found = arrivals(stage)
+    received = arrivals(stage)
     workers = [worker.pid for worker in cluster.workers]
-    assert [found[pid] for pid in workers[:2]] == [LARGE, LARGE]
-    assert found[workers[2]] in (0, LARGE)  # it may have come too late to get anything to do
+    assert [received[pid] for pid in workers[:2]] == [LARGE, LARGE]
+    assert received[workers[2]] in (0, LARGE)  # it may have joined too late to get a task

@@ -1,4 +1,4 @@
-"""How a write ends early: what is raised, what is kept, and what is skipped instead."""
+"""Writes that end early: raised errors, committed samples and skipped failures."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ from tests.support.clusters import Front, Stage
 
 SCHEMA = dasklake.Schema({"x": dasklake.TensorSpec(dtype="int64", shape=())})
 
-#: The item that fails, of 100 in partitions of 10.
+#: The failing item, of 100 items in partitions of 10.
 BAD = 45
 
 
 def hundred() -> Any:
-    """Return the input."""
+    """Return the input bag."""
     return db.from_sequence(range(100), npartitions=10)
 
 
 class UnportableError(Exception):
-    """An error that cannot be pickled, as many cannot."""
+    """An error that cannot be pickled."""
 
-    def __init__(self, code: int, why: str) -> None:
-        super().__init__(f"{why} ({code})")
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{reason} ({code})")
 
 
 def picky(x: int) -> dict[str, Any]:
-    """Make a sample; not of the bad item."""
+    """Make a sample; fail at the bad item."""
     if x == BAD:
         raise ValueError("bad item")
     return {"x": x}
 
 
 def values(lake: dasklake.Lake) -> list[int]:
-    """Return what a lake holds."""
+    """Return the values of a lake."""
     return [int(row["x"]) for row in lake]
 
 
 def check_whole_partitions(lake: dasklake.Lake, processed: int) -> None:
-    """Check that a lake holds whole partitions of ten, in order, not that of the bad item."""
-    found = values(lake)
-    assert len(found) == processed
-    tens = sorted({x // 10 for x in found})
-    assert found == [x for ten in tens for x in range(10 * ten, 10 * ten + 10)]
+    """Check that a lake holds complete partitions in order, without that of the bad item."""
+    committed = values(lake)
+    assert len(committed) == processed
+    tens = sorted({x // 10 for x in committed})
+    assert committed == [x for ten in tens for x in range(10 * ten, 10 * ten + 10)]
     assert BAD // 10 not in tens
 
 
 def test_bad_item_ends_the_run(front: Front, tmp_path: Path) -> None:
-    """A failing item ends the run with an error that names it; what was complete is committed."""
+    """A failing item ends the run with an error that names it; complete partitions are committed."""
     with pytest.raises(TransformError) as caught:
         front.write(hundred(), tmp_path, schema=SCHEMA, transform=picky, checkpoint_every=10)
     error = caught.value
@@ -80,14 +80,14 @@ def test_bad_item_ends_the_run(front: Front, tmp_path: Path) -> None:
     assert f"Last checkpoint: {error.samples_processed} samples committed" in text
     assert "mode='resume'" in text
     assert "on_error='skip'" in text
-    # The partitions before it were begun before it, and are kept.
+    # The earlier partitions had started before and are committed.
     assert error.samples_processed >= 40 - 10
     check_whole_partitions(dasklake.open(tmp_path), error.samples_processed)
     assert set(range(30)) <= set(values(dasklake.open(tmp_path)))
 
 
-def test_resume_after_the_function_was_mended(front: Front, tmp_path: Path) -> None:
-    """A run that a bad function ended goes on with a good one, from what is committed."""
+def test_run_resumes_with_a_fixed_function(front: Front, tmp_path: Path) -> None:
+    """A run that ended with a faulty function resumes with a fixed one after its last commit."""
     arguments = {"schema": SCHEMA, "mode": "resume", "run": "job", "checkpoint_every": 10}
     with pytest.raises(TransformError):
         front.write(hundred(), tmp_path, transform=picky, **arguments)
@@ -99,7 +99,7 @@ def test_resume_after_the_function_was_mended(front: Front, tmp_path: Path) -> N
 
 
 def test_bad_item_is_skipped(front: Front, tmp_path: Path) -> None:
-    """With ``on_error="skip"`` 99 items are rows, and one is a failure that names it."""
+    """With ``on_error="skip"`` 99 items become rows, and the failure names the bad item."""
     report = front.write(hundred(), tmp_path, schema=SCHEMA, transform=picky, on_error="skip")
     assert (report.samples, report.failures) == (99, 1)
     lake = dasklake.open(tmp_path)
@@ -112,26 +112,26 @@ def test_bad_item_is_skipped(front: Front, tmp_path: Path) -> None:
 
 
 def unportable(x: int) -> dict[str, Any]:
-    """Make a sample; the bad item fails with an error that cannot travel."""
+    """Make a sample; the bad item raises an error that cannot be pickled."""
     if x == BAD:
         raise UnportableError(7, "no")
     return {"x": x}
 
 
-def test_error_that_cannot_travel(front: Front, tmp_path: Path) -> None:
-    """An exception that does not survive pickling ends the run as any other, with its text."""
+def test_error_that_cannot_be_pickled_ends_the_run(front: Front, tmp_path: Path) -> None:
+    """An exception that cannot be pickled ends the run, and its text is reported."""
     with pytest.raises(TransformError, match=r"UnportableError: no \(7\)") as caught:
         front.write(hundred(), tmp_path, schema=SCHEMA, transform=unportable)
     assert caught.value.index == BAD
 
 
 def misfit(x: int) -> dict[str, Any]:
-    """Make a sample; the bad item's is no number."""
+    """Make a sample; the value of the bad item is not a number."""
     return {"x": "no number" if x == BAD else x}
 
 
-def test_sample_that_does_not_fit(front: Front, tmp_path: Path) -> None:
-    """A value that does not fit its tensor names the tensor and the item."""
+def test_error_of_a_misfit_names_tensor_and_item(front: Front, tmp_path: Path) -> None:
+    """An error of a value that does not fit its tensor names the tensor and the item."""
     with pytest.raises(TransformError, match="'x'") as caught:
         front.write(hundred(), tmp_path, schema=SCHEMA, transform=misfit)
     assert (caught.value.index, caught.value.position) == (45, 5)
@@ -139,13 +139,13 @@ def test_sample_that_does_not_fit(front: Front, tmp_path: Path) -> None:
 
 
 def hopeless(x: int) -> dict[str, Any]:
-    """Make no sample at all."""
+    """Fail at every item."""
     raise ValueError(f"bad item {x}")
 
 
 @pytest.mark.parametrize("front", ["scheduler", "client"], indirect=True)
-def test_all_that_runs_fails_too(front: Front, tmp_path: Path) -> None:
-    """A run that ends waits for what runs, but not for partitions that have failed meanwhile."""
+def test_run_does_not_wait_for_failed_partitions(front: Front, tmp_path: Path) -> None:
+    """A run that ends waits for running partitions, but not for failed ones."""
     began = time.monotonic()
     with pytest.raises(TransformError, match="bad item"):
         front.write(hundred(), tmp_path, schema=SCHEMA, transform=hopeless)
@@ -153,7 +153,7 @@ def test_all_that_runs_fails_too(front: Front, tmp_path: Path) -> None:
 
 
 def failing_upstream(x: int) -> dict[str, Any]:
-    """Make a sample upstream of the write."""
+    """Make a sample before the write."""
     return picky(x)
 
 
@@ -174,14 +174,14 @@ def zipped(pair: tuple[int, int]) -> dict[str, Any]:
 
 
 def frame_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Pass a partition on; not that of the bad item."""
+    """Return a partition; fail at that of the bad item."""
     if BAD in frame["x"].to_numpy():
         raise ValueError("bad item")
     return frame
 
 
 def array_rows(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Pass a block on; not that of the bad item."""
+    """Return a block; fail at that of the bad item."""
     if BAD in block:
         raise ValueError("bad item")
     return block
@@ -197,7 +197,7 @@ def row_to_sample(row: dict[str, Any]) -> dict[str, Any]:
     return picky(int(row["x"]))
 
 
-#: What is written: the collection, its transform, rows lost with the bad item, rows for each item.
+#: Cases: the collection, its transform, rows lost with the bad item, rows per item.
 TABLE: dict[str, tuple[Callable[[], Any], Any, int, int]] = {
     "transform": (hundred, picky, 1, 1),
     "map": (lambda: hundred().map(failing_upstream), None, 10, 1),
@@ -220,23 +220,23 @@ TABLE: dict[str, tuple[Callable[[], Any], Any, int, int]] = {
 @pytest.mark.parametrize("case", TABLE)
 @pytest.mark.parametrize("front", ["sync", "scheduler"], indirect=True)
 def test_rows_and_failures_account_for_every_input(front: Front, tmp_path: Path, case: str) -> None:
-    """Skipped: a sample where we call the function, a whole partition where the failure is before."""
-    collection, transform, lost, each = TABLE[case]
+    """A transform failure skips one sample; an upstream failure skips the whole partition."""
+    collection, transform, lost, rows_per_item = TABLE[case]
     report = front.write(
         collection(), tmp_path, schema=SCHEMA, transform=transform, on_error="skip"
     )
-    assert (report.samples, report.failures) == (100 * each - lost, 1)
+    assert (report.samples, report.failures) == (100 * rows_per_item - lost, 1)
     lake = dasklake.open(tmp_path)
     assert lake.is_complete
     gone = {BAD} if lost == 1 else set(range(40, 50))
-    assert values(lake) == [x for x in range(100) if x not in gone for _ in range(each)]
+    assert values(lake) == [x for x in range(100) if x not in gone for _ in range(rows_per_item)]
     (row,) = lake.failures().to_dict("records")
     assert (row["exception"], row["message"], row["partition"]) == ("ValueError", "bad item", 4)
     assert pd.isna(row["position"]) == (lost > 1)
 
 
-def test_failure_in_what_partitions_are_joined_from(front: Front, tmp_path: Path) -> None:
-    """Skipped: the partition that was joined from the one that failed, and nothing else."""
+def test_upstream_failure_skips_only_the_joined_partition(front: Front, tmp_path: Path) -> None:
+    """Only the partition joined from the failed one is skipped."""
     joined = hundred().map(failing_upstream).repartition(5)
     report = front.write(joined, tmp_path, schema=SCHEMA, on_error="skip")
     assert (report.samples, report.failures, report.partitions) == (80, 1, 5)
@@ -248,19 +248,19 @@ def test_failure_in_what_partitions_are_joined_from(front: Front, tmp_path: Path
 
 @pytest.mark.parametrize("case", TABLE)
 def test_upstream_failure_ends_the_run(tmp_path: Path, case: str) -> None:
-    """Not skipped: the same failures end the run and name the partition, and the item if known."""
-    collection, transform, lost, each = TABLE[case]
+    """Without skipping, the same failures end the run and name the partition and any known item."""
+    collection, transform, lost, rows_per_item = TABLE[case]
     with pytest.raises(TransformError, match="ValueError: bad item") as caught:
         Front("sync").write(collection(), tmp_path, schema=SCHEMA, transform=transform)
     assert caught.value.partition == 4
     assert caught.value.position == (5 if lost == 1 else None)
-    # What is an input sample is what the collection holds.
-    assert caught.value.samples_processed == 40 * each
-    assert values(dasklake.open(tmp_path)) == [x for x in range(40) for _ in range(each)]
+    # Input samples are the items of the collection.
+    assert caught.value.samples_processed == 40 * rows_per_item
+    assert values(dasklake.open(tmp_path)) == [x for x in range(40) for _ in range(rows_per_item)]
 
 
 def interrupting(x: int, folder: str, kind: str) -> dict[str, Any]:
-    """Make a sample; the bad item ends everything."""
+    """Make a sample; interrupt the process at the bad item."""
     note(folder, str(x))
     if x == BAD:
         raise KeyboardInterrupt if kind == "KeyboardInterrupt" else SystemExit(3)
@@ -268,8 +268,8 @@ def interrupting(x: int, folder: str, kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit"])
-def test_interrupt_in_the_function(front: Front, stage: Stage, kind: str) -> None:
-    """Ctrl-C and ``sys.exit`` in the user's function end the run once, and surface."""
+def test_interrupt_in_the_function_ends_the_run(front: Front, stage: Stage, kind: str) -> None:
+    """Ctrl-C and ``sys.exit`` in the user's function end the run once, and are raised."""
     expected = KeyboardInterrupt if kind == "KeyboardInterrupt" else SystemExit
     with pytest.raises(expected):
         front.write(
@@ -285,38 +285,38 @@ def test_interrupt_in_the_function(front: Front, stage: Stage, kind: str) -> Non
     assert len(lake) >= 30
     check_whole_partitions(lake, len(lake))
     if front.client is not None:
-        # The worker is as it was.
+        # The worker still works.
         assert len(front.client.scheduler_info()["workers"]) == 2
         assert front.client.submit(sum, [1, 2]).result(30) == 3
 
 
 def pressing(x: int) -> dict[str, Any]:
-    """Make a sample; somebody presses Ctrl-C at the bad item."""
+    """Make a sample; send Ctrl-C at the bad item."""
     if x == BAD:
         signal.raise_signal(signal.SIGINT)
     return {"x": x}
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
-def test_ctrl_c_on_a_local_scheduler(tmp_path: Path, scheduler: str) -> None:
-    """Ctrl-C ends a local run: what is complete is committed, and the error says how to go on."""
+def test_ctrl_c_ends_a_local_run(tmp_path: Path, scheduler: str) -> None:
+    """Ctrl-C ends a local run; complete partitions are committed, and the error explains the resume."""
     arguments = {"schema": SCHEMA, "mode": "resume", "run": "job", "checkpoint_every": 10}
     with pytest.raises(KeyboardInterrupt, match=r"samples committed.*mode='resume', run='job'"):
         Front(scheduler).write(hundred(), tmp_path, transform=pressing, **arguments)
-    kept = values(dasklake.open(tmp_path))
-    assert len(kept) < 100
-    assert set(range(30)) <= set(kept)
+    committed = values(dasklake.open(tmp_path))
+    assert len(committed) < 100
+    assert set(range(30)) <= set(committed)
     Front(scheduler).write(hundred(), tmp_path, transform=lambda x: {"x": x}, **arguments)
     assert values(dasklake.open(tmp_path)) == list(range(100))
 
 
 def wrong_key(x: int) -> dict[str, Any]:
-    """Make a sample of another schema."""
+    """Make a sample with another schema."""
     return {"y": x}
 
 
-def test_wrong_key_everywhere(front: Front, tmp_path: Path) -> None:
-    """A mistake that spoils every sample does not succeed with nothing."""
+def test_error_in_every_sample_fails_the_write(front: Front, tmp_path: Path) -> None:
+    """An error in every sample fails the write instead of writing an empty lake."""
     with pytest.raises(TooManyFailuresError, match="100 of 100 samples failed"):
         front.write(hundred(), tmp_path, schema=SCHEMA, transform=wrong_key, on_error="skip")
     assert len(dasklake.open(tmp_path)) == 0
@@ -330,8 +330,8 @@ def every_tenth_fails(x: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("most", "ends"), [(9, True), (10, False), (None, False)])
-def test_count_of_failures(tmp_path: Path, most: int | None, *, ends: bool) -> None:
-    """``max_failures`` as a count: one more ends the run; None is no limit."""
+def test_count_of_failures_is_limited(tmp_path: Path, most: int | None, *, ends: bool) -> None:
+    """One failure above a ``max_failures`` count ends the run; None disables the limit."""
     write = partial(
         Front("sync").write,
         hundred(),
@@ -355,12 +355,12 @@ def fifty_fail(x: int) -> dict[str, Any]:
     return {"x": x}
 
 
-def test_share_of_failures(tmp_path: Path) -> None:
-    """``max_failures`` as a share says nothing before 1,000 samples, and ends the run then."""
+def test_share_of_failures_is_limited(tmp_path: Path) -> None:
+    """A ``max_failures`` share is ignored for fewer than 1,000 samples, and then ends the run."""
     bag = db.from_sequence(range(3000), npartitions=30)
     with pytest.raises(TooManyFailuresError, match="50 of 1000 samples failed"):
         Front("sync").write(bag, tmp_path, schema=SCHEMA, transform=fifty_fail, on_error="skip")
-    # A partition with failures is left to a resume, with a mended function.
+    # A partition with failures is left to a resume with a fixed function.
     assert values(dasklake.open(tmp_path)) == [*range(500), *range(600, 1000)]
 
 
@@ -371,8 +371,8 @@ def many_failures(x: int) -> dict[str, Any]:
     return {"x": x}
 
 
-def test_many_failures_of_one_partition(front: Front, tmp_path: Path) -> None:
-    """More failures than a receipt carries are all listed, once each."""
+def test_many_failures_of_one_partition_are_all_listed(front: Front, tmp_path: Path) -> None:
+    """Failures beyond the capacity of a receipt are all listed, once each."""
     report = front.write(
         hundred(),
         tmp_path,
@@ -389,7 +389,7 @@ def test_many_failures_of_one_partition(front: Front, tmp_path: Path) -> None:
 
 
 def out_of(x: int, folder: str, error: type[Exception]) -> dict[str, Any]:
-    """Make a sample; the machine or the storage fails at the bad item."""
+    """Make a sample; raise a machine or storage error at the bad item."""
     note(folder, str(x))
     if x == BAD:
         raise error("the machine says no")
@@ -402,7 +402,7 @@ def out_of(x: int, folder: str, error: type[Exception]) -> dict[str, Any]:
         (MemoryError, TransformError, 2),
         (PermissionError, TransformError, 2),
         (StoreError, StoreError, 2),
-        # Credentials do not get better by being tried again.
+        # Credential errors are not retried.
         (PermissionDeniedError, PermissionDeniedError, 1),
     ],
 )
@@ -410,7 +410,7 @@ def out_of(x: int, folder: str, error: type[Exception]) -> dict[str, Any]:
 def test_errors_that_are_never_skipped(
     front: Front, stage: Stage, error: type[Exception], raised: type[Exception], tries: int
 ) -> None:
-    """Errors of the machine or the storage are no property of a sample: tried again, then raised."""
+    """Machine and storage errors are never skipped: they are retried, then raised."""
     with pytest.raises(raised, match="the machine says no"):
         front.write(
             hundred(),

@@ -1,4 +1,4 @@
-"""Each example is run as its reader would run it."""
+"""Each example runs as a reader would run it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str, **environment: str) -> str:
-    """Run Python in the root folder; return what it prints."""
+    """Run Python in the root folder; return its output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -42,8 +42,8 @@ def run(*arguments: str, **environment: str) -> str:
         ("03_array_to_lake.py", 1_000, "norms agree: True"),
     ],
 )
-def test_small_examples(name: str, samples: int, prints: str, tmp_path: Path) -> None:
-    """The example runs, twice over the same URL, and leaves a lake."""
+def test_small_examples_run_twice(name: str, samples: int, prints: str, tmp_path: Path) -> None:
+    """An example runs twice with the same URL, and writes a lake."""
     url = str(tmp_path / "lake")
     run(f"examples/{name}", url)
     assert prints in run(f"examples/{name}", url)
@@ -51,7 +51,7 @@ def test_small_examples(name: str, samples: int, prints: str, tmp_path: Path) ->
 
 
 def test_all_examples_are_run() -> None:
-    """No example is without a test."""
+    """Every example has a test."""
     scripts = {path.name for path in (ROOT / "examples").glob("*.py")}
     tested = {"01_bag_to_lake.py", "02_dataframe_to_lake.py", "03_array_to_lake.py"}
     modules = {"picture.py", "shapes.py"}
@@ -59,7 +59,7 @@ def test_all_examples_are_run() -> None:
 
 
 def test_coco_from_bucket_to_bucket(shapes: ShapeSet, s3_bucket: S3Bucket) -> None:
-    """The COCO script reads one bucket and writes another; started again, it has nothing to do."""
+    """The COCO script reads one bucket and writes another; a restart has nothing to do."""
     files = s3fs.S3FileSystem(**s3_bucket.options)
     files.pipe({f"{s3_bucket.url}/images/{name}": data for name, data in shapes.images.items()})
     target: Any = s3_bucket.server.bucket()
@@ -85,8 +85,8 @@ def test_coco_from_bucket_to_bucket(shapes: ShapeSet, s3_bucket: S3Bucket) -> No
     assert again.version == lake.version
 
 
-def test_demo(tmp_path: Path) -> None:
-    """The demo kills, resumes, compares and draws, and leaves no temporary folder."""
+def test_demo_runs_and_cleans_up(tmp_path: Path) -> None:
+    """The demo kills, resumes, compares and plots, and removes its temporary folders."""
     picture = tmp_path / "demo.png"
     printed = run("-m", "examples.demo", f"--picture={picture}", TMPDIR=str(tmp_path))
     for sentence in ("SIGKILL", "exactly the last checkpoint", "equal the input", "done"):

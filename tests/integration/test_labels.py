@@ -1,4 +1,4 @@
-"""Labels given as text: the same indices however the work was done."""
+"""Text labels have the same indices with every scheduler and after every failure."""
 
 from __future__ import annotations
 
@@ -27,59 +27,66 @@ WORKERS = [1, 2, 5] if DEEP else [1, 2]
 
 
 def check(url: str) -> None:
-    """Compare a lake with the job's labels: given names first, then by first place in the input."""
-    wanted = labels()
+    """Compare a lake with the job's labels: given names first, then by first occurrence."""
+    expected = labels()
     lake = dasklake.open(url)
     names = lake.schema["label"].class_names
-    assert names == tuple(dict.fromkeys([*GIVEN, *wanted]))
+    assert names == tuple(dict.fromkeys([*GIVEN, *expected]))
     frame = lake.to_dask_dataframe().compute(scheduler="sync")
-    assert list(frame["label"]) == wanted
-    assert [names[i] for i in lake["label"][:300]] == wanted[:300]
+    assert list(frame["label"]) == expected
+    assert [names[i] for i in lake["label"][:300]] == expected[:300]
     more = lake.schema["more"].class_names
-    lists = [sample(name)["more"] for name in wanted]
-    assert more == tuple(dict.fromkeys(name for each in lists for name in each))
-    assert [[more[i] for i in each] for each in frame["more"]] == lists
+    lists = [sample(name)["more"] for name in expected]
+    assert more == tuple(dict.fromkeys(name for labels_of_row in lists for name in labels_of_row))
+    assert [[more[i] for i in labels_of_row] for labels_of_row in frame["more"]] == lists
     assert [more[i] for i in lake["more"][17]] == lists[17]
 
 
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_local_schedulers(tmp_path: Path, scheduler: str, workers: int) -> None:
-    """Threads and processes, however many, give the same indices, with the right names."""
+def test_local_schedulers_give_the_same_indices(
+    tmp_path: Path, scheduler: str, workers: int
+) -> None:
+    """Any number of threads or processes gives the same indices and names."""
     with dask.config.set(num_workers=workers):
         write(str(tmp_path / "lake"), scheduler=scheduler)
     check(str(tmp_path / "lake"))
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_clusters(tmp_path: Path, start_cluster: StartCluster, workers: int) -> None:
-    """The workers of a cluster, however many, give the same indices, with the right names."""
+def test_clusters_give_the_same_indices(
+    tmp_path: Path, start_cluster: StartCluster, workers: int
+) -> None:
+    """Any number of cluster workers gives the same indices and names."""
     cluster = start_cluster(workers)
     with Client(cluster.address, set_as_default=False) as client:
         write(str(tmp_path / "lake"), scheduler=client)
     check(str(tmp_path / "lake"))
 
 
-def test_killed_and_resumed(tmp_path: Path) -> None:
-    """A job that was killed in the middle and resumed gives the same indices."""
+def test_killed_and_resumed_job_gives_the_same_indices(tmp_path: Path) -> None:
+    """A killed and resumed job gives the same indices."""
     url = str(tmp_path / "lake")
-    words = json.dumps({"url": url, "stop": str(tmp_path), "scheduler": "threads"})
+    arguments = json.dumps({"url": url, "stop": str(tmp_path), "scheduler": "threads"})
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.support._labels", words], cwd=ROOT, check=False, timeout=120
+        [sys.executable, "-m", "tests.support._labels", arguments],
+        cwd=ROOT,
+        check=False,
+        timeout=120,
     )
     assert ended.returncode == -signal.SIGKILL
     before = dasklake.open(url)
     assert 0 < before.max_len < len(labels())
-    # What is there has its names already.
-    found = before.to_dask_dataframe().compute(scheduler="sync")["label"]
-    assert set(found) <= set(labels())
+    # Committed labels have their names already.
+    committed = before.to_dask_dataframe().compute(scheduler="sync")["label"]
+    assert set(committed) <= set(labels())
     write(url, scheduler="threads")
     check(url)
 
 
 @pytest.fixture
 def animals(tmp_path: Path) -> str:
-    """Make a lake of four labels that were given as text."""
+    """Make a lake of four text labels."""
     url = str(tmp_path / "animals")
     bag = db.from_sequence([{"label": name} for name in ("cow", "cat", "cow", "dog")])
     spec = dasklake.TensorSpec("class_label", shape=(), class_names=["cat"], discover=True)
@@ -96,17 +103,17 @@ def append(url: str, *values: Any, **more: Any) -> Any:
 
 def names(url: str) -> tuple[str, ...]:
     """Return the class names of a lake."""
-    found: tuple[str, ...] = dasklake.open(url).schema["label"].class_names
-    return found
+    class_names: tuple[str, ...] = dasklake.open(url).schema["label"].class_names
+    return class_names
 
 
 def indices(url: str) -> list[int]:
-    """Return the labels of a lake, as they are stored."""
+    """Return the stored labels of a lake."""
     return [int(row["label"]) for row in dasklake.open(url)]
 
 
 def test_indices_never_change(animals: str) -> None:
-    """Later runs and names that people add come last; older versions keep their own list."""
+    """Names of later runs and updates come last; older versions keep their own list."""
     version = dasklake.open(animals).version
     dasklake.open(animals).update_class_names("label", ["emu"])
     append(animals, "fox", "cat", 0, "emu")
@@ -118,7 +125,7 @@ def test_indices_never_change(animals: str) -> None:
 
 
 def test_failed_sample_registers_nothing(tmp_path: Path) -> None:
-    """A sample that fails on another tensor leaves no name behind."""
+    """A sample that fails on another tensor registers no name."""
     url = str(tmp_path / "lake")
     tensors = {
         "label": dasklake.TensorSpec("class_label", shape=(), discover=True),
@@ -131,7 +138,7 @@ def test_failed_sample_registers_nothing(tmp_path: Path) -> None:
 
 
 def test_unfinished_names_move_until_they_are_settled(animals: str) -> None:
-    """A run that stopped keeps its names after those of runs that finish before it."""
+    """The names of a stopped run follow those of runs that finish before it."""
     values = ["new", "cat", 99]
     with pytest.raises(TransformError):
         append(animals, *values, run="second")
@@ -152,8 +159,8 @@ def test_unfinished_names_move_until_they_are_settled(animals: str) -> None:
     assert list(frame["label"]) == ["cow", "cat", "cow", "dog", "elk", "ox", "yak"]
 
 
-def test_resume_with_other_names(animals: str) -> None:
-    """A resume goes on with fewer given names; with others it is an error that says which."""
+def test_resume_refuses_other_names(animals: str) -> None:
+    """A resume accepts fewer given names; different names are an error that lists them."""
     bag = db.from_sequence([{"label": name} for name in ("cow", "cat", "cow", "dog")])
     how: dict[str, Any] = {"mode": "resume", "run": "first", "options": LOCAL}
     for given in ([], ["cat"], ["cat", "cow"]):
@@ -166,8 +173,8 @@ def test_resume_with_other_names(animals: str) -> None:
         dasklake.to_lake(bag, animals, schema={"label": "class_label"}, **how)
 
 
-def test_overwrite_and_restore(animals: str) -> None:
-    """An overwrite begins a list of its own; a restore brings the old one back."""
+def test_overwrite_starts_a_new_list(animals: str) -> None:
+    """An overwrite starts a new list; a restore returns to the old one."""
     lake = dasklake.open(animals)
     version = lake.version
     append(animals, "ant", "bee", mode="overwrite", schema=schema_of(discover=True))
@@ -184,7 +191,7 @@ def schema_of(**parameters: Any) -> dict[str, dasklake.TensorSpec]:
 
 
 def test_compaction_keeps_names(animals: str) -> None:
-    """Chunks with different lists of names are joined, and say the same."""
+    """Chunks with different lists of names are joined, and keep their labels."""
     append(animals, "fox", "cow")
     lake = dasklake.open(animals)
     before = indices(animals)
@@ -194,8 +201,8 @@ def test_compaction_keeps_names(animals: str) -> None:
     assert indices(animals) == before
 
 
-def test_known_list(tmp_path: Path) -> None:
-    """With all names given, text is looked up, and an unknown name is an error that names it."""
+def test_complete_list_refuses_unknown_names(tmp_path: Path) -> None:
+    """With all names given, text is resolved; an unknown name is an error that names it."""
     url = str(tmp_path / "lake")
     tensors = schema_of(class_names=["a", "b"])
     append(url, "b", "a", mode="create", schema=tensors)
@@ -205,8 +212,8 @@ def test_known_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [["a", "x"], ["a"], ["b", "a", "c"], ["c", "c"]])
-def test_update_class_names_refuses(tmp_path: Path, names: list[str]) -> None:
-    """Names that are there, left out, in another order or given twice are refused."""
+def test_update_class_names_refuses_invalid_lists(tmp_path: Path, names: list[str]) -> None:
+    """Existing, missing, reordered and duplicate names are refused."""
     lake = dasklake.empty(str(tmp_path / "lake"))
     lake.create_tensor("label", htype="class_label", class_names=["a", "b"])
     with pytest.raises(SchemaError):
@@ -215,7 +222,7 @@ def test_update_class_names_refuses(tmp_path: Path, names: list[str]) -> None:
     assert lake.schema["label"].class_names == ("a", "b", "c")
 
 
-def test_schema_of_the_job() -> None:
-    """The job's own schema says what it has been told, and survives a round trip."""
-    found = dasklake.Schema(schema())
-    assert dasklake.Schema.from_json(json.loads(json.dumps(found.to_json()))) == found
+def test_schema_of_the_job_survives_a_round_trip() -> None:
+    """The job's schema has the given names and survives a round trip."""
+    job_schema = dasklake.Schema(schema())
+    assert dasklake.Schema.from_json(json.loads(json.dumps(job_schema.to_json()))) == job_schema
