@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from dasklake._format import object_keys
 from dasklake._format.documents import (
@@ -26,6 +25,7 @@ from dasklake._format.documents import (
     read_schema,
 )
 from dasklake._format.segment import join_manifests, read_failures, read_segment
+from dasklake._lru import LRUCache
 from dasklake._model.commit import Commit, SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure
@@ -78,30 +78,6 @@ class Draft(NamedTuple):
 Build = Callable[[Commit, Sequence[Commit], str], Draft | None]
 
 
-class _Recent(Generic[_T]):
-    """What was used last, up to some number of bytes as stored."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._size = 0
-        self._kept: OrderedDict[object, tuple[_T, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: object) -> _T | None:
-        with self._lock:
-            if key not in self._kept:
-                return None
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
-
-    def keep(self, key: object, value: _T, size: int) -> None:
-        with self._lock:
-            self._size += size - self._kept.pop(key, (value, 0))[1]
-            self._kept[key] = (value, size)
-            while self._size > self._most:
-                self._size -= self._kept.popitem(last=False)[1][1]
-
-
 class Log:
     """The numbered commits of one branch.
 
@@ -130,9 +106,9 @@ class Log:
             permanent=(PermissionDeniedError, UnsupportedStoreError),
             on_retry=self._note_retry,
         )
-        self._commits: _Recent[Commit] = _Recent(_COMMITS)
-        self._schemas: _Recent[Schema] = _Recent(_COMMITS)
-        self._segments: _Recent[Manifest] = _Recent(_SEGMENTS)
+        self._commits = LRUCache[int, Commit](max_size=_COMMITS)
+        self._schemas = LRUCache[str, Schema](max_size=_COMMITS)
+        self._segments = LRUCache[str, Manifest](max_size=_SEGMENTS)
 
     def head(self) -> Commit | None:
         """Return the newest commit, or None if the branch has no log.
@@ -216,7 +192,7 @@ class Log:
                 f"Commit {key} must be version {version} of branch {self.branch!r}, got version "
                 f"{commit.version} of {commit.branch!r}. Restore it from a copy."
             )
-        self._commits.keep(version, commit, len(data))
+        self._commits.put(version, commit, len(data))
         return commit
 
     def walk(self, start: int, stop: int | None = None) -> Iterator[Commit]:
@@ -382,7 +358,7 @@ class Log:
         data = commit_bytes(commit, schema)
         created = self.retry(lambda: self._create_once(key, data, commit))
         if created:
-            self._commits.keep(commit.version, commit, len(data))
+            self._commits.put(commit.version, commit, len(data))
             _LOGGER.debug(
                 "Created version %d (%s) of branch %r of %s",
                 commit.version,
@@ -447,7 +423,7 @@ class Log:
         if manifest is None:
             data = self.store.get(object_keys.segment_key(ref.name), ref.size)
             manifest = read_segment(data, ref)
-            self._segments.keep(ref.name, manifest, len(data))
+            self._segments.put(ref.name, manifest, len(data))
         return manifest
 
     def _schema(self, digest: str) -> Schema:
@@ -455,5 +431,5 @@ class Log:
         if schema is None:
             data = self.store.get(object_keys.schema_key(digest), MAX_DOCUMENT_BYTES)
             schema = read_schema(data, digest)
-            self._schemas.keep(digest, schema, len(data))
+            self._schemas.put(digest, schema, len(data))
         return schema

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dasklake._log.log import Log
+from dasklake._lru import LRUCache
 from dasklake._model.commit import Commit
 from dasklake._model.creds_key import current_key_names
 from dasklake._model.tensor_history import TensorHistory
-from dasklake._read.cache import LRUCache
 from dasklake._read.chunk_reader import OpenChunk
 from dasklake._read.corruption import OnCorrupt
 from dasklake._read.plan import ChunkLocation
@@ -24,7 +24,7 @@ __all__ = ["Origin", "open_chunk"]
 _Description = tuple[Schema, Mapping[str, TensorHistory], Mapping[str, str]]
 
 #: Descriptions of the versions that this process read last, by the ids of their commits.
-_descriptions = LRUCache[str, _Description](32)
+_descriptions = LRUCache[str, _Description](max_entries=32)
 
 
 class Origin:

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dasklake._log.log import Log
+from dasklake._lru import LRUCache
 from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
-from dasklake._read.cache import LRUCache
 from dasklake._read.column_readers import Shape
 from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.origin import Origin, open_chunk
@@ -56,7 +56,7 @@ class Reader:
         self._plan: ReadPlan | None = None
         self.schema = origin.schema
         self._decoder = Decoder(self.schema, origin.keys)
-        self._cache = LRUCache[int, RowReader](_MAX_CHUNKS, _MAX_BYTES)
+        self._cache = LRUCache[int, RowReader](max_entries=_MAX_CHUNKS, max_size=_MAX_BYTES)
 
     def __reduce__(self) -> tuple[Any, ...]:
         origin = self.origin

@@ -9,8 +9,8 @@ from dask.base import tokenize
 
 from dasklake import Schema, TensorSpec
 from dasklake._log.log import Log
+from dasklake._lru import LRUCache
 from dasklake._read import origin as origins
-from dasklake._read.cache import LRUCache
 from dasklake._read.origin import Origin
 from dasklake._read.partition import read_frame, read_rows
 from dasklake._read.plan import ReadPlan
@@ -27,7 +27,7 @@ def test_the_schema_stays_behind(make_lake: Make, monkeypatch: pytest.MonkeyPatc
     origin = Origin(store, commit)
     data = pickle.dumps(origin)
     assert len(data) < 1000
-    monkeypatch.setattr(origins, "_descriptions", LRUCache(32))
+    monkeypatch.setattr(origins, "_descriptions", LRUCache(max_entries=32))
     there = pickle.loads(data)
     assert there.schema == SCHEMA
     assert there.schema is pickle.loads(data).schema
