@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ settings.register_profile("deep", _COMMON, max_examples=2_000, stateful_step_cou
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )
+
+# A script that starts pytest in the background makes it ignore Ctrl-C. The clients that tests
+# interrupt would inherit this.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # They import each other, in any order: said before the first of them is loaded.
 pytest.register_assert_rewrite("tests.support")

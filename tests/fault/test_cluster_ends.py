@@ -27,6 +27,7 @@ from tests.support.clusters import (
     residue,
     start,
     wait_until,
+    wait_until_reported,
 )
 
 # Dask's own clusters leave sockets to the garbage collector.
@@ -195,6 +196,7 @@ def test_frozen_worker(start_cluster: StartCluster, stage: Stage) -> None:
         addresses = {pid: address for address, pid in client.run(os.getpid).items()}
         calling = Calling(stage, client, pauses=[31])
         frozen = cluster.worker(stage.reached(31))
+        wait_until_reported(client, stage)
         frozen.send_signal(signal.SIGSTOP)
         client.run_on_scheduler(forget_worker, address=addresses[frozen.pid])
         stage.let_go(31)

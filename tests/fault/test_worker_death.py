@@ -25,6 +25,7 @@ from tests.support.clusters import (
     kill,
     report_of,
     wait_until,
+    wait_until_reported,
 )
 
 # Dask's own clusters leave sockets to the garbage collector.
@@ -42,11 +43,12 @@ def test_run_survives_the_death_of_a_worker(start_cluster: StartCluster, stage: 
     with Client(cluster.address, timeout="60s") as client:
         client.wait_for_workers(2, timeout=60)
         client.run(content, 0)  # the first task must not have to import anything
-    job = cluster.job(stage, pauses=[0, 31])
-    stage.reached(0)
-    job.send_signal(signal.SIGSTOP)
-    stage.let_go(0)
-    victim = cluster.worker(stage.reached(31))
+        job = cluster.job(stage, pauses=[0, 31])
+        stage.reached(0)
+        job.send_signal(signal.SIGSTOP)
+        stage.let_go(0)
+        victim = cluster.worker(stage.reached(31))
+        wait_until_reported(client, stage)
     kill(victim)
     stage.let_go(31)
     wait_until(lambda: dasklake.open(stage.url).is_complete, "the run ends")

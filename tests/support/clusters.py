@@ -301,6 +301,24 @@ def last_words(job: Process) -> tuple[int, str]:
     return job.returncode, said
 
 
+def wait_until_reported(client: Client, stage: Stage) -> None:
+    """Wait until the scheduler has the outcome of each partition that is complete now.
+
+    A worker sends completions in batches, some milliseconds after its next task has begun. If it is
+    killed or frozen in that time, Dask rightly runs the completed task again.
+    """
+    items = Counter(item // 3 for item in stage.executions())
+    complete = {partition for partition, count in items.items() if count == 3}
+
+    def reported(dask_scheduler: Any) -> bool:
+        runs = dask_scheduler.plugins["dasklake"].runs.values()
+        return all(complete.isdisjoint(active.keys.values()) for active in runs)
+
+    wait_until(
+        lambda: client.run_on_scheduler(reported), "the scheduler has the outcomes of all tasks"
+    )
+
+
 StartCluster = Callable[..., Cluster]
 
 
