@@ -207,7 +207,7 @@ class LinkMethods(LakeBase):
         report: WriteReport = to_lake(
             bag.map_partitions(fetched, names),
             url,
-            schema=Schema(specs).settled,
+            schema=Schema(specs).with_all_names_settled,
             transform=unwrapped,
             **options,
         )

@@ -244,7 +244,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     spec = RunSpec(
         mode=mode,
         run=run,
-        schema=resolved.given,
+        schema=resolved.with_settled_names,
         partitions=len(source.parts),
         inputs=source.inputs,
         input_id=input_id or source.input_id,
@@ -376,7 +376,11 @@ def _lake_schema(
         return inferred
     states = [s for name, s in head.runs.items() if run in (None, name) and not s.finished]
     planned = {state.plan.schema for state in states}
-    if mode == "resume" and inferred is not None and schema_digest(inferred.planned) in planned:
+    if (
+        mode == "resume"
+        and inferred is not None
+        and schema_digest(inferred.without_discovered_names) in planned
+    ):
         # An unfinished overwrite, whose schema is not the lake's schema yet.
         return inferred
     return head.schema

@@ -209,7 +209,7 @@ def _first_version(log: Log, head: Commit, name: str) -> Commit:
         message=entry.message,
         entry={"source": about["source"], "main": entry.version},
         # A run belongs to one branch: no run of the source can continue here.
-        schema=source.schema.settled,
+        schema=source.schema.with_all_names_settled,
         runs=dict(before.runs) if before else {},
         progress=None,
         tags={},
@@ -329,7 +329,7 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
                 Kind.RESTORE,
                 f"Restore version {version}",
                 entry={"version": version},
-                schema=restored.schema.settled,
+                schema=restored.schema.with_all_names_settled,
                 segments=restored.segments,
                 failures=restored.failures,
                 totals=restored.totals,

@@ -248,7 +248,7 @@ def _publish(
     def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
         raise_if_closed(head, since)
         # Discovered names keep their indices: runs that could move them are replaced below.
-        head = replace(head, schema=head.schema.settled)
+        head = replace(head, schema=head.schema.with_all_names_settled)
         changed = change(head)
         if changed is None:
             return None

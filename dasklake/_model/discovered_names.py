@@ -58,7 +58,7 @@ def apply_discovered_names(
         if not spec.discover:
             continue
         # Given and settled names keep their indices, even if a run discovers them again.
-        names = dict.fromkeys(spec.given.class_names)
+        names = dict.fromkeys(spec.with_settled_names.class_names)
         for _, name in naming:
             if name in done:
                 names |= dict.fromkeys(_in_order(runs[name], tensor))

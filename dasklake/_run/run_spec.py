@@ -69,7 +69,7 @@ class RunSpec:
         return Plan(
             partitions=self.partitions,
             inputs=self.inputs,
-            schema=schema_digest(self.schema.planned),
+            schema=schema_digest(self.schema.without_discovered_names),
             input_id=self.input_id,
             overwrite=self.mode == "overwrite",
         )

@@ -15,41 +15,41 @@ from dasklake._schema.schema import TensorSpec
 __all__ = ["Layout", "Storage", "shape_column", "storage_of"]
 
 #: Arrow counts the elements of a child array in 32 bits.
-_MOST_ELEMENTS = 2**31 - 1
+_MAX_ELEMENTS = 2**31 - 1
 
-#: Fields of a link: what it says.
+#: Fields of a link.
 _LINK = (("url", pa.large_string()), ("creds_key", pa.string()))
 
-#: What was found out about its target.
+#: Fields that describe the target of a link.
 _LINK_INFO = (("size", pa.int64()), ("etag", pa.large_string()), ("format", pa.large_string()))
 
 
 class Layout(StrEnum):
-    """The three ways a tensor lies in a chunk."""
+    """Layouts of a tensor in a chunk."""
 
     ARROW = "arrow"
-    """A column of the value's own Arrow type: scalars, strings, links, tables' columns."""
+    """A column of the value's own Arrow type: scalars, strings, links, columns of tables."""
     TENSOR = "tensor"
-    """``arrow.fixed_shape_tensor``: numbers of one shape."""
+    """``arrow.fixed_shape_tensor``: numbers of a fixed shape."""
     BLOB = "blob"
-    """A ``large_binary`` and a column of shapes: everything ragged or compressed."""
+    """A ``large_binary`` column and a column of shapes: ragged or compressed values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Where the values of one tensor lie.
+    """Columns that hold the values of one tensor.
 
     Attributes
     ----------
     layout : Layout
-        Which of the three ways.
+        Layout of the values.
     type : pyarrow.DataType
         Type of the tensor's column.
     element : numpy.dtype or None
-        Type of the numbers as stored: bool as ``uint8``, complex as a pair of floats, times as
-        ``int64``; None for strings and Arrow's own types.
+        Stored type of the numbers: bool as ``uint8``, complex as a pair of floats, times as
+        ``int64``. None for strings and Arrow's own types.
     shape : tuple of int
-        Shape as stored, for ``Layout.TENSOR``.
+        Stored shape, for ``Layout.TENSOR``.
     shape_type : pyarrow.DataType or None
         Type of the column of shapes, for ``Layout.BLOB``.
     """
@@ -67,7 +67,7 @@ def shape_column(name: str) -> str:
 
 
 def storage_of(spec: TensorSpec) -> Storage:
-    """Decide how a tensor lies in a chunk, from its spec alone.
+    """Return the storage of a tensor in a chunk, from its spec alone.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def storage_of(spec: TensorSpec) -> Storage:
         return Storage(Layout.ARROW, _scalar(dtype, element), element)
     if spec.fixed and not packed:
         shape = (*(axis for axis in spec.shape or () if axis is not None), *pair)
-        if 0 < math.prod(shape) <= _MOST_ELEMENTS:
+        if 0 < math.prod(shape) <= _MAX_ELEMENTS:
             column = pa.fixed_shape_tensor(pa.from_numpy_dtype(element), shape)
             return Storage(Layout.TENSOR, column, element, shape)
     return Storage(Layout.BLOB, pa.large_binary(), element, shape_type=_shape_type(spec))
@@ -109,7 +109,7 @@ def _link_type(spec: TensorSpec) -> pa.DataType:
 
 
 def _stored(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Return the type that Arrow's tensors can hold, and the axis that a pair of floats adds."""
+    """Return the stored element type, and the extra axis of a pair of floats."""
     if dtype.kind == "b":
         return np.dtype("uint8"), ()
     if dtype.kind == "c":

@@ -12,26 +12,26 @@ import pyarrow as pa
 
 from dasklake.exceptions import SchemaError
 
-__all__ = ["dtype_names"]
+__all__ = ["normalize_dtype"]
 
-#: Bytes of the widest numbers that Arrow has, by the kind of their dtype.
+#: Bytes of Arrow's widest numbers, by the kind of their dtype.
 _WIDEST = MappingProxyType({"f": 8, "c": 16})
 
 
-def dtype_names(dtype: Any) -> tuple[str | None, str | None]:
-    """Normalise a dtype to its name, with the Arrow type beside it where numpy has none.
+def normalize_dtype(dtype: Any) -> tuple[str | None, str | None]:
+    """Normalize a dtype to its name, and its Arrow type if numpy lacks it.
 
     Parameters
     ----------
     dtype : str, numpy.dtype, pandas dtype, pyarrow.DataType or None
-        As users write it.
+        Any spelling that numpy, pandas or Arrow accept.
 
     Returns
     -------
     name : str or None
-        The one name that it has in a schema; None for None.
+        Name of the dtype in a schema, or None if ``dtype`` is None.
     arrow : str or None
-        The Arrow type, serialised; None if numpy has the type.
+        The serialized Arrow type, or None if numpy has the type.
 
     Raises
     ------
@@ -53,16 +53,16 @@ def dtype_names(dtype: Any) -> tuple[str | None, str | None]:
     if dtype is bytes or (isinstance(dtype, str) and dtype in ("binary", "bytes")):
         return "binary", _pack(pa.large_binary())
     try:
-        found = pd.api.types.pandas_dtype(dtype)
+        parsed = pd.api.types.pandas_dtype(dtype)
     except (TypeError, ValueError) as error:
         raise SchemaError(f"Unknown dtype {dtype!r}. Use a numpy, pandas or Arrow type.") from error
-    if isinstance(found, np.dtype):
-        if found.kind not in "biufcmM":
-            raise SchemaError(f"dtype {found} cannot be stored. Use numbers, times or strings.")
-        if found.itemsize > _WIDEST.get(found.kind, found.itemsize):
-            raise SchemaError(f"dtype {found} is too wide. Use float64 or complex128.")
-        return (found.newbyteorder("=").name, None)
-    return _arrow_dtype(found, None)
+    if isinstance(parsed, np.dtype):
+        if parsed.kind not in "biufcmM":
+            raise SchemaError(f"dtype {parsed} cannot be stored. Use numbers, times or strings.")
+        if parsed.itemsize > _WIDEST.get(parsed.kind, parsed.itemsize):
+            raise SchemaError(f"dtype {parsed} is too wide. Use float64 or complex128.")
+        return (parsed.newbyteorder("=").name, None)
+    return _arrow_dtype(parsed, None)
 
 
 def _arrow_dtype(dtype: Any, arrow: pa.DataType | None) -> tuple[str, str]:

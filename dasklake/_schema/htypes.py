@@ -19,27 +19,27 @@ __all__ = [
     "HTYPES",
     "LINKABLE",
     "Htype",
-    "Meaning",
+    "ParsedHtype",
     "parse_htype",
 ]
 
 CodecName = Literal["array", "mask", "image", "file", "text", "json", "polygon"]
 
-#: Names of the checks that a strict write makes on values; ``_codecs/constraints.py`` has them.
+#: Names of the checks of a strict write; ``_codecs/constraints.py`` implements them.
 Constraint = Literal["finite", "box", "box-3d", "keypoints", "camera", "area"]
 
-#: Other spellings of a compression.
+#: Alternative names of compressions.
 COMPRESSION_ALIASES = MappingProxyType(
     {"jpg": "jpeg", "tif": "tiff", "jp2": "jpeg2000", "none": None}
 )
 
-#: How the four numbers of a box are to be read: unit, then left-top-width-height,
-#: left-top-right-bottom or centre-width-height.
+#: Formats of a box: unit, then left-top-width-height, left-top-right-bottom or
+#: centre-width-height.
 COORDS = tuple(
     f"{unit}-{mode}" for unit in ("pixel", "fractional") for mode in ("ltwh", "ltrb", "ccwh")
 )
 
-#: The same for boxes in space: centre, size and rotation, or eight corners.
+#: Formats of a box in space: centre, size and rotation, or eight corners.
 COORDS_3D = ("center", "vertex")
 
 _BYTES = (None, "lz4", "zstd")
@@ -53,47 +53,46 @@ _SOUNDS = ("wav", "flac", "mp3", "ogg")
 
 @dataclass(frozen=True, slots=True)
 class Htype:
-    """What every tensor of one htype has in common.
+    """Row of the table: the properties of every tensor of one htype.
 
     Attributes
     ----------
     name : str
-        The word users write.
+        Name in ``TensorSpec(htype=...)``.
     codec : str
-        The codec that turns its values into bytes and back.
+        Name of the codec that encodes and decodes its values.
     summary : str
         One sentence for the reference page.
     dtype : str or None
-        Default dtype; None if the user, the data or the file says it.
+        Default dtype, or None if the user, the data or the file determines it.
     dtypes : str
-        The numpy kinds (``np.dtype.kind``) that are allowed; empty where dtype is fixed.
+        Allowed numpy kinds (``np.dtype.kind``); empty if ``dtype`` is fixed.
     shape : tuple of (int or None) or None
         Default shape; ``None`` as an axis is ragged, ``None`` as a shape leaves the rank open.
     ranks : tuple of int
-        Allowed ranks; empty where any is.
+        Allowed ranks; empty if any is allowed.
     last : tuple of int
-        Allowed lengths of the last axis; empty where any is.
+        Allowed lengths of the last axis; empty if any is allowed.
     count : int or None
-        The axis that counts what a sample has of it, for ``same_length``; None if nothing is
-        counted.
+        Axis along which a value lists its objects, for ``same_length``, or None.
     constraints : tuple of str
-        What a strict write checks of its values.
+        Checks that a strict write makes on its values.
     compressions : tuple of (str or None)
         Allowed compressions, the default first.
     files : tuple of str
-        Those of them that are formats of files: such bytes pass through unchanged.
+        Compressions that are file formats; the bytes of such files are stored unchanged.
     must_compress : bool
-        Whether the user has to choose the compression.
+        Whether the user must choose the compression.
     parameters : tuple of str
-        Further fields of ``TensorSpec`` that have a meaning for it.
+        Further parameters of ``TensorSpec`` that it accepts.
     coords : tuple of str
         Allowed values of ``coords``.
     extra : str or None
-        The extra that brings the library which decodes its files.
+        The extra that installs the library for its files.
     decoder : str or None
         The name of that library.
     linkable : bool
-        Whether there is ``link[...]`` of it; there is ``sequence[...]`` of all.
+        Whether ``link[...]`` accepts it; ``sequence[...]`` accepts every htype.
     """
 
     name: str
@@ -116,8 +115,8 @@ class Htype:
     linkable: bool = False
 
 
-class Meaning(NamedTuple):
-    """What the name of an htype says: its row, and whether values are lists or links of it."""
+class ParsedHtype(NamedTuple):
+    """Row of an htype, and whether values are links to it or lists of it."""
 
     htype: Htype
     linked: bool
@@ -352,17 +351,17 @@ _TABLE = (
     _media("mesh", "A surface: vertices x 3.", ("ply", "stl"), "spatial", "trimesh"),
 )
 
-#: Name to meaning.
+#: Rows by name.
 HTYPES = MappingProxyType({htype.name: htype for htype in _TABLE})
 
-#: Htypes of which a tensor may hold links.
+#: Names of the htypes that ``link[...]`` accepts.
 LINKABLE = tuple(htype.name for htype in _TABLE if htype.linkable)
 
 _LINK = re.compile(r"link\[(.+)\]")
 _SEQUENCE = re.compile(r"sequence\[(.+)\]")
 
 
-def parse_htype(name: str) -> Meaning:
+def parse_htype(name: str) -> ParsedHtype:
     """Parse the name of an htype.
 
     Parameters
@@ -372,8 +371,8 @@ def parse_htype(name: str) -> Meaning:
 
     Returns
     -------
-    Meaning
-        Its row of the table, and whether values are links to data of it, or lists.
+    ParsedHtype
+        Its row of the table, and whether values are links or lists.
 
     Raises
     ------
@@ -386,12 +385,12 @@ def parse_htype(name: str) -> Meaning:
     (True, True)
     """
     if not isinstance(name, str):
-        raise SchemaError(f"htype must be a name such as 'generic', got {name!r}.")
+        raise SchemaError(f"htype must be a name such as 'generic', got {name!r}. Give a string.")
     return _parse(name)
 
 
-@cache  # specs read their row again and again; an unknown name raises and is not cached
-def _parse(name: str) -> Meaning:
+@cache  # specs read their row often; an unknown name raises and is not cached
+def _parse(name: str) -> ParsedHtype:
     sequence = _SEQUENCE.fullmatch(name)
     inner = sequence.group(1) if sequence else name
     link = _LINK.fullmatch(inner)
@@ -401,4 +400,4 @@ def _parse(name: str) -> Meaning:
             f"Unknown htype {name!r}. Use one of: {', '.join(HTYPES)}; link[...] of "
             f"{', '.join(LINKABLE)}; sequence[...] of any of these."
         )
-    return Meaning(HTYPES[inner], link is not None, sequence is not None)
+    return ParsedHtype(HTYPES[inner], link is not None, sequence is not None)

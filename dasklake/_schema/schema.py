@@ -8,8 +8,8 @@ from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, cast
 
-from dasklake._schema.parameters import is_text, named_groups
-from dasklake._schema.same_length import groups_of
+from dasklake._schema.parameters import is_text, normalize_groups
+from dasklake._schema.same_length import same_length_groups
 from dasklake._schema.spec import TensorSpec, describe
 from dasklake.exceptions import SchemaError
 
@@ -25,13 +25,13 @@ class Schema(Mapping[str, TensorSpec]):
     tensors : mapping of str to TensorSpec, str or mapping
         A string is an htype; a mapping holds the parameters of ``TensorSpec``.
     same_length : sequence of str, or of such sequences, optional
-        Names of tensors that have the same number of objects in each sample: boxes, labels,
-        points along their first axis, masks and keypoints along their last.
+        Names of tensors that have the same number of objects in each sample. Boxes, labels and
+        points list objects along the first axis, masks and keypoints along the last.
 
     Raises
     ------
     SchemaError
-        A name or a description cannot be used.
+        A name or a spec in ``tensors`` is invalid, or ``same_length`` does not fit them.
 
     Examples
     --------
@@ -45,18 +45,18 @@ class Schema(Mapping[str, TensorSpec]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.tensors, Mapping):
-            raise SchemaError("tensors must be a mapping of tensor names to their specs.")
-        found = {_name(name): _spec(name, value) for name, value in self.tensors.items()}
-        for group in named_groups(self.same_length):
+            raise SchemaError("tensors must be a mapping of names to specs. Give a dict.")
+        specs = {_name(name): _spec(name, value) for name, value in self.tensors.items()}
+        for group in normalize_groups(self.same_length):
             for name in group:
-                if name not in found:
-                    raise SchemaError(f"same_length names {name!r}, which is not in the schema.")
-                spec = found[name]
-                # Said again, for left out a compression is the htype's default.
+                if name not in specs:
+                    raise SchemaError(f"same_length names {name!r}. Add it to the schema.")
+                spec = specs[name]
+                # Explicit, since compression=None means the htype's default.
                 compression, label = spec.compression or "none", spec.same_length or group[0]
-                found[name] = replace(spec, same_length=label, compression=compression)
-        object.__setattr__(self, "tensors", MappingProxyType(found))
-        object.__setattr__(self, "same_length", groups_of(found))
+                specs[name] = replace(spec, same_length=label, compression=compression)
+        object.__setattr__(self, "tensors", MappingProxyType(specs))
+        object.__setattr__(self, "same_length", same_length_groups(specs))
 
     def __getitem__(self, name: str) -> TensorSpec:
         return cast("TensorSpec", self.tensors[name])
@@ -83,51 +83,55 @@ class Schema(Mapping[str, TensorSpec]):
         return "\n".join(["Schema({", *rows, "})"])
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a commit stores."""
+        """Return the JSON document that a commit stores."""
         return {name: spec.to_json() for name, spec in self.tensors.items()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Schema:
-        """Read what :meth:`to_json` wrote."""
+        """Read a document of :meth:`to_json`."""
         return cls({name: TensorSpec.from_json(spec) for name, spec in document.items()})
 
     @property
-    def given(self) -> Schema:
-        """The schema with only those discovered class names whose places are settled."""
-        return Schema({name: spec.given for name, spec in self.items()})
+    def with_settled_names(self) -> Schema:
+        """Copy with only the class names whose indices are settled."""
+        return Schema({name: spec.with_settled_names for name, spec in self.items()})
 
     @property
-    def settled(self) -> Schema:
-        """The schema with all class names in the places that they have now."""
+    def with_all_names_settled(self) -> Schema:
+        """Copy in which the present indices of all class names are settled."""
         return Schema(
             {
-                name: spec if spec.settled is None else replace(spec, settled=None)
+                name: replace(spec, settled=None) if spec.discover else spec
                 for name, spec in self.items()
             }
         )
 
     @property
-    def planned(self) -> Schema:
-        """The schema without names that are still to be discovered; a run's plan has its digest."""
-        return Schema({name: _planned(spec) for name, spec in self.items()})
+    def without_discovered_names(self) -> Schema:
+        """Copy without the names of discovering tensors; a run's plan holds its digest."""
+        return Schema({name: _without_names(spec) for name, spec in self.items()})
 
     def differences(self, other: Schema) -> list[str]:
-        """Say in words what ``other`` has differently, tensor by tensor."""
-        found = [f"{name!r} is missing" for name in self if name not in other]
-        found += [f"{name!r} is new" for name in other if name not in self]
+        """Describe the differences of ``other``, tensor by tensor."""
+        differences = [f"{name!r} is missing" for name in self if name not in other]
+        differences += [f"{name!r} is new" for name in other if name not in self]
         for name in self:
             if name in other and _differ(self[name], other[name]):
-                found.append(f"{name!r} {_difference(self[name], other[name])}")
-        return found
+                differences.append(f"{name!r} {_difference(self[name], other[name])}")
+        return differences
 
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name:
-        raise SchemaError(f"A tensor name must be a non-empty string, got {name!r}.")
+        raise SchemaError(
+            f"A tensor name must be a non-empty string, got {name!r}. Choose another."
+        )
     if not is_text(name):
         raise SchemaError(f"The tensor name {name!r} is not valid text. Choose another.")
     if name.endswith(":shape") or any(ord(c) < ord(" ") for c in name):
-        raise SchemaError(f"The tensor name {name!r} is reserved or has control characters.")
+        raise SchemaError(
+            f"The tensor name {name!r} is reserved or has control characters. Choose another."
+        )
     return name
 
 
@@ -141,44 +145,45 @@ def _spec(name: str, value: object) -> TensorSpec:
             return TensorSpec(**_parameters(value))
     except SchemaError as error:
         raise SchemaError(f"tensor {name!r}: {error}") from error
-    raise SchemaError(f"tensor {name!r} must be a TensorSpec or an htype, got {value!r}.")
+    raise SchemaError(f"tensor {name!r} must be a TensorSpec or an htype, got {value!r}. Fix it.")
 
 
-def _planned(spec: TensorSpec) -> TensorSpec:
+def _without_names(spec: TensorSpec) -> TensorSpec:
     return replace(spec, class_names=(), settled=None) if spec.discover else spec
 
 
-def _differ(ours: TensorSpec, theirs: TensorSpec) -> bool:
-    """Return whether ``theirs`` is another spec; it may know fewer discovered names."""
-    if not (ours.discover and theirs.discover):
-        return ours != theirs
-    names, known = theirs.given.class_names, ours.given.class_names
-    return _planned(ours) != _planned(theirs) or names != known[: len(names)]
+def _differ(spec: TensorSpec, other: TensorSpec) -> bool:
+    """Return whether ``other`` is a different spec; it may lack the latest discovered names."""
+    if not (spec.discover and other.discover):
+        return spec != other
+    names = other.with_settled_names.class_names
+    prefix = spec.with_settled_names.class_names[: len(names)]
+    return _without_names(spec) != _without_names(other) or names != prefix
 
 
-def _difference(ours: TensorSpec, theirs: TensorSpec) -> str:
-    """Say what ``theirs`` has differently, also where a description is too short to show it."""
-    ours, theirs = ours.given, theirs.given
-    wanted, found = describe(ours), describe(theirs)
-    words = [f"is {found}, not {wanted}"] if found != wanted else []
-    if ours.class_names and theirs.class_names and ours.class_names != theirs.class_names:
-        words.append(_other_names(ours.class_names, theirs.class_names))
-    if ours.dtype == theirs.dtype and ours.arrow != theirs.arrow:
-        words.append(f"has values of type {theirs.arrow_type}, not {ours.arrow_type}")
-    return " and ".join(words)
+def _difference(spec: TensorSpec, other: TensorSpec) -> str:
+    """Describe the difference of ``other``, even if ``describe`` is too short to show it."""
+    spec, other = spec.with_settled_names, other.with_settled_names
+    old, new = describe(spec), describe(other)
+    parts = [f"is {new}, not {old}"] if new != old else []
+    if spec.class_names and other.class_names and spec.class_names != other.class_names:
+        parts.append(_names_difference(spec.class_names, other.class_names))
+    if spec.dtype == other.dtype and spec.arrow != other.arrow:
+        parts.append(f"has values of type {other.arrow_type}, not {spec.arrow_type}")
+    return " and ".join(parts)
 
 
-def _other_names(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
-    pairs = enumerate(zip_longest(theirs, ours))
-    index, (found, wanted) = next(each for each in pairs if each[1][0] != each[1][1])
-    count = f"{len(theirs)} class_names, not {len(ours)}: " if len(ours) != len(theirs) else ""
-    this, that = ("nothing" if each is None else repr(each) for each in (found, wanted))
-    return f"has {count or 'other class_names: '}index {index} is {this}, not {that}"
+def _names_difference(names: tuple[str, ...], other: tuple[str, ...]) -> str:
+    pairs = enumerate(zip_longest(other, names))
+    index, pair = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
+    count = f"{len(other)} class_names, not {len(names)}: " if len(names) != len(other) else ""
+    new, old = ("missing" if name is None else repr(name) for name in pair)
+    return f"has {count or 'other class_names: '}index {index} is {new}, not {old}"
 
 
 def _parameters(value: Mapping[Any, Any]) -> dict[str, Any]:
-    known = [each.name for each in fields(TensorSpec) if each.repr]
+    names = [field.name for field in fields(TensorSpec) if field.repr]
     for key in value:
-        if key not in (*known, "arrow"):
-            raise SchemaError(f"TensorSpec has no {key!r}. It has {', '.join(known)}.")
+        if key not in (*names, "arrow"):
+            raise SchemaError(f"TensorSpec has no parameter {key!r}. Use: {', '.join(names)}.")
     return dict(value)

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dasklake._schema.dtypes import dtype_names
+from dasklake._schema.dtypes import normalize_dtype
 from dasklake._schema.htypes import COMPRESSION_ALIASES, Htype, parse_htype
 from dasklake._schema.parameters import (
-    class_names_of,
-    connections_of,
-    coords_of,
-    keypoints_of,
+    normalize_connections,
+    normalize_coords,
+    normalize_names,
 )
 from dasklake.exceptions import SchemaError
 
@@ -26,10 +25,10 @@ __all__ = ["TensorSpec", "describe"]
 
 Shape = tuple[int | None, ...]
 
-#: Parameters of links.
+#: Parameters of link tensors.
 _LINK_CHOICES = ("verify", "create_shape_tensor", "create_sample_info_tensor")
 
-#: Class names that a description shows.
+#: Number of class names that a description shows.
 _SHOWN = 4
 
 
@@ -40,45 +39,45 @@ class TensorSpec:
     Parameters
     ----------
     htype : str, default "generic"
-        What the values mean; see the table of htypes.
+        Meaning of the values; see the table of htypes.
     dtype : str, numpy.dtype, pandas dtype or pyarrow.DataType, optional
-        Type of one element. Numbers and times have numpy's names; tables may also hold what
-        pandas and Arrow know (``"string"``, ``"Int64"``, ``pa.decimal128(10, 2)``).
+        Type of one element. Numbers and times have numpy's names. Tables may also have types of
+        pandas and Arrow (``"string"``, ``"Int64"``, ``pa.decimal128(10, 2)``).
     shape : sequence of (int or None), optional
-        Length of each axis of one sample, ``None`` for a ragged one. ``()`` is a scalar.
-        Left out, the htype's own shape, or any shape.
+        Length of each axis of one sample, or ``None`` for a ragged axis. ``()`` is a scalar.
+        The default is the htype's shape, or any shape.
     compression : str, optional
-        How the bytes of a sample are stored; left out, the htype's default.
+        Compression or file format of a sample. The default is the htype's.
     class_names : sequence of str, optional
-        The names of a class label's indices.
+        Names of the indices of a class label.
     discover : bool, default False
-        Whether a class label given as text may have a name that is not in ``class_names`` yet. It
-        is added when its sample is written.
+        Whether a class label given as text may have a name that is missing from ``class_names``.
+        The name is added when its sample is written.
     coords : str or mapping, optional
-        How the four numbers of a box are meant, such as ``"pixel-ltwh"``.
+        Format of the four numbers of a box, such as ``"pixel-ltwh"``.
     keypoints : sequence of str, optional
-        The names of an object's keypoints.
+        Names of the keypoints of an object.
     connections : sequence of (int, int), optional
-        Pairs of keypoints that a drawing joins.
+        Pairs of keypoints that a drawing connects.
     reencode : bool, default False
-        Whether a picture in a file of another format than ``compression`` is decoded and encoded
-        again; else it is an error.
+        Whether an image file of another format than ``compression`` is decoded and encoded
+        again. By default it is an error.
     same_length : str, optional
-        Name of a group of tensors: those of one group have the same number of objects in each
-        sample. ``Schema(..., same_length=[...])`` sets it.
+        Name of a group of tensors that have the same number of objects in each sample.
+        ``Schema(..., same_length=[...])`` sets it.
     optional : bool, default False
-        Whether a sample may leave the tensor out (it then has no value there).
+        Whether a sample may leave the tensor out. Its value is then None.
     verify : bool or "decode", default True
-        For links: whether each target is checked while it is written, from its first and last
-        bytes; ``"decode"`` fetches and decodes all of it.
+        For links: whether each target is checked when its sample is written, from its first and
+        last bytes. ``"decode"`` fetches and decodes the whole target.
     create_shape_tensor, create_sample_info_tensor : bool, optional
-        For links that are verified: whether the target's shape is stored, and its size, etag and
-        format. Left out, they are.
+        For verified links: whether to store the shape of the target, and its size, etag and
+        format. The default is True.
 
     Raises
     ------
     SchemaError
-        The parameters do not fit together.
+        A parameter is invalid, or does not fit the htype.
 
     Examples
     --------
@@ -110,52 +109,55 @@ class TensorSpec:
         htype, linked, sequence = parse_htype(self.htype)
         for name in ("optional", "reencode", "discover"):
             if not isinstance(getattr(self, name), bool):
-                raise SchemaError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+                raise SchemaError(
+                    f"{name} must be True or False, got {getattr(self, name)!r}. Fix it."
+                )
         put = object.__setattr__
-        wanted = self.dtype if self.dtype is not None else htype.dtype
-        dtype, arrow = (wanted, self.arrow) if self.arrow is not None else dtype_names(wanted)
+        dtype, arrow = self.dtype if self.dtype is not None else htype.dtype, self.arrow
+        if arrow is None:
+            dtype, arrow = normalize_dtype(dtype)
         put(self, "dtype", dtype)
         put(self, "arrow", arrow)
         put(self, "shape", _shape(self, htype))
         put(self, "compression", _compression(self.compression, htype))
-        put(self, "class_names", class_names_of(self.class_names))
+        put(self, "class_names", normalize_names("class_names", self.class_names))
         if self.discover:
             put(self, "class_names", self.class_names or ())
         put(self, "settled", _settled(self))
-        put(self, "coords", coords_of(self.coords, htype))
-        put(self, "keypoints", keypoints_of(self.keypoints))
-        put(self, "connections", connections_of(self.connections, self.keypoints))
+        put(self, "coords", normalize_coords(self.coords, htype))
+        put(self, "keypoints", normalize_names("keypoints", self.keypoints))
+        put(self, "connections", normalize_connections(self.connections, self.keypoints))
         for name, value in _link_choices(self, linked=linked and not sequence).items():
             put(self, name, value)
         _check(self, htype, linked=linked)
 
     @property
     def kind(self) -> Htype:
-        """The row of the table of htypes."""
+        """Row of the htype in the table of htypes."""
         return parse_htype(self.htype).htype
 
     @property
-    def given(self) -> TensorSpec:
-        """The spec with only those discovered names whose places are settled."""
+    def with_settled_names(self) -> TensorSpec:
+        """Copy with only the class names whose indices are settled."""
         if self.settled is None:
             return self
         return replace(self, class_names=self.class_names[: self.settled], settled=None)
 
     @property
     def linked(self) -> bool:
-        """Return whether the values are links; lists of them are not."""
+        """Return whether the values are links, and not lists of links."""
         _, linked, sequence = parse_htype(self.htype)
         return linked and not sequence
 
     @property
     def sequence(self) -> bool:
-        """Return whether a value is a list of any length; :attr:`item` describes what is in it."""
+        """Return whether a value is a list of any length. :attr:`item` is the spec of its items."""
         htype, linked, sequence = parse_htype(self.htype)
         return sequence or (htype.codec == "polygon" and not linked)
 
     @property
     def item(self) -> TensorSpec:
-        """What one item of a list is."""
+        """Spec of one item of a list."""
         htype = self.htype.removeprefix("sequence[").removesuffix("]")
         if htype == self.htype:
             return TensorSpec("generic", self.dtype, self.shape, self.compression)
@@ -181,7 +183,7 @@ class TensorSpec:
 
     @property
     def arrow_type(self) -> pa.DataType | None:
-        """The Arrow type of a value that numpy has no type for."""
+        """The Arrow type of the values, or None if numpy has the type."""
         if self.arrow is None:
             return None
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow)))
@@ -193,19 +195,18 @@ class TensorSpec:
         return self.shape is not None and None not in self.shape and not self.sequence
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a commit stores: the fields that are set, in plain JSON values."""
+        """Return the JSON document that a commit stores: the fields that are set."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         if self.compression is None and self.kind.compressions[0] is not None:
-            values["compression"] = "none"  # said, because leaving it out means the default
+            values["compression"] = "none"  # explicit, since a missing field means the default
         return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items() if _set(v)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> TensorSpec:
-        """Read what :meth:`to_json` wrote; unknown fields are left alone."""
-        known = {f.name for f in fields(cls)}
-        values = {key: value for key, value in document.items() if key in known}
+        """Read a document of :meth:`to_json`. Unknown fields are ignored."""
+        values = {f.name: document[f.name] for f in fields(cls) if f.name in document}
         if str(values.get("htype")).startswith("link["):
-            # What is false is not written; left out in a call it is true.
+            # A missing field is False in a document, but True in a call.
             values = {**dict.fromkeys(_LINK_CHOICES, False), **values}
         for key in ("shape", "class_names"):
             if key in values:
@@ -218,37 +219,39 @@ def _set(value: object) -> bool:
 
 
 def _settled(spec: TensorSpec) -> int | None:
-    """Return how many class names keep their places for ever; None for all."""
+    """Return the number of class names with permanent indices, or None for all."""
     names = len(spec.class_names or ()) if spec.discover else 0
     if spec.settled is None or spec.settled == names:
         return None
     if type(spec.settled) is not int or not 0 <= spec.settled < names:
-        raise SchemaError(f"settled must be from 0 to below {names} names, got {spec.settled!r}.")
+        raise SchemaError(
+            f"settled must be from 0 to below {names} names, got {spec.settled!r}. Fix it."
+        )
     return spec.settled
 
 
 def _link_choices(spec: TensorSpec, *, linked: bool) -> dict[str, Any]:
-    """Return what is to be found out about the targets of links; None for all other tensors."""
-    given = {name: getattr(spec, name) for name in _LINK_CHOICES}
+    """Return the parameters of links with their defaults; None for other tensors."""
+    choices = {name: getattr(spec, name) for name in _LINK_CHOICES}
     if not linked:
-        for name, value in given.items():
+        for name, value in choices.items():
             if value is not None:
                 raise SchemaError(
                     f"{name} is for links only. Leave it out for htype {spec.htype!r}."
                 )
-        return given
+        return choices
     verify = True if spec.verify is None else spec.verify
     if verify not in (True, False, "decode"):
-        raise SchemaError(f"verify must be True, False or 'decode', got {verify!r}.")
-    found = {"verify": verify}
+        raise SchemaError(f"verify must be True, False or 'decode', got {verify!r}. Fix it.")
+    choices["verify"] = verify
     for name in _LINK_CHOICES[1:]:
-        value = bool(verify) if given[name] is None else given[name]
+        value = bool(verify) if choices[name] is None else choices[name]
         if not isinstance(value, bool) or (value and not verify):
             raise SchemaError(
-                f"{name} must be True or False, and False with verify=False, got {value!r}."
+                f"{name} must be True or False, and False with verify=False, got {value!r}. Fix it."
             )
-        found[name] = value
-    return found
+        choices[name] = value
+    return choices
 
 
 def _shape(spec: TensorSpec, htype: Htype) -> Shape | None:
@@ -257,14 +260,15 @@ def _shape(spec: TensorSpec, htype: Htype) -> Shape | None:
         return ()
     if shape is None:
         return None
+    problem = f"shape must be a sequence of lengths and None, got {shape!r}. Give a tuple."
     if isinstance(shape, str | bytes | Mapping | AbstractSet):
-        raise SchemaError(f"shape={shape!r} is not a sequence of lengths and None.")
+        raise SchemaError(problem)
     try:
         axes = tuple(None if axis is None else operator.index(axis) for axis in shape)
     except TypeError as error:
-        raise SchemaError(f"shape={shape!r} is not a sequence of lengths and None.") from error
+        raise SchemaError(problem) from error
     if any(axis is not None and axis < 0 for axis in axes):
-        raise SchemaError(f"shape={shape!r} has a negative length.")
+        raise SchemaError(f"shape must not have a negative length, got {shape!r}. Fix it.")
     return axes
 
 
@@ -272,7 +276,7 @@ def _compression(compression: Any, htype: Htype) -> str | None:
     if compression is None:
         return None if htype.must_compress else htype.compressions[0]
     if not isinstance(compression, str):
-        raise SchemaError(f"compression must be a name such as 'lz4', got {compression!r}.")
+        raise SchemaError(f"compression must be a name such as 'lz4', got {compression!r}. Fix it.")
     return COMPRESSION_ALIASES.get(compression, compression)
 
 
@@ -283,23 +287,28 @@ def _check(spec: TensorSpec, htype: Htype, *, linked: bool) -> None:
     if htype.name != "generic" and htype.dtype != spec.dtype:
         kind = "" if spec.arrow is not None else np.dtype(spec.dtype).kind
         if not kind or kind not in htype.dtypes:
-            raise SchemaError(f"htype {name!r} cannot have dtype {spec.dtype}.")
+            raise SchemaError(f"htype {name!r} cannot have dtype {spec.dtype}. Leave dtype out.")
     if htype.must_compress and not linked and spec.compression is None:
-        choices = " or ".join(repr(each) for each in htype.compressions)
-        raise SchemaError(f"htype {name!r} needs a compression: {choices}.")
+        allowed = " or ".join(map(repr, htype.compressions))
+        raise SchemaError(f"htype {name!r} needs a compression. Use one of: {allowed}.")
     if spec.compression is not None and spec.compression not in htype.compressions:
-        known = ", ".join(map(repr, htype.compressions))
-        raise SchemaError(f"htype {name!r} has no compression {spec.compression!r}; use {known}.")
+        allowed = ", ".join(map(repr, htype.compressions))
+        raise SchemaError(
+            f"htype {name!r} does not support compression {spec.compression!r}. "
+            f"Use one of: {allowed}."
+        )
     plain = htype.codec in ("array", "text")
     if spec.arrow is not None and plain and (spec.shape != () or spec.compression is not None):
-        raise SchemaError(f"dtype {spec.dtype} has one value a sample: no shape, no compression.")
+        raise SchemaError(
+            f"dtype {spec.dtype} holds one value per sample. Leave shape and compression out."
+        )
     _check_shape(spec, htype)
     for parameter in ("class_names", "coords", "keypoints", "connections", "reencode", "discover"):
         if _set(getattr(spec, parameter)) and parameter not in htype.parameters:
-            raise SchemaError(f"htype {name!r} has no {parameter}.")
+            raise SchemaError(f"htype {name!r} does not support {parameter}. Leave it out.")
     if spec.discover and (htype.name != name or spec.compression or spec.dtype != htype.dtype):
         raise SchemaError(
-            f"discover=True is for plain labels: htype {htype.name!r}, dtype {htype.dtype!r}, no "
+            f"discover=True needs htype {htype.name!r} with dtype {htype.dtype!r} and without "
             "compression. Leave these out, or give all class_names and no discover."
         )
 
@@ -308,18 +317,19 @@ def _check_shape(spec: TensorSpec, htype: Htype) -> None:
     if spec.shape is None:
         return
     if htype.ranks and len(spec.shape) not in htype.ranks:
-        raise SchemaError(f"htype {spec.htype!r} cannot have shape {spec.shape}.")
-    # An open last axis leaves it to each value which of several lengths it has.
+        ranks = " or ".join(map(str, htype.ranks))
+        raise SchemaError(f"htype {spec.htype!r} cannot have shape {spec.shape}. Use rank {ranks}.")
+    # A ragged last axis allows each value any of several lengths.
     allowed = (*htype.last, None) if len(htype.last) > 1 else htype.last
     if allowed and spec.shape[-1] not in allowed:
-        known = " or ".join(map(str, htype.last))
+        lengths = " or ".join(map(str, htype.last))
         raise SchemaError(
-            f"The last axis of htype {spec.htype!r} must be {known}, got {spec.shape}."
+            f"The last axis of htype {spec.htype!r} must be {lengths}, got {spec.shape}. Fix it."
         )
 
 
 def describe(spec: TensorSpec) -> str:
-    """Write a spec as the call that makes it, without its defaults."""
+    """Return the call that creates a spec, without its defaults."""
     htype = spec.kind
     shape = () if spec.arrow is not None and htype.shape is None else htype.shape
     compression = None if htype.must_compress else htype.compressions[0]

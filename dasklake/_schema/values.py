@@ -1,4 +1,4 @@
-"""Values that are more than arrays: blobs, unresolved labels, links and several samples."""
+"""Types of values other than arrays: blobs, unresolved labels, links and sample lists."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Blob(NamedTuple):
 
 
 class UnresolvedLabels(NamedTuple):
-    """Labels of one sample that are text: they become numbers when the sample goes to its chunk.
+    """Text labels of one sample, to be converted to indices when its chunk is written.
 
     Attributes
     ----------
     names : tuple of str
         The names, in C order.
     shape : tuple of int
-        Their shape.
+        Shape of the labels.
     stored : callable
-        Returns what the column stores for the places of the names in the chunk's own list.
+        Returns the column's value, from the indices of the names in the chunk's own list.
     """
 
     names: tuple[str, ...]
@@ -53,7 +53,7 @@ class Link:
 
 
 def link(url: str, creds_key: str | None = None) -> Link:
-    """Make a value of a ``link[...]`` tensor.
+    """Create a value of a ``link[...]`` tensor.
 
     Parameters
     ----------
@@ -81,16 +81,16 @@ def link(url: str, creds_key: str | None = None) -> Link:
         raise SampleError(f"url must be a string, got {type(url).__name__}. Give a URL.")
     if not isinstance(creds_key, str | None):
         raise SampleError(
-            f"creds_key must be a string, got {type(creds_key).__name__}. Name credentials."
+            f"creds_key must be a string, got {type(creds_key).__name__}. Give the name of registered credentials."
         )
     return Link(url, creds_key)
 
 
 class Samples(list[Any]):
-    """The samples that a ``transform`` makes of one item: none, one or several, in order.
+    """List of the samples that a ``transform`` returns for one item: none, one or several.
 
-    A list of its own type, since a plain list may be the value of a lone tensor. The item stays the
-    unit of failure: if one of its samples does not fit, none of them is written.
+    A plain list may be the value of a single tensor, so several samples need this type. The item
+    remains the unit of failure: if one of its samples does not fit, none of them is written.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def receipts_of(run: str, partitions: list[list[str]]) -> list[Receipt]:
 
 def settled(schema: Schema) -> tuple[str, ...]:
     """Return the names whose places never change."""
-    found: tuple[str, ...] = schema["label"].given.class_names
+    found: tuple[str, ...] = schema["label"].with_settled_names.class_names
     return found
 
 

@@ -112,7 +112,7 @@ def test_numbers_of_objects_have_to_agree(name: str) -> None:
 @pytest.mark.parametrize(
     ("tensors", "groups", "word"),
     [
-        ({"a": "bbox"}, ["a"], "no other"),
+        ({"a": "bbox"}, ["a"], "another tensor"),
         ({"a": "bbox", "b": "text"}, ["a", "b"], "counts nothing"),
         ({"a": "bbox", "b": TensorSpec("bbox", shape=(4,))}, ["a", "b"], "counts nothing"),
         ({"a": "bbox", "b": "bbox"}, ["a", "c"], "'c'"),
@@ -121,7 +121,7 @@ def test_numbers_of_objects_have_to_agree(name: str) -> None:
         (
             {"a": TensorSpec("bbox", shape=(2, 4)), "b": TensorSpec("bbox", shape=(3, 4))},
             ["a", "b"],
-            "shapes have",
+            "equal lengths",
         ),
     ],
 )

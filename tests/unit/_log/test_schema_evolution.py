@@ -92,7 +92,7 @@ class TestChanges:
             drop_tensor(small_lake.log, head, "q")
         with pytest.raises(SchemaError, match="already"):
             rename_tensor(small_lake.log, head, "x", "y")
-        with pytest.raises(SchemaError, match="not empty"):
+        with pytest.raises(SchemaError, match="non-empty"):
             rename_tensor(small_lake.log, head, "x", "")
         assert small_lake.head == head
 

@@ -26,11 +26,11 @@ def test_settled_survives_json() -> None:
     spec = TensorSpec("class_label", class_names=["a", "b"], discover=True, settled=1)
     decoded = Schema.from_json(json.loads(json.dumps(Schema({"label": spec}).to_json())))
     assert decoded["label"] == spec
-    assert decoded.given["label"].class_names == ("a",)
-    assert decoded.settled["label"] == TensorSpec(
+    assert decoded.with_settled_names["label"].class_names == ("a",)
+    assert decoded.with_all_names_settled["label"] == TensorSpec(
         "class_label", class_names=["a", "b"], discover=True
     )
-    assert decoded.planned["label"].class_names == ()
+    assert decoded.without_discovered_names["label"].class_names == ()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dasklake._schema.dtypes import dtype_names
+from dasklake._schema.dtypes import normalize_dtype
 from dasklake.exceptions import SchemaError
 
 
@@ -17,11 +17,11 @@ def test_what_arrow_cannot_hold_is_refused(dtype: Any) -> None:
     if np.dtype(np.longdouble).itemsize == 8 and dtype != "Sparse[int]":
         pytest.skip("longdouble is float64 here")
     with pytest.raises(SchemaError, match=r"float64|plain"):
-        dtype_names(dtype)
+        normalize_dtype(dtype)
 
 
 def test_what_numpy_knows_has_no_arrow_type() -> None:
     """Only a dtype that numpy lacks has an Arrow type beside its name."""
-    assert dtype_names("f4") == ("float32", None)
-    assert dtype_names(None) == (None, None)
-    assert dtype_names("Int64")[1] is not None
+    assert normalize_dtype("f4") == ("float32", None)
+    assert normalize_dtype(None) == (None, None)
+    assert normalize_dtype("Int64")[1] is not None

@@ -27,30 +27,30 @@ def schema_of(**tensors: Any) -> Schema:
         ({"htype": "generic"}, "needs a dtype"),
         ({"htype": "picture"}, "Unknown htype"),
         ({"htype": "image"}, "needs a compression"),
-        ({"htype": "image", "compression": "mp4"}, "has no compression"),
+        ({"htype": "image", "compression": "mp4"}, "not support compression"),
         ({"htype": "bbox", "shape": (None, 5)}, "last axis"),
         ({"htype": "bbox", "shape": (None, None, 4)}, "cannot have shape"),
         ({"htype": "bbox", "dtype": "bool"}, "cannot have dtype"),
         ({"htype": "bbox", "coords": "pixel-xyxy"}, "Unknown coords"),
-        ({"htype": "bbox", "class_names": ["a"]}, "has no class_names"),
+        ({"htype": "bbox", "class_names": ["a"]}, "not support class_names"),
         ({"htype": "class_label", "class_names": ["a", "a"]}, "twice"),
         ({"htype": "class_label", "class_names": "abc"}, "list of names"),
         ({"htype": "class_label", "class_names": [1]}, "must be strings"),
-        ({"htype": "class_label", "coords": "pixel-ltwh"}, "has no coords"),
+        ({"htype": "class_label", "coords": "pixel-ltwh"}, "not support coords"),
         ({"htype": "embedding", "dtype": "int8"}, "cannot have dtype"),
         ({"dtype": "object"}, "cannot be stored"),
         ({"dtype": "float31"}, "Unknown dtype"),
         ({"dtype": "int8", "shape": (-1,)}, "negative"),
-        ({"dtype": "int8", "shape": 3}, "not a sequence"),
-        ({"dtype": "int8", "shape": "34"}, "not a sequence"),
-        ({"dtype": "int8", "shape": (2.7,)}, "not a sequence"),
-        ({"dtype": "int8", "shape": {3}}, "not a sequence"),
+        ({"dtype": "int8", "shape": 3}, "must be a sequence"),
+        ({"dtype": "int8", "shape": "34"}, "must be a sequence"),
+        ({"dtype": "int8", "shape": (2.7,)}, "must be a sequence"),
+        ({"dtype": "int8", "shape": {3}}, "must be a sequence"),
         ({"dtype": "int8", "compression": ["lz4"]}, "a name"),
         ({"dtype": "int8", "optional": "no"}, "True or False"),
         ({"htype": None}, "a name"),
         ({"htype": "class_label", "class_names": ["\ud800"]}, "valid text"),
-        ({"dtype": "string", "shape": (3,)}, "one value a sample"),
-        ({"dtype": "string", "compression": "lz4"}, "one value a sample"),
+        ({"dtype": "string", "shape": (3,)}, "one value per sample"),
+        ({"dtype": "string", "compression": "lz4"}, "one value per sample"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -159,6 +159,13 @@ def test_schema_is_a_value() -> None:
     assert schema != {"a": "text"}
 
 
+def test_copies_keep_a_compression_of_none() -> None:
+    """The copies of a schema keep ``compression="none"`` where the htype has another default."""
+    schema = schema_of(a=TensorSpec("binary_mask", compression="none"), b="class_label")
+    assert schema.with_all_names_settled == schema
+    assert schema.with_settled_names == schema.without_discovered_names == schema
+
+
 def test_unknown_fields_are_left_alone() -> None:
     """A schema written by a later release with a further field can be read."""
     document = {"a": {**TensorSpec("text").to_json(), "colour": "blue"}}
@@ -191,7 +198,7 @@ def test_differences_of_names_are_said_where_they_are_too_many_to_show() -> None
     other = schema_of(t=TensorSpec("class_label", class_names=(*names[:4], "x")))
     longer = schema_of(t=TensorSpec("class_label", class_names=(*names, "f")))
     assert ours.differences(other) == ["'t' has other class_names: index 4 is 'x', not 'e'"]
-    assert "has 6 class_names, not 5: index 5 is 'f', not nothing" in ours.differences(longer)[0]
+    assert "has 6 class_names, not 5: index 5 is 'f', not missing" in ours.differences(longer)[0]
 
 
 def test_differences_of_arrow_types_are_said() -> None:
