@@ -33,6 +33,7 @@ from dasklake._run.run_spec import RunSpec
 from dasklake._run.start import MODES
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore, absolute_url
+from dasklake._write.futures import check_transform
 from dasklake._write.graph import check_arguments
 from dasklake._write.input import Source, source_of
 from dasklake.creds import StorageOptions
@@ -146,8 +147,8 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         inside the write task. With ``on_error="skip"`` its failures are skipped sample by sample;
         failures of earlier tasks cost the whole partition.
     transform_kwargs : mapping, optional
-        Further arguments of ``transform``. They are sent to each worker once. Delayed values among
-        them are computed once.
+        Further arguments of ``transform``. They are sent to each worker once. Delayed values and
+        futures among them are computed once, also inside lists and dicts of at most 1,000 items.
     checkpoint_every : int, str, timedelta or None, default "5min"
         Interval between checkpoints: a number of completed input samples, or a duration. None
         commits once, at the end.
@@ -268,6 +269,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         on_checkpoint=on_checkpoint,
     )
     check_arguments(call.kwargs)
+    check_transform(transform)
     if preview is None and not compute:
         _check_timeout(call, cluster=False)
         return lazy_call(call)

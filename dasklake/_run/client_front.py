@@ -12,7 +12,8 @@ import operator
 import pickle
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from dask._task_spec import (
     TaskRef,
 )
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-from distributed import Client, LocalCluster, as_completed, get_worker
+from distributed import Client, Future, LocalCluster, as_completed, get_worker
 from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
@@ -42,6 +43,7 @@ __all__ = [
     "client_of",
     "find_on_scheduler",
     "follow_on_scheduler",
+    "hold_results",
     "inside_task",
     "local_client",
     "on_own_client",
@@ -52,6 +54,21 @@ __all__ = [
 
 #: Calls the status back to the user: a bar, a log.
 Watch = Callable[[Status], None]
+
+#: States in which the scheduler computes a result or has it.
+_HELD = {"waiting", "no-worker", "queued", "processing", "memory", "erred"}
+
+#: Message if the scheduler released a result while the graph was submitted.
+_DROPPED = (
+    "The input or transform_kwargs refers to results of futures that the cluster has released. Keep "
+    "the futures in a variable until the write ends, and run again with mode='resume', run={run!r}."
+)
+
+#: States of a future whose result is lost.
+_GONE = {"cancelled", "lost"}
+
+#: Seconds in which a key must arrive at the scheduler, and those for a graph of this client.
+_ARRIVAL, _SUBMISSION = 2.0, 120.0
 
 #: Seconds without a connection after which the scheduler is taken for dead; and between two looks.
 _SILENCE, _LOOK = 5.0, 0.5
@@ -240,6 +257,54 @@ def follow_on_scheduler(client: Client, run: str, name: str, *, on_status: Watch
         return _follow(client, run, name, [], on_status)
 
 
+def hold_results(client: Client, keys: set[Any], held: Mapping[Any, Any]) -> list[Future[Any]]:
+    """Return new futures of results on a cluster, which keep them there.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster that is to write.
+    keys : set of key
+        The results that the graph refers to without computing them.
+    held : mapping of key to Future
+        The futures that the user's collection and arguments hold.
+
+    Raises
+    ------
+    InvalidInputError
+        The cluster does not have a result: it was released, cancelled, or is on another cluster.
+    """
+    if not keys:
+        return []
+    # A graph that was just submitted may not have reached the scheduler. If its futures are
+    # pending here, the scheduler will either know their keys or report them as cancelled.
+    submitted = {key for key in keys if key in client.futures}
+    futures: dict[Any, Future[Any]] = {key: Future(key, client) for key in keys}
+    gone = {k for k in keys if k in held and held[k].status in _GONE}
+    scheduler: Any = client.scheduler
+    began = time.monotonic()
+    while True:
+        with _cluster_errors(None):
+            states = client.sync(scheduler.get_task_status, keys=list(keys))
+        missing = {key for key in keys if states.get(key) not in _HELD}
+        gone |= {key for key in missing if futures[key].status in _GONE}
+        waited = time.monotonic() - began
+        if waited > _ARRIVAL:
+            gone |= missing if waited > _SUBMISSION else missing - submitted
+        if gone or not missing:
+            break
+        time.sleep(0.1)
+    if gone:
+        raise InvalidInputError(
+            f"The cluster does not hold {len(gone)} of {len(keys)} results of futures that the "
+            f"input or transform_kwargs refers to (such as {min(map(repr, gone))}). They were "
+            "released or cancelled, or belong to another cluster. Keep the futures or the persisted "
+            "collection in a variable until the write ends, or build the collection again from its "
+            "source. A run that has begun is continued with mode='resume'."
+        )
+    return list(futures.values())
+
+
 def _call(client: Client, operation: str, **arguments: Any) -> Any:
     """Call one of the plugin's handlers."""
     return client.sync(_ask, client, operation, **arguments)
@@ -281,7 +346,12 @@ def _follow(client: Client, run: str, name: str, futures: list[Any], on_status: 
         elif any(future.status in ("error", "cancelled", "lost") for future in futures[:1]):
             # The scheduler could not take the graph in.
             _call(client, "stop", name=name, kind="cancelled")
-            futures[0].result()
+            try:
+                futures[0].result()
+            except CancelledError as error:
+                if "lost dependencies" not in str(error):
+                    raise
+                raise InvalidInputError(_DROPPED.format(run=run)) from error
         status: Status = loads(answer["status"])
         on_status(status)
         if not status.running:

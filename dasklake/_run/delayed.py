@@ -21,7 +21,7 @@ from dasklake._run.report import WriteReport, report_write
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.start import start_run
 from dasklake._storage.store import ObjectStore
-from dasklake._write.graph import Delivery, write_graph
+from dasklake._write.graph import Delivery, argument_futures, write_graph
 from dasklake._write.input import Source
 from dasklake._write.partition import Job, Outcome
 
@@ -54,6 +54,9 @@ def lazy_write(source: Source, spec: RunSpec, job: Job, kwargs: Mapping[str, Any
     partitions = range(len(source.parts))
     graph = write_graph(source, job, kwargs, partitions, Delivery(name, begun=locate))
     tasks = {
+        # Dask drops them from the graph when it is computed; until then they keep the results.
+        **source.futures,
+        **argument_futures(kwargs),
         **graph.tasks,
         begin: Task(begin, _begin, job.location.store, spec),
         locate: Task(locate, _locate, job, TaskRef(begin)),

@@ -19,6 +19,7 @@ from dasklake._log.log import Log
 from dasklake._run.client_front import (
     find_on_scheduler,
     follow_on_scheduler,
+    hold_results,
     open_on_scheduler,
     run_on_client,
     run_on_scheduler,
@@ -34,7 +35,8 @@ from dasklake._run.scheduler_plugin import TaskDeliver
 from dasklake._run.start import check_plan, check_schema, start_run
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import RunLocation
-from dasklake._write.graph import Delivery, WriteGraph, write_graph
+from dasklake._write.futures import refuse_local
+from dasklake._write.graph import Delivery, WriteGraph, argument_futures, write_graph
 from dasklake._write.input import Source
 from dasklake._write.partition import Job
 from dasklake.exceptions import LakeExistsError
@@ -119,6 +121,7 @@ def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteRe
         report = _attach(call, log, client)
         if report is not None:
             return report
+    held = _hold_futures(call, client)
     assignment = start_run(log, call.spec)
     if not assignment.partitions:
         state, version = assignment.state, assignment.entry.version
@@ -132,7 +135,18 @@ def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteRe
             status = _write_locally(call, assignment, get or dask.threaded.get, on_status)
         else:
             status = _write_on_cluster(call, assignment, client, on_status)
+    del held
     return _report(call, assignment.run, status)
+
+
+def _hold_futures(call: Call, client: Any) -> list[Any]:
+    """Return futures that keep the results on a cluster that the write needs; raise if it cannot."""
+    arguments = argument_futures(call.kwargs)
+    keys = call.source.external_keys | arguments.keys()
+    if client is not None:
+        return hold_results(client, keys, {**call.source.futures, **arguments})
+    refuse_local(keys)
+    return []
 
 
 def _attach(call: Call, log: Log, client: Any) -> WriteReport | None:
@@ -238,10 +252,12 @@ def preview_call(call: Call, get: Callable[..., Any] | None, client: Any, items:
     if head is not None and call.spec.mode != "overwrite":
         check_schema(head.schema, call.spec.schema)
     get = get or dask.threaded.get
+    held = _hold_futures(call, client)
     with warnings.catch_warnings():
         # As for the write itself: the arguments are meant to travel with the graph.
         warnings.filterwarnings("ignore", message="Sending large graph")
         trial = preview_write(call.source, call.job, call.kwargs, items, get)
+    del held
     preview = Preview(
         schema=call.spec.schema,
         **trial._asdict(),

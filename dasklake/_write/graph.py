@@ -29,16 +29,13 @@ from dask.bag.core import reify
 from dask.base import is_dask_collection
 from dask.core import flatten
 from dask.delayed import delayed
-from dask.optimization import cull
 
+from dasklake._write.futures import MAX_SEARCHED, cull_graph, find_futures, is_future
 from dasklake._write.input import Key, Source
 from dasklake._write.partition import Deliver, Job, PartMaker, bind, write_partition
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["Delivery", "WriteGraph", "check_arguments", "write_graph"]
-
-#: Largest list, tuple or dict among the arguments that is searched for Delayed values.
-_NESTED = 1_000
+__all__ = ["Delivery", "WriteGraph", "argument_futures", "check_arguments", "write_graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +114,16 @@ def check_arguments(kwargs: Mapping[str, Any]) -> None:
                 )
 
 
+def argument_futures(kwargs: Mapping[str, Any]) -> dict[Key, Any]:
+    """Return the futures among the arguments of a transform, also those of persisted collections."""
+    futures = {future.key: future for value in kwargs.values() for future in find_futures(value)}
+    for value in kwargs.values():
+        for collection in _collections(value):
+            graph = dict(collection.__dask_graph__())
+            futures |= {task.key: task for task in graph.values() if is_future(task)}
+    return futures
+
+
 def write_graph(
     source: Source,
     job: Job,
@@ -142,8 +149,7 @@ def write_graph(
     shared, graph = _share(job, kwargs, delivery)
     starts = source.starts
     inputs = [key for i in partitions for key in source.parts[i]]
-    upstream, _ = cull(source.graph, inputs)
-    upstream = dict(upstream)
+    upstream = cull_graph(source.graph, inputs)
     dependents = _dependents(upstream, inputs)
     keys: dict[Key, int] = {}
     fused: set[Key] = set()
@@ -172,7 +178,10 @@ def _share(
     refs: dict[str, TaskRef] = {}
     plain: dict[str, Any] = {}
     for name, value in kwargs.items():
-        if next(_collections(value), None) is None:
+        if is_future(value):
+            refs[name] = TaskRef(value.key)
+            continue
+        if next(_collections(value), None) is None and next(find_futures(value), None) is None:
             plain[name] = value
             continue
         collection = value if is_dask_collection(value) else delayed(value)
@@ -190,7 +199,7 @@ def _collections(value: Any) -> Iterator[Any]:
     """Yield the Dask collections in an argument; large containers are not searched."""
     if is_dask_collection(value):
         yield value
-    elif type(value) in (list, tuple, dict) and len(value) <= _NESTED:
+    elif type(value) in (list, tuple, dict) and len(value) <= MAX_SEARCHED:
         for element in value.values() if isinstance(value, dict) else value:
             yield from _collections(element)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -23,9 +23,9 @@ from dask._task_spec import (
 from dask.bag.core import map_chunk, reify, starmap_chunk
 from dask.base import is_dask_collection, optimize
 from dask.core import flatten
-from dask.optimization import cull
 
 from dasklake._schema.schema import Schema, TensorSpec, describe
+from dasklake._write.futures import cull_graph, is_future
 from dasklake._write.input_id import digest, expression_roots, graph_roots
 from dasklake._write.string_conversion import raise_if_converted
 from dasklake.exceptions import InvalidInputError, SchemaError
@@ -55,6 +55,9 @@ class Source:
         Schema inferred from the metadata of the collection.
     roots : callable
         Returns the sources of the input, from which its id is computed.
+    futures : dict of key to Future
+        The futures that the collection holds. The graph refers to their keys without a task, and
+        the cluster keeps their results while they are referenced here.
     """
 
     kind: str
@@ -64,6 +67,14 @@ class Source:
     lengths: tuple[int, ...] | None
     schema: Schema | None
     roots: Callable[[], Sequence[Any]]
+    futures: Mapping[Key, Any] = field(default_factory=dict)
+
+    @property
+    def external_keys(self) -> set[Key]:
+        """Keys that the graph needs and does not compute: results of futures on a cluster."""
+        needs = {key for part in self.parts for key in part}
+        needs.update(*(node.dependencies for node in self.graph.values()))
+        return needs - self.graph.keys()
 
     @property
     def inputs(self) -> int | None:
@@ -136,8 +147,8 @@ def _only(name: Any, schema: Schema | None) -> Any:
 
 def _bag(bag: Any) -> Source:
     keys = list(flatten(bag.__dask_keys__()))
-    graph, _ = cull(convert_legacy_graph(dict(bag.__dask_graph__())), keys)
-    graph = dict(graph)
+    raw = dict(bag.__dask_graph__())
+    graph = cull_graph(convert_legacy_graph(raw), keys)
     lengths = _lengths(graph, keys)
     return Source(
         kind="bag",
@@ -147,7 +158,13 @@ def _bag(bag: Any) -> Source:
         lengths=lengths,
         schema=None,
         roots=lambda: graph_roots(graph, keys),
+        futures=_futures(raw),
     )
+
+
+def _futures(graph: Mapping[Key, Any]) -> dict[Key, Any]:
+    """Return the futures that are values of a graph, which Dask's conversion drops."""
+    return {key: value for key, value in graph.items() if is_future(value)}
 
 
 def _lengths(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> tuple[int, ...] | None:
@@ -159,11 +176,13 @@ def _lengths(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> tuple[int, 
 
 def _length(graph: Mapping[Key, GraphNode], key: Key) -> int | None:
     while True:
-        node = graph[key]
+        node = graph.get(key)
+        if node is None:
+            return None  # a future
         if isinstance(node, DataNode):
             return len(node.value) if hasattr(node.value, "__len__") else None
         source = _mapped(node)
-        if source is None or source == key or source not in graph:
+        if source is None or source == key:
             return None
         key = source
 
@@ -194,7 +213,8 @@ def _frame(frame: Any, schema: Schema | None) -> Source:
     inferred = _frame_schema(frame) if schema is None else None
     optimised = frame.optimize()
     keys = list(flatten(optimised.__dask_keys__()))
-    graph = convert_legacy_graph(dict(optimised.__dask_graph__()))
+    raw = dict(optimised.__dask_graph__())
+    graph = convert_legacy_graph(raw)
     names = tuple(str(name) for name in named)
     lengths = _lengths(graph, keys)
     return Source(
@@ -205,6 +225,7 @@ def _frame(frame: Any, schema: Schema | None) -> Source:
         lengths=lengths,
         schema=inferred,
         roots=lambda: expression_roots(frame.expr),
+        futures=_futures(raw),
     )
 
 
@@ -289,6 +310,9 @@ def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:
     aligned = {name: _align(name, array, first) for name, array in arrays.items()}
     optimised = dict(zip(aligned, optimize(*aligned.values()), strict=True))
     graph: dict[Key, GraphNode] = {}
+    futures: dict[Key, Any] = {}
+    for array in aligned.values():
+        futures |= _futures(dict(array.__dask_graph__()))
     for array in optimised.values():
         graph |= convert_legacy_graph(dict(array.__dask_graph__()))
     columns = [list(flatten(array.__dask_keys__())) for array in optimised.values()]
@@ -302,6 +326,7 @@ def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:
         lengths=tuple(int(length) for length in chunks) if known else None,
         schema=_inferred("arrays", aligned, _array_spec) if schema is None else None,
         roots=lambda: [[name, _array_roots(array)] for name, array in arrays.items()],
+        futures=futures,
     )
 
 
