@@ -1,1 +1,1 @@
-"""Codecs: one value of a tensor to bytes, and back."""
+"""Codecs: encode one value of a tensor to its stored form, and decode it."""

@@ -1,4 +1,4 @@
-"""Numbers and times: scalars, arrays of one shape, ragged and compressed arrays, class labels."""
+"""Codecs of numbers, times and class labels: scalars, and fixed, ragged and compressed arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import pyarrow as pa
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, as_blob, from_blob, shorten
 from dasklake._codecs.constraints import Check, check_labels
-from dasklake._codecs.convert import fits_safely, lossless, refuse_masked, to_array, to_shape
+from dasklake._codecs.convert import (
+    fit_shape,
+    fits_safely,
+    lossless,
+    refuse_masked,
+    to_array,
+    to_shape,
+)
 from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.parameters import is_text
 from dasklake._schema.schema import TensorSpec
@@ -24,14 +31,14 @@ __all__ = ["ArrayCodec", "LabelCodec", "column_of"]
 
 
 class ArrayCodec(Codec):
-    """Codec of every htype of plain numbers and times.
+    """Codec of all htypes of numbers and times.
 
     Parameters
     ----------
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
     check : callable, optional
-        Raises where a value, or a column of values, is not what it has to be.
+        Function that raises if a value, or a column of values, violates a constraint.
     """
 
     def __init__(self, spec: TensorSpec, check: Check | None = None) -> None:
@@ -43,7 +50,7 @@ class ArrayCodec(Codec):
         self._ranks = spec.kind.ranks
 
     def encode(self, value: object) -> Encoded:
-        """Check one value and return what the column stores."""
+        """Check one value, and encode it for its column."""
         return self._encoded(self._checked(value))
 
     def _encoded(self, array: npt.NDArray[Any]) -> Encoded:
@@ -51,11 +58,11 @@ class ArrayCodec(Codec):
             array = np.ascontiguousarray(array) if array.ndim else array
             return as_blob(array, array.shape, self.spec.compression)
         if self._layout is Layout.TENSOR:
-            return self._stored(array, self.storage.shape)
+            return self._as_elements(array, self.storage.shape)
         return array[()] if self._dtype.kind not in "mM" else array.view(self._element)[()]
 
     def encode_column(self, values: object) -> pa.Array | None:
-        """Check many values at once; ragged and compressed ones go one by one."""
+        """Check many values at once. Ragged and compressed arrays are encoded one by one."""
         refuse_masked(values)
         if self._layout is Layout.BLOB:
             return None
@@ -64,18 +71,18 @@ class ArrayCodec(Codec):
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         if isinstance(values, pa.Array):
-            plain = values.type == self.storage.type and self._check is None
-            return values if plain else None
+            checked = values.type == self.storage.type and self._check is None
+            return values if checked else None
         array = values.to_numpy() if isinstance(values, pd.Series) else np.asarray(values)
         array = self._checked_column(array) if array.dtype.kind != "O" else None
         if array is None:
             return None
         if self._check is not None:
             self._check(array)
-        return column_of(self._stored(array), self.spec)
+        return column_of(self._as_elements(array), self.spec)
 
     def decode(self, stored: Encoded) -> object:
-        """Return a numpy scalar or an array of the spec's dtype."""
+        """Return a numpy scalar or array with the dtype of the spec."""
         if self._layout is Layout.BLOB:
             return from_blob(stored, self._dtype, self.spec.compression)
         if self._layout is Layout.ARROW:
@@ -91,7 +98,7 @@ class ArrayCodec(Codec):
         return array
 
     def _checked_column(self, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-        """Return a whole column as the spec's dtype; None if its shape does not fit."""
+        """Return a column with the dtype of the spec, or None if its shape does not fit."""
         if array.shape[1:] != self.spec.shape:
             return None
         if array.dtype == self._dtype:
@@ -100,22 +107,22 @@ class ArrayCodec(Codec):
             return self._integers(array)
         if array.size and not fits_safely(array.dtype, self._dtype):
             raise SampleError(
-                f"the column's dtype {array.dtype} does not fit the tensor's dtype {self._dtype}. "
+                f"the column must have the tensor's dtype {self._dtype}, got {array.dtype}. "
                 f"Convert it with .astype({self._dtype.name!r}), or change the tensor's dtype."
             )
         return to_array(array, self._dtype)
 
     def _integers(self, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-        """Convert a column of integers as one by one: by their values."""
+        """Convert a column of integers by value, or return None if one does not fit."""
         try:
             return lossless(array, self._dtype)
         except SampleError:
             return None
 
-    def _stored(
+    def _as_elements(
         self, array: npt.NDArray[Any], shape: tuple[int, ...] | None = None
     ) -> npt.NDArray[Any]:
-        """View an array as the numbers its column stores."""
+        """View an array with the element type of its column."""
         if self._element == self._dtype:
             return array
         flat = np.ascontiguousarray(array).reshape(-1).view(self._element)
@@ -123,35 +130,35 @@ class ArrayCodec(Codec):
 
 
 class LabelCodec(ArrayCodec):
-    """Codec of ``class_label``: indices, or the names they stand for.
+    """Codec of ``class_label``: indices, or class names.
 
     Parameters
     ----------
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
     """
 
     def __init__(self, spec: TensorSpec) -> None:
-        super().__init__(spec)  # its labels are checked where columns may hold nulls
+        super().__init__(spec)  # without a check: a column of labels may contain nulls
         names = spec.class_names
         self._names = names
         self._index = {name: index for index, name in enumerate(names or ())}
 
     def encode_column(self, values: object) -> pa.Array | None:
-        """Check many labels at once; a categorical's codes are translated."""
+        """Check many labels at once. The codes of a categorical are translated."""
         if self.spec.discover:
-            return None  # one by one: the names are placed when each goes to its chunk
+            return None  # names get their numbers when their sample is added to a chunk
         if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
             return self._from_categories(values)
         array = super().encode_column(values)
         if array is None or self._names is None or self._layout is not Layout.ARROW:
             return array if self._names is None else None
-        found = array.drop_null().to_numpy()
-        bad = found.size and (found.max() >= len(self._names) or found.min() < 0)
+        labels = array.drop_null().to_numpy()
+        bad = labels.size and (labels.max() >= len(self._names) or labels.min() < 0)
         return None if bad else array
 
     def encode(self, value: object) -> Encoded:
-        """Check labels; names that may be new ones get their numbers from the chunk."""
+        """Check labels. With ``discover``, the chunk assigns numbers to their names."""
         if not self.spec.discover:
             return super().encode(value)
         if _has_names(value):
@@ -160,11 +167,10 @@ class LabelCodec(ArrayCodec):
         else:
             names = self._checked(value)
             flat = tuple(self._names[i] for i in names.flat) if self._names else ()
-        blank = np.zeros(names.shape, self._dtype)
-        shape = to_shape(blank, self.spec.shape, self._ranks).shape
+        shape = fit_shape(names.shape, self.spec.shape, self._ranks)
 
-        def stored(places: Sequence[int]) -> Encoded:
-            return self._encoded(np.array(places, self._dtype).reshape(shape))
+        def stored(indices: Sequence[int]) -> Encoded:
+            return self._encoded(np.array(indices, self._dtype).reshape(shape))
 
         return UnresolvedLabels(flat, shape, stored)
 
@@ -172,7 +178,7 @@ class LabelCodec(ArrayCodec):
         if _has_names(value):
             value = self._indices(value)
         elif isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-            # Indices are counted with whatever integers numpy makes by default: by value.
+            # Users do not choose the integer dtype of indices: convert them by value.
             value = lossless(value, self._dtype)
         array = super()._checked(value)
         if self._names is not None:
@@ -182,42 +188,41 @@ class LabelCodec(ArrayCodec):
     def _indices(self, value: Any) -> Any:
         if self._names is None:
             raise SampleError(
-                f"{shorten(value)} is a name, but the tensor does not have class_names. Give the list of "
-                "names as class_names, let the write collect it with discover=True, or give "
-                "indices."
+                f"labels must be indices, because the tensor has no class_names, got {shorten(value)}. "
+                "Give class_names, or collect them during the write with discover=True."
             )
         if isinstance(value, str):
-            return self._of(value)
-        return [self._indices(each) for each in value]
+            return self._index_of(value)
+        return [self._indices(label) for label in value]
 
-    def _of(self, name: str) -> int:
+    def _index_of(self, name: str) -> int:
         try:
             return self._index[name]
         except (KeyError, TypeError):
-            known = shorten(", ".join(map(repr, self._names or ())), 200)
+            names = shorten(", ".join(map(repr, self._names or ())), 200)
             raise SampleError(
-                f"{shorten(name)} is not one of the class names {known}. Fix the label, or add "
+                f"{shorten(name)} is not one of the class names {names}. Fix the label, or add it "
                 "to class_names."
             ) from None
 
     def _from_categories(self, values: Any) -> pa.Array | None:
-        places = [self._index.get(each, -1) for each in values.cat.categories]
-        if self._names is None or self._layout is not Layout.ARROW or -1 in places:
+        indices = [self._index.get(name, -1) for name in values.cat.categories]
+        if self._names is None or self._layout is not Layout.ARROW or -1 in indices:
             return None
         codes = values.cat.codes.to_numpy()
-        found = np.array([*places, 0], self._dtype)[codes]
-        return pa.array(found, self.storage.type, mask=codes < 0)
+        labels = np.array([*indices, 0], self._dtype)[codes]
+        return pa.array(labels, self.storage.type, mask=codes < 0)
 
 
 def column_of(array: npt.NDArray[Any], spec: TensorSpec) -> pa.Array:
-    """Return stored numbers, axis 0 = samples, as a column of the spec's type, without a copy."""
+    """Return elements as a column of the spec, without a copy. Axis 0 is the samples."""
     storage = storage_of(spec)
     if storage.layout is Layout.TENSOR:
         flat = pa.array(np.ascontiguousarray(array).reshape(-1), storage.type.value_type)
         rows = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(storage.shape)))
         return pa.ExtensionArray.from_storage(storage.type, rows)
     if array.dtype == np.int64 and not pa.types.is_integer(storage.type):
-        # A time that is no time stays one: by way of numpy's times Arrow makes it a null.
+        # As integers: from numpy times, Arrow would convert NaT to null.
         return pa.array(array, pa.int64()).view(storage.type)
     if pa.types.is_boolean(storage.type):
         array = array.astype(bool, copy=False)
@@ -225,14 +230,14 @@ def column_of(array: npt.NDArray[Any], spec: TensorSpec) -> pa.Array:
 
 
 def _name(value: object) -> str:
-    """Return a label that is text as a plain string."""
+    """Return a text label as a plain string."""
     if not isinstance(value, str):
         raise SampleError(
-            f"{shorten(value)} is not text, but other labels of the sample are. Give all as text, "
-            "or all as indices."
+            f"all labels of a sample must be text or all must be indices, got text and "
+            f"{shorten(value)}. Convert the labels."
         )
     if not is_text(value):
-        raise SampleError(f"The name {value!r} is not valid text. Fix the label.")
+        raise SampleError(f"a class name must be valid text, got {value!r}. Fix the label.")
     return str(value)
 
 
@@ -241,6 +246,6 @@ def _has_names(value: Any) -> bool:
         return True
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "UT" or (
-            value.dtype.kind == "O" and any(isinstance(each, str) for each in value.flat)
+            value.dtype.kind == "O" and any(isinstance(label, str) for label in value.flat)
         )
-    return isinstance(value, list | tuple) and any(isinstance(each, str) for each in value)
+    return isinstance(value, list | tuple) and any(isinstance(label, str) for label in value)

@@ -1,10 +1,10 @@
 """Base class of the codecs.
 
-A codec belongs to one tensor. It checks a value against the tensor's spec and turns it into what the
-tensor's column stores, by the layout of its :class:`~dasklake._schema.arrow_layout.Storage`:
+A codec belongs to one tensor. It checks a value against the spec of the tensor and encodes it for the
+column of the tensor. The form depends on the layout of its :class:`~dasklake._schema.arrow_layout.Storage`:
 
 =========  =======================================================================
-``ARROW``  one value that Arrow takes (times as ``int64``, links as a mapping)
+``ARROW``  one value that Arrow accepts (times as ``int64``, links as a mapping)
 ``TENSOR`` an array of ``storage.element`` and ``storage.shape``
 ``BLOB``   a :class:`~dasklake._schema.values.Blob`: bytes, and the shape they decode to
 =========  =======================================================================
@@ -24,7 +24,7 @@ __all__ = ["Codec"]
 
 
 class Codec(ABC):
-    """Encodes the values of one tensor as its column stores them, and decodes them.
+    """Encoder and decoder of the values of one tensor.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, value: object) -> Encoded:
-        """Check one sample's value and return what its column stores.
+        """Check the value of one sample, and encode it for its column.
 
         Parameters
         ----------
@@ -55,12 +55,13 @@ class Codec(ABC):
         Returns
         -------
         scalar, numpy.ndarray or Blob
-            By the layout of ``storage``. An array or blob may share the memory of ``value``.
+            The form that the layout of ``storage`` requires. An array or blob may share the memory
+            of ``value``.
 
         Raises
         ------
         SampleError
-            The value does not fit the spec. The caller adds tensor and sample.
+            ``value`` does not fit the spec. The caller adds the tensor and the sample.
         """
 
     def encode_column(self, values: object) -> pa.Array | None:
@@ -69,38 +70,38 @@ class Codec(ABC):
         Parameters
         ----------
         values : numpy.ndarray, pandas.Series or pyarrow.Array
-            The values; axis 0 is samples.
+            The values, with the samples along axis 0.
 
         Returns
         -------
         pyarrow.Array or None
-            An array of ``storage.type``; None if the values have to go one by one, which
-            is also how a value that does not fit gets its exact message.
+            An array of ``storage.type``, or None if the values have to be encoded one by one. None
+            also means that some value does not fit: encoding it alone raises the exact error.
 
         Raises
         ------
         SampleError
-            The values as a whole do not fit the spec.
+            The dtype of ``values`` does not fit the spec, or they are a masked array.
         """
-        del values  # used by codecs that have a fast path
+        del values  # for codecs that have a fast path
         return None
 
     @abstractmethod
     def decode(self, stored: Encoded) -> object:
-        """Return the value that :meth:`encode` was given, in its plainest form.
+        """Decode a value that :meth:`encode` returned.
 
         Parameters
         ----------
         stored : scalar, numpy.ndarray or Blob
-            What the column holds for one sample; never None.
+            The stored form of one sample; never None.
 
         Returns
         -------
         object
-            The value; arrays own their memory or share that of ``stored``.
+            The value. An array owns its memory or shares that of ``stored``.
 
         Raises
         ------
         CorruptionError
-            The bytes cannot be decoded.
+            ``stored`` cannot be decoded.
         """

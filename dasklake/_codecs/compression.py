@@ -1,4 +1,4 @@
-"""The bytes of arrays, compressed or not, and what messages show of values."""
+"""Conversion of arrays to bytes with or without compression, and short reprs for messages."""
 
 from __future__ import annotations
 
@@ -15,64 +15,63 @@ from dasklake.exceptions import CorruptionError
 __all__ = [
     "Encoded",
     "as_blob",
-    "check_size",
     "compress",
+    "decoded_size",
     "decompress",
     "from_blob",
-    "most_decoded",
+    "max_decoded_size",
     "shorten",
 ]
 
-#: An Arrow-compatible scalar, an array or a blob, by the layout.
+#: An Arrow-compatible scalar, an array or a blob, depending on the layout.
 Encoded = Any
 
-#: Fastest level: on masks higher ones cost several times more and save little.
+#: Fastest level: for masks, higher levels take several times as long and save little.
 _ZSTD_LEVEL = 1
 
-#: A sample may become as large as this, or this many times as large as what is stored of it, in
-#: bytes. A few bytes can be made to unfold into any amount of memory; lakes may come from anybody.
-_ALWAYS = 4 * 2**30
-_TIMES = 1000
+#: Limits of the decoded size of a sample: bytes that are always allowed, and a multiple of the stored
+#: size. In a lake from an untrusted source, a few bytes could expand to any amount of memory.
+_ALLOWED_SIZE = 4 * 2**30
+_ALLOWED_RATIO = 1000
 
 
 def compress(data: npt.NDArray[Any], compression: str) -> bytes:
     """Compress the bytes of a contiguous array with ``"lz4"`` (frames) or ``"zstd"``."""
-    # As bytes: the buffer that Arrow returns otherwise shows memoryview its size before the cut.
+    # As bytes: Arrow shrinks its buffers, but a memoryview of one shows the size before that.
     return bytes(_codec(compression).compress(pa.py_buffer(data), asbytes=True))
 
 
 def decompress(data: Any, compression: str, size: int) -> pa.Buffer:
-    """Undo :func:`compress`; the buffer of ``size`` bytes may be written to.
+    """Decompress bytes to a writable buffer of ``size`` bytes.
 
     Raises
     ------
     CorruptionError
-        The bytes are not those of ``size`` compressed bytes.
+        ``data`` does not decompress to ``size`` bytes.
     """
     try:
         if compression == "lz4":
             return _lz4(data, size)
-        found = _codec(compression).decompress(pa.py_buffer(data), size)
+        return _codec(compression).decompress(pa.py_buffer(data), size)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptionError(
             f"A sample cannot be decompressed with {compression}: {error}. "
             "Restore its chunk from a copy."
         ) from error
-    return found
 
 
 def _lz4(data: Any, size: int) -> pa.Buffer:
-    """Decompress frames of lz4, which do not say for themselves to how many bytes."""
-    found = np.empty(size, np.uint8)
+    """Decompress lz4 frames, which do not store the decompressed size."""
+    decompressed = np.empty(size, np.uint8)
     with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data)), "lz4") as stream:
-        # Codec.decompress would leave what is missing at the end as it lay in memory.
-        if stream.readinto(found) != size or stream.read(1):
-            raise ValueError(f"it does not hold {size} bytes")
-    return pa.py_buffer(found)
+        # If bytes are missing, Codec.decompress would return uninitialized memory at the end.
+        if stream.readinto(decompressed) != size or stream.read(1):
+            raise ValueError(f"the content does not have {size} bytes")
+    return pa.py_buffer(decompressed)
 
 
 def as_blob(array: npt.NDArray[Any], shape: tuple[int, ...], compression: str | None) -> Blob:
-    """Return the bytes of a C-contiguous array, compressed where asked for."""
+    """Return the bytes of a C-contiguous array, compressed unless ``compression`` is None."""
     flat = array.reshape(-1).view(np.uint8)
     if compression is None:
         return Blob(flat.data, shape)
@@ -80,49 +79,49 @@ def as_blob(array: npt.NDArray[Any], shape: tuple[int, ...], compression: str | 
 
 
 def from_blob(blob: Blob, dtype: np.dtype[Any], compression: str | None) -> npt.NDArray[Any]:
-    """Undo :func:`as_blob`.
+    """Return the array of a blob.
 
     Raises
     ------
     CorruptionError
-        The bytes are fewer or more than the shape asks for.
+        The number of decompressed bytes does not match the shape of ``blob``.
     """
-    size = check_size(blob, dtype.itemsize)
+    size = decoded_size(blob, dtype.itemsize)
     data: Any = blob.data if compression is None else decompress(blob.data, compression, size)
     if len(data) != size:
         raise CorruptionError(
-            f"A sample of shape {blob.shape} has {len(data)} bytes, not {size}. "
+            f"A sample of shape {blob.shape} must have {size} bytes, got {len(data)}. "
             "Restore its chunk from a copy."
         )
     return np.frombuffer(data, dtype).reshape(blob.shape)
 
 
-def check_size(blob: Blob, width: int) -> int:
-    """Return the bytes of a sample of a blob's shape, with ``width`` bytes for each element.
+def decoded_size(blob: Blob, width: int) -> int:
+    """Return the decoded size of a blob in bytes, with ``width`` bytes per element.
 
     Raises
     ------
     CorruptionError
-        It has a negative length, or is far larger than what is stored of it.
+        The shape has a negative axis, or the decoded size is implausible for the stored size.
     """
     size = math.prod(blob.shape) * width
-    if any(axis < 0 for axis in blob.shape) or size > most_decoded(len(blob.data)):
+    if any(axis < 0 for axis in blob.shape) or size > max_decoded_size(len(blob.data)):
         raise CorruptionError(
-            f"A sample of {len(blob.data)} bytes is said to be of shape {blob.shape}. Restore its "
+            f"A sample of {len(blob.data)} bytes has the invalid shape {blob.shape}. Restore its "
             "chunk from a copy."
         )
     return size
 
 
-def most_decoded(stored: Any) -> Any:
-    """Return to how many bytes a sample of which so many are stored may decode."""
-    return np.maximum(_ALWAYS, np.multiply(stored, _TIMES, dtype=float))
+def max_decoded_size(stored_size: Any) -> Any:
+    """Return the largest allowed decoded size of a sample for its stored size, in bytes."""
+    return np.maximum(_ALLOWED_SIZE, np.multiply(stored_size, _ALLOWED_RATIO, dtype=float))
 
 
-def shorten(value: object, most: int = 60) -> str:
-    """Return the repr of a value for a message, cut to ``most`` characters."""
+def shorten(value: object, length: int = 60) -> str:
+    """Return a string or the repr of a value, cut to ``length`` characters, for a message."""
     text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _codec(compression: str) -> pa.Codec:

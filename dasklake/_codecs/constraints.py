@@ -1,8 +1,7 @@
-"""What values have to be, beyond dtype and shape: the constraints of the table of htypes.
+"""Checks of values beyond dtype and shape: the constraints of the table of htypes.
 
-A check takes an array whose leading axes do not matter, so that it serves a value as well as a
-whole column of values. Class labels and the last axis are checked by every write; what the table
-calls constraints by strict ones only.
+A check ignores the leading axes of an array, so it works for one value and for a whole column. Every
+write checks class labels and the last axis. Only a strict write checks the constraints of the table.
 """
 
 from __future__ import annotations
@@ -25,28 +24,28 @@ __all__ = ["CONSTRAINTS", "Check", "LengthCheck", "check_labels", "constraint_fo
 
 Array: TypeAlias = npt.NDArray[Any]
 
-#: Raises a SampleError where an array is not what it has to be.
+#: Function that raises a SampleError if an array violates a constraint.
 Check = Callable[[Array], None]
 
-#: A fraction that was computed from pixels may be off by that much.
+#: Tolerance for fractions that were computed from pixels.
 _ROUNDING = 1e-3
 
-#: Corners that an outline has at least.
-_CORNERS = 3
+#: Minimum number of points of an outline.
+_MIN_POINTS = 3
 
-#: Numbers of a keypoint: x, y, and whether it is seen.
+#: Rows of a keypoint: x, y and visibility.
 _TRIPLE = 3
 
 
 def constraint_for(spec: TensorSpec, *, strict: bool) -> Check | None:
-    """Return the check that each value of a tensor has to pass; None if there is none.
+    """Return the check of the values of a tensor, or None if it has no constraints.
 
     Parameters
     ----------
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
     strict : bool
-        Whether the constraints of its htype are checked as well.
+        Whether to check the constraints of its htype.
     """
     kind = spec.kind
     checks: list[Check] = []
@@ -65,7 +64,7 @@ def _check_all(array: Array, checks: tuple[Check, ...]) -> None:
 
 
 def check_labels(array: Array, names: tuple[str, ...]) -> None:
-    """Raise if an index is not that of a class name."""
+    """Raise a SampleError if a label is not the index of a class name."""
     if not array.size:
         return
     wrong = int(array.max())
@@ -73,69 +72,72 @@ def check_labels(array: Array, names: tuple[str, ...]) -> None:
         wrong = int(array.min()) if array.dtype.kind == "i" else 0
     if not names:
         raise SampleError(
-            f"label {wrong} is an index, and there are no class names yet. Give labels as text, or "
-            "give class_names."
+            f"labels must be text while the list of class names is empty, got index {wrong}. Give "
+            "labels as text, or give class_names."
         )
     if not 0 <= wrong < len(names):
         raise SampleError(
-            f"label {wrong} is out of range: there are {len(names)} class names, "
-            f"so 0 to {len(names) - 1}. Fix the label, or add to class_names."
+            f"labels must be indices of class_names (0 to {len(names) - 1}), got {wrong}. Fix the "
+            "label, or add to class_names."
         )
 
 
 class LengthCheck:
-    """Refuses samples whose tensors describe different numbers of objects.
+    """Check that the tensors of a group have the same number of objects in a sample.
 
     Parameters
     ----------
     group : mapping of str to TensorSpec
-        The tensors that have to agree; those without a value do not count.
+        The tensors of the group. A tensor without a value in a sample is ignored.
     """
 
     def __init__(self, group: Mapping[str, TensorSpec]) -> None:
         self._group = [(name, count_axis(spec) or 0, spec.shape) for name, spec in group.items()]
 
     def __call__(self, encoded: Mapping[str, Any]) -> None:
-        """Check what the codecs made of a sample."""
-        first, wanted = "", None
+        """Check the encoded values of a sample."""
+        first, expected = "", None
         for name, axis, fixed in self._group:
             value = encoded[name]
             if value is None:
                 continue
             shape = value.shape if isinstance(value, Blob | UnresolvedLabels) else fixed
             if not shape:
-                raise SampleError("a scalar counts nothing. Give a list.", tensor=name)
-            found = shape[axis]
-            if wanted is None:
-                first, wanted = name, found
-            elif found != wanted:
                 raise SampleError(
-                    f"it has {found} objects and {first!r} has {wanted}; same_length says that "
-                    "they agree. Fix the sample.",
+                    "a tensor in same_length must have a list of objects, got a scalar. Give a list.",
+                    tensor=name,
+                )
+            count = shape[axis]
+            if expected is None:
+                first, expected = name, count
+            elif count != expected:
+                raise SampleError(
+                    f"it must have as many objects as {first!r} ({expected}), because of same_length, "
+                    f"got {count}. Fix the sample.",
                     tensor=name,
                 )
 
 
 def _check_last(array: Array, allowed: tuple[int, ...]) -> None:
     if array.size and array.shape[-1] not in allowed:
-        known = " or ".join(map(str, allowed))
+        lengths = " or ".join(map(str, allowed))
         raise SampleError(
-            f"the last axis of shape {array.shape} is {array.shape[-1]}, not {known}. "
+            f"the last axis must have length {lengths}, got {array.shape[-1]} (shape {array.shape}). "
             "Fix the value."
         )
 
 
 def _check_finite(array: Array, spec: TensorSpec) -> None:
-    del spec  # the same for all
+    del spec  # every check has the same signature
     if array.dtype.kind in "iu":
         return
     flat = array.reshape(-1)
-    # Several times as fast as looking at each number; the square of a finite one may be infinite.
+    # Several times as fast as isfinite alone, but the square of a large finite number is infinite.
     if math.isfinite(np.dot(flat, flat)) or np.isfinite(array).all():
         return
-    place = _first(~np.isfinite(array))
+    index = _first(~np.isfinite(array))
     raise SampleError(
-        f"value {array[place]} at {list(place)} is not finite. Fix the value, or leave it out."
+        f"numbers must be finite, got {array[index]} at {list(index)}. Fix the value, or leave it out."
     )
 
 
@@ -145,23 +147,24 @@ def _check_box(array: Array, spec: TensorSpec) -> None:
     unit, _, mode = spec.coords.partition("-")
     if mode == "ltrb":
         bad = array[..., 2:] < array[..., :2]
-        what = "right or bottom before left or top"
+        problem = "right or bottom before left or top"
     else:
         bad = array[..., 2:] < 0
-        what = "a negative width or height"
+        problem = "a negative width or height"
     if bad.any():
-        _refuse_box(array, bad, what, spec)
+        _refuse_box(array, bad, problem, spec)
     if unit == "fractional":
         bad = (array < -_ROUNDING) | (array > 1 + _ROUNDING)
         if bad.any():
             _refuse_box(array, bad, "a number outside 0 to 1", spec)
 
 
-def _refuse_box(array: Array, bad: npt.NDArray[np.bool_], what: str, spec: TensorSpec) -> None:
-    place = _first(bad)[:-1]
-    where = f"box {place[-1]}, {array[place].tolist()}," if place else f"{array.tolist()}"
+def _refuse_box(array: Array, bad: npt.NDArray[np.bool_], problem: str, spec: TensorSpec) -> None:
+    index = _first(bad)[:-1]
+    box = f"box {index[-1]}" if index else "the box"
     raise SampleError(
-        f"{where} has {what}, for coords {spec.coords!r}. Fix the box, or the coords."
+        f"{box} must be valid for coords {spec.coords!r}, got {array[index].tolist()} with {problem}. "
+        "Fix the box, or the coords."
     )
 
 
@@ -171,8 +174,8 @@ def _check_box_3d(array: Array, spec: TensorSpec) -> None:
     if spec.coords == "vertex":
         if array.shape[-2:] != (8, 3):
             raise SampleError(
-                f"shape {array.shape} does not end in (8, 3): eight corners of three numbers, for "
-                "coords 'vertex'. Fix the boxes, or the coords."
+                "boxes with coords 'vertex' must have a shape that ends in (8, 3), eight corners of "
+                f"three numbers, got {array.shape}. Fix the boxes, or the coords."
             )
         return
     bad = array[..., 3:6] < 0
@@ -182,47 +185,49 @@ def _check_box_3d(array: Array, spec: TensorSpec) -> None:
 
 def _check_keypoints(array: Array, spec: TensorSpec) -> None:
     rows = array.shape[-2]
-    wanted = _TRIPLE * len(spec.keypoints) if spec.keypoints else None
-    if rows % _TRIPLE or (wanted is not None and rows != wanted and array.size):
-        limit = "a multiple of 3" if wanted is None else f"{wanted}, three for each keypoint"
+    expected = _TRIPLE * len(spec.keypoints) if spec.keypoints else None
+    if rows % _TRIPLE or (expected is not None and rows != expected and array.size):
+        limit = "a multiple of 3" if expected is None else str(expected)
         raise SampleError(
-            f"shape {array.shape} has {rows} rows, not {limit}: x, y and visibility of each. "
-            "Fix the keypoints, or transpose them."
+            f"the number of rows must be {limit} (x, y and visibility of each keypoint), got {rows} "
+            f"(shape {array.shape}). Fix the keypoints, or transpose them."
         )
-    seen = array[..., 2::_TRIPLE, :]
-    bad = (seen != 0) & (seen != 1) & (seen != 2)
+    visibility = array[..., 2::_TRIPLE, :]
+    bad = (visibility != 0) & (visibility != 1) & (visibility != 2)
     if bad.any():
-        place = _first(bad)
-        point, thing = place[-2:]
+        index = _first(bad)
         raise SampleError(
-            f"visibility {seen[place]} of keypoint {point} of object {thing} must be 0 "
-            "(not labelled), 1 (hidden) or 2 (visible). Fix the keypoints."
+            "visibility must be 0 (not labelled), 1 (hidden) or 2 (visible), got "
+            f"{visibility[index]} for keypoint {index[-2]} of object {index[-1]}. Fix the keypoints."
         )
 
 
 def _check_camera(array: Array, spec: TensorSpec) -> None:
-    del spec  # the same for all
+    del spec  # every check has the same signature
     if array.shape[-2] != _TRIPLE:
-        raise SampleError(f"shape {array.shape} must have 3 rows. Fix the matrix.")
+        raise SampleError(
+            f"a camera matrix must have 3 rows, got shape {array.shape}. Fix the matrix."
+        )
     lengths = array[..., (0, 1), (0, 1)]
     if (lengths <= 0).any():
         wrong = lengths[_first(lengths <= 0)]
-        raise SampleError(f"focal length {wrong} is not positive. Fix the matrix.")
+        raise SampleError(f"focal lengths must be positive, got {wrong}. Fix the matrix.")
 
 
 def _check_area(array: Array, spec: TensorSpec) -> None:
-    del spec  # the same for all
-    if array.shape[-2] < _CORNERS:
+    del spec  # every check has the same signature
+    if array.shape[-2] < _MIN_POINTS:
         raise SampleError(
-            f"an outline of {array.shape[-2]} points has no area. Give 3 at least, or leave it out."
+            f"an outline must have at least 3 points, got {array.shape[-2]}. Fix it, or leave it out."
         )
 
 
 def _first(bad: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    """Return the index of the first True."""
     return tuple(int(axis[0]) for axis in np.nonzero(bad))
 
 
-#: The checks of the table of htypes, by name.
+#: Checks of the constraints in the table of htypes, by name.
 CONSTRAINTS: Mapping[str, Callable[..., None]] = MappingProxyType(
     {
         "finite": _check_finite,

@@ -172,7 +172,7 @@ def _parsed(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise SampleError(
-            f"{shorten(value)} cannot be converted to an array of {dtype.name}: {error}. Give nested "
+            f"{shorten(value)} cannot be converted to an array of {dtype.name}: {str(error).rstrip('.')}. Give nested "
             "lists of one length."
         ) from error
     if array.size == 0 and array.dtype.kind in _NUMBERS:

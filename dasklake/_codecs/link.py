@@ -1,4 +1,4 @@
-"""Links: what lies elsewhere is named by URL and by the name of its credentials."""
+"""Codec of links: the URL of an external file, and the key of its credentials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dasklake.exceptions import SampleError
 
 __all__ = ["LinkCodec"]
 
-#: Parameters of a query that let whoever knows them in, in small letters.
+#: Query parameters that grant access, in lower case.
 _SECRETS = frozenset(
     {
         *("sig", "signature", "x-amz-signature", "x-amz-security-token", "x-goog-signature"),
@@ -24,7 +24,7 @@ _SECRETS = frozenset(
     }
 )
 
-#: Between the URLs of a chain, such as ``zip://a.jpg::https://host/b.zip``.
+#: Separator of the URLs of a chain, such as ``zip://a.jpg::https://host/b.zip``.
 _CHAIN = re.compile("::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
@@ -32,22 +32,22 @@ class LinkCodec(Codec):
     """Codec of ``link[...]``."""
 
     def encode(self, value: object) -> Encoded:
-        """Check a link, or a URL, which is a link without credentials of its own."""
-        found = Link(value) if isinstance(value, str) else value
-        if not isinstance(found, Link) or not found.url:
+        """Check a link or a URL. A URL is a link without a credentials key."""
+        target = Link(value) if isinstance(value, str) else value
+        if not isinstance(target, Link) or not target.url:
             raise SampleError(
-                f"a value of type {type(value).__name__} is not a link, or an empty one. Give a "
-                "URL, or dasklake.link(url)."
+                f"the value must be a URL or link that is not empty, got {type(value).__name__}. Give "
+                "a URL, or dasklake.link(url)."
             )
-        link(found.url, found.creds_key)  # a Link that was not made by it is checked by it
-        _refuse_secrets(found.url)
+        link(target.url, target.creds_key)  # checks a Link that was constructed directly
+        _refuse_secrets(target.url)
         return {
-            "url": checked_text(found.url),
-            "creds_key": None if found.creds_key is None else checked_text(found.creds_key),
+            "url": checked_text(target.url),
+            "creds_key": None if target.creds_key is None else checked_text(target.creds_key),
         }
 
     def encode_column(self, values: object) -> pa.Array | None:
-        """Check many URLs at once, where nobody looks at their targets."""
+        """Check many URLs at once, unless their targets are verified."""
         if self.spec.verify:
             return None
         try:
@@ -67,25 +67,26 @@ class LinkCodec(Codec):
 
 
 def _refuse_secrets(url: str) -> None:
-    """Refuse a URL that holds a secret, without repeating it."""
+    """Refuse a URL that contains a secret, without repeating it in the message."""
     for part in _CHAIN.split(url):
         if "://" not in part or not ("@" in part or "?" in part):
             continue
         try:
-            found = urlsplit(part)
-            names = {name.lower() for name, _ in parse_qsl(found.query)}
+            url_parts = urlsplit(part)
+            names = {name.lower() for name, _ in parse_qsl(url_parts.query)}
         except ValueError:
             raise SampleError(
-                "the URL cannot be read: its host or port is wrong. Fix it."
+                "the URL cannot be parsed: its host or port is invalid. Fix the URL."
             ) from None
-        # On the web, a lone user in front of the host is a token.
-        if found.password is not None or (found.scheme in ("http", "https") and found.username):
-            what = "a password or token"
+        # In an HTTP URL, a user without a password is usually a token.
+        is_http = url_parts.scheme in ("http", "https")
+        if url_parts.password is not None or (is_http and url_parts.username):
+            content = "a password or token"
         elif names & _SECRETS:
-            what = f"a secret ({', '.join(sorted(names & _SECRETS))}=...)"
+            content = f"the parameter {', '.join(sorted(names & _SECRETS))}"
         else:
             continue
         raise SampleError(
-            f"the URL holds {what}, which a lake must not keep. Leave it out, and name credentials "
-            "with dasklake.link(url, creds_key=...)."
+            f"a URL must not contain credentials, got {content}. Remove it from the URL, and name the "
+            "credentials with dasklake.link(url, creds_key=...)."
         )

@@ -1,4 +1,4 @@
-"""Choice of a tensor's codec."""
+"""Selection of the codec of a tensor."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _array_codec(spec: TensorSpec, *, strict: bool) -> Codec:
     return ArrayCodec(spec, constraint_for(spec, strict=strict))
 
 
-#: Codecs without constraints, by the codec's name in the table of htypes.
+#: Codecs without constraints, by their names in the table of htypes.
 _CODECS: Mapping[str, Callable[[TensorSpec], Codec]] = MappingProxyType(
     {
         "mask": MaskCodec,
@@ -51,14 +51,14 @@ def codec_for(spec: TensorSpec, *, strict: bool = True) -> Codec:
     Parameters
     ----------
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
     strict : bool, default True
-        Whether encoding checks the constraints of the htype as well as dtype and shape.
+        Whether encoding also checks the constraints of the htype.
 
     Returns
     -------
     Codec
-        A fresh codec; making it costs some microseconds.
+        A new codec. Creating it takes a few microseconds.
 
     Examples
     --------

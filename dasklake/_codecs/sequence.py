@@ -1,7 +1,7 @@
-"""Lists of values in one sample: the bytes of the items in a row, and where each one lies.
+"""Codec of lists: the concatenated bytes of the items, and a directory of their locations.
 
-The shape column holds the directory: the number of items, then for each item the number of its
-bytes, its rank and its shape. A reader of one item needs the directory and the bytes of that item.
+The shape column holds the directory: the number of items, then for each item its number of bytes, its
+rank and its shape. The directory locates the bytes of a single item.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["ItemLocation", "SequenceCodec", "item_locations"]
 
 
 class ItemLocation(NamedTuple):
-    """Where the bytes of an item lie in the sample's, and what they decode to."""
+    """Range of the bytes of an item within the sample, and the shape of the item."""
 
     begin: int
     end: int
@@ -32,37 +32,36 @@ class ItemLocation(NamedTuple):
 
 
 def item_locations(directory: tuple[int, ...], size: int) -> list[ItemLocation]:
-    """Read the directory of a list.
+    """Parse the directory of a list.
 
     Parameters
     ----------
     directory : tuple of int
-        What the shape column holds for the sample.
+        Value of the shape column for the sample.
     size : int
-        Number of the sample's bytes.
+        Number of bytes of the sample.
 
     Raises
     ------
     CorruptionError
         ``directory`` does not describe ``size`` bytes.
     """
-    found: list[ItemLocation] = []
+    locations: list[ItemLocation] = []
     rest = iter(directory)
     try:
         count, end = next(rest), 0
         for _ in range(count):
             begin, end = end, end + next(rest)
             rank = next(rest)
-            found.append(ItemLocation(begin, end, tuple(next(rest) for _ in range(rank))))
-    except (StopIteration, RuntimeError):  # the latter where a shape ends too early
+            locations.append(ItemLocation(begin, end, tuple(next(rest) for _ in range(rank))))
+    except (StopIteration, RuntimeError):  # a RuntimeError if a shape is incomplete
         end = -1
-    wrong = any(place.begin > place.end or min(place.shape, default=0) < 0 for place in found)
+    wrong = any(item.begin > item.end or min(item.shape, default=0) < 0 for item in locations)
     if end != size or wrong or next(rest, None) is not None:
         raise CorruptionError(
-            f"A list of {size} bytes has a directory that does not fit. Restore its chunk from a "
-            "copy."
+            f"The directory of a list does not match its {size} bytes. Restore its chunk from a copy."
         )
-    return found
+    return locations
 
 
 class SequenceCodec(Codec):
@@ -71,9 +70,9 @@ class SequenceCodec(Codec):
     Parameters
     ----------
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
     item : Codec
-        The codec of one item.
+        Codec of one item.
     """
 
     def __init__(self, spec: TensorSpec, item: Codec) -> None:
@@ -81,19 +80,19 @@ class SequenceCodec(Codec):
         self.item = item
 
     def encode(self, value: object) -> Encoded:
-        """Return the bytes of all items, and their directory."""
+        """Return the concatenated bytes of all items, and their directory."""
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
             raise SampleError(
-                f"{shorten(value)} of type {type(value).__name__} is not a list. Give a list of "
-                "values, which may be empty."
+                f"the value must be a list, got {shorten(value)} of type {type(value).__name__}. "
+                "Give a list of values; it may be empty."
             )
         pieces: list[Any] = []
         directory = [0]
-        for number, each in enumerate(value):
-            if each is None:
-                raise SampleError(f"item {number}: a list must not contain None. Leave it out.")
+        for number, item in enumerate(value):
+            if item is None:
+                raise SampleError(f"item {number}: an item must not be None. Leave it out.")
             try:
-                blob = as_item(self.item.encode(each), self.item)
+                blob = as_item(self.item.encode(item), self.item)
             except SampleError as error:
                 raise SampleError(f"item {number}: {error.message}") from error
             pieces.append(blob.data)
@@ -103,17 +102,17 @@ class SequenceCodec(Codec):
 
     def decode(self, stored: Blob) -> object:
         """Return the items as a list."""
-        return [self.item.decode(each) for each in self.items(stored)]
+        return list(map(self.item.decode, self.items(stored)))
 
     def items(self, stored: Blob) -> Iterator[Encoded]:
-        """Yield what the column of a tensor of the item's spec would store for each item."""
+        """Yield the stored form of each item, as in a column of the spec of the item."""
         view = memoryview(stored.data)
-        for place in item_locations(stored.shape, len(view)):
-            yield from_item(Blob(view[place.begin : place.end], place.shape), self.item)
+        for begin, end, shape in item_locations(stored.shape, len(view)):
+            yield from_item(Blob(view[begin:end], shape), self.item)
 
 
 def as_item(encoded: Encoded, codec: Codec) -> Blob:
-    """Return the bytes of what a codec made of a value, whatever its layout."""
+    """Return the bytes of an encoded value of any layout."""
     storage = codec.storage
     if storage.layout is Layout.BLOB:
         return Blob(encoded.data, encoded.shape)
@@ -124,30 +123,30 @@ def as_item(encoded: Encoded, codec: Codec) -> Blob:
         return Blob(encoded.encode(), ())
     if isinstance(encoded, pa.Scalar):
         raise SampleError(
-            f"lists of dtype {codec.spec.dtype} cannot be stored. Use a list type of Arrow."
+            f"a list cannot have items of dtype {codec.spec.dtype}. Use an Arrow list type."
         )
-    # A link; a lake keeps no other mapping.
+    # Only links are encoded as mappings.
     return Blob(json.dumps(encoded).encode(), ())
 
 
 def from_item(blob: Blob, codec: Codec) -> Encoded:
-    """Undo :func:`as_item`.
+    """Return the encoded value of an item; the inverse of :func:`as_item`.
 
     Raises
     ------
     CorruptionError
-        The bytes cannot be those of such a value.
+        ``blob`` is not a valid item.
     """
     storage = codec.storage
     if storage.layout is Layout.BLOB:
         return blob
     try:
         if storage.element is not None:
-            found = np.frombuffer(blob.data, storage.element)
-            return found.reshape(storage.shape)[()]
+            elements = np.frombuffer(blob.data, storage.element)
+            return elements.reshape(storage.shape)[()]
         text = str(blob.data, "utf-8")
         return json.loads(text) if codec.spec.linked else text
     except ValueError as error:
         raise CorruptionError(
-            f"An item of a list cannot be read: {error}. Restore its chunk from a copy."
+            f"An item of a list cannot be decoded: {error}. Restore its chunk from a copy."
         ) from error

@@ -1,4 +1,4 @@
-"""Strings, and every other value that has an Arrow type and no numpy one."""
+"""Codecs of strings, and of values with an Arrow type that numpy does not have."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dasklake.exceptions import SampleError
 
 __all__ = ["ArrowCodec", "TextCodec", "checked_text", "string_column"]
 
-#: What Arrow raises for a value that is not of the type asked for.
-_REFUSALS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
+#: Errors that Arrow raises for a value that does not fit a type.
+_CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
 
 
 class ArrowCodec(Codec):
-    """Codec of a ``generic`` tensor with one of Arrow's own types.
+    """Codec of a ``generic`` tensor with an Arrow type.
 
     Parameters
     ----------
     spec : TensorSpec
-        What the tensor holds.
+        Description of the tensor.
     """
 
     def __init__(self, spec: TensorSpec) -> None:
@@ -33,30 +33,30 @@ class ArrowCodec(Codec):
         self._type = self.storage.type
 
     def encode(self, value: object) -> Encoded:
-        """Return the value as an immutable scalar of the column's type."""
-        _check_kept(value, self._type)
+        """Convert the value to an Arrow scalar of the column's type."""
+        _check_lossless(value, self._type)
         try:
             return pa.scalar(value, type=self._type, from_pandas=True)
-        except _REFUSALS as error:
+        except _CONVERSION_ERRORS as error:
             raise SampleError(
-                f"{shorten(value)} of type {type(value).__name__} is not a value of type "
-                f"{self._type}: {error}. Convert it, or change the tensor's dtype."
+                f"the value must be a valid {self._type}, got {shorten(value)} of type "
+                f"{type(value).__name__}: {error}. Convert it, or change the tensor's dtype."
             ) from error
 
     def encode_column(self, values: object) -> pa.Array | None:
         """Check many values at once."""
         try:
             if pa.types.is_integer(self._type):
-                # By way of the values' own type: a fraction is then not cut off.
+                # First to the type of the values, so that the cast does not cut off fractions.
                 return _as_array(_as_array(values, None), self._type)
             if pa.types.is_nested(self._type) and not isinstance(values, pa.Array):
                 values = pa.array(values)
             return _as_array(values, self._type)
-        except _REFUSALS:
+        except _CONVERSION_ERRORS:
             return None
 
     def decode(self, stored: Encoded) -> object:
-        """Return the value as Python knows it."""
+        """Return the stored value."""
         return stored
 
 
@@ -64,11 +64,11 @@ class TextCodec(Codec):
     """Codec of ``text``, and of ``generic`` strings."""
 
     def encode(self, value: object) -> Encoded:
-        """Check that the value is a string that UTF-8 can write."""
+        """Check that the value is a string that UTF-8 can encode."""
         if not isinstance(value, str):
             raise SampleError(
-                f"{shorten(value)} of type {type(value).__name__} is not a string. Convert it "
-                "with str(), or decode bytes."
+                f"the value must be a string, got {shorten(value)} of type {type(value).__name__}. "
+                "Convert it with str(), or decode bytes."
             )
         return checked_text(value)
 
@@ -76,7 +76,7 @@ class TextCodec(Codec):
         """Check many strings at once."""
         try:
             return string_column(values, self.storage.type)
-        except _REFUSALS:
+        except _CONVERSION_ERRORS:
             return None
 
     def decode(self, stored: Encoded) -> object:
@@ -84,48 +84,52 @@ class TextCodec(Codec):
         return stored
 
 
-def _check_kept(value: Any, kind: pa.DataType) -> None:
-    """Refuse what Arrow would drop without a word: fractions of integers, unknown fields."""
-    if pa.types.is_integer(kind):
+def _check_lossless(value: Any, dtype: pa.DataType) -> None:
+    """Refuse values of which Arrow would silently drop fractions or unknown fields."""
+    if pa.types.is_integer(dtype):
         if isinstance(value, float | np.floating) and not float(value).is_integer():
-            raise SampleError(f"value {value} does not fit {kind}: it is not whole. Round it.")
-    elif pa.types.is_struct(kind) and isinstance(value, dict):
-        known = {field.name: field.type for field in kind}
-        for name, each in value.items():
-            if name not in known:
-                raise SampleError(f"the type {kind} has no field {name!r}. Remove it, or add it.")
-            _check_kept(each, known[name])
-    elif _is_list(kind) and isinstance(value, list | tuple | np.ndarray):
-        for each in value:
-            _check_kept(each, kind.value_type)
+            raise SampleError(
+                f"the value must be a whole number of {dtype}, got {value}. Round it."
+            )
+    elif pa.types.is_struct(dtype) and isinstance(value, dict):
+        types = {field.name: field.type for field in dtype}
+        for name, member in value.items():
+            if name not in types:
+                raise SampleError(
+                    f"the value has a field {name!r} that the type {dtype} does not have. Remove the "
+                    "field, or add it to the tensor's dtype."
+                )
+            _check_lossless(member, types[name])
+    elif _is_list(dtype) and isinstance(value, list | tuple | np.ndarray):
+        for item in value:
+            _check_lossless(item, dtype.value_type)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
+def _is_list(dtype: pa.DataType) -> bool:
+    checks = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(check(dtype) for check in checks)
 
 
 def checked_text(value: str) -> str:
-    """Return a plain string that UTF-8 can write.
+    """Return a plain string that UTF-8 can encode.
 
     Raises
     ------
     SampleError
-        It has halves of surrogate pairs.
+        ``value`` contains lone surrogates.
     """
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise SampleError(
-            f"{shorten(ascii(value))} is not valid text: {error.reason}. Decode it with "
-            "errors='replace'."
+            f"the value must be valid text, got {shorten(ascii(value))}: {error.reason}. Decode it "
+            "with errors='replace'."
         ) from error
     return str(value)
 
 
-def string_column(values: Any, wanted: pa.DataType) -> pa.Array | None:
-    """Return strings and missing ones as a column; None if there is anything else."""
+def string_column(values: Any, dtype: pa.DataType) -> pa.Array | None:
+    """Return strings and missing values as a column, or None if there are other values."""
     if isinstance(values, np.ndarray) and values.ndim != 1:
         return None
     if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
@@ -134,19 +138,18 @@ def string_column(values: Any, wanted: pa.DataType) -> pa.Array | None:
         kind = pd.api.types.infer_dtype(values, skipna=True)
         if kind not in ("string", "empty"):
             return None
-    found = _as_array(values, None) if isinstance(values, pa.Array | pa.ChunkedArray) else values
-    if isinstance(found, pa.Array) and not (
-        pa.types.is_large_string(found.type) or pa.types.is_string(found.type)
-    ):
-        return None
-    return _as_array(found, wanted)
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        values = _as_array(values, None)
+        if not (pa.types.is_large_string(values.type) or pa.types.is_string(values.type)):
+            return None
+    return _as_array(values, dtype)
 
 
-def _as_array(values: Any, wanted: pa.DataType | None) -> pa.Array:
+def _as_array(values: Any, dtype: pa.DataType | None) -> pa.Array:
     if not isinstance(values, pa.Array | pa.ChunkedArray):
-        values = pa.array(values, type=wanted, from_pandas=True)
+        values = pa.array(values, type=dtype, from_pandas=True)
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    return values if wanted is None or values.type == wanted else values.cast(wanted)
+    return values if dtype is None or values.type == dtype else values.cast(dtype)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dasklake._codecs.compression import most_decoded
+from dasklake._codecs.compression import max_decoded_size
 from dasklake._format.columns import read_class_names, renumber_labels
 from dasklake._read.chunk_reader import MALFORMED, OpenChunk, column_of_type
 from dasklake._read.pandas_columns import Part
@@ -78,7 +78,7 @@ def _check_shapes(column: Any, shapes: Any, spec: TensorSpec) -> None:
         return  # shapes of lists describe items, and files contain their own sizes
     width = spec.numpy_dtype.itemsize if spec.numpy_dtype is not None else 1
     endless = spread[elements == 0] > _MOST_EMPTY
-    if endless.any() or (elements * width > most_decoded(stored)).any():
+    if endless.any() or (elements * width > max_decoded_size(stored)).any():
         raise ValueError("a sample is far larger than its bytes")
     if spec.compression is None and spec.kind.codec == "array":
         present = column.is_valid().to_numpy(zero_copy_only=False)

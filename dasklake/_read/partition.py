@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dasklake._codecs.compression import most_decoded
+from dasklake._codecs.compression import max_decoded_size
 from dasklake._codecs.registry import Codec, codec_for
 from dasklake._format.columns import iterate_stored, missing_column, view_numbers
 from dasklake._read.chunk_reader import MALFORMED
@@ -207,7 +207,7 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
     dtype = np.dtype(str(spec.dtype))
     rows = sum(location.rows for location in locations)
     size = rows * math.prod(shape) * dtype.itemsize
-    if size > most_decoded(sum(location.size for location in locations)):
+    if size > max_decoded_size(sum(location.size for location in locations)):
         raise _mismatch_error(ValueError(f"{size} bytes"), name, locations)
     array = np.empty((rows, *shape), dtype)
     begin = 0

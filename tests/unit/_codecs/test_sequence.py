@@ -75,7 +75,7 @@ def test_one_item_can_be_read_alone() -> None:
         (BOXES, {"a": 1}, ["dict", "list"]),
         (BOXES, [np.zeros((1, 4), "f4"), None], ["item 1", "None"]),
         (BOXES, [np.zeros((1, 4), "f4"), np.zeros((1, 3), "f4")], ["item 1", "last axis"]),
-        (TensorSpec("sequence[text]"), ["a", 1], ["item 1", "not a string"]),
+        (TensorSpec("sequence[text]"), ["a", 1], ["item 1", "must be a string"]),
         (TensorSpec("sequence[image]", compression="png"), [b"x"], ["item 0", "not a valid image"]),
         (TensorSpec("sequence[link[image]]"), ["s3://u:secret@b/a"], ["item 0", "password"]),
         (TensorSpec("sequence[generic]", dtype=pa.decimal128(5, 2)), [1], ["item 0", "Arrow"]),
