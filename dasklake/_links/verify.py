@@ -1,8 +1,8 @@
-"""Links looked at, many at a time: the target is there, readable, what it should be, and whole.
+"""Verify links concurrently: each target must exist, be readable, complete and of its format.
 
-Each look is a coroutine on fsspec's loop, and its caller holds a future. What is wrong with the
-target is a ``LinkError`` and concerns one sample; what is wrong with the storage, its patience or
-our credentials is a ``StoreError`` and concerns all of them.
+Each verification is a coroutine on fsspec's loop, and its caller holds a future. A ``LinkError``
+reports an invalid target and concerns one sample. A ``StoreError`` reports a failure of the
+storage, a rate limit or refused credentials, and concerns all samples.
 """
 
 from __future__ import annotations
@@ -30,49 +30,49 @@ from dasklake.exceptions import (
     UnsupportedStoreError,
 )
 
-__all__ = ["AT_ONCE", "Findings", "Wanted", "fetch", "look"]
+__all__ = ["AT_ONCE", "Findings", "VerifyOptions", "fetch", "verify_link"]
 
-#: Targets that one process reads at the same time; and those of which it holds all bytes.
+#: Maximum numbers of targets that one process reads, and holds completely, at the same time.
 AT_ONCE = 64
 _WHOLE = 8
 
-#: How long a target's storage is retried.
+#: Retries of one read of a target.
 _RETRIES = RetryPolicy(seconds=35.0, first=0.2, longest=10.0)
 
-#: Seconds after which a request is given up: for some bytes, and for all.
-_SOON, _LATE = 60.0, 600.0
+#: Timeouts in seconds of a request for a part, and for all, of a target.
+_PART_SECONDS, _WHOLE_SECONDS = 60.0, 600.0
 
 _T = TypeVar("_T")
 
 
-class Wanted(NamedTuple):
-    """What is to be found out about a target.
+class VerifyOptions(NamedTuple):
+    """Checks to perform on a target.
 
     Attributes
     ----------
-    picture : bool
-        Whether it has to be a picture.
+    is_image : bool
+        Whether the target must be an image.
     decode : bool
-        Whether all of it is to be fetched and decoded.
+        Whether to fetch and decode an image completely.
     """
 
-    picture: bool = True
+    is_image: bool = True
     decode: bool = False
 
 
 class Findings(NamedTuple):
-    """What was found out about a target; None for what is not known.
+    """Properties of a verified target; None for unknown ones.
 
     Attributes
     ----------
     size : int or None
-        Its length, in bytes.
+        Length in bytes.
     etag : str or None
-        The storage's name of this version of it.
+        Identifier that the storage gives to this version of the file.
     format : str or None
-        Its format, such as ``"jpeg"``.
+        Image format, such as ``"jpeg"``.
     shape : tuple of int or None
-        Height, width and channels.
+        Height, width and channels of an image.
     """
 
     size: int | None = None
@@ -81,58 +81,60 @@ class Findings(NamedTuple):
     shape: tuple[int, ...] | None = None
 
 
-def look(url: str, creds_key: str | None, wanted: Wanted) -> Future[Findings]:
-    """Start to look at a target.
+def verify_link(url: str, creds_key: str | None, options: VerifyOptions) -> Future[Findings]:
+    """Start to verify a link.
 
     Parameters
     ----------
     url : str
-        Where it lies.
+        URL of the target.
     creds_key : str or None
-        Name of the credentials to read it with.
-    wanted : Wanted
-        What is to be found out.
+        Key of the credentials for the target.
+    options : VerifyOptions
+        Checks to perform.
 
     Returns
     -------
     concurrent.futures.Future
-        Its result is what was found out; it raises ``LinkError`` for a target that is not there,
-        not a picture or not whole, and ``StoreError`` where the storage does not let us know.
+        Future of the findings. It raises ``LinkError`` if the target is missing, truncated or not
+        an image, and ``StoreError`` if the storage fails or refuses access.
 
     Raises
     ------
     PermissionDeniedError
-        This process knows no credentials under the key.
+        This process has no credentials under ``creds_key``.
     """
-    return _submit(_Place(url, creds_key, creds.current(creds_key)), partial(_look, wanted=wanted))
+    link = _LinkTarget(url, creds_key, creds.current(creds_key))
+    return _submit(link, partial(_verify, options=options))
 
 
 def fetch(url: str, creds_key: str | None) -> Future[bytes]:
-    """Start to read all of a target; as :func:`look`."""
-    return _submit(_Place(url, creds_key, creds.current(creds_key)), _fetch)
+    """Start to read a target completely; see :func:`verify_link`."""
+    return _submit(_LinkTarget(url, creds_key, creds.current(creds_key)), _fetch)
 
 
-class _Place:
-    """A link, and how it is read at the moment."""
+class _LinkTarget:
+    """The target of a link, with its current credentials."""
 
-    def __init__(self, url: str, key: str | None, known: creds.Credentials) -> None:
+    def __init__(self, url: str, key: str | None, credentials: creds.Credentials) -> None:
         self.url = url
         self.key = key
-        self._known = known
+        self._credentials = credentials
         self._target: Target | None = None
 
     @property
     def target(self) -> Target:
         if self._target is None:
             try:
-                self._target = target_of(self.url, self._known.options, connections=AT_ONCE)
+                self._target = target_of(self.url, self._credentials.options, connections=AT_ONCE)
             except (ValueError, UnsupportedStoreError) as error:
-                where = safe_url(self.url)
-                raise LinkError(f"the link {where} cannot be read: {error}") from None
+                raise LinkError(f"the link {safe_url(self.url)} cannot be read: {error}") from None
         return self._target
 
-    async def tried(self, read: Callable[[Target], Awaitable[_T]], seconds: float = _SOON) -> _T:
-        """Read from the target, and retry while its storage fails."""
+    async def call_with_retries(
+        self, read: Callable[[Target], Awaitable[_T]], seconds: float = _PART_SECONDS
+    ) -> _T:
+        """Read from the target, with retries and renewed credentials."""
         pauses, renewable = _RETRIES.pauses(), True
         while True:
             await self._refresh()
@@ -142,124 +144,126 @@ class _Place:
                 raise
             except Exception as error:  # noqa: BLE001 # every storage library has errors of its own
                 denied = kind_of(error) is PermissionDeniedError
-                # Those that have just expired are renewed again, others once.
+                # Expired credentials are renewed each time, others once.
                 pause = next(pauses, None)
-                expired = pause is not None and not self._known.fresh
+                expired = pause is not None and not self._credentials.fresh
                 if denied and (renewable or expired) and await self._renewed():
                     renewable = False
                     continue
                 if denied or pause is None or is_dead(error):
-                    raise self._mapped(error) from None  # the cause may hold secrets
+                    raise self._translated(error) from None  # the cause may hold secrets
             await asyncio.sleep(pause)
 
     async def _refresh(self) -> None:
-        """Look credentials up again that have expired while others were read."""
-        if not self._known.fresh:
-            self._known = await asyncio.to_thread(creds.current, self.key)
+        """Renew credentials that expired while the link waited."""
+        if not self._credentials.fresh:
+            self._credentials = await asyncio.to_thread(creds.current, self.key)
             self._target = None
 
     async def _renewed(self) -> bool:
-        """Look the credentials up again; tell whether they have changed."""
+        """Look up the credentials again, and return whether they changed."""
         if self.key is None:
             return False
-        found = await asyncio.to_thread(creds.replaced, self.key, self._known)
-        if found is None:
+        credentials = await asyncio.to_thread(creds.replaced, self.key, self._credentials)
+        if credentials is None:
             return False
-        self._known, self._target = found, None
+        self._credentials, self._target = credentials, None
         return True
 
-    def _mapped(self, error: Exception) -> LakeError:
+    def _translated(self, error: Exception) -> LakeError:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
-        text = safe_text(cause, self._known.options)[:300]
+        text = safe_text(cause, self._credentials.options)[:300]
         link = f"the link {safe_url(self.url)}"
         if is_dead(error):
-            return LinkError(f"{link} is dead ({text}). Mend it, or leave it out.")
+            return LinkError(f"{link} is dead ({text}). Fix the link, or remove it.")
         if kind_of(error) is PermissionDeniedError:
-            cure = (
-                f"Look at the credentials under the key {self.key!r}"
+            remedy = (
+                f"Check the credentials under the key {self.key!r}"
                 if self.key is not None
                 else "Name credentials with dasklake.link(url, creds_key=...)"
             )
-            return PermissionDeniedError(f"T{link[1:]} may not be read ({text}). {cure}.")
+            return PermissionDeniedError(f"Access to {link} was denied ({text}). {remedy}.")
         return StoreError(
             f"T{link[1:]} could not be read for {_RETRIES.seconds:.0f} seconds ({text}). "
-            "Resume when its storage answers."
+            "Resume when its storage is available again."
         )
 
 
-async def _fetch(place: _Place) -> bytes:
-    async with _gates().whole:
-        return await place.tried(lambda target: target.whole(), _LATE)
+async def _fetch(link: _LinkTarget) -> bytes:
+    async with _limits().whole:
+        return await link.call_with_retries(lambda target: target.whole(), _WHOLE_SECONDS)
 
 
-async def _look(place: _Place, wanted: Wanted) -> Findings:
-    begin = await place.tried(lambda target: target.first(image.HEAD))
-    found = Findings(begin.size, begin.etag)
+async def _verify(link: _LinkTarget, options: VerifyOptions) -> Findings:
+    begin = await link.call_with_retries(lambda target: target.first(image.HEAD))
+    findings = Findings(begin.size, begin.etag)
     if not begin.data:
-        raise _wrong(place, "is empty: it has no bytes")
-    if not wanted.picture:
-        return found
+        raise _invalid(link, "is empty: it has no bytes")
+    if not options.is_image:
+        return findings
     if not image.starts_like_image(begin.data):
-        raise _wrong(place, f"is not a picture: it begins with {begin.data[:8]!r}")
-    sure = None if wanted.decode else await _facts(place, begin)
-    if sure is None:
+        raise _invalid(link, f"is not an image: it begins with {begin.data[:8]!r}")
+    properties = None if options.decode else await _format_and_shape(link, begin)
+    if properties is None:
         complete = begin.size == len(begin.data)
-        data = begin.data if complete else await _fetch(place)
+        data = begin.data if complete else await _fetch(link)
         try:
-            sure = await asyncio.to_thread(image.decode_completely, data)
+            properties = await asyncio.to_thread(image.decode_completely, data)
         except SampleError as error:
             reason = error.message.partition(". ")[0].rstrip(".")
-            raise _wrong(place, f"is truncated or damaged: {reason}") from None
-        found = found._replace(size=len(data))
-    return found._replace(format=sure[0], shape=sure[1])
+            raise _invalid(link, f"is truncated or damaged: {reason}") from None
+        findings = findings._replace(size=len(data))
+    return findings._replace(format=properties[0], shape=properties[1])
 
 
-async def _facts(place: _Place, begin: Begin) -> tuple[str, tuple[int, ...]] | None:
-    """Return format and shape from the two ends of a file; None where they do not suffice."""
+async def _format_and_shape(link: _LinkTarget, begin: Begin) -> tuple[str, tuple[int, ...]] | None:
+    """Return format and shape from both ends of an image, or None if all of it is needed."""
     size, head = begin.size, begin.data
     if size is None:
         return None
-    facts = image.image_format_and_shape(head)
-    if facts is None and len(head) < size:
-        more = await place.tried(lambda target: target.first(image.MORE))
-        facts = image.image_format_and_shape(more.data)
-    if facts is None:
+    properties = image.image_format_and_shape(head)
+    if properties is None and len(head) < size:
+        more = await link.call_with_retries(lambda target: target.first(image.MORE))
+        properties = image.image_format_and_shape(more.data)
+    if properties is None:
         return None
     tail: bytes | None = head[-image.TAIL :]
     if len(head) < size:
-        tail = await place.tried(lambda target: target.last(image.TAIL, size))
-    return facts if tail is not None and image.ends_like(facts[0], tail) else None
+        tail = await link.call_with_retries(lambda target: target.last(image.TAIL, size))
+    return properties if tail is not None and image.ends_like(properties[0], tail) else None
 
 
-def _wrong(place: _Place, what: str) -> LinkError:
-    return LinkError(f"the link {safe_url(place.url)} {what}. Mend it, or leave it out.")
+def _invalid(link: _LinkTarget, problem: str) -> LinkError:
+    return LinkError(f"the link {safe_url(link.url)} {problem}. Fix the link, or remove it.")
 
 
-class _Gates:
-    """How much one loop does at the same time."""
+class _Limits:
+    """Limits of the concurrent reads on one loop."""
 
     def __init__(self) -> None:
         self.links = asyncio.Semaphore(AT_ONCE)
         self.whole = asyncio.Semaphore(_WHOLE)
 
 
-_by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Gates] = weakref.WeakKeyDictionary()
+_by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Limits] = (
+    weakref.WeakKeyDictionary()
+)
 
 
-def _gates() -> _Gates:
-    return _by_loop.setdefault(asyncio.get_running_loop(), _Gates())
+def _limits() -> _Limits:
+    return _by_loop.setdefault(asyncio.get_running_loop(), _Limits())
 
 
-def _submit(place: _Place, action: Callable[[_Place], Any]) -> Future[Any]:
+def _submit(link: _LinkTarget, action: Callable[[_LinkTarget], Any]) -> Future[Any]:
     future: Future[Any] = Future()
 
     async def run() -> None:
-        async with _gates().links:
+        async with _limits().links:
             if not future.set_running_or_notify_cancel():
-                return  # given up meanwhile
+                return  # the caller cancelled it
             try:
-                future.set_result(await action(place))
-            except Exception as error:  # noqa: BLE001 # whoever holds the future gets it
+                future.set_result(await action(link))
+            except Exception as error:  # noqa: BLE001 # raised by the future
                 future.set_exception(error)
 
     asyncio.run_coroutine_threadsafe(run(), io_loop())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._links.verify import Findings, Wanted, fetch, look
+from dasklake._links.verify import Findings, VerifyOptions, fetch, verify_link
 from dasklake._media.image import decode_image
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Link
@@ -183,7 +183,7 @@ def check_rows(
     def start(value: tuple[int, str, Linked]) -> Future[Findings]:
         _, name, link = value
         is_image = specs[name].kind.codec == "image"
-        return look(link.url, link.creds_key, Wanted(is_image, decode))
+        return verify_link(link.url, link.creds_key, VerifyOptions(is_image, decode))
 
     values = (
         (number, name, sample[name])

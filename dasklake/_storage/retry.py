@@ -1,11 +1,13 @@
 """Retry storage operations with exponential backoff, jitter and cancellation.
 
-This module has the only retry loop of the package. Libraries such as tenacity were considered: they
-cannot let an enclosing call take over the retries of the operations inside it.
+``RetryPolicy.call`` is the only loop for blocking operations. The coroutines of ``_links.verify``
+have a loop of their own, which takes its pauses from ``RetryPolicy.pauses``. Libraries such as
+tenacity were considered: they cannot let an enclosing call take over the retries of the operations
+inside it.
 
-Storage libraries also retry by themselves: botocore five times within about ten seconds. Their time
-counts as part of one attempt, so that the total stays bounded by ``RetryPolicy.seconds`` and the
-duration of one attempt.
+Storage libraries also retry by themselves: botocore makes up to five attempts within about ten
+seconds, and s3fs repeats those up to five times. All of this is one attempt of a policy, so that
+the total is bounded by ``RetryPolicy.seconds`` and the duration of one attempt.
 """
 
 from __future__ import annotations

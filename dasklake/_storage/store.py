@@ -416,19 +416,28 @@ class ObjectStore:
                 self._do("abort an upload of", key, methodcaller("abort_upload", key, upload))
 
     def probe(self) -> None:
-        """Try whether the storage creates exclusively, and can be written at all.
+        """Check that the storage is writable and creates objects exclusively.
 
         Raises
         ------
         UnsupportedStoreError
-            It accepted a second create, or cannot be written.
+            The storage accepted a second create, refused the first one, or is read-only.
         StoreError
             The storage refused or failed.
         """
         key = object_keys.probe_key()
-        # The key is new: if it exists, the answer to an earlier attempt was lost.
-        with suppress(ObjectExistsError):
+        try:
             self.create(key, b"first")
+            refused = False
+        except ObjectExistsError:
+            refused = True
+        # The key is new: it can exist only if the answer to an earlier attempt was lost. The check
+        # stays outside the handler, so that its own errors are not taken for the refusal.
+        if refused and not self.exists(key):
+            raise UnsupportedStoreError(
+                f"{self.url} refused to create a new object, as if it existed already. Check "
+                "the storage's support of conditional writes, or use another storage."
+            )
         try:
             self.create(key, b"second")
         except ObjectExistsError:
@@ -436,8 +445,9 @@ class ObjectStore:
         finally:
             self.delete([key])
         raise UnsupportedStoreError(
-            f"{self.url} accepted to create the same object twice: two writers could destroy each "
-            "other's work there. Use other storage, or single_writer=True where nobody else writes."
+            f"{self.url} created the same object twice, so that two writers could overwrite each "
+            "other's commits. Use another storage, or single_writer=True if there is only one "
+            "writer."
         )
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dasklake import creds
-from dasklake._links.verify import Findings, Wanted, look
+from dasklake._links.verify import Findings, VerifyOptions, verify_link
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Blob
 from dasklake._write.failures import describe_item
@@ -104,10 +104,10 @@ class LinkQueue:
             This process has no credentials under the key of a link.
         """
         for name, spec in self._verified.items():
-            target = Wanted(spec.kind.codec == "image", spec.verify == "decode")
+            target = VerifyOptions(spec.kind.codec == "image", spec.verify == "decode")
             for link in (sample.get(name) for sample in queued.samples):
                 if link is not None:
-                    future = look(link["url"], link["creds_key"], target)
+                    future = verify_link(link["url"], link["creds_key"], target)
                     queued.checks.append((name, link, future))
         if queued.checks or self._inputs:
             _detach(queued)

@@ -104,7 +104,7 @@ def main() -> None:
             failures = dasklake.open(lake).failures()["message"]
             reasons = {
                 word: int(failures.str.contains(word).sum())
-                for word in ("is dead", "is not a picture", "is truncated")
+                for word in ("is dead", "is not an image", "is truncated")
             }
             print(
                 f"{LINKS} links, {engine.AT_ONCE} at once: written in {ours:.2f} s "

@@ -19,6 +19,7 @@ from PIL import Image
 
 import dasklake
 from dasklake._links import verify as engine
+from dasklake._storage.retry import RetryPolicy
 from dasklake.exceptions import (
     InvalidInputError,
     LinkError,
@@ -58,7 +59,7 @@ def write(lake: Path | str, urls: list[str], **more: Any) -> dasklake.WriteRepor
 
 
 def test_wrong_links_are_told_apart(web: Web, tmp_path: Path) -> None:
-    """Each link that is dead, not a picture, empty or cut off fails alone, with its reason."""
+    """Each link that is dead, not an image, empty or cut off fails alone, with its reason."""
     kinds = ["good", "dead", "small", "text", "plain", "cut", "busy", "empty", "gone", "good"]
     report = write(
         tmp_path / "lake",
@@ -73,7 +74,7 @@ def test_wrong_links_are_told_apart(web: Web, tmp_path: Path) -> None:
     assert failures["index"].tolist() == [1, 3, 5, 7, 8]
     assert set(failures["exception"]) == {"LinkError"}
     assert set(failures["tensor"]) == {"image"}
-    words = ["is dead", "is not a picture", "is truncated", "is empty", "is dead"]
+    words = ["is dead", "is not an image", "is truncated", "is empty", "is dead"]
     for word, message in zip(words, failures["message"], strict=True):
         assert word in message
     assert np.array(lake["image"].shapes()).tolist() == [
@@ -216,7 +217,7 @@ def test_samples_that_wait_are_copied(
 
 
 def test_refusals_end_the_run(web: Web, tmp_path: Path) -> None:
-    """A link that may not be read is never skipped, nor tried again for long."""
+    """A link whose storage denies access is never skipped, nor retried for long."""
     urls = [f"{web.url}/good/1", f"{web.url}/denied/2"]
     with pytest.raises((RunFailedError, StoreError)) as raised:
         write(tmp_path / "lake", urls, on_error="skip", max_failures=None)
@@ -228,8 +229,8 @@ def test_refusals_end_the_run(web: Web, tmp_path: Path) -> None:
 def test_storage_that_is_down_ends_the_run(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A storage that is busy is asked again; one that stays so ends the run, skipping or not."""
-    monkeypatch.setattr(engine, "_FIRST", 0.001)
+    """A busy storage is retried; one that stays busy ends the run, whatever on_error says."""
+    monkeypatch.setattr(engine, "_RETRIES", RetryPolicy(seconds=3.0, first=0.001))
     write(tmp_path / "busy", [f"{web.url}/busy/a{n}" for n in range(3)])
     with pytest.raises((RunFailedError, StoreError)) as raised:
         write(
@@ -396,7 +397,7 @@ def test_two_thousand_slow_links(tmp_path: Path) -> None:
             )
     assert (report.samples, report.failures) == (1_700, 300)
     failures = dasklake.open(tmp_path / "lake").failures()["message"]
-    for word in ("is dead", "is not a picture", "is truncated"):
+    for word in ("is dead", "is not an image", "is truncated"):
         assert failures.str.contains(word).sum() == 100
     # Two for a link: its first and its last bytes; one for those that are dead or no pictures;
     # three for those that are cut off.

@@ -15,7 +15,7 @@ from PIL import Image
 from dasklake import creds
 from dasklake._links import verify
 from dasklake._links.targets import Begin
-from dasklake._links.verify import Findings, Wanted, fetch, look
+from dasklake._links.verify import Findings, VerifyOptions, fetch, verify_link
 from dasklake._storage.retry import RetryPolicy
 from dasklake.exceptions import LinkError, PermissionDeniedError, StoreError
 
@@ -80,7 +80,7 @@ FOUND = Findings(len(png()), "v1", "png", (2, 3, 3))
 def test_a_storage_that_fails_is_asked_again(wobbly: Wobbly) -> None:
     """Lost connections, time-outs and a busy storage are tried again."""
     wobbly.errors = [ConnectionResetError(), TimeoutError(), OSError(16, "SlowDown")]
-    assert look(URL, None, Wanted()).result() == FOUND
+    assert verify_link(URL, None, VerifyOptions()).result() == FOUND
     assert wobbly.asked == 4
 
 
@@ -88,7 +88,7 @@ def test_a_storage_that_goes_on_failing_is_given_up(wobbly: Wobbly) -> None:
     """After some tries the error says that the storage is at fault, not the sample."""
     wobbly.errors = [ConnectionResetError("by peer") for _ in range(100)]
     with pytest.raises(StoreError, match=r"could not be read for 0 seconds.*by peer"):
-        look(URL, None, Wanted()).result()
+        verify_link(URL, None, VerifyOptions()).result()
     assert wobbly.asked > 2
 
 
@@ -101,7 +101,7 @@ def test_what_is_dead_is_not_asked_again(wobbly: Wobbly, error: Exception) -> No
     """A target or a host that is not there is an error of the sample, at once."""
     wobbly.errors = [error]
     with pytest.raises(LinkError, match=r"https://host/a\.png is dead"):
-        look(URL, None, Wanted()).result()
+        verify_link(URL, None, VerifyOptions()).result()
     assert wobbly.asked == 1
 
 
@@ -111,11 +111,11 @@ def test_refused_credentials_are_renewed_once(wobbly: Wobbly) -> None:
     with dask.config.set({"dasklake.creds.vault": lambda: {"token": f"hunter{next(numbers)}"}}):
         creds.populate("vault", None)
         wobbly.errors = [PermissionError("hunter0 expired")]
-        assert look(URL, "vault", Wanted()).result() == FOUND
+        assert verify_link(URL, "vault", VerifyOptions()).result() == FOUND
         assert [each["token"] for each in wobbly.options] == ["hunter0", "hunter1"]
         wobbly.errors = [PermissionError("hunter1 expired"), PermissionError("hunter2 as well")]
         with pytest.raises(PermissionDeniedError, match="under the key 'vault'") as raised:
-            look(URL, "vault", Wanted()).result()
+            verify_link(URL, "vault", VerifyOptions()).result()
         creds.populate("vault", None)
     assert "hunter" not in str(raised.value)
     assert raised.value.__cause__ is None
@@ -125,13 +125,13 @@ def test_a_refusal_without_a_key_asks_for_one(wobbly: Wobbly) -> None:
     """Where a link has no credentials of its own, the error says how to name some."""
     wobbly.errors = [PermissionError("no")]
     with pytest.raises(PermissionDeniedError, match="creds_key="):
-        look(URL, None, Wanted()).result()
+        verify_link(URL, None, VerifyOptions()).result()
 
 
 def test_unknown_keys_are_refused_before_anything_is_asked(wobbly: Wobbly) -> None:
     """A key without values is an error of the caller, at once."""
     with pytest.raises(PermissionDeniedError, match="nobody"):
-        look(URL, "nobody", Wanted())
+        verify_link(URL, "nobody", VerifyOptions())
     assert wobbly.asked == 0
 
 
@@ -139,13 +139,16 @@ def test_file_systems_without_coroutines(memory: Any) -> None:
     """Targets in memory are read in threads: first and last bytes, or all."""
     memory.pipe("/links/a.png", png())
     memory.pipe("/links/empty.png", b"")
-    found = look("memory://links/a.png", None, Wanted()).result()
+    found = verify_link("memory://links/a.png", None, VerifyOptions()).result()
     assert (found.size, found.format, found.shape) == (len(png()), "png", (2, 3, 3))
-    assert look("memory://links/a.png", None, Wanted(decode=True)).result() == found
-    assert look("memory://links/a.png", None, Wanted(picture=False)).result().shape is None
+    assert verify_link("memory://links/a.png", None, VerifyOptions(decode=True)).result() == found
+    assert (
+        verify_link("memory://links/a.png", None, VerifyOptions(is_image=False)).result().shape
+        is None
+    )
     assert fetch("memory://links/a.png", None).result() == png()
     with pytest.raises(LinkError, match="is empty"):
-        look("memory://links/empty.png", None, Wanted()).result()
+        verify_link("memory://links/empty.png", None, VerifyOptions()).result()
     for url in ("memory://links", "memory://links/none.png"):
         with pytest.raises(LinkError, match="is dead"):
-            look(url, None, Wanted()).result()
+            verify_link(url, None, VerifyOptions()).result()

@@ -25,6 +25,7 @@ from dasklake.exceptions import (
     StoreError,
     UnsupportedStoreError,
 )
+from dasklake.testing.faults import Fault, FaultStore
 
 
 class Careless(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
@@ -146,6 +147,24 @@ def test_single_writer(url: str) -> None:
         store.create("log/0", b"second")
     assert store.get("log/0") == b"first"
     assert pickle.loads(pickle.dumps(store)).single_writer
+
+
+def test_probe_refuses_storage_that_refuses_every_create() -> None:
+    """A storage that answers 412 to every create does not pass the probe."""
+    store = FaultStore()
+    store.gate = lambda operation, _: Fault.REFUSED if operation == "create" else Fault.NONE
+    with pytest.raises(UnsupportedStoreError, match="refused to create a new object"):
+        store.probe()
+    assert store.landed == []
+
+
+def test_probe_accepts_a_lost_answer() -> None:
+    """A create that is repeated because its answer was lost does not fail the probe."""
+    store = FaultStore(retries=replace(STORE_RETRIES, wait=lambda _: None))
+    store.fail("create", Fault.AFTER)
+    store.probe()
+    assert [operation for operation, _, _ in store.landed] == ["create", "delete"]
+    assert store.pending == 0
 
 
 def test_conflicts_and_busy_storage_are_retried() -> None:

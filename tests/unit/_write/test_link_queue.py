@@ -28,11 +28,11 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[Future[Findings]]:
     """Replace the verification of links with futures that the test completes."""
     futures: list[Future[Findings]] = []
 
-    def look(*_: object) -> Future[Findings]:
+    def verify_link(*_: object) -> Future[Findings]:
         futures.append(Future())
         return futures[-1]
 
-    monkeypatch.setattr(link_queue, "look", look)
+    monkeypatch.setattr(link_queue, "verify_link", verify_link)
     return futures
 
 
