@@ -226,6 +226,7 @@ def test_restarted_cluster(stage: Stage, tmp_path: Any) -> None:
     ):
         calling = Calling(stage, client)
         stage.held(HELD, 2)
+        wait_until_reported(client, stage)
         with Client(cluster, set_as_default=False) as other:
             restarting = threading.Thread(target=other.restart, daemon=True)
             restarting.start()
@@ -264,6 +265,7 @@ def test_closed_scheduler(start_cluster: StartCluster, stage: Stage) -> None:
     with Client(cluster.address, set_as_default=False, timeout="10s") as client:
         calling = Calling(stage, client)
         stage.held(HELD, 2)
+        wait_until_reported(client, stage)
         cluster.scheduler.send_signal(signal.SIGTERM)
         cluster.scheduler.wait(PATIENCE)
         check_content(dasklake.open(stage.url), BEFORE)
