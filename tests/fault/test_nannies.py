@@ -18,7 +18,14 @@ from distributed import Client, LocalCluster
 import dasklake
 from dasklake.exceptions import PartitionTimeoutError, TransformError
 from tests.support._work import PATIENCE, SCHEMA, content, note, sample
-from tests.support.clusters import DEEP, Stage, check_content, residue, wait_until
+from tests.support.clusters import (
+    DEEP,
+    Stage,
+    check_content,
+    residue,
+    wait_until,
+    wait_until_reported,
+)
 
 # Dask's own clusters leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -264,6 +271,7 @@ def test_scaled_down_and_up(nannies: LocalCluster, nursed: Client, stage: Stage)
         stage, nursed, transform_kwargs={"folder": str(stage.folder), "pauses": [16, 19, 22, 25]}
     )
     stage.held([16, 19, 22, 25], 2)
+    wait_until_reported(nursed, stage)
     nannies.scale(1)
     wait_until(lambda: len(workers_of(nannies)) == 1, "one worker is gone")
     stage.let_go(16, 19, 22, 25)
