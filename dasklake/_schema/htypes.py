@@ -165,9 +165,9 @@ _TABLE = (
         count=0,
         compressions=_BYTES,
     ),
-    _image("image", "A picture; files pass through unchanged, arrays of pixels are encoded.", None),
-    _image("image.rgb", "A picture of three channels; others are converted.", 3),
-    _image("image.gray", "A picture of one channel; others are converted.", 1),
+    _image("image", "An image; files are stored unchanged, arrays of pixels are encoded.", None),
+    _image("image.rgb", "An image of three channels; others are converted.", 3),
+    _image("image.gray", "An image of one channel; others are converted.", 1),
     Htype(
         "class_label",
         "array",
@@ -182,7 +182,7 @@ _TABLE = (
     Htype(
         "tag",
         "json",
-        "Some words, of no fixed list.",
+        "A list of words from an open vocabulary.",
         dtype="str",
         shape=(None,),
         ranks=(1,),
@@ -231,7 +231,7 @@ _TABLE = (
     Htype(
         "instance_label",
         "array",
-        "The number of the object that each pixel shows.",
+        "The object number of each pixel.",
         dtype="uint32",
         dtypes="ui",
         shape=(None, None),
@@ -252,7 +252,7 @@ _TABLE = (
     Htype(
         "polygon",
         "polygon",
-        "Some outlines, each a list of points.",
+        "Polygons, each a list of points.",
         dtype="float32",
         dtypes="fiu",
         shape=(None, 2),
@@ -278,7 +278,7 @@ _TABLE = (
     Htype(
         "point",
         "array",
-        "Some points, of two or three numbers each.",
+        "Points, two or three numbers each.",
         dtype="int32",
         dtypes="fiu",
         shape=(None, 2),
@@ -291,7 +291,7 @@ _TABLE = (
     Htype(
         "point_cloud",
         "array",
-        "Points in space, with whatever else is known of each; LAS files pass through unchanged.",
+        "Points in space, with further values of each; LAS files are stored unchanged.",
         dtype="float32",
         dtypes="fiu",
         shape=(None, 3),
@@ -317,7 +317,7 @@ _TABLE = (
     Htype(
         "intrinsics",
         "array",
-        "The matrix of a camera, or of several.",
+        "Camera matrices, one or several.",
         dtype="float32",
         dtypes="f",
         shape=(3, 3),
@@ -330,7 +330,7 @@ _TABLE = (
     Htype(
         "json",
         "json",
-        "Any value of JSON.",
+        "Any JSON value.",
         dtype="str",
         shape=(),
         ranks=(0,),
@@ -338,17 +338,17 @@ _TABLE = (
     Htype(
         "list",
         "json",
-        "A list of values of JSON.",
+        "A list of JSON values.",
         dtype="str",
         shape=(None,),
         ranks=(1,),
         count=0,
     ),
     _media("audio", "Sound: samples x channels.", _SOUNDS, "audio", "soundfile"),
-    _media("video", "Frames x height x width x channels.", _VIDEOS, "video", "PyAV"),
-    _media("dicom", "A medical picture or series.", ("dcm",), "medical", "pydicom"),
+    _media("video", "Video: frames x height x width x channels.", _VIDEOS, "video", "PyAV"),
+    _media("dicom", "A medical image or series.", ("dcm",), "medical", "pydicom"),
     _media("nifti", "A medical volume.", ("nii.gz", "nii"), "medical", "nibabel"),
-    _media("mesh", "A surface: vertices x 3.", ("ply", "stl"), "spatial", "trimesh"),
+    _media("mesh", "A triangle mesh: vertices x 3.", ("ply", "stl"), "spatial", "trimesh"),
 )
 
 #: Rows by name.

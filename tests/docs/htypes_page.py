@@ -57,7 +57,7 @@ def _shape(htype: Htype) -> str:
 def _dtype(htype: Htype) -> str:
     if htype.dtype is not None:
         return f"`{htype.dtype}`"
-    return "the file's" if htype.codec == "file" else "none: say it"
+    return "the file's" if htype.codec == "file" else "none: give one"
 
 
 def _compressions(htype: Htype) -> str:

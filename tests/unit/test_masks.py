@@ -1,4 +1,4 @@
-"""Masks from run lengths and polygons: the pixels of pycocotools, or an error that names the mask."""
+"""Masks from run lengths and polygons: pixels as of pycocotools, and errors with the mask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 
-#: bool, of height, width and number.
+#: Boolean arrays of shape (height, width, masks).
 pixels = npst.arrays(bool, st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 3)))
 
 SQUARE = [1.0, 1, 4, 1, 4, 4, 1, 4]
@@ -26,34 +26,34 @@ HALF = [0, 0, 5, 0, 0, 5.0]
 
 
 def drawn(polygons: list[list[float]], height: int, width: int) -> np.ndarray[Any, Any]:
-    """Draw a mask as annToMask does."""
+    """Draw a mask as annToMask of pycocotools does."""
     whole = reference.merge(reference.frPyObjects(polygons, height, width))
     return np.asarray(reference.decode(whole)).astype(bool)
 
 
 @given(pixels)
 def test_run_lengths_are_those_of_coco(dense: np.ndarray[Any, Any]) -> None:
-    """Pixels become the very letters that pycocotools writes, and come back."""
-    found = from_pixels(dense)
-    assert found.shape == dense.shape
-    assert np.array_equal(to_pixels(found), dense)
-    assert np.asarray(found).flags.c_contiguous
+    """Pixels are encoded byte for byte as by pycocotools, and decoded to equal pixels."""
+    decoded = from_pixels(dense)
+    assert decoded.shape == dense.shape
+    assert np.array_equal(to_pixels(decoded), dense)
+    assert np.asarray(decoded).flags.c_contiguous
     if dense.size:
         encoded = reference.encode(np.asfortranarray(dense.view("uint8")))
-        assert [each["counts"] for each in encoded] == list(found.counts)
+        assert [rle["counts"] for rle in encoded] == list(decoded.counts)
 
 
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9))
 def test_long_runs(lengths: list[int]) -> None:
-    """Run lengths of up to 31 bits are written and read."""
+    """Run lengths of up to 31 bits are encoded and decoded."""
     total = sum(lengths)
-    found = masks.from_rle([{"counts": lengths}], size=(1, total))
-    again = masks.from_rle([{"counts": found.counts[0].decode()}], size=(1, total))
-    assert again == found
+    decoded = masks.from_rle([{"counts": lengths}], size=(1, total))
+    again = masks.from_rle([{"counts": decoded.counts[0].decode()}], size=(1, total))
+    assert again == decoded
 
 
 def test_every_form_of_run_lengths() -> None:
-    """Bytes, text and lists of run lengths mean the same mask."""
+    """Bytes, text and lists of run lengths are equivalent."""
     dense = np.zeros((4, 6, 1), bool)
     dense[1:3, 2:5] = True
     (packed,) = from_pixels(dense).counts
@@ -63,15 +63,15 @@ def test_every_form_of_run_lengths() -> None:
         {"size": [4, 6], "counts": packed.decode()},
         {"counts": lengths},
     ]
-    found = np.asarray(masks.from_rle(rles, size=(4, 6)))
-    assert np.array_equal(found, np.repeat(dense, 3, axis=2))
+    decoded = np.asarray(masks.from_rle(rles, size=(4, 6)))
+    assert np.array_equal(decoded, np.repeat(dense, 3, axis=2))
 
 
 def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
-    """Several polygons are one mask; none, and those without three corners, are no pixel."""
-    found = masks.from_polygons([[SQUARE], [SQUARE, HALF], [], [[1, 1, 2, 2]]], size=(6, 8))
-    dense = np.asarray(found)
-    assert found.shape == (6, 8, 4)
+    """Several polygons are one mask. Polygons without three corners cover no pixels."""
+    decoded = masks.from_polygons([[SQUARE], [SQUARE, HALF], [], [[1, 1, 2, 2]]], size=(6, 8))
+    dense = np.asarray(decoded)
+    assert decoded.shape == (6, 8, 4)
     assert np.array_equal(dense[:, :, 0], drawn([SQUARE], 6, 8))
     assert np.array_equal(dense[:, :, 1], drawn([SQUARE, HALF], 6, 8))
     assert not dense[:, :, 2:].any()
@@ -93,40 +93,40 @@ def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
     ],
 )
 def test_damaged_run_lengths_are_refused(rle: dict[str, Any], text: str) -> None:
-    """Run lengths that are none, or of another image, are an error that names the mask."""
+    """Invalid run lengths, or those of another image, are an error with the mask number."""
     with pytest.raises(SampleError, match=text):
         masks.from_rle([rle], size=(4, 6))
 
 
 @pytest.mark.parametrize("polygon", [[1, 2, 3], ["a", 1], [0, 0, 1, np.inf, 1, 1], 5])
 def test_damaged_polygons_are_refused(polygon: Any) -> None:
-    """A polygon that is no list of pairs of numbers is an error that names the mask."""
+    """A polygon that is not a list of pairs of numbers is an error with the mask number."""
     with pytest.raises(SampleError, match="mask 1"):
         masks.from_polygons([[SQUARE], [polygon]], size=(4, 6))
 
 
 @pytest.mark.parametrize("size", [(4,), "ab", (-1, 4), None])
 def test_sizes_are_checked(size: Any) -> None:
-    """An image has a height and a width."""
+    """The size of an image must be its height and width."""
     with pytest.raises(SampleError, match="image"):
         masks.from_rle([], size=size)
 
 
 @pytest.mark.parametrize("compression", ["rle", "packbits-zstd", "lz4", "none"])
 def test_every_compression_takes_pixels_and_run_lengths(compression: str) -> None:
-    """Whatever a tensor's compression is, both come back as the same pixels."""
+    """With every compression, pixels and run lengths are read as the same pixels."""
     codec = codec_for(TensorSpec("binary_mask", compression=compression))
     dense = np.zeros((5, 7, 2), bool)
     dense[1:3, 2:4, 1] = True
     for value in (dense, from_pixels(dense), dense[:, :, :0], from_pixels(dense[:, :, :0])):
-        found = codec.decode(codec.encode(value))
-        assert isinstance(found, np.ndarray)
-        assert found.dtype == bool
-        assert np.array_equal(found, np.asarray(value))
+        decoded = codec.decode(codec.encode(value))
+        assert isinstance(decoded, np.ndarray)
+        assert decoded.dtype == bool
+        assert np.array_equal(decoded, np.asarray(value))
 
 
 def test_run_lengths_are_stored_as_they_are() -> None:
-    """A tensor of run lengths keeps COCO's letters, one mask a line, and no pixel is made."""
+    """A tensor of run lengths stores COCO's bytes, one mask a line, without creating pixels."""
     codec = codec_for(TensorSpec("binary_mask", compression="rle"))
     wide = masks.from_rle([{"counts": [2**31]}, {"counts": [0, 2**31]}], size=(2**15, 2**16))
     stored = codec.encode(wide)
@@ -141,8 +141,8 @@ def test_run_lengths_have_to_fit_the_tensor() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"0\n0\n0", b"!!\n!!", b"1\n1"])
-def test_damaged_masks_are_found(data: bytes) -> None:
-    """Stored run lengths that do not fit the shape are damage, never pixels."""
+def test_damaged_masks_are_detected(data: bytes) -> None:
+    """Stored run lengths that do not fit the shape are corruption."""
     codec = codec_for(TensorSpec("binary_mask", compression="rle"))
     with pytest.raises(CorruptionError):
         codec.decode(Blob(data, (2, 3, 2)))

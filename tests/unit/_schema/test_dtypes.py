@@ -1,4 +1,4 @@
-"""Dtypes by name."""
+"""Normalization of dtypes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dasklake.exceptions import SchemaError
 
 
 @pytest.mark.parametrize("dtype", [np.longdouble, np.clongdouble, "Sparse[int]"], ids=str)
-def test_what_arrow_cannot_hold_is_refused(dtype: Any) -> None:
-    """A dtype that chunks have no place for is refused when it is named, not when it is written."""
+def test_unsupported_dtypes_are_refused(dtype: Any) -> None:
+    """A dtype that chunks cannot store is refused when a spec is created."""
     if np.dtype(np.longdouble).itemsize == 8 and dtype != "Sparse[int]":
         pytest.skip("longdouble is float64 here")
     with pytest.raises(SchemaError, match=r"float64|plain"):
         normalize_dtype(dtype)
 
 
-def test_what_numpy_knows_has_no_arrow_type() -> None:
-    """Only a dtype that numpy lacks has an Arrow type beside its name."""
+def test_only_dtypes_outside_numpy_have_an_arrow_type() -> None:
+    """Only a dtype that numpy lacks has an Arrow type."""
     assert normalize_dtype("f4") == ("float32", None)
     assert normalize_dtype(None) == (None, None)
     assert normalize_dtype("Int64")[1] is not None

@@ -10,8 +10,8 @@ from dasklake.exceptions import SchemaError
 
 
 @pytest.mark.parametrize("htype", HTYPES.values(), ids=lambda h: h.name)
-def test_rows_agree_with_themselves(htype: Htype) -> None:
-    """A row's defaults are among what the row allows."""
+def test_rows_are_consistent(htype: Htype) -> None:
+    """The defaults of a row are allowed by the row."""
     assert parse_htype(htype.name) == (htype, False, False)
     if htype.dtype not in (None, "str"):
         kinds = htype.dtypes or np.dtype(htype.dtype).kind
@@ -21,8 +21,8 @@ def test_rows_agree_with_themselves(htype: Htype) -> None:
     assert set(COMPRESSION_ALIASES.values()).isdisjoint({""})
 
 
-def test_links_name_what_they_point_to() -> None:
-    """``link[image]`` is a link to an image, ``sequence[...]`` a list of whatever is inside."""
+def test_links_and_lists_are_parsed() -> None:
+    """``link[image]`` is a link to an image, ``sequence[...]`` a list of the inner htype."""
     assert parse_htype("link[image]") == (HTYPES["image"], True, False)
     assert parse_htype("sequence[text]") == (HTYPES["text"], False, True)
     assert parse_htype("sequence[link[image]]") == (HTYPES["image"], True, True)
@@ -31,13 +31,13 @@ def test_links_name_what_they_point_to() -> None:
 @pytest.mark.parametrize(
     "name", ["picture", "link[text]", "link[]", "link[link[image]]", "sequence[sequence[text]]", ""]
 )
-def test_unknown_names_list_the_known(name: str) -> None:
-    """An unknown htype is an error that lists the known ones."""
+def test_unknown_names_list_the_valid_names(name: str) -> None:
+    """An unknown htype is an error that lists the valid htypes."""
     with pytest.raises(SchemaError, match="class_label"):
         parse_htype(name)
 
 
 def test_coords_are_unit_and_mode() -> None:
-    """A box is said in pixels or fractions, in three ways."""
+    """A box is given in pixels or fractions, in three formats."""
     assert len(set(COORDS)) == 6
     assert "pixel-ltwh" in COORDS

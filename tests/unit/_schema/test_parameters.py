@@ -1,4 +1,4 @@
-"""The parameters of specs: how they may be written, and what is refused."""
+"""Parameters of specs: accepted spellings and refused values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dasklake.exceptions import SchemaError
 
 
 @pytest.mark.parametrize(
-    ("htype", "coords", "wanted"),
+    ("htype", "coords", "expected"),
     [
         ("bbox", {"type": "pixel", "mode": "LTWH"}, "pixel-ltwh"),
         ("bbox", {"type": "fractional", "mode": "CCWH"}, "fractional-ccwh"),
@@ -21,13 +21,13 @@ from dasklake.exceptions import SchemaError
         ("bbox", None, None),
     ],
 )
-def test_coords_have_two_spellings(htype: str, coords: Any, wanted: str | None) -> None:
-    """Coords are a word, or unit and mode by name."""
-    assert TensorSpec(htype, coords=coords).coords == wanted
+def test_coords_have_two_spellings(htype: str, coords: Any, expected: str | None) -> None:
+    """Coords are a string, or a mapping of unit and mode."""
+    assert TensorSpec(htype, coords=coords).coords == expected
 
 
 @pytest.mark.parametrize(
-    ("parameters", "word"),
+    ("parameters", "message"),
     [
         ({"htype": "bbox", "coords": {"type": "nonsense", "mode": "QQ"}}, "nonsense-qq"),
         ({"htype": "bbox", "coords": {"kind": "pixel", "mode": "LTWH"}}, "'kind'"),
@@ -49,15 +49,15 @@ def test_coords_have_two_spellings(htype: str, coords: Any, wanted: str | None) 
         ({"htype": "link[bbox]"}, "Unknown"),
     ],
 )
-def test_what_does_not_fit_is_refused(parameters: dict[str, Any], word: str) -> None:
-    """A parameter that means nothing, or contradicts another, is refused."""
-    with pytest.raises(SchemaError, match=word):
+def test_invalid_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:
+    """An unsupported or contradictory parameter is refused."""
+    with pytest.raises(SchemaError, match=message):
         TensorSpec(**parameters)
 
 
 def test_a_description_makes_the_same_spec() -> None:
-    """What a description says is a call that makes the spec."""
+    """A description is a call that creates the spec."""
     spec = TensorSpec(
         "keypoints_coco", keypoints=["a", "b"], connections=[(0, 1)], same_length="objects"
     )
-    assert eval(describe(spec)) == spec  # noqa: S307 # our own words
+    assert eval(describe(spec)) == spec  # noqa: S307 # our own text

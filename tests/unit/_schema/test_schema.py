@@ -1,4 +1,4 @@
-"""What a schema accepts, and how it says what it does not."""
+"""Schemas and specs: accepted forms, equality, differences and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dasklake.exceptions import SchemaError
 
 
 def schema_of(**tensors: Any) -> Schema:
-    """Make a schema, with shorthands."""
+    """Return a schema of keyword arguments."""
     return Schema(tensors)
 
 
@@ -54,8 +54,8 @@ def schema_of(**tensors: Any) -> Schema:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_what_does_not_fit_is_refused(arguments: dict[str, Any], message: str) -> None:
-    """A description that contradicts itself is refused when it is made, and says why."""
+def test_invalid_specs_are_refused(arguments: dict[str, Any], message: str) -> None:
+    """An invalid spec is refused on creation, with the reason."""
     with pytest.raises(SchemaError, match=message):
         TensorSpec(**arguments)
 
@@ -77,24 +77,24 @@ def test_what_does_not_fit_is_refused(arguments: dict[str, Any], message: str) -
     ids=str,
 )
 def test_dtypes_have_one_name(given: Any, name: str | None) -> None:
-    """However a dtype is written, the spec holds one name for it."""
+    """Every spelling of a dtype has the same name in the spec."""
     if name is None:
-        return_value = TensorSpec(dtype=given).arrow_type
-        assert return_value is not None
-        assert not pa.types.is_dictionary(return_value)
+        arrow_type = TensorSpec(dtype=given).arrow_type
+        assert arrow_type is not None
+        assert not pa.types.is_dictionary(arrow_type)
         return
     assert TensorSpec(dtype=given).dtype == name
 
 
-def test_arrow_types_come_back() -> None:
-    """A type that only Arrow knows is kept exactly."""
+def test_arrow_types_are_kept() -> None:
+    """A type that only Arrow has is kept exactly."""
     kind = pa.list_(pa.struct([("a", pa.decimal128(10, 2))]))
     assert TensorSpec(dtype=kind).arrow_type == kind
     assert TensorSpec(dtype="int8").arrow_type is None
 
 
 def test_aliases() -> None:
-    """Other spellings of a compression, and boxes as a mapping, mean the same."""
+    """Aliases of a compression, and coords as a mapping, are equal to the standard forms."""
     assert TensorSpec("image", compression="jpg") == TensorSpec("image", compression="jpeg")
     assert TensorSpec("bbox", coords={"type": "pixel", "mode": "LTWH"}) == TensorSpec(
         "bbox", coords="pixel-ltwh"
@@ -102,7 +102,7 @@ def test_aliases() -> None:
 
 
 def test_defaults_come_from_the_htype() -> None:
-    """What is left out is what the htype says."""
+    """Omitted parameters have the defaults of the htype."""
     spec = TensorSpec("binary_mask")
     assert (spec.dtype, spec.shape, spec.compression) == (
         "bool",
@@ -113,7 +113,7 @@ def test_defaults_come_from_the_htype() -> None:
 
 
 def test_schema_takes_shorthands() -> None:
-    """An htype, a mapping of parameters and a spec say the same."""
+    """An htype, a mapping of parameters and a spec are equivalent."""
     assert (
         schema_of(t="class_label")
         == schema_of(t={"htype": "class_label"})
@@ -137,20 +137,20 @@ def test_schema_takes_shorthands() -> None:
     ],
     ids=ascii,
 )
-def test_schema_refuses(tensors: Any) -> None:
-    """No tensor, a reserved name, or something that describes nothing is refused."""
+def test_invalid_schemas_are_refused(tensors: Any) -> None:
+    """Invalid tensors, reserved names and invalid descriptions are refused."""
     with pytest.raises(SchemaError):
         Schema(tensors)
 
 
 def test_schema_names_the_tensor() -> None:
-    """An error in one tensor's description names the tensor."""
+    """An error in the spec of a tensor names the tensor."""
     with pytest.raises(SchemaError, match="tensor 'boxes': Unknown coords"):
         schema_of(ok="text", boxes={"htype": "bbox", "coords": "metres"})
 
 
-def test_schema_is_a_value() -> None:
-    """Equal schemas are equal, hash alike and survive JSON and another process; order counts."""
+def test_schemas_compare_by_value() -> None:
+    """Schemas compare and hash by value and order, and survive JSON and pickling."""
     schema = schema_of(a="text", b=TensorSpec("bbox", coords="pixel-ltwh"))
     copy = Schema.from_json(json.loads(json.dumps(schema.to_json())))
     assert schema == copy == pickle.loads(pickle.dumps(schema))
@@ -166,22 +166,22 @@ def test_copies_keep_a_compression_of_none() -> None:
     assert schema.with_settled_names == schema.without_discovered_names == schema
 
 
-def test_unknown_fields_are_left_alone() -> None:
+def test_unknown_fields_are_ignored() -> None:
     """A schema written by a later release with a further field can be read."""
     document = {"a": {**TensorSpec("text").to_json(), "colour": "blue"}}
     assert Schema.from_json(document) == schema_of(a="text")
 
 
-def test_differences_are_said_in_words() -> None:
-    """The difference of two schemas names each tensor and what it is instead."""
-    ours = schema_of(a="text", b="class_label", c="bbox")
-    theirs = schema_of(b=TensorSpec("class_label", dtype="uint8"), c="bbox", d="text")
-    assert ours.differences(theirs) == [
+def test_differences_are_described() -> None:
+    """The differences of two schemas name each tensor and both specs."""
+    schema = schema_of(a="text", b="class_label", c="bbox")
+    other = schema_of(b=TensorSpec("class_label", dtype="uint8"), c="bbox", d="text")
+    assert schema.differences(other) == [
         "'a' is missing",
         "'d' is new",
         "'b' is TensorSpec('class_label', dtype='uint8'), not TensorSpec('class_label')",
     ]
-    assert ours.differences(ours) == []
+    assert schema.differences(schema) == []
 
 
 def test_long_lists_of_names_are_shortened() -> None:
@@ -191,19 +191,19 @@ def test_long_lists_of_names_are_shortened() -> None:
     assert "'a': TensorSpec('text')" in repr(schema_of(a="text"))
 
 
-def test_differences_of_names_are_said_where_they_are_too_many_to_show() -> None:
-    """Class names that differ behind what a description shows are named by their index."""
+def test_differences_of_long_lists_of_names_are_described() -> None:
+    """A difference of class names that a description omits is reported with its index."""
     names = ("a", "b", "c", "d", "e")
-    ours = schema_of(t=TensorSpec("class_label", class_names=names))
-    other = schema_of(t=TensorSpec("class_label", class_names=(*names[:4], "x")))
+    schema = schema_of(t=TensorSpec("class_label", class_names=names))
+    changed = schema_of(t=TensorSpec("class_label", class_names=(*names[:4], "x")))
     longer = schema_of(t=TensorSpec("class_label", class_names=(*names, "f")))
-    assert ours.differences(other) == ["'t' has other class_names: index 4 is 'x', not 'e'"]
-    assert "has 6 class_names, not 5: index 5 is 'f', not missing" in ours.differences(longer)[0]
+    assert schema.differences(changed) == ["'t' has other class_names: index 4 is 'x', not 'e'"]
+    assert "has 6 class_names, not 5: index 5 is 'f', not missing" in schema.differences(longer)[0]
 
 
-def test_differences_of_arrow_types_are_said() -> None:
-    """Categories of other values differ in words, though both are called the same."""
-    ours = schema_of(t=TensorSpec(dtype=pd.CategoricalDtype(["a"])))
-    theirs = schema_of(t=TensorSpec(dtype=pd.CategoricalDtype([1])))
-    (words,) = ours.differences(theirs)
-    assert "has values of type int64, not" in words
+def test_differences_of_arrow_types_are_described() -> None:
+    """Categories with different value types are described as different."""
+    schema = schema_of(t=TensorSpec(dtype=pd.CategoricalDtype(["a"])))
+    other = schema_of(t=TensorSpec(dtype=pd.CategoricalDtype([1])))
+    (difference,) = schema.differences(other)
+    assert "has values of type int64, not" in difference

@@ -1,4 +1,4 @@
-"""How tensors lie in Arrow columns."""
+"""Layout of tensors in Arrow columns, and links."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ from dasklake.exceptions import SampleError
     ids=str,
 )
 def test_layouts(spec: TensorSpec, layout: Layout, column: pa.DataType) -> None:
-    """A spec alone decides where its values lie; what Arrow cannot hold is a blob."""
+    """The spec alone determines the layout; values that Arrow lacks are blobs."""
     storage = storage_of(spec)
     assert (storage.layout, storage.type) == (layout, column)
 
 
 def test_ragged_shapes_have_a_column() -> None:
-    """A blob's shape column has one length for each axis, or any number where the rank is open."""
+    """A shape column has one length for each axis, or a variable number if the rank is open."""
     assert storage_of(TensorSpec("binary_mask")).shape_type == pa.list_(pa.int64(), 3)
     assert storage_of(TensorSpec(dtype="int8")).shape_type == pa.list_(pa.int64())
     assert shape_column("masks") == "masks:shape"
 
 
 def test_stored_elements() -> None:
-    """Types that Arrow's tensors lack are stored as views of plain numbers."""
+    """Types that Arrow tensors lack are stored as views of plain numbers."""
     elements = {
         "bool": "uint8",
         "complex128": "float64",
@@ -82,14 +82,14 @@ def test_stored_elements() -> None:
 
 
 def test_link_is_a_url_and_a_key() -> None:
-    """A link holds a URL and the name of credentials, and crosses processes."""
+    """A link holds a URL and the name of credentials, and can be pickled."""
     value = link("s3://bucket/a.jpg", "reader")
     assert value == Link("s3://bucket/a.jpg", "reader") == pickle.loads(pickle.dumps(value))
     assert TensorSpec("link[image]", compression="jpeg").linked
 
 
-def test_link_refuses_what_is_no_url() -> None:
-    """Something else than a string is refused at once, by its type."""
+def test_link_refuses_other_types() -> None:
+    """A URL or key that is not a string is refused, with its type."""
     with pytest.raises(SampleError, match="got int"):
         link(7)  # type: ignore[arg-type]  # the point of the test
     with pytest.raises(SampleError, match="creds_key"):
