@@ -32,6 +32,7 @@ from dasklake._api.sample_in_out import SampleIn, SampleOut
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
 from dasklake._format import object_keys
 from dasklake._run.client_front import client_of, local_client
+from dasklake._schema.printable import safe_repr
 from dasklake._schema.values import Samples
 from dasklake.exceptions import InvalidInputError
 
@@ -257,7 +258,7 @@ def compute(function: Any = None, *, name: str | None = None) -> Any:
         return functools.partial(compute, name=name)
     if not callable(function):
         raise InvalidInputError(
-            f"function must be callable, got {function!r}. Decorate a function."
+            f"function must be callable, got {safe_repr(function)}. Decorate a function."
         )
     return ComputeFunction(function, name or str(getattr(function, "__name__", "compute")))
 
@@ -297,7 +298,8 @@ def compose(pipelines: Sequence[Pipeline]) -> Pipeline:
     for number, pipeline in enumerate(pipelines):
         if not isinstance(pipeline, Pipeline):
             raise InvalidInputError(
-                f"Element {number} of compose() must be a pipeline, got {pipeline!r}. Decorate the function with "
+                f"Element {number} of compose() must be a pipeline, got {safe_repr(pipeline)}. "
+                "Decorate the function with "
                 "@dasklake.compute, and call it with its arguments: compose([f(), g()])."
             )
     return Pipeline([stage for pipeline in pipelines for stage in pipeline.stages])

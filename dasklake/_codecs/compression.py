@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dasklake._schema.printable import printable, safe_repr
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError
 
@@ -120,7 +121,7 @@ def max_decoded_size(stored_size: Any) -> Any:
 
 def shorten(value: object, length: int = 60) -> str:
     """Return a string or the repr of a value, cut to ``length`` characters, for a message."""
-    text = value if isinstance(value, str) else repr(value)
+    text = printable(value) if isinstance(value, str) else safe_repr(value)
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 

@@ -86,7 +86,7 @@ def _to_json_value(value: Any) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise SampleError(
-                    f"a JSON key must be a string, got {key!r}. Convert it with str()."
+                    f"a JSON key must be a string, got {shorten(key)}. Convert it with str()."
                 )
         return {str(key): _to_json_value(item) for key, item in value.items()}
     remedy = ".tolist()" if hasattr(value, "tolist") else "str(), or a list, dict or number"

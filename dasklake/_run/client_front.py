@@ -34,6 +34,7 @@ from dasklake._run.coordinator import Coordinator, Status
 from dasklake._run.outcome import interrupt_error, second_interrupt_error
 from dasklake._run.run_spec import Assignment
 from dasklake._run.scheduler_plugin import CheckpointPlugin
+from dasklake._schema.printable import safe_str
 from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph
 from dasklake.exceptions import InvalidInputError, LakeError, RunFailedError, RunLostError
@@ -374,7 +375,7 @@ def _submit(client: Client, graph: WriteGraph, retries: int) -> list[Any]:
             )
         except (TypeError, AttributeError, pickle.PicklingError) as error:
             raise InvalidInputError(
-                f"The input or the transform cannot be sent to workers ({error}). Leave out what "
+                f"The input or the transform cannot be sent to workers ({safe_str(error)}). Leave out what "
                 "only this process has, such as locks and open files."
             ) from error
     return futures

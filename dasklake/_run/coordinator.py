@@ -25,6 +25,7 @@ from dasklake._model.receipt import Failure, Receipt
 from dasklake._run.outcome import explain, storage_error
 from dasklake._run.progress import Batch, RunProgress, Stop
 from dasklake._run.run_spec import Assignment
+from dasklake._schema.printable import safe_repr
 from dasklake._storage.retry import NO_RETRIES
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import write_lost
@@ -227,7 +228,10 @@ class Coordinator:
         except LakeError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 # a thread has no caller to raise to
-            self._fail(RunFailedError(f"The coordinator failed: {error!r}. Resume the run."), error)
+            self._fail(
+                RunFailedError(f"The coordinator failed: {safe_repr(error)}. Resume the run."),
+                error,
+            )
         finally:
             status = self.status()
             outcome = "finished" if status.problem is None else type(status.problem).__name__

@@ -33,6 +33,7 @@ from dasklake._run.report import WriteReport, report_write
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.scheduler_plugin import TaskDeliver
 from dasklake._run.start import check_plan, check_schema, start_run
+from dasklake._schema.printable import safe_repr
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.futures import refuse_local
@@ -219,7 +220,8 @@ def _notify_checkpoints(
             try:
                 on_checkpoint(status.version)
             except Exception as error:  # noqa: BLE001 # the user's code must not end the run
-                warnings.warn(f"on_checkpoint failed: {error!r}. The run continues.", stacklevel=2)
+                text = f"on_checkpoint failed: {safe_repr(error)}. The run continues."
+                warnings.warn(text, stacklevel=2)
 
     return notify
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from dask.optimization import cull
 from dasklake._run.coordinator import Coordinator, Status
 from dasklake._run.outcome import interrupt_error, second_interrupt_error
 from dasklake._run.run_spec import Assignment
+from dasklake._schema.printable import error_text
 from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph
 from dasklake._write.partition import Outcome
@@ -144,7 +144,7 @@ class _Front:
             try:
                 self.get(get, [key])
             except Exception as error:  # noqa: BLE001 # the user's error, reported with its partition
-                text = "".join(traceback.format_exception(error))
+                text = error_text(error)
                 run = self.coordinator.assignment.run
                 self.coordinator.record_failure(failure_of_task(run, partition, error, text), error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dasklake._model.commit import RunState
 from dasklake._model.receipt import Failure
 from dasklake._run.progress import RunProgress, Stop
+from dasklake._schema.printable import safe_str
 from dasklake._write.failures import never_skipped
 from dasklake.exceptions import (
     LakeError,
@@ -89,7 +90,7 @@ def is_lake_error(error: BaseException | None) -> bool:
 
 def storage_error(error: StoreError, run: str, inputs: int) -> StoreError:
     """Return a copy of a storage error whose message adds the progress and the way to resume."""
-    extended = type(error)(f"{error} {resume_hint(run, inputs)}")
+    extended = type(error)(f"{safe_str(error)} {resume_hint(run, inputs)}")
     extended.__dict__.update(error.__dict__)
     return extended
 

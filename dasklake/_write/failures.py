@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import traceback
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from dasklake._model.receipt import Failure
+from dasklake._schema.printable import error_text, printable, safe_repr, safe_str, shorten_middle
 from dasklake._storage.errors import safe_text
 from dasklake.exceptions import CorruptionError, MissingExtraError, SampleError, StoreError
 
@@ -25,6 +26,9 @@ __all__ = [
 
 #: Most characters of an item, a message and a traceback.
 _ITEM, _MESSAGE, _TRACEBACK = 120, 500, 4000
+
+#: Size of the texts that are searched for passwords, as a multiple of what is kept of them.
+_CUT = 20
 
 #: Most characters of the JSON of an item that is kept whole.
 _VALUE = 4096
@@ -84,22 +88,37 @@ def failure_of_sample(
         index=None if start is None or row is None else start + row,
         item=None if row is None else describe_item(item),
         value=None if row is None else kept_value(item),
-        tensor=error.tensor if isinstance(error, SampleError) else None,
-        exception=type(error).__qualname__,
-        message=_shorten(str(error), _MESSAGE),
-        traceback=_shorten("".join(traceback.format_exception(error)), _TRACEBACK),
+        tensor=_tensor_of(error),
+        exception=_shorten(type(error).__qualname__, _ITEM),
+        message=_shorten(safe_str(error), _MESSAGE),
+        traceback=_shorten(error_text(error), _TRACEBACK),
     )
 
 
 def describe_item(item: Any) -> str:
-    """Return a short text that identifies an item."""
+    """Return a short text that identifies an item, also if its repr or its attributes raise."""
+    try:
+        return _shorten(_description(item), _ITEM)
+    except Exception:  # noqa: BLE001 # the class is the user's
+        return _shorten(safe_repr(item), _ITEM)
+
+
+def _description(item: Any) -> str:
     if isinstance(item, Mapping):
-        pairs = ", ".join(f"{key!r}: {describe_item(value)}" for key, value in item.items())
-        return _shorten(f"{{{pairs}}}", _ITEM)
+        # One key more than fits, so that the text is cut there.
+        pairs = islice(item.items(), _ITEM // 2)
+        text = ", ".join(f"{safe_repr(key)}: {describe_item(value)}" for key, value in pairs)
+        return f"{{{text}}}"
     # In this order: reading the shape of a file may require to read its header.
     if hasattr(item, "dtype") and hasattr(item, "shape") and bool(getattr(item, "ndim", 0)):
         return f"array of shape {tuple(item.shape)} and dtype {item.dtype}"
-    return _shorten(repr(item), _ITEM)
+    return safe_repr(item)
+
+
+def _tensor_of(error: BaseException) -> str | None:
+    tensor = error.tensor if isinstance(error, SampleError) else None
+    # The user's code may raise the error too, with the name of a tensor that is not a string.
+    return None if tensor is None else _shorten(safe_str(tensor), _ITEM)
 
 
 def kept_value(item: Any) -> str | None:
@@ -132,14 +151,13 @@ def _is_plain(item: Any) -> bool:
 
 
 def _shorten(text: str, limit: int) -> str:
-    text = safe_text(text)  # failures are stored, so passwords in URLs are removed
-    if len(text) <= limit:
-        return text
-    half = (limit - 3) // 2
-    return f"{text[:half]} … {text[-half:]}"
+    # Cut twice: the search for passwords would take long in a huge text, and a URL that the first
+    # cut splits lies outside the second.
+    text = printable(shorten_middle(text, _CUT * limit))
+    return shorten_middle(safe_text(text), limit)  # failures are stored
 
 
-def attach(error: BaseException, failure: Failure) -> None:
+def attach(error: BaseException, failure: Failure | None) -> None:
     """Attach the description of a failure to an error that is raised to Dask."""
     with contextlib.suppress(AttributeError, TypeError):  # a class without a writable __dict__
         error.__dict__[_ATTRIBUTE] = failure
@@ -173,6 +191,7 @@ def failure_of_task(
     if failure is not None:
         return failure
     name = type(error).__qualname__ if error is not None else "Exception"
+    described = safe_str(message if error is None else error)
     return Failure(
         run=run,
         partition=partition,
@@ -180,7 +199,7 @@ def failure_of_task(
         index=None,
         item=None,
         tensor=None,
-        exception=name,
-        message=_shorten(str(message if error is None else error), _MESSAGE),
+        exception=_shorten(name, _ITEM),
+        message=_shorten(described, _MESSAGE),
         traceback=_shorten(text, _TRACEBACK),
     )

@@ -20,6 +20,7 @@ from dasklake._log.creds_keys import check_keys
 from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure, Receipt
+from dasklake._schema.printable import printable, safe_str
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import ChunkWriter, RunLocation, write_lost
@@ -178,16 +179,23 @@ def write_partition(
     retries = job.retries
     while True:
         attempt = _Attempt(job, partition, start, stopped)
+        replacement: BaseException | None = None
         try:
             outcome = attempt.run(makers, values)
         except Exception as error:
             if retries is None:
-                raise
+                replacement = _portable_error(error)
+                if replacement is error:
+                    raise
+                attach(replacement, attempt.failed(error).failure)
             # Dask's local schedulers do not retry, and a raised error would end the other tasks.
             if retries and not stopped():
                 retries -= 1
                 continue
             outcome = attempt.failed(error)
+        if replacement is not None:
+            # Raised out of the handler, because Dask would pickle the context, too.
+            raise replacement
         if deliver is None:
             return _portable(outcome)
         deliver(outcome)
@@ -196,13 +204,19 @@ def write_partition(
 
 def _portable(outcome: Outcome) -> Outcome:
     """Return an outcome that can be pickled; an exception that cannot is replaced."""
-    if outcome.error is not None:
-        try:
-            cloudpickle.loads(cloudpickle.dumps(outcome.error))
-        except Exception:  # noqa: BLE001 # the exception class is the user's
-            text = f"{type(outcome.error).__qualname__}: {outcome.error}"
-            return outcome._replace(error=RunFailedError(text))
-    return outcome
+    error = outcome.error
+    return outcome if error is None else outcome._replace(error=_portable_error(error))
+
+
+def _portable_error(error: BaseException) -> BaseException:
+    """Return an error, or one with its text if it cannot be pickled, printed or encoded."""
+    try:
+        cloudpickle.loads(cloudpickle.dumps(error))
+        f"{error!r}{error}".encode()
+    except Exception:  # noqa: BLE001 # the exception class is the user's
+        text = f"{printable(type(error).__qualname__)}: {safe_str(error)}"
+        return StoreError(text) if never_skipped(error) else RunFailedError(text)
+    return error
 
 
 def check_shared(job: Job) -> None:
