@@ -26,7 +26,7 @@ import dask
 from dask.utils import parse_timedelta
 from distributed import Scheduler, SchedulerPlugin, get_worker, rpc
 from distributed.protocol.pickle import dumps, loads
-from distributed.protocol.serialize import deserialize
+from distributed.protocol.serialize import Serialize, deserialize
 from distributed.scheduler import KilledWorker, WorkerState
 from distributed.worker import Worker
 
@@ -111,7 +111,11 @@ def _error_of(exception: Any) -> BaseException | None:
     """Return the exception of a task that erred; None where it cannot be loaded here."""
     try:
         found = exception
-        if not isinstance(found, bytes):  # as the scheduler's own errors are, such as KilledWorker
+        if isinstance(found, Serialize):  # from a worker in the scheduler's process
+            found = found.data
+        elif not isinstance(
+            found, bytes
+        ):  # as the scheduler's own errors are, such as KilledWorker
             found = deserialize(found.header, found.frames)
         # A worker sends what it has pickled itself.
         found = loads(found) if isinstance(found, bytes) else found
