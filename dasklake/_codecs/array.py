@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -58,7 +59,7 @@ class ArrayCodec(Codec):
             array = np.ascontiguousarray(array) if array.ndim else array
             return as_blob(array, array.shape, self.spec.compression)
         if self._layout is Layout.TENSOR:
-            return self._as_elements(array, self.storage.shape)
+            return self._as_elements(array[np.newaxis])[0]
         return array[()] if self._dtype.kind not in "mM" else array.view(self._element)[()]
 
     def encode_column(self, values: object) -> pa.Array | None:
@@ -104,7 +105,9 @@ class ArrayCodec(Codec):
         if array.dtype == self._dtype:
             return array
         if array.ndim == 1 and array.dtype.kind in "iu":
-            return self._integers(array)
+            with suppress(SampleError):
+                return lossless(array, self._dtype)
+            return None
         if array.size and not fits_safely(array.dtype, self._dtype):
             raise SampleError(
                 f"the column must have the tensor's dtype {self._dtype}, got {array.dtype}. "
@@ -112,21 +115,12 @@ class ArrayCodec(Codec):
             )
         return to_array(array, self._dtype)
 
-    def _integers(self, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-        """Convert a column of integers by value, or return None if one does not fit."""
-        try:
-            return lossless(array, self._dtype)
-        except SampleError:
-            return None
-
-    def _as_elements(
-        self, array: npt.NDArray[Any], shape: tuple[int, ...] | None = None
-    ) -> npt.NDArray[Any]:
-        """View an array with the element type of its column."""
+    def _as_elements(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """View the values along axis 0 with the element type of their column."""
         if self._element == self._dtype:
             return array
         flat = np.ascontiguousarray(array).reshape(-1).view(self._element)
-        return flat.reshape((len(array), *self.storage.shape) if shape is None else shape)
+        return flat.reshape((len(array), *self.storage.shape))
 
 
 class LabelCodec(ArrayCodec):
@@ -191,19 +185,18 @@ class LabelCodec(ArrayCodec):
                 f"labels must be indices, because the tensor has no class_names, got {shorten(value)}. "
                 "Give class_names, or collect them during the write with discover=True."
             )
-        if isinstance(value, str):
-            return self._index_of(value)
-        return [self._indices(label) for label in value]
-
-    def _index_of(self, name: str) -> int:
-        try:
-            return self._index[name]
-        except (KeyError, TypeError):
-            names = shorten(", ".join(map(repr, self._names or ())), 200)
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
+        if isinstance(value, list | tuple):
+            return [self._indices(label) for label in value]
+        name = _name(value)
+        if name not in self._index:
+            names = shorten(", ".join(map(repr, self._names)), 200)
             raise SampleError(
                 f"{shorten(name)} is not one of the class names {names}. Fix the label, or add it "
                 "to class_names."
-            ) from None
+            )
+        return self._index[name]
 
     def _from_categories(self, values: Any) -> pa.Array | None:
         indices = [self._index.get(name, -1) for name in values.cat.categories]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dasklake._schema.printable import printable, safe_repr
 from dasklake._schema.values import Blob
-from dasklake.exceptions import CorruptionError
+from dasklake.exceptions import CorruptionError, SampleError
 
 __all__ = [
     "Encoded",
@@ -22,6 +22,7 @@ __all__ = [
     "from_blob",
     "max_decoded_size",
     "shorten",
+    "wrong_value",
 ]
 
 #: An Arrow-compatible scalar, an array or a blob, depending on the layout.
@@ -123,6 +124,14 @@ def shorten(value: object, length: int = 60) -> str:
     """Return a string or the repr of a value, cut to ``length`` characters, for a message."""
     text = printable(value) if isinstance(value, str) else safe_repr(value)
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def wrong_value(expected: str, value: object, remedy: str) -> SampleError:
+    """Return the error of a value that is not what is expected."""
+    kind = type(value).__name__
+    return SampleError(
+        f"the value must be {expected}, got {shorten(value)} of type {kind}. {remedy}"
+    )
 
 
 def _codec(compression: str) -> pa.Codec:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._codecs.compression import shorten
+from dasklake._codecs.compression import shorten, wrong_value
 from dasklake.exceptions import SampleError
 
 __all__ = ["fit_shape", "fits_safely", "lossless", "refuse_masked", "to_array", "to_shape"]
@@ -43,9 +43,8 @@ def to_array(value: object, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     elif hasattr(value, "__array__"):
         array = np.asarray(value)
     else:
-        raise SampleError(
-            f"the value must be a number or array of {dtype.name}, got {shorten(value)} of type "
-            f"{type(value).__name__}. Convert it, or change the tensor's dtype."
+        raise wrong_value(
+            f"a number or array of {dtype.name}", value, "Convert it, or change the tensor's dtype."
         )
     return _cast(array, dtype)
 
@@ -202,9 +201,7 @@ def _times(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         # A pandas time is a datetime as well, but more precise.
         times = np.array([time.asm8 if hasattr(time, "asm8") else make(time) for time in flat])
     except (ValueError, TypeError, OverflowError) as error:
-        raise SampleError(
-            f"{shorten(value)} does not fit the tensor's dtype {dtype}: {error}. Convert it."
-        ) from error
+        raise _dtype_error(value, dtype) from error
     return times.reshape(np.shape(value))
 
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from dasklake._codecs.codec import Codec
-from dasklake._codecs.compression import Encoded, shorten
+from dasklake._codecs.compression import Encoded, wrong_value
 from dasklake._codecs.convert import fit_shape
 from dasklake._media.file import READERS, File
 from dasklake._media.sniff import format_of
@@ -27,10 +27,8 @@ class FileCodec(Codec):
         data = bytes_of(value)
         expected = str(self.spec.compression)
         if data is None:
-            raise SampleError(
-                f"the value must be a file, got {shorten(value)} of type {type(value).__name__}. "
-                "Give its bytes, a pathlib.Path, or dasklake.read(path_or_url)."
-            )
+            remedy = "Give its bytes, a pathlib.Path, or dasklake.read(path_or_url)."
+            raise wrong_value("a file", value, remedy)
         actual = format_of(data)
         if actual != expected:
             content = actual or f"an unknown format that begins with {data[:8]!r}"

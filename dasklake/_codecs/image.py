@@ -23,7 +23,7 @@ from dasklake._media.image import (
     shape_of,
     to_8_bit_mode,
 )
-from dasklake._media.reader import USE_BYTES
+from dasklake._media.reader import translate_errors
 from dasklake._media.sniff import format_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
@@ -85,13 +85,8 @@ class ImageCodec(Codec):
         if not self.spec.encoded:
             return from_blob(stored, np.dtype(np.uint8), self._compression)
         pixels = decode_image(stored.data)
-        try:
+        with translate_errors("image"):
             return pixels.reshape(stored.shape)
-        except ValueError as error:
-            raise SampleError(
-                f"the {self._compression} image must have its stored shape {stored.shape}, got "
-                f"{pixels.shape}. {USE_BYTES}"
-            ) from error
 
     def _from_bytes(self, data: bytes) -> Blob:
         format_ = format_of(data)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dasklake._codecs.codec import Codec
-from dasklake._codecs.compression import Encoded, shorten
+from dasklake._codecs.compression import Encoded, shorten, wrong_value
 from dasklake._codecs.convert import fit_shape
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
@@ -28,18 +28,15 @@ class JsonCodec(Codec):
 
     def __init__(self, spec: TensorSpec) -> None:
         super().__init__(spec)
-        self._is_list = spec.kind.name != "json"
+        self._htype = spec.kind.name
 
     def encode(self, value: object) -> Encoded:
         """Return a value as JSON text, and the length of a list."""
-        value = self._tags(value) if self.spec.kind.name == "tag" else _to_json_value(value)
+        value = self._tags(value) if self._htype == "tag" else _to_json_value(value)
         shape: tuple[int, ...] = ()
-        if self._is_list:
+        if self._htype != "json":
             if not isinstance(value, list):
-                raise SampleError(
-                    f"the value must be a list, got {shorten(value)} of type {type(value).__name__}. "
-                    "Give a list, or use the htype 'json'."
-                )
+                raise wrong_value("a list", value, "Give a list, or use the htype 'json'.")
             shape = fit_shape((len(value),), self.spec.shape)
         try:
             data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
@@ -72,13 +69,11 @@ class JsonCodec(Codec):
 
 def _to_json_value(value: Any) -> Any:
     """Convert a value to types that JSON stores without loss."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
     if isinstance(value, np.generic):
         return _to_json_value(value.item())
-    if isinstance(value, float):
-        if not np.isfinite(value):
-            raise SampleError(f"a JSON number must be finite, got {value}. Give None or a string.")
+    if isinstance(value, float) and not np.isfinite(value):
+        raise SampleError(f"a JSON number must be finite, got {value}. Give None or a string.")
+    if isinstance(value, bool | int | float | str | None):
         return value
     if isinstance(value, list | tuple):
         return [_to_json_value(item) for item in value]
@@ -90,7 +85,4 @@ def _to_json_value(value: Any) -> Any:
                 )
         return {str(key): _to_json_value(item) for key, item in value.items()}
     remedy = ".tolist()" if hasattr(value, "tolist") else "str(), or a list, dict or number"
-    raise SampleError(
-        f"the value must be valid JSON, got {shorten(value)} of type {type(value).__name__}. Convert "
-        f"it with {remedy}."
-    )
+    raise wrong_value("valid JSON", value, f"Convert it with {remedy}.")

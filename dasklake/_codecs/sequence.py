@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from dasklake._codecs.codec import Codec
-from dasklake._codecs.compression import Encoded, shorten
+from dasklake._codecs.compression import Encoded, wrong_value
 from dasklake._schema.arrow_layout import Layout
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
@@ -82,10 +82,7 @@ class SequenceCodec(Codec):
     def encode(self, value: object) -> Encoded:
         """Return the concatenated bytes of all items, and their directory."""
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-            raise SampleError(
-                f"the value must be a list, got {shorten(value)} of type {type(value).__name__}. "
-                "Give a list of values; it may be empty."
-            )
+            raise wrong_value("a list", value, "Give a list of values; it may be empty.")
         pieces: list[Any] = []
         directory = [0]
         for number, item in enumerate(value):

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dasklake._codecs.codec import Codec
-from dasklake._codecs.compression import Encoded, shorten
+from dasklake._codecs.compression import Encoded, shorten, wrong_value
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import SampleError
 
@@ -38,10 +38,8 @@ class ArrowCodec(Codec):
         try:
             return pa.scalar(value, type=self._type, from_pandas=True)
         except _CONVERSION_ERRORS as error:
-            raise SampleError(
-                f"the value must be a valid {self._type}, got {shorten(value)} of type "
-                f"{type(value).__name__}: {error}. Convert it, or change the tensor's dtype."
-            ) from error
+            remedy = f"Convert it, or change the tensor's dtype. Cause: {error}."
+            raise wrong_value(f"a valid {self._type}", value, remedy) from error
 
     def encode_column(self, values: object) -> pa.Array | None:
         """Check many values at once."""
@@ -66,10 +64,7 @@ class TextCodec(Codec):
     def encode(self, value: object) -> Encoded:
         """Check that the value is a string that UTF-8 can encode."""
         if not isinstance(value, str):
-            raise SampleError(
-                f"the value must be a string, got {shorten(value)} of type {type(value).__name__}. "
-                "Convert it with str(), or decode bytes."
-            )
+            raise wrong_value("a string", value, "Convert it with str(), or decode bytes.")
         return checked_text(value)
 
     def encode_column(self, values: object) -> pa.Array | None:

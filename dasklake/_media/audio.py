@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._media.reader import (
-    USE_BYTES,
-    convert,
-    import_optional,
-    selected_rows,
-    translate_errors,
-)
-from dasklake.exceptions import SampleError
+from dasklake._media.reader import convert, import_optional, selected_rows, translate_errors
 
 __all__ = ["AudioReader"]
 
@@ -56,6 +49,6 @@ class AudioReader:
                 file.seek(first)
                 read_dtype = dtype if dtype in _DTYPES else "float64"
                 samples = file.read(last + 1 - first, read_dtype, always_2d=True)
-        if len(samples) <= last - first:
-            raise SampleError(f"the audio ends before sample {last}. {USE_BYTES}")
+                if len(samples) <= last - first:
+                    raise EOFError(f"it ends before sample {last}")
         return convert(samples[np.asarray(rows) - first], item, dtype)

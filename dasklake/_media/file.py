@@ -95,11 +95,9 @@ class File:
         StoreError
             The bytes cannot be read from their storage.
         """
-        if callable(self._source):
-            self._source = self._source()
-        if not isinstance(self._source, bytes):
-            self._source = bytes(self._source)
-        return self._source
+        data = bytes(self._source() if callable(self._source) else self._source)
+        self._source = data
+        return data
 
     @property
     def format(self) -> str | None:

@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._media.reader import (
-    USE_BYTES,
-    convert,
-    import_optional,
-    selected_rows,
-    translate_errors,
-)
+from dasklake._media.reader import convert, import_optional, selected_rows, translate_errors
 from dasklake.exceptions import SampleError
 
 __all__ = ["VideoReader"]
@@ -60,10 +54,8 @@ class VideoReader:
                 position = positions.pop(number, None)
                 if position is not None:
                     pixels[position] = frame.to_ndarray(format="rgb24")
-        if positions:
-            raise SampleError(
-                f"the video ends before frame {min(positions)} of {shape[0]}. {USE_BYTES}"
-            )
+            if positions:
+                raise EOFError(f"it ends before frame {min(positions)} of {shape[0]}")
         return convert(pixels, item, dtype)
 
 

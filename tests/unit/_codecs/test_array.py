@@ -101,6 +101,7 @@ def test_values_come_back(spec: TensorSpec, value: Any, wanted: Any) -> None:
         (NAMED, [0, 5], ["5", "0 to 1"]),
         (NAMED, -1, ["-1"]),
         (NAMED, "bird", ["bird", "'cat'"]),
+        (NAMED, ["cat", 1], ["text", "indices"]),
         (NAMED, np.zeros((1, 1), np.uint32), ["rank"]),
         (NAMED, np.array([0.0]), ["float64"]),
         (TensorSpec("class_label"), "cat", ["class_names"]),
