@@ -1,4 +1,4 @@
-"""Links that are looked at while they are written: over the web, S3 and a disk."""
+"""Links that are verified while they are written: over the web, S3 and a disk."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sample(item: tuple[int, str]) -> dict[str, Any]:
 
 
 def write(lake: Path | str, urls: list[str], **more: Any) -> dasklake.WriteReport:
-    """Write links, two partitions of them."""
+    """Write links in two partitions."""
     report: dasklake.WriteReport = dasklake.to_lake(
         db.from_sequence(list(enumerate(urls)), npartitions=2),
         str(lake),
@@ -58,8 +58,8 @@ def write(lake: Path | str, urls: list[str], **more: Any) -> dasklake.WriteRepor
     return report
 
 
-def test_wrong_links_are_told_apart(web: Web, tmp_path: Path) -> None:
-    """Each link that is dead, not an image, empty or cut off fails alone, with its reason."""
+def test_wrong_links_fail_with_their_reason(web: Web, tmp_path: Path) -> None:
+    """Each dead, non-image, empty or truncated link fails alone, with its reason."""
     kinds = ["good", "dead", "small", "text", "plain", "cut", "busy", "empty", "gone", "good"]
     report = write(
         tmp_path / "lake",
@@ -69,14 +69,14 @@ def test_wrong_links_are_told_apart(web: Web, tmp_path: Path) -> None:
     )
     assert (report.samples, report.failures) == (5, 5)
     lake = dasklake.open(tmp_path / "lake")
-    assert [int(each["n"]) for each in lake] == [0, 2, 4, 6, 9]
+    assert [int(row["n"]) for row in lake] == [0, 2, 4, 6, 9]
     failures = lake.failures()
     assert failures["index"].tolist() == [1, 3, 5, 7, 8]
     assert set(failures["exception"]) == {"LinkError"}
     assert set(failures["tensor"]) == {"image"}
-    words = ["is dead", "is not an image", "is truncated", "is empty", "is dead"]
-    for word, message in zip(words, failures["message"], strict=True):
-        assert word in message
+    reasons = ["is dead", "is not an image", "is truncated", "is empty", "is dead"]
+    for reason, message in zip(reasons, failures["message"], strict=True):
+        assert reason in message
     assert np.array(lake["image"].shapes()).tolist() == [
         [240, 320, 3],
         [20, 30, 3],
@@ -100,8 +100,8 @@ def test_reading_needs_no_request(web: Web, tmp_path: Path) -> None:
     assert web.requests() == before + 2
 
 
-def test_nothing_is_asked_unless_wanted(web: Web, tmp_path: Path) -> None:
-    """With verify=False no target is asked for, nothing is stored of it, and dead links pass."""
+def test_unverified_links_need_no_request(web: Web, tmp_path: Path) -> None:
+    """With verify=False no target is requested, none of its metadata is stored, and dead links pass."""
     spec = dasklake.TensorSpec("link[image]", verify=False)
     before = web.requests()
     write(tmp_path / "lake", [f"{web.url}/dead/1"] * 3, schema={**SCHEMA, "image": spec})
@@ -116,8 +116,10 @@ def test_nothing_is_asked_unless_wanted(web: Web, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [True, False])
 @pytest.mark.parametrize("info", [True, False])
-def test_what_is_stored_is_chosen(web: Web, tmp_path: Path, *, shape: bool, info: bool) -> None:
-    """Links are looked at all the same when their shape, or their size and etag, is not stored."""
+def test_links_are_verified_without_stored_metadata(
+    web: Web, tmp_path: Path, *, shape: bool, info: bool
+) -> None:
+    """Links are verified even if their shape, or their size and etag, is not stored."""
     spec = dasklake.TensorSpec(
         "link[image]", create_shape_tensor=shape, create_sample_info_tensor=info
     )
@@ -129,8 +131,8 @@ def test_what_is_stored_is_chosen(web: Web, tmp_path: Path, *, shape: bool, info
         write(tmp_path / "other", [f"{web.url}/dead/1"], schema=schema)
 
 
-def test_whole_files_are_decoded_when_asked(tmp_path: Path) -> None:
-    """A file whose ends are right and whose middle is not is found by verify="decode"."""
+def test_verify_decode_detects_a_damaged_middle(tmp_path: Path) -> None:
+    """A file with valid ends and a damaged middle is detected by verify="decode"."""
     sink = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)).save(
         sink, "png"
@@ -146,8 +148,8 @@ def test_whole_files_are_decoded_when_asked(tmp_path: Path) -> None:
         write(tmp_path / "whole", urls, schema={**SCHEMA, "image": spec})
 
 
-def test_pictures_of_another_shape(web: Web, tmp_path: Path) -> None:
-    """Where the tensor says a shape, a target of another one fails."""
+def test_pictures_of_another_shape_fail(web: Web, tmp_path: Path) -> None:
+    """If the tensor declares a shape, a target with another shape fails."""
     spec = dasklake.TensorSpec("link[image]", shape=(240, 320, 3))
     schema = {**SCHEMA, "image": spec}
     write(tmp_path / "lake", [f"{web.url}/good/1"], schema=schema)
@@ -163,7 +165,7 @@ def failing(item: tuple[int, str]) -> dict[str, Any]:
 
 
 def test_the_first_failure_ends_the_run(web: Web, tmp_path: Path) -> None:
-    """A dead link is named before an error of a later sample that was known sooner."""
+    """A dead link is reported before the error of a later sample, even if that error came first."""
     urls = [f"{web.url}/{'dead' if n == 1 else 'good'}/{n}" for n in range(4)]
     with dask.config.set(scheduler="sync"), pytest.raises(TransformError) as raised:
         dasklake.to_lake(
@@ -177,32 +179,30 @@ def test_the_first_failure_ends_the_run(web: Web, tmp_path: Path) -> None:
     assert isinstance(raised.value.__cause__, LinkError)
 
 
-def test_order_and_places_of_failures(web: Web, tmp_path: Path) -> None:
-    """Beyond the look-ahead, rows are in input order and every failure has its place."""
+def test_rows_and_failures_keep_the_input_order(web: Web, tmp_path: Path) -> None:
+    """With more links than the look-ahead, rows and failures keep the input order."""
     count = 700
     urls = [f"{web.url}/{'dead' if n % 10 == 5 else 'small'}/{n}" for n in range(count)]
     report = write(tmp_path / "lake", urls, transform=failing, on_error="skip", max_failures=None)
     lost = [n for n in range(count) if n % 10 == 5 or n % 7 == 3]
     lake = dasklake.open(tmp_path / "lake")
     failures = lake.failures()
-    for _, found in failures.groupby("partition"):
-        assert found["position"].is_monotonic_increasing
+    for _, failures_of_partition in failures.groupby("partition"):
+        assert failures_of_partition["position"].is_monotonic_increasing
     assert sorted(failures["index"]) == lost
-    assert [int(each["n"]) for each in lake] == [n for n in range(count) if n not in lost]
+    assert [int(row["n"]) for row in lake] == [n for n in range(count) if n not in lost]
     assert (report.samples, report.failures) == (count - len(lost), len(lost))
 
 
 def reused(item: tuple[int, str], *, buffer: list[np.ndarray[Any, Any]]) -> dict[str, Any]:
-    """Use the same array for every sample, as careful code does."""
+    """Reuse one array for every sample."""
     buffer[0][...] = item[0]
     return {"image": dasklake.link(item[1]), "n": item[0], "array": buffer[0]}
 
 
 @pytest.mark.parametrize("shape", [(3,), (None,)])
-def test_samples_that_wait_are_copied(
-    web: Web, tmp_path: Path, shape: tuple[int | None, ...]
-) -> None:
-    """What a transform does with its arrays afterwards does not change samples that wait."""
+def test_queued_samples_are_copied(web: Web, tmp_path: Path, shape: tuple[int | None, ...]) -> None:
+    """Later changes of a transform to its arrays do not change queued samples."""
     schema = {**SCHEMA, "array": dasklake.TensorSpec(dtype="int64", shape=shape)}
     with dask.config.set(scheduler="sync"):
         write(
@@ -212,24 +212,24 @@ def test_samples_that_wait_are_copied(
             transform=reused,
             transform_kwargs={"buffer": [np.zeros(3, "int64")]},
         )
-    found = [each["array"].tolist() for each in dasklake.open(tmp_path / "lake")]
-    assert found == [[n, n, n] for n in range(50)]
+    arrays = [row["array"].tolist() for row in dasklake.open(tmp_path / "lake")]
+    assert arrays == [[n, n, n] for n in range(50)]
 
 
 def test_refusals_end_the_run(web: Web, tmp_path: Path) -> None:
-    """A link whose storage denies access is never skipped, nor retried for long."""
+    """A link to which access is denied is never skipped, and not retried for long."""
     urls = [f"{web.url}/good/1", f"{web.url}/denied/2"]
     with pytest.raises((RunFailedError, StoreError)) as raised:
         write(tmp_path / "lake", urls, on_error="skip", max_failures=None)
     chain = [raised.value, raised.value.__cause__]
-    assert any(isinstance(each, PermissionDeniedError) for each in chain)
+    assert any(isinstance(error, PermissionDeniedError) for error in chain)
     assert "creds_key" in "".join(map(str, chain))
 
 
 def test_storage_that_is_down_ends_the_run(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A busy storage is retried; one that stays busy ends the run, whatever on_error says."""
+    """Requests to a busy storage are retried; one that stays busy ends the run, even with skipping."""
     monkeypatch.setattr(engine, "_RETRIES", RetryPolicy(seconds=3.0, first=0.001))
     write(tmp_path / "busy", [f"{web.url}/busy/a{n}" for n in range(3)])
     with pytest.raises((RunFailedError, StoreError)) as raised:
@@ -243,8 +243,8 @@ def test_storage_that_is_down_ends_the_run(
     assert "503" in "".join(map(str, [raised.value, raised.value.__cause__]))
 
 
-def test_links_to_s3(s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    """Objects are looked at with the credentials of their key; etag and size are S3's."""
+def test_links_to_s3_use_the_credentials_of_their_key(s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    """Objects are verified with the credentials of their key; etag and size are those of S3."""
     files = s3fs.S3FileSystem(**s3_bucket.options)
     sink = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
@@ -265,16 +265,16 @@ def test_links_to_s3(s3_bucket: S3Bucket, tmp_path: Path) -> None:
             progress=False,
         )
         lake = dasklake.open(tmp_path / "lake")
-        (found,) = [each["image"] for each in lake]
-        assert found.bytes() == data
-    assert (found.shape, found.size, found.creds_key) == ((200, 300, 3), len(data), "mine")
-    assert found.etag == files.info(f"{s3_bucket.url}/a.jpg")["ETag"].strip('"')
+        (image,) = [row["image"] for row in lake]
+        assert image.bytes() == data
+    assert (image.shape, image.size, image.creds_key) == ((200, 300, 3), len(data), "mine")
+    assert image.etag == files.info(f"{s3_bucket.url}/a.jpg")["ETag"].strip('"')
     reasons = zip(("is truncated", "is empty", "is dead"), lake.failures()["message"], strict=True)
-    assert all(word in message for word, message in reasons)
+    assert all(reason in message for reason, message in reasons)
 
 
-def test_a_key_that_nobody_knows_ends_the_run(tmp_path: Path) -> None:
-    """A link whose key has no values in the process that writes it is an error at once."""
+def test_an_unknown_credentials_key_ends_the_run(tmp_path: Path) -> None:
+    """A link whose credentials key has no values in the writing process is an error at once."""
     for verify in (True, False):
         spec = dasklake.TensorSpec("link[image]", verify=verify)
         with pytest.raises((RunFailedError, StoreError)) as raised:
@@ -288,8 +288,8 @@ def test_a_key_that_nobody_knows_ends_the_run(tmp_path: Path) -> None:
         assert "nobody" in "".join(map(str, [raised.value, raised.value.__cause__]))
 
 
-def test_keys_of_a_lake_are_asked_for_before_a_job(tmp_path: Path) -> None:
-    """A run does not begin while this process does not know the values of the lake's keys."""
+def test_missing_credentials_prevent_a_run(tmp_path: Path) -> None:
+    """A run does not begin if the values of the lake's credentials keys are missing."""
     lake = dasklake.empty(tmp_path / "lake")
     lake.create_tensor("image", "link[image]", verify=False)
     lake.add_creds_key("unset")
@@ -304,8 +304,8 @@ def test_keys_of_a_lake_are_asked_for_before_a_job(tmp_path: Path) -> None:
     assert "unset" not in lake.schema
 
 
-def test_keys_are_renamed(tmp_path: Path) -> None:
-    """Links written with a former name of a key are read with its present one."""
+def test_links_are_read_with_renamed_keys(tmp_path: Path) -> None:
+    """Links written with a former name of a key are read with its current name."""
     lake = dasklake.empty(tmp_path / "lake")
     lake.create_tensor("image", "link[image]", verify=False)
     lake.add_creds_key("first")
@@ -315,7 +315,7 @@ def test_keys_are_renamed(tmp_path: Path) -> None:
     lake.refresh()
     lake.update_creds_key("first", "second")
     assert lake.creds_keys == ["second"]
-    assert [each["image"].creds_key for each in lake] == ["second"]
+    assert [row["image"].creds_key for row in lake] == ["second"]
     assert lake[0]["image"].creds_key == "second"
     assert dasklake.open(tmp_path / "lake")[0]["image"].creds_key == "second"
     for name in ("first", "second", "a b", ""):
@@ -329,14 +329,14 @@ def test_keys_are_renamed(tmp_path: Path) -> None:
 
 
 def pictures(folder: Path, count: int) -> list[str]:
-    """Write some pictures; return where."""
+    """Write pictures and return their paths."""
     for n in range(count):
         Image.new("RGB", (20 + n, 10), (n, n, n)).save(folder / f"{n}.jpg")
     return [str(folder / f"{n}.jpg") for n in range(count)]
 
 
-def test_check_links(tmp_path: Path) -> None:
-    """All links are looked at again; those that changed, vanished or broke are listed."""
+def test_check_links_lists_problems(tmp_path: Path) -> None:
+    """All links are verified again; changed, missing and broken ones are listed."""
     urls = pictures(tmp_path, 9)
     write(tmp_path / "lake", urls)
     lake = dasklake.open(tmp_path / "lake")
@@ -344,17 +344,17 @@ def test_check_links(tmp_path: Path) -> None:
     Path(urls[2]).unlink()
     Path(urls[4]).write_bytes(Path(urls[4]).read_bytes()[:300])
     Image.new("RGB", (99, 99)).save(urls[7])
-    found = lake.check_links()
-    assert found["sample"].tolist() == [2, 4, 7]
-    assert found["problem"].tolist() == ["broken", "broken", "changed"]
-    assert found["url"].tolist() == [urls[2], urls[4], urls[7]]
-    assert isinstance(found, pd.DataFrame)
+    problems = lake.check_links()
+    assert problems["sample"].tolist() == [2, 4, 7]
+    assert problems["problem"].tolist() == ["broken", "broken", "changed"]
+    assert problems["url"].tolist() == [urls[2], urls[4], urls[7]]
+    assert isinstance(problems, pd.DataFrame)
     with pytest.raises(InvalidInputError, match="does not contain links"):
         lake.check_links(["n"])
 
 
-def test_materialize_links(tmp_path: Path) -> None:
-    """A lake with the bytes inside has the same samples; lost targets can be skipped."""
+def test_materialized_lake_has_the_same_samples(tmp_path: Path) -> None:
+    """A lake with materialized links has the same samples; missing targets can be skipped."""
     urls = pictures(tmp_path, 9)
     write(tmp_path / "lake", urls)
     lake = dasklake.open(tmp_path / "lake")
@@ -362,7 +362,7 @@ def test_materialize_links(tmp_path: Path) -> None:
     whole = dasklake.open(tmp_path / "whole")
     assert whole.schema["image"].htype == "image"
     assert [whole["image"].bytes(n) for n in range(9)] == [Path(u).read_bytes() for u in urls]
-    assert [int(each["n"]) for each in whole] == list(range(9))
+    assert [int(row["n"]) for row in whole] == list(range(9))
     Path(urls[3]).unlink()
     with pytest.raises(TransformError, match="is dead"):
         lake.materialize_links(tmp_path / "failed", progress=False)
@@ -370,18 +370,18 @@ def test_materialize_links(tmp_path: Path) -> None:
         tmp_path / "rest", on_error="skip", max_failures=None, progress=False
     )
     assert (report.samples, report.failures) == (8, 1)
-    # Once more, nothing is left to do.
+    # A second call has nothing to do.
     again = lake.materialize_links(
         tmp_path / "whole", mode="resume", run=next(iter(whole.commit.runs)), progress=False
     )
     assert again.commits == 0
 
 
-def test_two_thousand_slow_links(tmp_path: Path) -> None:
-    """Over a server that takes 50 ms, links are written 20 times as fast as one by one.
+def test_slow_links_are_verified_concurrently(tmp_path: Path) -> None:
+    """Over a server with 50 ms latency, links are written 20 times as fast as one by one.
 
-    Where other work leaves the machine too little time for that: at most 1.5 times as slow as a
-    client that makes the same requests and nothing else.
+    On a busy machine, the write takes at most 1.5 times as long as a client that only makes the
+    same requests.
     """
     few = range(0, bench.LINKS, 97)
     with web_server(bench.DELAY) as web:
@@ -397,8 +397,8 @@ def test_two_thousand_slow_links(tmp_path: Path) -> None:
             )
     assert (report.samples, report.failures) == (1_700, 300)
     failures = dasklake.open(tmp_path / "lake").failures()["message"]
-    for word in ("is dead", "is not an image", "is truncated"):
-        assert failures.str.contains(word).sum() == 100
-    # Two for a link: its first and its last bytes; one for those that are dead or no pictures;
-    # three for those that are cut off.
+    for reason in ("is dead", "is not an image", "is truncated"):
+        assert failures.str.contains(reason).sum() == 100
+    # Two requests per link, for its first and last bytes; one for dead links and non-images;
+    # three for truncated ones.
     assert asked == 1_700 * 2 + 100 + 100 + 300

@@ -1,4 +1,4 @@
-"""What the modes of a write do on what is there already."""
+"""Modes of a write on existing lakes and runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOCAL = dasklake.WriteOptions(scheduler="sync")
 
 
 def write(url: Path, items: range, *, bad: int | None = None, **arguments: Any) -> Any:
-    """Write some items in partitions of five; one of them may end the run."""
+    """Write items in partitions of five; an optional bad item ends the run."""
 
     def make(x: int) -> dict[str, int]:
         if x == bad:
@@ -43,23 +43,23 @@ def write(url: Path, items: range, *, bad: int | None = None, **arguments: Any) 
 
 
 def interrupt(url: Path, items: range, bad: int, **arguments: Any) -> None:
-    """Write some items up to a bad one."""
+    """Write items until a bad one ends the run."""
     with pytest.raises(TransformError):
         write(url, items, bad=bad, **arguments)
 
 
 def values(url: Path, version: int | None = None) -> list[int]:
-    """Return what a lake holds."""
+    """Return the values of a lake."""
     return [int(row["x"]) for row in dasklake.open(url, version=version)]
 
 
 def files(url: Path) -> set[Path]:
-    """Return everything under a lake."""
+    """Return all files under a lake."""
     return set(url.rglob("*"))
 
 
 def test_create_refuses_a_lake(tmp_path: Path) -> None:
-    """``create`` writes where nothing is, and refuses a lake, touching nothing."""
+    """``create`` writes to an empty location; it refuses an existing lake and changes nothing."""
     assert write(tmp_path, range(10)).samples == 10
     before = files(tmp_path)
     with pytest.raises(LakeExistsError, match=r"10 samples.*'append', 'overwrite' or 'resume'"):
@@ -68,7 +68,7 @@ def test_create_refuses_a_lake(tmp_path: Path) -> None:
 
 
 def test_create_refuses_an_unfinished_run(tmp_path: Path) -> None:
-    """``create`` on an unfinished run says how to go on, and how to start over; both work."""
+    """``create`` on an unfinished run explains how to resume and how to start over; both work."""
     interrupt(tmp_path, range(20), 12, run="job")
     with pytest.raises(LakeExistsError) as caught:
         write(tmp_path, range(20), run="job")
@@ -79,7 +79,7 @@ def test_create_refuses_an_unfinished_run(tmp_path: Path) -> None:
 
 
 def test_append_adds_a_run(tmp_path: Path) -> None:
-    """``append`` makes the lake or adds to it; its rows come after; each run is a name."""
+    """``append`` makes a lake or adds rows at its end; each run has its own name."""
     write(tmp_path, range(10), mode="append", run="first")
     report = write(tmp_path, range(10, 20), mode="append", run="second")
     assert (report.run, report.samples) == ("second", 10)
@@ -90,7 +90,7 @@ def test_append_adds_a_run(tmp_path: Path) -> None:
 
 
 def test_append_needs_the_same_schema(tmp_path: Path) -> None:
-    """``append`` with another schema is refused and named; without one it takes the lake's."""
+    """``append`` refuses another schema and names the difference; without one it uses the lake's."""
     write(tmp_path, range(10))
     other = {"y": dasklake.TensorSpec(dtype="int64", shape=())}
     with pytest.raises(SchemaError, match="'y'"):
@@ -99,8 +99,8 @@ def test_append_needs_the_same_schema(tmp_path: Path) -> None:
     assert values(tmp_path) == list(range(20))
 
 
-def test_append_beside_an_unfinished_run(tmp_path: Path) -> None:
-    """Rows of an append follow those of the run that began before, also when it ends later."""
+def test_append_follows_an_unfinished_run(tmp_path: Path) -> None:
+    """Rows of an append follow those of an earlier run, even if that run ends later."""
     interrupt(tmp_path, range(20), 12, run="slow")
     write(tmp_path, range(100, 110), mode="append", run="fast")
     assert values(tmp_path) == [*range(10), *range(100, 110)]
@@ -110,8 +110,8 @@ def test_append_beside_an_unfinished_run(tmp_path: Path) -> None:
     assert dasklake.open(tmp_path).is_complete
 
 
-def test_overwrite_replaces_what_was_there(tmp_path: Path) -> None:
-    """``overwrite`` replaces rows and schema; the version before stays as it was."""
+def test_overwrite_replaces_rows_and_schema(tmp_path: Path) -> None:
+    """``overwrite`` replaces rows and schema; the earlier version is unchanged."""
     before = write(tmp_path, range(10)).version
     schema = {"x": dasklake.TensorSpec(dtype="int16", shape=())}
     report = write(tmp_path, range(20, 30), mode="overwrite", schema=schema)
@@ -122,7 +122,7 @@ def test_overwrite_replaces_what_was_there(tmp_path: Path) -> None:
 
 
 def test_overwrite_replaces_once(tmp_path: Path) -> None:
-    """An overwrite that ended early has replaced; resumed, it goes on and replaces nothing more."""
+    """An overwrite that ended early has replaced the rows; its resume does not replace again."""
     write(tmp_path, range(10), run="old")
     interrupt(tmp_path, range(20, 40), 32, mode="overwrite", run="new")
     assert values(tmp_path) == list(range(20, 30))
@@ -130,15 +130,15 @@ def test_overwrite_replaces_once(tmp_path: Path) -> None:
     assert values(tmp_path) == list(range(20, 40))
 
 
-def test_overwrite_that_commits_nothing(tmp_path: Path) -> None:
+def test_overwrite_without_a_commit_replaces_nothing(tmp_path: Path) -> None:
     """An overwrite that ends before its first checkpoint has replaced nothing."""
     write(tmp_path, range(10))
     interrupt(tmp_path, range(20, 30), 20, mode="overwrite")
     assert values(tmp_path) == list(range(10))
 
 
-def test_resume_of_a_finished_run(tmp_path: Path) -> None:
-    """``resume`` makes the lake; of a finished run it reports, and writes nothing."""
+def test_resume_of_a_finished_run_writes_nothing(tmp_path: Path) -> None:
+    """``resume`` makes a lake; for a finished run it returns the report and writes nothing."""
     first = write(tmp_path, range(10), mode="resume", run="job")
     before = files(tmp_path)
     second = write(tmp_path, range(10), mode="resume", run="job", bad=3)
@@ -156,10 +156,10 @@ def test_resume_of_a_finished_run(tmp_path: Path) -> None:
         (range(10), {"x": dasklake.TensorSpec(dtype="int32", shape=())}, "schema"),
     ],
 )
-def test_resume_with_another_plan(
+def test_resume_refuses_another_plan(
     tmp_path: Path, items: range, schema: Any, named: str, *, finished: bool
 ) -> None:
-    """``resume`` with another input or schema is refused, says what differs, touches nothing."""
+    """``resume`` refuses another input or schema, names the difference and changes nothing."""
     if finished:
         write(tmp_path, range(10), mode="resume", run="job")
     else:
@@ -170,8 +170,8 @@ def test_resume_with_another_plan(
     assert files(tmp_path) == before
 
 
-def test_resume_compares_what_it_is_told(tmp_path: Path) -> None:
-    """``input_id`` stands for the input: equal, other items are taken; unequal, they are not."""
+def test_resume_compares_the_input_id(tmp_path: Path) -> None:
+    """``input_id`` identifies the input: an equal id is accepted with any items, another id is not."""
     interrupt(tmp_path, range(10), 7, run="job", input_id="v1")
     with pytest.raises(PlanMismatchError, match="v2"):
         write(tmp_path, range(10), mode="resume", run="job", input_id="v2")
@@ -179,21 +179,21 @@ def test_resume_compares_what_it_is_told(tmp_path: Path) -> None:
     assert values(tmp_path) == [*range(5), *range(15, 20)]
 
 
-def test_resume_tells_frames_apart(tmp_path: Path) -> None:
-    """Frames are told apart by what they are made of, not by the functions on the way."""
+def test_resume_identifies_frames_by_their_sources(tmp_path: Path) -> None:
+    """Frames are identified by their sources, not by the functions applied to them."""
     url = tmp_path / "lake"
     frames = [pd.DataFrame({"x": range(start, start + 20)}) for start in (0, 1)]
     same, other = (dd.from_pandas(frame, npartitions=4) for frame in frames)
     dasklake.to_lake(same, url, mode="resume", run="job", options=LOCAL)
-    mended = same.map_partitions(lambda frame: frame)
-    report = dasklake.to_lake(mended, url, mode="resume", run="job", options=LOCAL)
+    changed = same.map_partitions(lambda frame: frame)
+    report = dasklake.to_lake(changed, url, mode="resume", run="job", options=LOCAL)
     assert report.commits == 0
     with pytest.raises(PlanMismatchError, match="input_id"):
         dasklake.to_lake(other, url, mode="resume", run="job", options=LOCAL)
 
 
-def test_resume_without_a_name(tmp_path: Path) -> None:
-    """Without a name ``resume`` means the lake's only run, and asks where there are several."""
+def test_resume_without_a_name_uses_the_only_run(tmp_path: Path) -> None:
+    """Without a name, ``resume`` uses the lake's only run; several runs are an error."""
     interrupt(tmp_path, range(10), 7, run="one")
     assert write(tmp_path, range(10), mode="resume").run == "one"
     write(tmp_path, range(10, 20), mode="append", run="two")
@@ -224,16 +224,16 @@ def test_resume_without_a_name(tmp_path: Path) -> None:
         ({"transform_kwargs": {"plus": db.range(9, npartitions=3)}}, "3 partitions"),
     ],
 )
-def test_wrong_arguments(tmp_path: Path, arguments: dict[str, Any], named: str) -> None:
-    """A wrong argument is refused before anything is written, with what may be written instead."""
+def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], named: str) -> None:
+    """A wrong argument is refused before the write, with the allowed values."""
     with pytest.raises(InvalidInputError, match=named):
         write(tmp_path / "lake", range(10), **arguments)
     assert not (tmp_path / "lake").exists()
 
 
 @pytest.mark.filterwarnings("ignore:The input has no deterministic identity:UserWarning")
-def test_function_that_cannot_travel(client: Client, tmp_path: Path) -> None:
-    """A function that cannot be sent to workers is an error of the call, and leaves no live run."""
+def test_function_that_cannot_be_pickled_is_an_error(client: Client, tmp_path: Path) -> None:
+    """A function that cannot be pickled is an error of the call, and leaves no live run."""
     lock = threading.Lock()
 
     def locked(x: int) -> dict[str, int]:
@@ -250,7 +250,7 @@ def test_function_that_cannot_travel(client: Client, tmp_path: Path) -> None:
 
 
 class Held:
-    """A write in a thread of its own that waits at an item."""
+    """A write in its own thread that waits at an item."""
 
     def __init__(self, stage: Stage, front: Front, item: int) -> None:
         self.stage, self.item, self.reports = stage, item, list[Any]()
@@ -268,14 +268,14 @@ class Held:
         stage.reached(item)
 
     def end(self) -> Any:
-        """Let it go on, and wait for its end."""
+        """Release the write and wait for its end."""
         self.stage.let_go(self.item)
         self.thread.join(PATIENCE)
         return self.reports[0]
 
 
-def test_resume_of_a_run_that_is_alive(stage: Stage) -> None:
-    """A run that another coordinator is writing is left alone, and not repeated."""
+def test_resume_does_not_disturb_a_live_run(stage: Stage) -> None:
+    """A resume does not disturb or repeat a run that another coordinator is writing."""
     held = Held(stage, Front("threads"), 7)
     with pytest.raises(RunActiveError, match=r"'job'.*dasklake watch"):
         held.write()
@@ -286,7 +286,7 @@ def test_resume_of_a_run_that_is_alive(stage: Stage) -> None:
 
 
 def test_resume_attaches_to_a_run_of_the_same_cluster(client: Client, stage: Stage) -> None:
-    """On the cluster that is writing the run, a resume waits for its end with the first call."""
+    """On the cluster that is writing the run, a resume waits for the end of that run."""
     held = Held(stage, Front("scheduler", client), 7)
     second: list[Any] = []
     thread = threading.Thread(target=lambda: second.append(held.write()))

@@ -1,4 +1,4 @@
-"""A look at a long job before it begins, and at its checkpoints while it runs."""
+"""Previews of a job, and callbacks for its checkpoints."""
 
 from __future__ import annotations
 
@@ -29,48 +29,50 @@ def sample(i: int, bad: int = -1) -> dict[str, Any]:
 
 
 def preview(url: Path, items: int = 200, **arguments: Any) -> Any:
-    """Preview the write of some items."""
+    """Preview a write of items."""
     bag = db.from_sequence(range(items), npartitions=items // 10)
     arguments = {"preview": 20, "checkpoint_every": 50, "options": LOCAL, **arguments}
     return dasklake.to_lake(bag, url, schema=SCHEMA, transform=sample, **arguments)
 
 
-def test_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The estimate is that of the write itself, and nothing is written before."""
-    found = preview(tmp_path / "lake")
+def test_estimate_is_close_to_the_written_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The estimate is close to the size of the write, and the preview writes nothing."""
+    result = preview(tmp_path / "lake")
     assert not (tmp_path / "lake").exists()
     assert not fsspec.filesystem("memory").find("dasklake-preview")
     printed = capsys.readouterr().out
     for text in ("20 items produced 20 samples", "'binary_mask'", "200 items in 20 partitions"):
         assert text in printed
     assert "No item failed." in printed
-    assert (found.inputs, found.samples, found.failures) == (20, 20, ())
+    assert (result.inputs, result.samples, result.failures) == (20, 20, ())
     report = preview(tmp_path / "lake", preview=None)
-    assert 0.8 < found.estimated_bytes / report.bytes < 1.2
-    assert found.estimated_commits == report.commits
+    assert 0.8 < result.estimated_bytes / report.bytes < 1.2
+    assert result.estimated_commits == report.commits
     objects = sum(path.is_file() for path in (tmp_path / "lake").rglob("*"))
-    assert 0.7 < found.estimated_objects / objects < 1.5
-    assert found.estimated_seconds > 0
+    assert 0.7 < result.estimated_objects / objects < 1.5
+    assert result.estimated_seconds > 0
 
 
-def test_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first failures are named, whatever the job itself is to do about them."""
-    found = preview(tmp_path / "lake", transform_kwargs={"bad": 13})
-    assert (found.inputs, found.samples) == (20, 19)
-    assert [failure.index for failure in found.failures] == [13]
+def test_first_failures_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first failures are listed, for any error handling of the job."""
+    result = preview(tmp_path / "lake", transform_kwargs={"bad": 13})
+    assert (result.inputs, result.samples) == (20, 19)
+    assert [failure.index for failure in result.failures] == [13]
     assert "13 (13): ValueError: bad item" in capsys.readouterr().out
 
 
-def test_broken_input(tmp_path: Path) -> None:
-    """An input that cannot be made is a failure of its partition, not of the preview."""
+def test_input_error_is_a_failure_of_its_partition(tmp_path: Path) -> None:
+    """An input error is a failure of its partition, not of the preview."""
 
     def broken(_: Any) -> Any:
         raise OSError("no such file")
 
     bag = db.from_sequence(range(10), npartitions=2).map(broken)
-    found = dasklake.to_lake(bag, tmp_path / "lake", schema=SCHEMA, preview=5, options=LOCAL)
-    assert found.samples == 0
-    assert found.failures[0].exception == "OSError"
+    result = dasklake.to_lake(bag, tmp_path / "lake", schema=SCHEMA, preview=5, options=LOCAL)
+    assert result.samples == 0
+    assert result.failures[0].exception == "OSError"
 
 
 @pytest.mark.parametrize(
@@ -82,25 +84,25 @@ def test_broken_input(tmp_path: Path) -> None:
     ],
     ids=["dataframe", "array", "arrays"],
 )
-def test_other_collections(collection: Any, tmp_path: Path) -> None:
-    """Of a table and of arrays the first rows are tried, over several partitions if need be."""
-    found = dasklake.to_lake(collection, tmp_path / "lake", preview=30, options=LOCAL)
-    assert (found.inputs, found.samples, found.total) == (30, 30, 50)
-    assert all(found.sizes.values())
+def test_tables_and_arrays_are_previewed(collection: Any, tmp_path: Path) -> None:
+    """The first rows of tables and arrays are previewed, over several partitions if necessary."""
+    result = dasklake.to_lake(collection, tmp_path / "lake", preview=30, options=LOCAL)
+    assert (result.inputs, result.samples, result.total) == (30, 30, 50)
+    assert all(result.sizes.values())
 
 
-def test_number_not_known(tmp_path: Path) -> None:
-    """Where the input does not say how long it is, nothing is made up."""
+def test_unknown_length_has_no_estimate(tmp_path: Path) -> None:
+    """If the length of the input is unknown, totals and estimates are None."""
     bag = db.from_sequence(range(10), npartitions=2).filter(lambda i: i % 2 == 0)
-    found = dasklake.to_lake(
+    result = dasklake.to_lake(
         bag, tmp_path / "lake", schema=SCHEMA, transform=sample, preview=3, options=LOCAL
     )
-    assert (found.total, found.estimated_bytes, found.estimated_commits) == (None, None, None)
-    assert "unknown number" in str(found)
+    assert (result.total, result.estimated_bytes, result.estimated_commits) == (None, None, None)
+    assert "unknown number" in str(result)
 
 
-def test_schema_of_the_lake(tmp_path: Path) -> None:
-    """What would be refused by the lake is refused by the preview."""
+def test_preview_raises_the_errors_of_the_lake(tmp_path: Path) -> None:
+    """A preview raises the errors that the lake would raise."""
     preview(tmp_path / "lake", items=10, preview=None)
     with pytest.raises(SchemaError, match="another schema"):
         dasklake.to_lake(
@@ -115,21 +117,21 @@ def test_schema_of_the_lake(tmp_path: Path) -> None:
         preview(tmp_path / "lake", preview=0)
 
 
-def test_every_front(front: Front, tmp_path: Path) -> None:
-    """A preview runs where the job would; a callback hears of its checkpoints, the last one too."""
+def test_preview_runs_on_every_front(front: Front, tmp_path: Path) -> None:
+    """A preview runs on the job's scheduler; a callback receives every checkpoint of the job."""
     bag = db.from_sequence(range(40), npartitions=20)
     job: dict[str, Any] = {"schema": SCHEMA, "transform": sample, "checkpoint_every": 10}
     options = front.options()
-    found = dasklake.to_lake(bag, tmp_path / "lake", preview=4, options=options, **job)
-    assert (found.inputs, found.samples) == (4, 4)
+    result = dasklake.to_lake(bag, tmp_path / "lake", preview=4, options=options, **job)
+    assert (result.inputs, result.samples) == (4, 4)
     versions: list[int] = []
     report = front.write(bag, tmp_path / "lake", on_checkpoint=versions.append, **job)
     assert versions == sorted(set(versions))
     assert versions[-1] == report.version
 
 
-def test_callback_that_fails(tmp_path: Path) -> None:
-    """What a callback raises is a warning; the run goes on."""
+def test_error_in_a_callback_is_a_warning(tmp_path: Path) -> None:
+    """An error in a callback becomes a warning; the run continues."""
 
     def fail(version: int) -> None:
         raise ValueError(f"no room for {version}")

@@ -1,4 +1,4 @@
-"""Every kind of collection goes into a lake and comes back equal."""
+"""Every kind of collection is written to a lake and read back equal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def arrow(values: list[Any], kind: pa.DataType) -> Any:
 
 
 def columns() -> dict[str, Any]:
-    """Make one column of each kind that a table may have, with values missing where they may."""
+    """Make one column of each kind, with missing values if the kind allows them."""
     moments = pd.to_datetime(["2026-01-01", "2026-06-01", None, "2026-12-31"])
     return {
         "int": np.array([1, -2, 3, 2**40]),
@@ -62,7 +62,7 @@ def columns() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", columns())
-def test_columns_come_back_with_equal_dtype_and_values(tmp_path: Path, name: str) -> None:
+def test_columns_are_read_back_with_equal_dtype_and_values(tmp_path: Path, name: str) -> None:
     """A column of any dtype of pandas or Arrow is the same after reading back."""
     frame = pd.DataFrame({name: columns()[name]})
     source = dd.from_pandas(frame, npartitions=2)
@@ -73,7 +73,7 @@ def test_columns_come_back_with_equal_dtype_and_values(tmp_path: Path, name: str
     pd.testing.assert_frame_equal(back(tmp_path / "lake"), expected)
 
 
-def test_categoricals_come_back_as_their_class_names(tmp_path: Path) -> None:
+def test_categoricals_are_read_back_as_class_names(tmp_path: Path) -> None:
     """A categorical of strings is a class label, and a categorical again after reading."""
     column = pd.Categorical(["cat", "dog", None, "cat"], categories=["dog", "cat", "cow"])
     source = dd.from_pandas(pd.DataFrame({"kind": column}), npartitions=2)
@@ -94,7 +94,7 @@ def test_a_named_index_is_a_tensor_and_another_is_dropped(tmp_path: Path) -> Non
 
 
 def test_object_columns_that_became_strings_are_refused(tmp_path: Path) -> None:
-    """Arrays that Dask has turned into their repr are refused with the cure, and the cure works."""
+    """Arrays that Dask converted to their repr are refused with a remedy, and the remedy works."""
     frame = pd.DataFrame({"pixels": [np.full((2, 2), i, "uint8") for i in range(4)]})
     schema = {"pixels": dasklake.TensorSpec(dtype="uint8", shape=(2, 2))}
     with pytest.raises(InvalidInputError, match=r"'pixels'.*convert-string"):
@@ -103,12 +103,12 @@ def test_object_columns_that_became_strings_are_refused(tmp_path: Path) -> None:
     with dask.config.set({"dataframe.convert-string": False}):
         source = dd.from_pandas(frame, npartitions=2)
     source.to_lake(tmp_path / "lake", schema=schema, options=SYNC)
-    found = dasklake.open(tmp_path / "lake")["pixels"][:]
-    np.testing.assert_array_equal(found, np.stack(list(frame["pixels"])))
+    pixels = dasklake.open(tmp_path / "lake")["pixels"][:]
+    np.testing.assert_array_equal(pixels, np.stack(list(frame["pixels"])))
 
 
 def test_object_columns_need_a_schema(tmp_path: Path) -> None:
-    """A column that may hold anything asks for a schema and shows what to write."""
+    """An object column requires a schema, and the error shows how to write it."""
     with dask.config.set({"dataframe.convert-string": False}):
         source = dd.from_pandas(pd.DataFrame({"x": [1], "y": [[1, 2]]}), npartitions=1)
     with pytest.raises(SchemaError, match=r"'y': dasklake\.TensorSpec"):
@@ -119,19 +119,19 @@ def test_object_columns_need_a_schema(tmp_path: Path) -> None:
     "dtype", ["bool", "uint8", "int64", "float16", "float32", "complex64", "M8[ms]", "m8[us]"]
 )
 @pytest.mark.parametrize("shape", [(), (3,), (2, 4)])
-def test_arrays_come_back_equal(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-    """An array of any dtype and rank is the same after reading back, whatever its blocks."""
+def test_arrays_are_read_back_equal(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    """An array of any dtype, rank and blocks is the same after reading back."""
     values = np.random.default_rng(1).integers(0, 2, (10, *shape)).astype(dtype)
     source = da.from_array(values, chunks=(3, *shape))
     source.to_lake(tmp_path / "lake", options=SYNC)
-    found = dasklake.open(tmp_path / "lake").to_dask_array("data")
-    assert (found.dtype, found.shape) == (values.dtype, values.shape)
-    np.testing.assert_array_equal(found.compute(scheduler="sync"), values)
+    result = dasklake.open(tmp_path / "lake").to_dask_array("data")
+    assert (result.dtype, result.shape) == (values.dtype, values.shape)
+    np.testing.assert_array_equal(result.compute(scheduler="sync"), values)
     np.testing.assert_array_equal(dasklake.open(tmp_path / "lake")["data"][4], values[4])
 
 
-def test_arrays_cut_along_other_axes_are_joined_with_a_warning(tmp_path: Path) -> None:
-    """Axes of a sample are one block in a lake; an array that is cut there is rechunked, aloud."""
+def test_arrays_split_along_other_axes_are_rechunked_with_a_warning(tmp_path: Path) -> None:
+    """An array that is split along the axes of a sample is rechunked with a warning."""
     values = np.arange(60).reshape(10, 6)
     with pytest.warns(UserWarning, match="rechunked"):
         da.from_array(values, chunks=(5, 3)).to_lake(tmp_path / "lake", options=SYNC)
@@ -139,14 +139,14 @@ def test_arrays_cut_along_other_axes_are_joined_with_a_warning(tmp_path: Path) -
 
 
 def test_unknown_chunk_sizes_are_accepted(tmp_path: Path) -> None:
-    """An array whose length nobody knows beforehand is written as it comes."""
+    """An array with unknown chunk sizes is written."""
     source = da.arange(20, chunks=5)
     source[source % 3 == 0].to_lake(tmp_path / "lake", options=SYNC)
     assert dasklake.open(tmp_path / "lake")["data"][:].tolist() == list(range(0, 20, 3))
 
 
 def test_aligned_arrays_are_tensors_of_one_sample(tmp_path: Path) -> None:
-    """A mapping of arrays is cut as its first one; different lengths are refused."""
+    """A mapping of arrays is partitioned like its first one; different lengths are refused."""
     x, y = da.arange(10, chunks=4), da.ones((10, 2), chunks=(3, 2), dtype="float32")
     dasklake.to_lake({"x": x, "y": y}, tmp_path / "lake", options=SYNC)
     lake = dasklake.open(tmp_path / "lake")
@@ -156,7 +156,7 @@ def test_aligned_arrays_are_tensors_of_one_sample(tmp_path: Path) -> None:
 
 
 def test_bags_are_checked_sample_by_sample(tmp_path: Path) -> None:
-    """A missing tensor and an unknown one are errors; optional ones and None are no values."""
+    """Missing and unknown tensors are errors; omitted optional tensors and None are missing values."""
     schema = {
         "x": dasklake.TensorSpec(dtype="int64", shape=()),
         "y": dasklake.TensorSpec(dtype="float32", shape=(None,), optional=True),
@@ -172,8 +172,8 @@ def test_bags_are_checked_sample_by_sample(tmp_path: Path) -> None:
             db.from_sequence([sample]).to_lake(url, schema=schema, options=SYNC)
 
 
-def test_empty_partitions_and_inputs_are_ordinary(tmp_path: Path) -> None:
-    """Partitions without rows are written, counted and read like any other."""
+def test_empty_partitions_and_inputs_are_written(tmp_path: Path) -> None:
+    """Partitions without rows are written, counted and read like all partitions."""
     schema = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
     some = db.from_sequence(range(9), npartitions=3).filter(lambda i: i < 3)
     report = some.map(lambda i: {"x": i}).to_lake(tmp_path / "some", schema=schema, options=SYNC)
@@ -186,7 +186,7 @@ def test_empty_partitions_and_inputs_are_ordinary(tmp_path: Path) -> None:
 
 
 def test_partitions_are_streamed(tmp_path: Path) -> None:
-    """A bag's partition is written as it is made, one item after the other, never listed whole."""
+    """A bag's partition is written item by item, and never materialized as a list."""
     steps = tmp_path / "steps"
 
     def make(item: int) -> int:
@@ -207,7 +207,7 @@ def test_partitions_are_streamed(tmp_path: Path) -> None:
 
 
 def test_shared_upstreams_are_computed_once(tmp_path: Path) -> None:
-    """What several partitions need is computed once, and a Delayed argument once for the run."""
+    """Tasks shared by partitions, and Delayed arguments, are computed once per run."""
     calls: list[str] = []
 
     def load() -> list[int]:
@@ -229,8 +229,8 @@ def test_shared_upstreams_are_computed_once(tmp_path: Path) -> None:
         options=SYNC,
     )
     assert sorted(calls) == ["load", "offset"]
-    found = sorted(int(s["x"]) for s in dasklake.open(tmp_path / "lake"))
-    assert found == list(range(100, 110))
+    values = sorted(int(s["x"]) for s in dasklake.open(tmp_path / "lake"))
+    assert values == list(range(100, 110))
 
 
 def test_a_delayed_write_is_one_run_however_often_it_is_computed(tmp_path: Path) -> None:
@@ -247,8 +247,8 @@ def test_a_delayed_write_is_one_run_however_often_it_is_computed(tmp_path: Path)
     assert len([c for c in lake.log() if c.progress]) == 1
 
 
-def test_two_thousand_tensors(tmp_path: Path) -> None:
-    """A lake may have thousands of tensors; their schema lies beside the commits."""
+def test_two_thousand_tensors_are_supported(tmp_path: Path) -> None:
+    """A lake may have thousands of tensors; their schema is stored beside the commits."""
     schema = {f"t{i}": dasklake.TensorSpec(dtype="int32", shape=()) for i in range(2000)}
     bag = db.from_sequence(range(4), npartitions=2).map(lambda i: dict.fromkeys(schema, i))
     bag.to_lake(tmp_path / "lake", schema=schema, options=SYNC)
@@ -285,8 +285,8 @@ def test_delayed_arguments_may_be_nested(tmp_path: Path) -> None:
     assert (calls, seen) == (["two"], [True, True])
 
 
-def test_series_and_arrays_of_strings_come_back(tmp_path: Path) -> None:
-    """A series is one tensor; arrays of strings, bytes and objects are written as what they hold."""
+def test_series_and_arrays_of_strings_are_read_back(tmp_path: Path) -> None:
+    """A series is one tensor; arrays of strings, bytes and objects are written by their content."""
     series = dd.from_pandas(pd.Series([1, 2], name="x"), npartitions=2)
     series.to_frame().to_lake(tmp_path / "frame", options=SYNC)
     dasklake.to_lake(series, tmp_path / "series", options=SYNC)
@@ -303,8 +303,8 @@ def test_series_and_arrays_of_strings_come_back(tmp_path: Path) -> None:
         assert [s["data"] for s in dasklake.open(tmp_path / str(i))] == values
 
 
-def test_times_that_are_missing_have_no_value_by_row_and_by_block(tmp_path: Path) -> None:
-    """A missing time is no value, with a transform and without."""
+def test_missing_times_are_missing_values_by_row_and_by_block(tmp_path: Path) -> None:
+    """A missing time is a missing value, with a transform and without."""
     frame = pd.DataFrame({"t": pd.to_datetime(["2026-01-01", None])})
     schema = {"t": dasklake.TensorSpec(dtype=frame["t"].dtype, shape=())}
     source = dd.from_pandas(frame, npartitions=1)

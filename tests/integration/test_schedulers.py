@@ -29,15 +29,15 @@ ITEMS = range(60)
 
 
 def bag_of_items() -> Any:
-    """Return the items in 20 partitions."""
+    """Return the items as a bag of 20 partitions."""
     return db.from_sequence(ITEMS, npartitions=20)
 
 
 @pytest.mark.parametrize(
     "front", ["sync", "threads", "processes", "scheduler", "client"], indirect=True
 )
-def test_same_content(front: Front, stage: Stage) -> None:
-    """Each scheduler writes each sample once, in the input's order, with checkpoints on the way."""
+def test_schedulers_write_the_same_content(front: Front, stage: Stage) -> None:
+    """Each scheduler writes each sample once, in input order, with several checkpoints."""
     report = front.write(
         bag_of_items(),
         stage.url,
@@ -62,12 +62,12 @@ def test_same_content(front: Front, stage: Stage) -> None:
 
 
 class HeldCommits:
-    """Commits that wait: from the first that makes samples visible on.
+    """Commits that wait, starting with the first one that makes samples visible.
 
     Parameters
     ----------
     monkeypatch : pytest.MonkeyPatch
-        Puts it in place.
+        Installs the waiting commits.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ class HeldCommits:
         self.create = ObjectStore.create
 
         def create(store: ObjectStore, key: str, data: Any) -> None:
-            # Versions 0 and 1 make the lake and begin the run.
+            # Versions 0 and 1 create the lake and begin the run.
             if key.startswith("_lake/log/") and int(Path(key).stem) > 1:
                 self.waiting.set()
                 assert self.go.wait(PATIENCE)
@@ -94,7 +94,7 @@ class HeldCommits:
 
 
 def begin_write(stage: Stage, options: dasklake.WriteOptions) -> Callable[[], Any]:
-    """Call ``to_lake`` in a thread; wait for its report by calling what is returned."""
+    """Call ``to_lake`` in a thread; return a function that waits for its report."""
     reports: list[Any] = []
 
     def call() -> None:
@@ -122,7 +122,7 @@ def begin_write(stage: Stage, options: dasklake.WriteOptions) -> Callable[[], An
 def test_held_commit_does_not_stop_a_scheduler(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a commit hangs, a cluster's scheduler answers 100 calls and all tasks go on."""
+    """While a commit hangs, a cluster's scheduler responds to 100 calls and all tasks run."""
     held = HeldCommits(monkeypatch)
     with (
         dask.config.set({"temporary-directory": str(tmp_path)}),
@@ -138,7 +138,7 @@ def test_held_commit_does_not_stop_a_scheduler(
         assert stage.checkpoints() == []
         held.go.set()
         report = end()
-    # What arrived while the first commit hung went out with the second.
+    # Receipts that arrived while the first commit hung are in the second.
     assert (report.samples, report.commits) == (60, 2)
     check_content(dasklake.open(stage.url), ITEMS)
 
@@ -147,7 +147,7 @@ def test_held_commit_does_not_stop_a_scheduler(
 def test_held_commit_does_not_stop_a_local_scheduler(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, scheduler: str
 ) -> None:
-    """While a commit hangs, all tasks of a local scheduler go on."""
+    """While a commit hangs, all tasks of a local scheduler run."""
     held = HeldCommits(monkeypatch)
     end = begin_write(stage, dasklake.WriteOptions(scheduler=scheduler))
     assert held.waiting.wait(PATIENCE)
@@ -159,8 +159,8 @@ def test_held_commit_does_not_stop_a_local_scheduler(
     check_content(dasklake.open(stage.url), ITEMS)
 
 
-def test_asynchronous_client(cluster: Cluster, stage: Stage) -> None:
-    """On an asynchronous client ``to_lake`` returns an awaitable, and the loop stays free."""
+def test_asynchronous_client_is_not_blocked(cluster: Cluster, stage: Stage) -> None:
+    """On an asynchronous client ``to_lake`` returns an awaitable and does not block the loop."""
     turns: list[int] = []
 
     async def count() -> None:
@@ -194,7 +194,7 @@ def nested(url: str) -> None:
     dasklake.to_lake(bag, url, schema=SCHEMA)
 
 
-def test_inside_a_task(client: Client, stage: Stage) -> None:
+def test_write_inside_a_task_is_refused(client: Client, stage: Stage) -> None:
     """Inside a Dask task ``to_lake`` refuses, and writes nothing."""
     with pytest.raises(NestedRunError, match="on the client"):
         client.submit(nested, stage.url).result(PATIENCE)
@@ -202,13 +202,13 @@ def test_inside_a_task(client: Client, stage: Stage) -> None:
 
 
 def noted_range(first: int, folder: str) -> list[int]:
-    """Make a partition; noted."""
+    """Record the call and return a partition."""
     note(folder, str(first))
     return list(range(first, first + 3))
 
 
 def test_shared_upstream_is_computed_once(front: Front, stage: Stage) -> None:
-    """What two samples' partitions are made of is computed once, by whatever scheduler."""
+    """A task shared by two partitions is computed once, on every scheduler."""
     folder = str(stage.folder)
     source = db.from_delayed([delayed(noted_range)(first, folder) for first in (0, 3)])
     both = db.concat([source.map(content), source.map(content)])
@@ -219,18 +219,18 @@ def test_shared_upstream_is_computed_once(front: Front, stage: Stage) -> None:
 
 
 def noted_offset(folder: str) -> int:
-    """Return a shared argument; noted."""
+    """Record the call and return a shared argument."""
     note(folder, "7")
     return 7
 
 
 def moved(x: int, offset: int) -> dict[str, Any]:
-    """Make the sample of a moved item."""
+    """Make the sample of an item with an offset."""
     return content(x + offset)
 
 
 def test_shared_argument_is_computed_once(front: Front, stage: Stage) -> None:
-    """A Delayed among the arguments of the transform is computed once in a run."""
+    """A Delayed among the arguments of the transform is computed once per run."""
     offset = delayed(noted_offset)(str(stage.folder))
     front.write(
         bag_of_items(),
@@ -244,8 +244,8 @@ def test_shared_argument_is_computed_once(front: Front, stage: Stage) -> None:
     check_content(dasklake.open(stage.url), range(7, 67))
 
 
-def test_lazy_write_computed_twice(stage: Stage) -> None:
-    """``compute=False`` returns a Delayed of one run: computed again, it finds it finished."""
+def test_lazy_write_computed_twice_is_one_run(stage: Stage) -> None:
+    """``compute=False`` returns a Delayed of one run; a second computation finds the run finished."""
     lazy = dasklake.to_lake(
         bag_of_items(),
         stage.url,
@@ -263,8 +263,8 @@ def test_lazy_write_computed_twice(stage: Stage) -> None:
     check_content(dasklake.open(stage.url), ITEMS)
 
 
-def test_lazy_write_on_a_cluster(client: Client, stage: Stage) -> None:
-    """A Delayed write runs on a cluster as any other Delayed."""
+def test_lazy_write_runs_on_a_cluster(client: Client, stage: Stage) -> None:
+    """A Delayed write runs on a cluster like every Delayed."""
     lazy = dasklake.to_lake(
         bag_of_items(),
         stage.url,
@@ -278,7 +278,7 @@ def test_lazy_write_on_a_cluster(client: Client, stage: Stage) -> None:
 
 
 def unreliable(x: int, folder: str) -> dict[str, Any]:
-    """Make a sample of data on a storage that fails once, at item 31."""
+    """Make a sample; raise a storage error once, at item 31."""
     note(folder, str(x))
     if x == 31 and not Path(folder, "failed").exists():
         Path(folder, "failed").touch()
@@ -286,8 +286,8 @@ def unreliable(x: int, folder: str) -> dict[str, Any]:
     return content(x)
 
 
-def test_failing_storage_is_asked_again(front: Front, stage: Stage) -> None:
-    """A write task that the storage failed is tried again, and no other."""
+def test_task_with_a_storage_error_is_retried(front: Front, stage: Stage) -> None:
+    """Only the write task with a storage error is retried."""
     front.write(
         bag_of_items(),
         stage.url,

@@ -1,4 +1,4 @@
-"""Tensors that are added, renamed and removed while samples are there: what readers see."""
+"""Schema changes of lakes with samples: added, renamed and removed tensors, as readers see them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def first(i: int) -> dict[str, Any]:
 
 
 def changed(lake: dasklake.Lake) -> None:
-    """Rename a tensor, and add three more; one of them has the name that is free by now."""
+    """Rename a tensor and add three; one of them takes the old name."""
     lake.rename_tensor("box", "area")
     with lake:
         lake.create_tensor("box", htype="text")
@@ -55,8 +55,8 @@ def second(i: int) -> dict[str, Any]:
     return {"x": i, "area": np.full((1, 4), i, "float32"), **new}
 
 
-def test_lengths(lake: dasklake.Lake) -> None:
-    """A tensor that was added later makes the lake as short as itself, until it has samples."""
+def test_added_tensor_limits_the_length(lake: dasklake.Lake) -> None:
+    """An added tensor limits the length of the lake to its own until it has samples."""
     changed(lake)
     assert (len(lake), lake.max_len) == (0, 6)
     lengths = {name: len(lake[name]) for name in lake.schema}
@@ -70,27 +70,27 @@ def test_lengths(lake: dasklake.Lake) -> None:
     assert (len(lake), lake.max_len, len(lake["mask"])) == (8, 8, 8)
 
 
-def test_values(lake: dasklake.Lake) -> None:
-    """Old samples are read by the new names, and have no value of what was added later."""
+def test_old_samples_are_read_by_the_new_names(lake: dasklake.Lake) -> None:
+    """Old samples are read by the new names, and have missing values for added tensors."""
     changed(lake)
     assert lake["area"][4].tolist() == [[4.0] * 4]
     lake.write(db.from_sequence(range(6, 10), npartitions=2).map(second), options=LOCAL)
     single = [lake[row] for row in range(10)]
     for row, pair in enumerate(zip(lake, single, strict=True)):
-        wanted = (first if row < 6 else second)(row)
-        area = wanted.get("area", wanted["box"])
-        for each in pair:
-            assert each["x"] == row
-            np.testing.assert_array_equal(each["area"], area)
-            assert each["box"] == (None if row < 6 else wanted["box"])
-            assert (each["vector"] is None, each["mask"] is None) == (row < 6, row < 6)
+        expected = (first if row < 6 else second)(row)
+        area = expected.get("area", expected["box"])
+        for sample in pair:
+            assert sample["x"] == row
+            np.testing.assert_array_equal(sample["area"], area)
+            assert sample["box"] == (None if row < 6 else expected["box"])
+            assert (sample["vector"] is None, sample["mask"] is None) == (row < 6, row < 6)
     assert lake["box"][4:8] == [None, None, "box 6", "box 7"]
     assert lake["vector"][6:].tolist() == [[6, 6], [7, 7], [8, 8], [9, 9]]
     assert lake["mask"][7].shape == (2, 3, 1)
 
 
-def test_collections(lake: dasklake.Lake) -> None:
-    """Dask collections have all rows, and missing values where a tensor was not there yet."""
+def test_collections_have_all_rows(lake: dasklake.Lake) -> None:
+    """Dask collections have all rows, with missing values for tensors added later."""
     changed(lake)
     lake.extend([second(6), second(7)])
     with dask.config.set(scheduler="sync"):
@@ -106,7 +106,7 @@ def test_collections(lake: dasklake.Lake) -> None:
 
 
 def test_versions_keep_their_schema(lake: dasklake.Lake) -> None:
-    """A version that was opened before is what it was; the changes are in the log."""
+    """An opened version is unchanged; the log lists the changes."""
     before = lake.version
     changed(lake)
     lake.delete_tensor("mask")
@@ -118,8 +118,8 @@ def test_versions_keep_their_schema(lake: dasklake.Lake) -> None:
     assert "Rename tensor 'box' to 'area'" in str(lake.log())
 
 
-def test_appends_are_checked(lake: dasklake.Lake) -> None:
-    """What is written has to have the tensors that the lake has by now."""
+def test_appends_need_the_current_tensors(lake: dasklake.Lake) -> None:
+    """Appended samples must have the current tensors of the lake."""
     lake.create_tensor("note", htype="text")
     with pytest.raises(SchemaError, match="'note' is missing"):
         lake.write(
@@ -136,8 +136,8 @@ def test_appends_are_checked(lake: dasklake.Lake) -> None:
     assert lake[6]["note"] is None
 
 
-def test_beside_a_run(lake: dasklake.Lake) -> None:
-    """A change beside an unfinished run fails, and names it; the run goes on."""
+def test_change_during_a_run_fails(lake: dasklake.Lake) -> None:
+    """A change during an unfinished run fails with the run's name; the run continues."""
 
     def fragile(i: int, bad: int) -> dict[str, Any]:
         return first(1 // (i != bad) * i)
@@ -153,8 +153,8 @@ def test_beside_a_run(lake: dasklake.Lake) -> None:
     assert (len(lake["x"]), len(lake)) == (12, 0)
 
 
-def test_drop_and_add_again(lake: dasklake.Lake) -> None:
-    """A new tensor with the name of a dropped one has nothing of it."""
+def test_readded_tensor_has_no_old_values(lake: dasklake.Lake) -> None:
+    """A new tensor with the name of a dropped one has none of its values."""
     lake.delete_tensor("box")
     lake.create_tensor("box", htype="bbox")
     assert len(lake["box"]) == 0
@@ -164,7 +164,7 @@ def test_drop_and_add_again(lake: dasklake.Lake) -> None:
 
 
 def test_compaction_joins_nothing_across_a_change(lake: dasklake.Lake) -> None:
-    """Chunks of before and after a change stay apart when small ones are joined."""
+    """Compaction does not join chunks from before and after a change."""
     changed(lake)
     lake.extend([second(6), second(7)])
     want = [str(sample) for sample in lake]
@@ -173,10 +173,10 @@ def test_compaction_joins_nothing_across_a_change(lake: dasklake.Lake) -> None:
 
 
 class TestWith:
-    """Changes that are collected."""
+    """Changes collected in a ``with`` block."""
 
-    def test_one_commit(self, tmp_path: Path) -> None:
-        """Tensors and samples of a block are two commits at its end, readable then."""
+    def test_block_is_committed_at_its_end(self, tmp_path: Path) -> None:
+        """Tensors and samples of a block are committed at its end, in two commits."""
         lake = dasklake.empty(tmp_path / "lake")
         with lake:
             lake.create_tensor("x", dtype="int64", shape=())
@@ -189,8 +189,8 @@ class TestWith:
         assert list(lake["x"]) == [1, 2, 3]
         assert list(lake["a/y"]) == ["one", "two", None]
 
-    def test_an_exception_discards(self, tmp_path: Path) -> None:
-        """What was collected before an exception is not committed, and the block can be tried again."""
+    def test_an_exception_discards_the_changes(self, tmp_path: Path) -> None:
+        """After an exception the collected changes are not committed, and the block can be repeated."""
         lake = dasklake.empty(tmp_path / "lake")
 
         def stumble() -> None:
@@ -205,8 +205,8 @@ class TestWith:
             pass
         assert lake.version == 0
 
-    def test_the_same_tensor_twice(self, tmp_path: Path) -> None:
-        """A name that is taken is refused at once, in the block or in the lake."""
+    def test_existing_names_are_refused(self, tmp_path: Path) -> None:
+        """A name that exists in the block or in the lake is refused at once."""
         lake = dasklake.empty(tmp_path / "lake")
         lake.create_tensor("x", htype="text")
         with lake:
@@ -219,18 +219,18 @@ class TestWith:
 
 
 class TestParameters:
-    """Words of other libraries."""
+    """Parameters of other libraries."""
 
-    def test_aliases(self, tmp_path: Path) -> None:
-        """Compressions are known by other names, and None says that there is none."""
+    def test_compressions_have_aliases(self, tmp_path: Path) -> None:
+        """Compressions have alternative names, and None disables compression."""
         lake = dasklake.empty(tmp_path / "lake")
         lake.create_tensor("a", htype="binary_mask", sample_compression="lz4")
         lake.create_tensor("b", htype="binary_mask", chunk_compression=None)
         lake.create_tensor("c", htype="image", sample_compression="jpg")
         assert [lake.schema[n].compression for n in "abc"] == ["lz4", None, "jpeg"]
 
-    def test_groups(self, tmp_path: Path) -> None:
-        """Tensors that have as many objects are told one by one, in one block."""
+    def test_groups_are_declared_in_one_block(self, tmp_path: Path) -> None:
+        """Tensors with equal numbers of objects are declared one by one, in one block."""
         lake = dasklake.empty(tmp_path / "lake")
         with lake:
             lake.create_tensor("boxes", htype="bbox", same_length="boxes")
@@ -247,16 +247,18 @@ class TestParameters:
             ({"htype": "imagge"}, "imagge"),
         ],
     )
-    def test_refused(self, tmp_path: Path, parameters: dict[str, Any], message: str) -> None:
-        """What has no meaning here is refused, with what there is."""
+    def test_unsupported_parameters_are_refused(
+        self, tmp_path: Path, parameters: dict[str, Any], message: str
+    ) -> None:
+        """Unsupported parameters are refused with the supported ones."""
         lake = dasklake.empty(tmp_path / "lake")
         with pytest.raises(SchemaError, match=message):
             lake.create_tensor("x", **{"htype": "binary_mask", **parameters})
         assert lake.refresh().version == 0
 
 
-def test_empty(tmp_path: Path) -> None:
-    """A lake that is there is only emptied when that is said; the old version stays."""
+def test_lake_is_emptied_only_on_request(tmp_path: Path) -> None:
+    """An existing lake is emptied only on request; the old version remains."""
     lake = dasklake.empty(tmp_path / "lake")
     lake.create_tensor("x", htype="text")
     lake.append({"x": "old"})
@@ -272,15 +274,15 @@ def test_empty(tmp_path: Path) -> None:
     assert list(again) == [{"y": 1}]
 
 
-def test_summary(lake: dasklake.Lake, capsys: pytest.CaptureFixture[str]) -> None:
-    """The summary names the tensors and what they are."""
+def test_summary_lists_the_tensors(lake: dasklake.Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    """The summary lists the tensors with their types."""
     lake.summary()
     printed = capsys.readouterr().out
     assert "bbox" in printed
     assert "6 samples" in printed
 
 
-def test_frame_of_a_table(tmp_path: Path) -> None:
+def test_frame_keeps_its_dtypes(tmp_path: Path) -> None:
     """A table keeps the dtypes of its columns when one is added later."""
     frame = pd.DataFrame({"n": [1, 2]})
     lake = dasklake.empty(tmp_path / "lake")

@@ -1,4 +1,4 @@
-"""Lakes kept in order by their handle: vacuum, compact, verify, while others read and write."""
+"""Maintenance of lakes through their handle: vacuum, compact and verify beside readers and writers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def make_sample(n: int) -> dict[str, Any]:
-    """Make a sample with one tensor of each way to be stored, some without a value."""
+    """Make a sample with one tensor of each layout, some with missing values."""
     return {
         "n": n,
         "name": f"sample {n}" if n % 3 else None,
@@ -44,13 +44,13 @@ def make_sample(n: int) -> dict[str, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same."""
+    """Return whether two values are equal."""
     return one is None if other is None else bool(np.array_equal(one, other))
 
 
 @pytest.fixture(params=["file", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any] | None]:
-    """Return a URL and its options on each kind of storage."""
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any] | None]:
+    """Return a URL and its storage options, on each kind of storage."""
     if request.param == "file":
         return str(tmp_path / "lake"), None
     server: S3Server = request.getfixturevalue("s3_server")
@@ -73,9 +73,9 @@ def write(url: str, options: Any, start: int, run: str | None, mode: Any = "appe
         )
 
 
-def test_a_lake_is_kept_in_order(place: tuple[str, dict[str, Any] | None]) -> None:
-    """Samples and places stay through compactions and vacuums, and readers of old versions know."""
-    url, options = place
+def test_compaction_and_vacuum_keep_samples(location: tuple[str, dict[str, Any] | None]) -> None:
+    """Compaction and vacuum keep samples and rows; readers of expired versions get an error."""
+    url, options = location
     write(url, options, 200, "first", "create")
     write(url, options, 0, "second", "overwrite")
     write(url, options, 20, "third")
@@ -90,8 +90,8 @@ def test_a_lake_is_kept_in_order(place: tuple[str, dict[str, Any] | None]) -> No
     assert before.chunks == 20
     for seen in (old, lake):
         for n, sample in enumerate(seen):
-            wanted = make_sample(n)
-            assert all(same(sample[name], wanted[name]) for name in wanted), n
+            expected = make_sample(n)
+            assert all(same(sample[name], expected[name]) for name in expected), n
     assert lake[33]["image"].shape == (2, 3, 3)
     assert lake["n"][10:30].tolist() == list(range(10, 30))
     assert lake.to_dask_dataframe(["n"]).compute()["n"].tolist() == list(range(40))
@@ -110,13 +110,13 @@ def test_a_lake_is_kept_in_order(place: tuple[str, dict[str, Any] | None]) -> No
     assert unread.refresh()[0]["n"] == 0
     assert lake.vacuum(older_than=None).objects == ()
     assert lake.compact().version is None
-    # A lake that was compacted goes on as any other.
+    # A compacted lake can be written like every lake.
     write(url, options, 40, "fourth")
     assert lake.refresh()["n"][:].tolist() == list(range(60))
     assert lake.is_complete
 
 
-def test_resume_does_not_see_compactions(tmp_path: Path) -> None:
+def test_resume_ignores_compactions(tmp_path: Path) -> None:
     """The only run of a lake is still its only run after a compaction."""
     url = str(tmp_path / "lake")
     write(url, None, 0, "run", "create")
@@ -127,8 +127,8 @@ def test_resume_does_not_see_compactions(tmp_path: Path) -> None:
     assert len([c for c in lake.log(entries=True) if c.kind is Kind.COMPACT]) == 1
 
 
-def test_words_are_checked(tmp_path: Path) -> None:
-    """What is no age and what is no size are refused before anything happens."""
+def test_invalid_ages_and_sizes_are_refused(tmp_path: Path) -> None:
+    """Invalid ages and sizes are refused before any operation."""
     url = str(tmp_path / "lake")
     write(url, None, 0, "run", "create")
     lake = dasklake.open(url)
@@ -140,7 +140,7 @@ def test_words_are_checked(tmp_path: Path) -> None:
 
 
 class Asleep:
-    """A thread that stops before its next call of a store's operation, until it is woken."""
+    """A thread that pauses before its next call of a store's operation, until it is woken."""
 
     def __init__(
         self, store: ObjectStore, operation: str, prefix: str, call: Callable[[], Any]
@@ -169,16 +169,16 @@ class Asleep:
         assert self.reached.wait(60)
 
     def wake(self) -> None:
-        """Let it go on to its end."""
+        """Release the thread and wait for its end."""
         self.go_on.set()
         self.thread.join(60)
         assert not self.thread.is_alive()
 
 
 @pytest.fixture
-def sleepy(place: tuple[str, dict[str, Any] | None]) -> SmallLake:
-    """Make a lake with something to vacuum and a run that is under way."""
-    lake = SmallLake(ObjectStore(*place))
+def sleepy(location: tuple[str, dict[str, Any] | None]) -> SmallLake:
+    """Make a lake with objects to vacuum and a run in progress."""
+    lake = SmallLake(ObjectStore(*location))
     for run in ("old", "new"):
         writer = lake.begin(run, 1, overwrite=run == "new")
         writer.commit([lake.write(writer, 0)], [])
@@ -186,16 +186,16 @@ def sleepy(place: tuple[str, dict[str, Any] | None]) -> SmallLake:
 
 
 @pytest.mark.parametrize("operation", ["put", "create"])
-def test_a_zombie_wakes_after_a_vacuum(
-    place: tuple[str, dict[str, Any] | None], sleepy: SmallLake, operation: str
+def test_a_zombie_commits_correctly_after_a_vacuum(
+    location: tuple[str, dict[str, Any] | None], sleepy: SmallLake, operation: str
 ) -> None:
-    """A writer that slept before its segment or its commit through a whole vacuum commits soundly."""
+    """A writer paused before its segment or commit during a whole vacuum commits correctly."""
     writer = sleepy.begin("run", 1)
     receipt = sleepy.write(writer, 0)
     prefix = "_lake/segments" if operation == "put" else "_lake/log"
     zombie = Asleep(writer.log.store, operation, prefix, lambda: writer.commit([receipt], []))
     other = SmallLake(copy.copy(sleepy.store))
-    lake = dasklake.open(place[0], storage_options=place[1])
+    lake = dasklake.open(location[0], storage_options=location[1])
     report = lake.vacuum(older_than=None)
     assert len(report.objects) == (3 if operation == "create" else 2)
     zombie.wake()
@@ -209,16 +209,16 @@ def test_a_zombie_wakes_after_a_vacuum(
 
 
 @pytest.mark.parametrize("operation", ["put", "create"])
-def test_a_zombie_wakes_after_a_reset_and_a_vacuum(
-    place: tuple[str, dict[str, Any] | None], sleepy: SmallLake, operation: str
+def test_a_zombie_stops_after_a_reset_and_a_vacuum(
+    location: tuple[str, dict[str, Any] | None], sleepy: SmallLake, operation: str
 ) -> None:
-    """A writer that slept through a reset, a resume and a vacuum stops, and brings nothing back."""
+    """A writer paused during a reset, a resume and a vacuum stops, and restores nothing."""
     writer = sleepy.begin("run", 2)
     receipt = sleepy.write(writer, 0)
     prefix = "_lake/segments" if operation == "put" else "_lake/log"
     zombie = Asleep(writer.log.store, operation, prefix, lambda: writer.commit([receipt], []))
     other = SmallLake(copy.copy(sleepy.store))
-    lake = dasklake.open(place[0], storage_options=place[1])
+    lake = dasklake.open(location[0], storage_options=location[1])
     assert set(lake.reset(force=True).objects) == other.keys(receipt)
     again = other.resume("run")
     again.commit([other.write(again, 0)], [])
@@ -229,7 +229,7 @@ def test_a_zombie_wakes_after_a_reset_and_a_vacuum(
     again.commit([waiting], [])
     assert len(lake.refresh()) == 9
     assert lake.verify().ok
-    # What the zombie left goes with the next one.
+    # The next vacuum deletes the objects of the zombie.
     lake.vacuum(older_than=None)
     assert lake.verify().ok
     assert not [key for key in other.objects() if receipt.attempt in key]

@@ -1,4 +1,4 @@
-"""Open chunks: only what is asked for is fetched, and everything fetched is checked."""
+"""Test open chunks: only requested data are fetched, and all fetched data are checked."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CHUNK = encode(SCHEMA, SAMPLES)
 
 
 class _Counting(ObjectStore):
-    """A store that writes down what is read of it."""
+    """A store that records its reads."""
 
     def __init__(self, url: Any) -> None:
         super().__init__(url)
@@ -66,42 +66,42 @@ class _Counting(ObjectStore):
         return super().get_ranges(key, ranges)
 
 
-def _place(chunk: EncodedChunk, first: int = 1000) -> ChunkLocation:
+def _location(chunk: EncodedChunk, first: int = 1000) -> ChunkLocation:
     return ChunkLocation("data/x.arrow", first, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
 
 
 @pytest.fixture
 def store(tmp_path: Any) -> _Counting:
-    """Put the chunk on a store that counts."""
-    found = _Counting(tmp_path)
-    found.put("data/x.arrow", CHUNK.data)
-    return found
+    """Put the chunk into a store that records its reads."""
+    counting = _Counting(tmp_path)
+    counting.put("data/x.arrow", CHUNK.data)
+    return counting
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_every_row_comes_back(store: _Counting, together: bool) -> None:  # noqa: FBT001 # a case
-    """Each row, one by one or together, is what was written, None included."""
-    reader = RowReader(OpenChunk(store, _place(CHUNK)), SCHEMA)
+def test_every_row_is_read_back(store: _Counting, together: bool) -> None:  # noqa: FBT001 # a case
+    """Each row, read alone or together, equals the written one, including None."""
+    reader = RowReader(OpenChunk(store, _location(CHUNK)), SCHEMA)
     order = np.random.default_rng(0).permutation(300).tolist()
     names = list(SCHEMA)
     rows = reader.read_many(order, names) if together else [reader.read(i, names) for i in order]
     for i, row in zip(order, rows, strict=True):
-        found = dict(zip(names, row, strict=True))
-        wanted = SAMPLES[i]
-        if wanted["big"] is None:
+        actual = dict(zip(names, row, strict=True))
+        expected = SAMPLES[i]
+        if expected["big"] is None:
             assert all(value is None for value in row)
             continue
-        assert found["big"].shape == wanted["big"].shape
-        assert bytes(found["big"].data) == wanted["big"].tobytes()
-        assert found["any"].shape == wanted["any"].shape
+        assert actual["big"].shape == expected["big"].shape
+        assert bytes(actual["big"].data) == expected["big"].tobytes()
+        assert actual["any"].shape == expected["any"].shape
         unknown = dict.fromkeys(("creds_key", "shape", "size", "etag", "format"))
-        assert found["link"] == {"url": wanted["link"], **unknown}
-        assert all(same(found[n], wanted[n]) for n in ("small", "flag", "fixed", "text", "rare"))
+        assert actual["link"] == {"url": expected["link"], **unknown}
+        assert all(same(actual[n], expected[n]) for n in ("small", "flag", "fixed", "text", "rare"))
 
 
 def test_a_single_sample_costs_few_requests(store: _Counting) -> None:
-    """After the head and the offsets are known, a sample costs one request of a few pages."""
-    reader = RowReader(OpenChunk(store, _place(CHUNK)), SCHEMA)
+    """After head and offsets are cached, a sample costs one request of a few pages."""
+    reader = RowReader(OpenChunk(store, _location(CHUNK)), SCHEMA)
     reader.read(3, ["big"])
     assert len(store.requests) <= 3
     store.requests.clear()
@@ -113,17 +113,17 @@ def test_a_single_sample_costs_few_requests(store: _Counting) -> None:
     assert store.requests == []
 
 
-def test_only_the_asked_tensors_are_read(store: _Counting) -> None:
-    """Reading small tensors leaves the bytes of the large one where they are."""
-    chunk = OpenChunk(store, _place(CHUNK))
+def test_only_requested_tensors_are_read(store: _Counting) -> None:
+    """Reading small tensors does not fetch the bytes of the large one."""
+    chunk = OpenChunk(store, _location(CHUNK))
     chunk.load_tensors(["small", "text"])
     assert sum(store.requests) < len(CHUNK.data) / 5
     assert chunk.head.batch.column("small")[7].as_py() == 7
 
 
 def test_almost_everything_is_one_request(store: _Counting) -> None:
-    """Where most of a chunk is asked for, the whole object is fetched."""
-    chunk = OpenChunk(store, _place(CHUNK))
+    """If most of a chunk is requested, the whole object is fetched."""
+    chunk = OpenChunk(store, _location(CHUNK))
     store.requests.clear()
     chunk.load_tensors(["big"])
     assert store.requests == [len(CHUNK.data)]
@@ -133,19 +133,19 @@ def test_small_chunks_are_one_request(store: _Counting) -> None:
     """A small chunk is fetched whole when it is opened."""
     small = encode(SCHEMA, SAMPLES[:5])
     store.put("data/x.arrow", small.data)
-    reader = RowReader(OpenChunk(store, _place(small)), SCHEMA)
+    reader = RowReader(OpenChunk(store, _location(small)), SCHEMA)
     assert len(reader.read(4, list(SCHEMA))) == len(SCHEMA)
     assert store.requests == [len(small.data)]
 
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_damage_names_object_and_rows(store: _Counting, whole: bool) -> None:  # noqa: FBT001 # a case
-    """A changed byte of what is read is an error that names the object and its rows."""
+    """A changed byte in fetched data is an error that names the object and its rows."""
     data = bytearray(CHUNK.data)
     data[CHUNK.head + len(data) // 2] ^= 1
     store.put("data/x.arrow", bytes(data))
     with pytest.raises(CorruptionError, match=r"1000 to 1299.*data/x\.arrow"):
-        OpenChunk(store, _place(CHUNK), whole=whole).load_tensors(SCHEMA)
+        OpenChunk(store, _location(CHUNK), whole=whole).load_tensors(SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -157,16 +157,16 @@ def test_damage_names_object_and_rows(store: _Counting, whole: bool) -> None:  #
         {"size": len(CHUNK.data) + 16_384},
     ],
 )
-def test_a_reference_that_does_not_fit_is_found(store: _Counting, change: dict[str, Any]) -> None:
-    """An object that is not the one that the reference means is never read."""
+def test_a_mismatched_reference_is_detected(store: _Counting, change: dict[str, Any]) -> None:
+    """An object that does not match its reference is never read."""
     with pytest.raises(CorruptionError):
-        OpenChunk(store, _place(CHUNK)._replace(**change)).load_tensors(SCHEMA)
+        OpenChunk(store, _location(CHUNK)._replace(**change)).load_tensors(SCHEMA)
 
 
 @pytest.mark.parametrize("keep", [0, 10, CHUNK.head, len(CHUNK.data) - 1])
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_cut_object_is_found(store: _Counting, keep: int, whole: bool) -> None:  # noqa: FBT001 # a case
-    """An object that is shorter than it was is an error wherever it ends."""
+def test_a_truncated_object_is_detected(store: _Counting, keep: int, whole: bool) -> None:  # noqa: FBT001 # a case
+    """A truncated object is an error at every length."""
     store.put("data/x.arrow", CHUNK.data[:keep])
     with pytest.raises(CorruptionError):
-        OpenChunk(store, _place(CHUNK), whole=whole).load_tensors(SCHEMA)
+        OpenChunk(store, _location(CHUNK), whole=whole).load_tensors(SCHEMA)

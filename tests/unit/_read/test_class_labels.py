@@ -1,4 +1,4 @@
-"""Chunks with class names of their own."""
+"""Test chunks with their own class names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHAPES: Mapping[tuple[int, ...] | None, list[Any]] = {
 
 
 def columns_of(spec: TensorSpec, values: list[object]) -> list[tuple[pa.Field, pa.Array]]:
-    """Return the columns of some labels."""
+    """Return the columns of labels."""
     codec, builder = codec_for(spec), ColumnBuilder("label", spec)
     for value in values:
         builder.append(None if value is None else codec.encode(value))
@@ -40,11 +40,11 @@ def columns_of(spec: TensorSpec, values: list[object]) -> list[tuple[pa.Field, p
 def stored(spec: TensorSpec, columns: list[tuple[pa.Field, pa.Array]]) -> list[object]:
     """Return the numbers of each row."""
     shapes = columns[1][1] if len(columns) > 1 else None
-    found = []
+    rows = []
     for row in iterate_stored(columns[0][1], shapes, spec):
         value = np.frombuffer(row.data, "<u4") if isinstance(row, Blob) else row
-        found.append(None if value is None else np.asarray(value).tolist())
-    return found
+        rows.append(None if value is None else np.asarray(value).tolist())
+    return rows
 
 
 def named(spec: TensorSpec, columns: list[tuple[pa.Field, pa.Array]]) -> list[object]:
@@ -52,7 +52,7 @@ def named(spec: TensorSpec, columns: list[tuple[pa.Field, pa.Array]]) -> list[ob
     names = read_class_names(columns[0][0]) or ()
 
     def name(value: object) -> object:
-        return [name(each) for each in value] if isinstance(value, list) else names[value]  # type: ignore[call-overload] # a number
+        return [name(item) for item in value] if isinstance(value, list) else names[value]  # type: ignore[call-overload] # a number
 
     return [None if row is None else name(row) for row in stored(spec, columns)]
 
@@ -67,8 +67,8 @@ def test_chunk_has_its_own_list(shape: tuple[int, ...] | None) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_joined_chunks_say_the_same(shape: tuple[int, ...] | None) -> None:
-    """Chunks whose lists were joined have one list, and every row its names."""
+def test_joined_chunks_keep_their_names(shape: tuple[int, ...] | None) -> None:
+    """Joined chunks have one list, and every row keeps its names."""
     spec = TensorSpec("class_label", shape=shape, discover=True)
     kinds = [SHAPES[shape], SHAPES[shape][::-1], [None], []]
     batches = [
@@ -96,19 +96,19 @@ def test_sliced_column_is_renumbered(shape: tuple[int, ...] | None) -> None:
     assert stored(spec, [(parts[0][0], new), *parts[1:]]) == shifted
 
 
-def test_number_beyond_the_list() -> None:
-    """A number that is no place in the list is found, not read as something else."""
+def test_index_outside_the_list_is_detected() -> None:
+    """An index outside the list is detected, and not read as another name."""
     with pytest.raises(IndexError):
         renumber_labels(pa.array([0, 3], pa.uint32()), np.zeros(3, np.uint32))
 
 
-def test_indices_of_a_version() -> None:
-    """Places become the indices of the same names in the version; a name that it lacks is an error."""
+def test_indices_are_those_of_the_version() -> None:
+    """Chunk indices become the version's indices of the same names; a missing name is an error."""
     spec = TensorSpec("class_label", shape=(), class_names=["x", "a", "b"], discover=True)
     field = columns_of(spec, ["b", "a"])[0][0]
-    found = label_indices(field, spec)
-    assert found is not None
-    assert found.tolist() == [2, 1]
+    indices = label_indices(field, spec)
+    assert indices is not None
+    assert indices.tolist() == [2, 1]
     assert label_indices(pa.field("label", pa.uint32()), spec) is None
     with pytest.raises(KeyError):
         label_indices(columns_of(spec, ["q"])[0][0], spec)
@@ -117,7 +117,7 @@ def test_indices_of_a_version() -> None:
 
 
 @pytest.mark.parametrize("value", [["a", 1], "\ud800", 1, [["a"]], b"a"])
-def test_what_is_no_label(value: object) -> None:
+def test_invalid_labels_are_errors(value: object) -> None:
     """Mixed values, broken text, and indices beyond the given names are errors."""
     spec = TensorSpec("class_label", shape=(None,), class_names=["a"], discover=True)
     with pytest.raises(SampleError):

@@ -1,4 +1,4 @@
-"""Damaged chunks: an error, or left out with a warning, with places as they were."""
+"""Test damaged chunks: an error, or skipped with a warning and unchanged indices."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def skipping(url: str) -> dasklake.Lake:
 
 
 def test_damage_is_an_error_by_default(damaged: str) -> None:
-    """Without being asked nothing is left out."""
+    """By default nothing is skipped."""
     lake = dasklake.open(damaged)
     for read in (
         lambda: list(lake),
@@ -69,14 +69,14 @@ def _check_left_out(lake: dasklake.Lake) -> None:
         assert frame["n"].tolist() == frame.index.tolist() == LEFT
 
 
-def test_samples_are_left_out(damaged: str) -> None:
-    """Loops, slices, lists, columns, bags and frames go on after the damaged chunk."""
+def test_damaged_samples_are_skipped(damaged: str) -> None:
+    """Loops, slices, lists, columns, bags and frames continue after the damaged chunk."""
     with pytest.warns(CorruptionWarning):
         _check_left_out(skipping(damaged))
 
 
-def test_places_stay(damaged: str) -> None:
-    """Length and places are those of a sound lake; a sample asked for by place is an error."""
+def test_indices_are_unchanged(damaged: str) -> None:
+    """Length and indices are those of an undamaged lake; reading a damaged sample by index fails."""
     lake = skipping(damaged)
     assert len(lake) == len(lake["n"]) == 6
     assert int(lake[4]["n"]) == 4
@@ -86,29 +86,29 @@ def test_places_stay(damaged: str) -> None:
 
 
 def test_arrays_keep_their_shape(damaged: str) -> None:
-    """An array has NaN in the place of damaged samples, and is an error where nothing can stand."""
+    """An array has NaN for damaged samples, and is an error if its dtype has no missing value."""
     lake = skipping(damaged)
     array = lake.to_dask_array("x")
     with pytest.warns(CorruptionWarning):
-        found = array.compute(scheduler="sync")
-    assert found.shape == array.shape == (6, 2)
-    assert np.flatnonzero(np.isnan(found[:, 0])).tolist() == [2, 3]
+        values = array.compute(scheduler="sync")
+    assert values.shape == array.shape == (6, 2)
+    assert np.flatnonzero(np.isnan(values[:, 0])).tolist() == [2, 3]
     with pytest.raises(CorruptionError):
         lake.to_dask_array("n").compute(scheduler="sync")
 
 
 def test_one_warning_for_each_chunk(damaged: str) -> None:
-    """The warning names chunk and samples, and comes once in a process."""
+    """The warning names the chunk and its samples, and is issued once per process."""
     lake = skipping(damaged)
-    with pytest.warns(CorruptionWarning) as told:
+    with pytest.warns(CorruptionWarning) as warnings_:
         assert [len(list(lake)), len(lake[:]), len(list(lake))] == [4, 4, 4]
-    assert len(told) == 1
-    assert "Samples 2 to 3" in str(told[0].message)
-    assert "data/main/run/1-" in str(told[0].message)
+    assert len(warnings_) == 1
+    assert "Samples 2 to 3" in str(warnings_[0].message)
+    assert "data/main/run/1-" in str(warnings_[0].message)
 
 
-def test_the_choice_travels(damaged: str) -> None:
-    """A lake that is sent to another process still leaves out what is damaged."""
+def test_the_choice_is_pickled(damaged: str) -> None:
+    """A lake that is sent to another process still skips damaged chunks."""
     lake = pickle.loads(pickle.dumps(skipping(damaged)))  # our own
     with pytest.warns(CorruptionWarning):
         assert len(list(lake)) == 4
@@ -116,14 +116,14 @@ def test_the_choice_travels(damaged: str) -> None:
 
 
 def test_a_missing_chunk_is_damage(damaged: str) -> None:
-    """A chunk that is gone is left out like one that was changed."""
+    """A missing chunk is skipped like a changed one."""
     [file] = Path(damaged).glob("data/main/run/0-*.arrow")
     file.unlink()
     with pytest.warns(CorruptionWarning, match="missing"):
         assert [int(sample["n"]) for sample in skipping(damaged)] == [4, 5]
 
 
-def test_choices_are_two() -> None:
-    """Any other word is refused before anything is read."""
+def test_unknown_choices_are_refused() -> None:
+    """An unknown choice is refused before any read."""
     with pytest.raises(InvalidInputError, match='"raise" or "skip"'):
         dasklake.open("memory://nowhere", on_corrupt="ignore")  # type: ignore[arg-type] # a mistake

@@ -1,4 +1,4 @@
-"""Links: nothing is read before it is asked for."""
+"""Test links: targets are read only on request."""
 
 from __future__ import annotations
 
@@ -31,43 +31,43 @@ def picture(tmp_path: Path) -> Path:
 
 
 def test_a_link_gives_bytes_and_pixels(picture: Path, make_lake: Make) -> None:
-    """What a link tensor gives names the file, and reads it when it is asked to."""
+    """A value of a link tensor names its file, and reads it on request."""
     lake = open_lake(make_lake(SCHEMA, [[[{"image": link(str(picture))}, {"image": None}]]]).url)
-    found = lake[0]["image"]
-    assert (found.url, found.creds_key) == (str(picture), None)
+    image = lake[0]["image"]
+    assert (image.url, image.creds_key) == (str(picture), None)
     assert lake[1]["image"] is None
     assert lake["image"].bytes(1) is None
-    assert found.bytes() == lake["image"].bytes(0) == picture.read_bytes()
+    assert image.bytes() == lake["image"].bytes(0) == picture.read_bytes()
     pixels = np.asarray(Image.open(picture))
-    assert np.array_equal(found.numpy(), pixels)
-    assert np.array_equal(np.asarray(found), pixels)
+    assert np.array_equal(image.numpy(), pixels)
+    assert np.array_equal(np.asarray(image), pixels)
 
 
-def test_what_is_known_of_a_target(make_lake: Make) -> None:
-    """Shape, size, etag and format are those that the chunk stores, by row and by chunk."""
+def test_metadata_of_a_target_are_stored(make_lake: Make) -> None:
+    """Shape, size, etag and format come from the chunk, by row and by chunk."""
     facts = {"shape": [4, 5, 3], "size": 9, "etag": "v1", "format": "png"}
     stored = {"url": "memory://x/a.png", "creds_key": "old", **facts}
-    found = linked(SPEC, stored, {"old": "new"})
-    assert isinstance(found, LinkedImage)
-    assert (found.url, found.creds_key) == ("memory://x/a.png", "new")
-    assert (found.shape, found.size, found.etag, found.format) == ((4, 5, 3), 9, "v1", "png")
+    image = linked(SPEC, stored, {"old": "new"})
+    assert isinstance(image, LinkedImage)
+    assert (image.url, image.creds_key) == ("memory://x/a.png", "new")
+    assert (image.shape, image.size, image.etag, image.format) == ((4, 5, 3), 9, "v1", "png")
     nothing = linked(SPEC, {"url": "u", "creds_key": None}, {})
     assert (nothing.shape, nothing.size, nothing.etag, nothing.format) == (None,) * 4
 
 
 def test_gray_pictures_have_three_axes(tmp_path: Path) -> None:
-    """A gray picture is height x width x 1, as its stored shape says."""
+    """A gray picture has the shape height x width x 1."""
     Image.new("L", (5, 4)).save(tmp_path / "gray.png")
     assert LinkedImage(str(tmp_path / "gray.png")).numpy().shape == (4, 5, 1)
 
 
 def test_a_link_can_be_written_again() -> None:
-    """What is read from one lake can be written into another as it is."""
+    """A value read from one lake can be written to another unchanged."""
     assert isinstance(LinkedImage("s3://b/a.jpg"), Link)
 
 
-def test_links_that_lead_nowhere(tmp_path: Path) -> None:
-    """A missing file, a file that is no picture, and a URL that names none, are clear errors."""
+def test_unreadable_targets_are_errors(tmp_path: Path) -> None:
+    """A missing file, a file that is not a picture, and a URL without a file are clear errors."""
     with pytest.raises(LinkError, match="is dead"):
         LinkedImage(str(tmp_path / "none.jpg")).bytes()
     (tmp_path / "text.jpg").write_text("text")
@@ -75,8 +75,8 @@ def test_links_that_lead_nowhere(tmp_path: Path) -> None:
         LinkedImage(str(tmp_path / "text.jpg")).numpy()
 
 
-def test_problems_are_told_apart(picture: Path, tmp_path: Path) -> None:
-    """A target that is gone is broken, one of another size or etag is changed, the rest is well."""
+def test_broken_and_changed_targets_are_distinguished(picture: Path, tmp_path: Path) -> None:
+    """A missing target is broken; one with another size or etag is changed."""
     url, size = str(picture), picture.stat().st_size
     samples: list[dict[str, Any]] = [
         {"image": LinkedImage(url, size=size)},
@@ -85,14 +85,17 @@ def test_problems_are_told_apart(picture: Path, tmp_path: Path) -> None:
         {"image": LinkedImage(str(tmp_path / "none.png"))},
         {"image": LinkedImage(url)},
     ]
-    found = check_rows(samples, 10, {"image": SPEC}, decode=False)
-    assert [(each.sample, each.problem) for each in found] == [(12, "changed"), (13, "broken")]
-    assert f"its size is {size}, and was {size + 1}" in found[0].message
-    assert "is dead" in found[1].message
+    problems = check_rows(samples, 10, {"image": SPEC}, decode=False)
+    assert [(problem.sample, problem.problem) for problem in problems] == [
+        (12, "changed"),
+        (13, "broken"),
+    ]
+    assert f"its size is {size}, and was {size + 1}" in problems[0].message
+    assert "is dead" in problems[1].message
 
 
 def test_bytes_are_fetched_in_order(picture: Path, tmp_path: Path) -> None:
-    """Each sample has its own bytes, and one that has none fails alone, when its turn comes."""
+    """Each sample gets its own bytes; a missing target fails alone, in order."""
     sink = io.BytesIO()
     Image.new("RGB", (3, 2)).save(sink, "png")
     (tmp_path / "b.png").write_bytes(sink.getvalue())

@@ -1,4 +1,4 @@
-"""Frames: every column of a numpy, extension or Arrow type, never of objects."""
+"""Test frames: every column has a numpy, extension or Arrow type, never object."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def _series(spec: TensorSpec, *chunks: list[Any]) -> pd.Series:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     return value
 
 
 @pytest.mark.parametrize(
-    ("spec", "values", "wanted"),
+    ("spec", "values", "expected"),
     [
         (TensorSpec(dtype="int16", shape=()), [1, 2], "int16"),
         (TensorSpec(dtype="float32", shape=()), [1.5, None], "float32"),
@@ -48,29 +48,31 @@ def _plain(value: Any) -> Any:
         (TensorSpec("link[image]", compression="png"), ["s3://a", None], pd.StringDtype("pyarrow")),
     ],
 )
-def test_scalars(spec: TensorSpec, values: list[Any], wanted: Any) -> None:
-    """Scalars have the dtype of the tensor, nullable where it is optional."""
-    found = _series(spec, values, values)
-    assert found.dtype == dtype_of(spec) == pd.api.types.pandas_dtype(wanted)
-    assert len(found) == 2 * len(values)
-    assert found.isna().tolist() == [value is None for value in values] * 2
-    kept = [value for value in values * 2 if value is not None]
-    assert all(a == b for a, b in zip(found.dropna(), kept, strict=True))
+def test_scalars_have_the_dtype_of_the_tensor(
+    spec: TensorSpec, values: list[Any], expected: Any
+) -> None:
+    """Scalars have the dtype of the tensor, nullable if it is optional."""
+    column = _series(spec, values, values)
+    assert column.dtype == dtype_of(spec) == pd.api.types.pandas_dtype(expected)
+    assert len(column) == 2 * len(values)
+    assert column.isna().tolist() == [value is None for value in values] * 2
+    present = [value for value in values * 2 if value is not None]
+    assert all(a == b for a, b in zip(column.dropna(), present, strict=True))
 
 
 def test_missing_integers_become_nullable() -> None:
-    """Where a value is missing after all, the column is nullable instead of wrong."""
-    found = _series(TensorSpec(dtype="int64", shape=()), [2**60 + 1], [None])
-    assert str(found.dtype) == "Int64"
-    assert found[0] == 2**60 + 1
+    """If a value is unexpectedly missing, the column becomes nullable."""
+    column = _series(TensorSpec(dtype="int64", shape=()), [2**60 + 1], [None])
+    assert str(column.dtype) == "Int64"
+    assert column[0] == 2**60 + 1
 
 
 def test_labels_become_categories() -> None:
-    """A label with names is a category, no value included."""
+    """A label with names is a category, also with missing values."""
     spec = TensorSpec("class_label", shape=(), class_names=("cat", "dog"))
-    found = _series(spec, ["dog", None, 0])
-    assert found.dtype == dtype_of(spec)
-    assert found.tolist()[::2] == ["dog", "cat"]
+    column = _series(spec, ["dog", None, 0])
+    assert column.dtype == dtype_of(spec)
+    assert column.tolist()[::2] == ["dog", "cat"]
 
 
 @pytest.mark.parametrize(
@@ -86,42 +88,42 @@ def test_labels_become_categories() -> None:
     ],
 )
 def test_ragged_numbers_become_lists(spec: TensorSpec, values: list[Any]) -> None:
-    """Ragged arrays are lists in lists of Arrow, row for row."""
-    found = _series(spec, values, values)
-    assert found.dtype == dtype_of(spec)
-    assert isinstance(found.dtype, pd.ArrowDtype)
-    rows = [None if row is pd.NA else _plain(row) for row in found]
-    wanted = [None if v is None else np.asarray(v, spec.dtype).tolist() for v in values]
-    assert rows == wanted * 2
+    """Ragged arrays become nested Arrow lists, row by row."""
+    column = _series(spec, values, values)
+    assert column.dtype == dtype_of(spec)
+    assert isinstance(column.dtype, pd.ArrowDtype)
+    rows = [None if row is pd.NA else _plain(row) for row in column]
+    expected = [None if v is None else np.asarray(v, spec.dtype).tolist() for v in values]
+    assert rows == expected * 2
 
 
 def test_complex_numbers_become_pairs() -> None:
-    """Arrow has no complex numbers: they are pairs of floats."""
-    found = _series(TensorSpec(dtype="complex64", shape=(None,)), [[1 + 2j]])
-    assert _plain(found[0]) == [[1.0, 2.0]]
+    """Complex numbers become pairs of floats, because Arrow has no complex type."""
+    column = _series(TensorSpec(dtype="complex64", shape=(None,)), [[1 + 2j]])
+    assert _plain(column[0]) == [[1.0, 2.0]]
 
 
 def test_masks_are_flat_with_a_shape() -> None:
-    """A mask is its bools and its shape: lists of lists would outweigh it."""
+    """A mask becomes flat bools and a shape, because nested lists would be larger."""
     mask = np.random.default_rng(0).random((4, 5, 2)) > 0.5
-    found = _series(TensorSpec("binary_mask"), [mask, None, np.zeros((2, 2, 0), bool)])
-    assert found.dtype == dtype_of(TensorSpec("binary_mask"))
-    back = np.array(found[0]["data"], bool).reshape(found[0]["shape"])
+    column = _series(TensorSpec("binary_mask"), [mask, None, np.zeros((2, 2, 0), bool)])
+    assert column.dtype == dtype_of(TensorSpec("binary_mask"))
+    back = np.array(column[0]["data"], bool).reshape(column[0]["shape"])
     assert np.array_equal(back, mask)
-    assert found.isna().tolist() == [False, True, False]
+    assert column.isna().tolist() == [False, True, False]
 
 
 def test_pictures_are_their_bytes() -> None:
     """A picture stays encoded."""
     spec = TensorSpec("image", compression="png")
-    found = _series(spec, [np.zeros((2, 2, 3), np.uint8), None])
-    assert found.dtype == dtype_of(spec) == pd.ArrowDtype(pa.large_binary())
-    assert found[0].startswith(b"\x89PNG")
+    column = _series(spec, [np.zeros((2, 2, 3), np.uint8), None])
+    assert column.dtype == dtype_of(spec) == pd.ArrowDtype(pa.large_binary())
+    assert column[0].startswith(b"\x89PNG")
 
 
 def test_tensors_of_one_shape_are_tensors() -> None:
     """Numbers of one shape keep Arrow's tensor type."""
     spec = TensorSpec(dtype="float32", shape=(2, 2))
-    found = _series(spec, [np.ones((2, 2), "f4"), None])
-    assert found.dtype == dtype_of(spec)
-    assert found.dtype.pyarrow_dtype == pa.fixed_shape_tensor(pa.float32(), (2, 2))
+    column = _series(spec, [np.ones((2, 2), "f4"), None])
+    assert column.dtype == dtype_of(spec)
+    assert column.dtype.pyarrow_dtype == pa.fixed_shape_tensor(pa.float32(), (2, 2))

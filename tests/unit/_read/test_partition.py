@@ -1,4 +1,4 @@
-"""What travels to workers is small, and means the same there."""
+"""Test that a pickled read plan is small and reads the same values on workers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.samples import Make
 SCHEMA = Schema({f"tensor {i}": TensorSpec(dtype="int64", shape=()) for i in range(300)})
 
 
-def test_the_schema_stays_behind(make_lake: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task carries no schema: the process that runs it reads it from the commit, once."""
+def test_the_schema_is_not_pickled(make_lake: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task contains no schema; its process reads the schema from the commit once."""
     store = make_lake(SCHEMA, [[[dict.fromkeys(SCHEMA, 7)]]])
     log = Log(store)
     commit = log.require_head()
@@ -28,10 +28,10 @@ def test_the_schema_stays_behind(make_lake: Make, monkeypatch: pytest.MonkeyPatc
     data = pickle.dumps(origin)
     assert len(data) < 1000
     monkeypatch.setattr(origins, "_descriptions", LRUCache(max_entries=32))
-    there = pickle.loads(data)
-    assert there.schema == SCHEMA
-    assert there.schema is pickle.loads(data).schema
-    assert tokenize(there) == tokenize(origin)
-    places = ReadPlan(log.manifest(commit)).groups()[0]
-    assert list(read_rows(there, places, ["tensor 299"])) == [{"tensor 299": 7}]
-    assert read_frame(places, origin=there, columns=["tensor 5"])["tensor 5"].tolist() == [7]
+    unpickled = pickle.loads(data)
+    assert unpickled.schema == SCHEMA
+    assert unpickled.schema is pickle.loads(data).schema
+    assert tokenize(unpickled) == tokenize(origin)
+    locations = ReadPlan(log.manifest(commit)).groups()[0]
+    assert list(read_rows(unpickled, locations, ["tensor 299"])) == [{"tensor 299": 7}]
+    assert read_frame(locations, origin=unpickled, columns=["tensor 5"])["tensor 5"].tolist() == [7]

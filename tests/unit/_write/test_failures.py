@@ -25,22 +25,22 @@ from dasklake._write.failures import kept_value
         "x" * 4000,
     ],
 )
-def test_plain_items_come_back(item: Any) -> None:
+def test_plain_items_are_kept_exactly(item: Any) -> None:
     """Numbers, texts, and small lists and dicts of them are kept exactly."""
-    kept = kept_value(item)
-    assert kept is not None
-    kept.encode()
-    found = json.loads(kept)
-    assert found == item
-    assert type(found) is type(item)
+    encoded = kept_value(item)
+    assert encoded is not None
+    encoded.encode()
+    decoded = json.loads(encoded)
+    assert decoded == item
+    assert type(decoded) is type(item)
 
 
 def deep(levels: int) -> list[Any]:
     """Make a list of lists of lists."""
-    found: list[Any] = []
+    nested: list[Any] = []
     for _ in range(levels):
-        found = [found]
-    return found
+        nested = [nested]
+    return nested
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,6 @@ def deep(levels: int) -> list[Any]:
     ],
     ids=lambda item: type(item).__name__,
 )
-def test_others_are_not_kept(item: Any) -> None:
+def test_inexact_large_and_secret_items_are_not_kept(item: Any) -> None:
     """Items that JSON would change, large items and possible secrets are not kept."""
     assert kept_value(item) is None

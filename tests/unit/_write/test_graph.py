@@ -1,4 +1,4 @@
-"""Tests of the graph of a write."""
+"""Test the graph of a write."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_one_task_for_each_partition() -> None:
     assert all(graph.tasks[key].dependencies == {"write-job"} for key in graph.keys)
 
 
-def test_local_tasks_need_nothing() -> None:
+def test_local_tasks_contain_the_job() -> None:
     """A local scheduler gets the job inside each task, and keys that sort against the input."""
     graph = graph_of(numbers(12), local=True)
     assert set(graph.tasks) == set(graph.keys)
@@ -78,14 +78,14 @@ def test_shared_tasks_stay_outside() -> None:
     shared = numbers(1).map(str)
     both = db.concat([shared.map(len), shared.map(repr)])
     graph = graph_of(both)
-    others = set(graph.tasks) - set(graph.keys) - {"write-job"}
-    assert len(others) >= 1
+    shared_keys = set(graph.tasks) - set(graph.keys) - {"write-job"}
+    assert len(shared_keys) >= 1
     needed = [graph.tasks[key].dependencies - {"write-job"} for key in graph.keys]
     assert needed[0] == needed[1]
     assert len(needed[0]) == 1
 
 
-def test_only_what_is_asked_for() -> None:
+def test_only_requested_partitions_have_tasks() -> None:
     """Partitions that are not written have no tasks in the graph."""
     source = source_of(numbers(6).map(str), SCHEMA)
     location = RunLocation(ObjectStore("memory://nowhere"), "main/run", "run", 1)
@@ -101,8 +101,8 @@ def test_priorities_follow_the_input() -> None:
     graph = graph_of(db.concat([numbers(2), shared.map(len), shared.map(repr)]))
     priorities = graph.priorities()
     assert [priorities[key] for key in graph.keys] == [0, -1, -2, -3]
-    others = set(graph.tasks) - set(graph.keys) - {"write-job"}
-    assert {priorities[key] for key in others} == {-2}
+    shared_keys = set(graph.tasks) - set(graph.keys) - {"write-job"}
+    assert {priorities[key] for key in shared_keys} == {-2}
     assert priorities["write-job"] == 0
 
 

@@ -106,7 +106,7 @@ for name, each in inputs.items():
 """
 
 
-def test_an_input_has_one_id_in_every_process_and_another_has_another(tmp_path: Path) -> None:
+def test_input_ids_are_equal_in_every_process_and_differ_between_inputs(tmp_path: Path) -> None:
     """Ids do not depend on the order of hashes, but on the order of the input."""
     script = tmp_path / "inputs.py"
     script.write_text(_INPUTS)
@@ -117,14 +117,14 @@ def test_an_input_has_one_id_in_every_process_and_another_has_another(tmp_path: 
             "PYTHONHASHSEED": seed,
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, str(script), str(tmp_path)],
             env=environment,
             capture_output=True,
             text=True,
             check=True,
         )
-        outputs.append(dict(line.split(": ") for line in found.stdout.splitlines()))
+        outputs.append(dict(line.split(": ") for line in process.stdout.splitlines()))
     assert outputs[0] == outputs[1]
     ids = outputs[0]
     assert "None" not in ids.values()
@@ -132,11 +132,11 @@ def test_an_input_has_one_id_in_every_process_and_another_has_another(tmp_path: 
     assert len(set(ids.values())) == len(ids)
 
 
-def test_what_all_partitions_hand_to_a_function_is_no_part_of_an_input() -> None:
+def test_functions_and_their_arguments_do_not_change_the_input_id() -> None:
     """Fixing a function or its arguments keeps the id; changing an input of all partitions does not."""
 
-    def read(place: int, index: dict[int, str]) -> str:
-        return index[place]
+    def read(item: int, index: dict[int, str]) -> str:
+        return index[item]
 
     def input_id(items: list[int], index: dict[int, str]) -> str | None:
         bag = db.from_sequence(items, npartitions=2).map(read, index=delayed(index))
@@ -147,10 +147,10 @@ def test_what_all_partitions_hand_to_a_function_is_no_part_of_an_input() -> None
     assert input_id([1, 2], {1: "A", 2: "b"}) == first
     assert input_id([2, 1], {1: "a", 2: "b"}) != first
     arrays = [da.from_array(np.full(6, number), chunks=3) for number in (1, 2)]
-    assert len({source_of(each, None).input_id for each in arrays}) == 2
+    assert len({source_of(array, None).input_id for array in arrays}) == 2
 
 
-def test_an_input_without_identity_says_so() -> None:
+def test_an_input_without_identity_warns() -> None:
     """An input without deterministic identity warns, and names input_id= as the remedy."""
     source = source_of(db.from_sequence([object()], npartitions=1), None)
     with pytest.warns(UserWarning, match="input_id="):
@@ -166,7 +166,7 @@ def _damaged(kind: str) -> Any:
     if kind == "index":
         by = _images().assign(key=_images()["img"].map(tuple).astype(object)).set_index("key")
         return dd.from_pandas(by[["k"]], npartitions=1, sort=False)
-    made = {
+    columns = {
         "rename": lambda: frame.rename(columns={"img": "pic"}),
         "assign": lambda: frame.assign(pic=frame.img)[["k", "pic"]],
         "persist": lambda: frame.persist(scheduler="sync"),
@@ -175,7 +175,7 @@ def _damaged(kind: str) -> Any:
         "map_partitions": lambda: frame.map_partitions(lambda f: f),
         "from_map": lambda: dd.from_map(lambda _: _images(), [0]).rename(columns={"img": "pic"}),
     }
-    return made[kind]()
+    return columns[kind]()
 
 
 @pytest.mark.parametrize(
@@ -188,13 +188,13 @@ def test_damaged_columns_are_refused_under_any_name(kind: str) -> None:
         source_of(_damaged(kind), None)
 
 
-def test_what_holds_nothing_damaged_is_accepted() -> None:
+def test_undamaged_columns_are_accepted() -> None:
     """Strings in object columns are accepted, and so are frames without the converted column."""
     frame = dd.from_pandas(_images(), npartitions=2)
     strings = pd.DataFrame({"s": pd.Series(["a", None, "b"], dtype=object)})
     assert list(source_of(dd.from_pandas(strings, npartitions=1), None).schema or ()) == ["s"]
-    kept = dd.from_pandas(strings, npartitions=1).persist(scheduler="sync")
-    assert list(source_of(kept, None).schema or ()) == ["s"]
+    persisted = dd.from_pandas(strings, npartitions=1).persist(scheduler="sync")
+    assert list(source_of(persisted, None).schema or ()) == ["s"]
     for rest in (frame[["k", "s"]], frame.drop(columns="img"), frame.assign(img=frame.k)):
         assert "k" in (source_of(rest, None).schema or ())
     text = Schema({"k": dasklake.TensorSpec(dtype="int64"), "pic": "text", "s": "text"})
