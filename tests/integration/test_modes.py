@@ -221,7 +221,7 @@ def test_resume_without_a_name_uses_the_only_run(tmp_path: Path) -> None:
             {"options": dasklake.WriteOptions(partition_timeout=60), "compute": False},
             "workers have nannies",
         ),
-        ({"transform_kwargs": {"plus": db.range(9, npartitions=3)}}, "3 partitions"),
+        ({"transform_kwargs": {"plus": db.range(9, npartitions=3)}}, "one partition, got 3"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], named: str) -> None:
