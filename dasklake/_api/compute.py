@@ -31,7 +31,7 @@ from dasklake._api.lake import Lake
 from dasklake._api.sample_in_out import SampleIn, SampleOut
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
 from dasklake._format import object_keys
-from dasklake._run.client_front import client_of, local_client
+from dasklake._run.clients import client_of, local_client
 from dasklake._schema.printable import safe_repr
 from dasklake._schema.values import Samples
 from dasklake.exceptions import InvalidInputError

@@ -12,7 +12,7 @@ from dask.delayed import Delayed
 
 from dasklake._format.documents import schema_digest
 from dasklake._log.log import Log
-from dasklake._run.client_front import (
+from dasklake._run.clients import (
     asynchronous_client,
     client_of,
     inside_task,

@@ -10,8 +10,8 @@ from typing import Any
 
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
-from dask.task_spec import List, Task, TaskRef
 
+from dasklake._dask import List, Task, TaskRef
 from dasklake._format import object_keys
 from dasklake._log.log import Log
 from dasklake._run.coordinator import load_failures, record_outcome

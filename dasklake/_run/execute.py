@@ -16,23 +16,23 @@ from dask.system import CPU_COUNT
 
 from dasklake._format import object_keys
 from dasklake._log.log import Log
-from dasklake._run.client_front import (
-    find_on_scheduler,
-    follow_on_scheduler,
-    hold_results,
-    open_on_scheduler,
-    run_on_client,
-    run_on_scheduler,
-)
+from dasklake._run.client_front import run_on_client
 from dasklake._run.coordinator import Status, commit_recovered
 from dasklake._run.delayed import lazy_write
+from dasklake._run.held_results import hold_results
 from dasklake._run.local_front import local_deliver, run_locally
 from dasklake._run.preview import Preview, preview_write
 from dasklake._run.progress_bar import make_bar
 from dasklake._run.report import WriteReport, report_write
 from dasklake._run.run_spec import Assignment, RunSpec
-from dasklake._run.scheduler_plugin import TaskDeliver
+from dasklake._run.scheduler_client import (
+    find_on_scheduler,
+    follow_on_scheduler,
+    open_on_scheduler,
+    run_on_scheduler,
+)
 from dasklake._run.start import check_plan, check_schema, start_run
+from dasklake._run.task_outcome import TaskDeliver
 from dasklake._schema.printable import safe_repr
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import RunLocation

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-from dask._task_spec import Task
 from dask.utils import format_bytes, format_time
 
+from dasklake._dask import Task
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
 from dasklake._format.segment import read_failures

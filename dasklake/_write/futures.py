@@ -10,8 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dask._task_spec import GraphNode, TaskRef
-
+from dasklake._dask import GraphNode, TaskRef
 from dasklake.exceptions import InvalidInputError
 
 __all__ = ["check_transform", "cull_graph", "find_futures", "is_future", "refuse_local"]

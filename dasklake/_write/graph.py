@@ -18,18 +18,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dask._task_spec import (  # the public alias lacks these two
+from dask.bag.core import reify
+from dask.base import is_dask_collection
+from dask.core import flatten
+from dask.delayed import delayed
+
+from dasklake._dask import (
     Dict,
     GraphNode,
     Task,
     TaskRef,
     convert_legacy_graph,
 )
-from dask.bag.core import reify
-from dask.base import is_dask_collection
-from dask.core import flatten
-from dask.delayed import delayed
-
 from dasklake._write.futures import MAX_SEARCHED, cull_graph, find_futures, is_future
 from dasklake._write.input import Key, Source
 from dasklake._write.partition import Deliver, Job, PartMaker, bind, write_partition

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from dask._task_spec import (
+from dask.bag.core import map_chunk, reify, starmap_chunk
+from dask.base import is_dask_collection, optimize
+from dask.core import flatten
+
+from dasklake._dask import (
     Alias,
     DataNode,
     GraphNode,
     Task,
     TaskRef,
-    convert_legacy_graph,  # the public alias lacks it
+    convert_legacy_graph,
 )
-from dask.bag.core import map_chunk, reify, starmap_chunk
-from dask.base import is_dask_collection, optimize
-from dask.core import flatten
-
 from dasklake._schema.schema import Schema, TensorSpec, describe
 from dasklake._write.futures import cull_graph, is_future
 from dasklake._write.input_id import digest, expression_roots, graph_roots

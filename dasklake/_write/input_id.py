@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from dask._task_spec import (
+from dask.core import flatten
+from dask.tokenize import tokenize
+
+from dasklake._dask import (
     Alias,
     DataNode,
     GraphNode,
     Task,
     TaskRef,
-    _execute_subgraph,
     convert_legacy_graph,
+    is_fused,
 )
-from dask.core import flatten
-from dask.tokenize import tokenize
 
 __all__ = ["digest", "expression_roots", "graph_roots"]
 
@@ -188,7 +189,7 @@ class _TaskArguments:
 
 
 def _arguments(task: Task) -> list[Any]:
-    if task.func is _execute_subgraph:  # Task.has_subgraph() is younger than Dask 2025.1
+    if is_fused(task):
         # The other arguments are names of tasks.
         return list(task.args[0].values())
     return [*task.args, *task.kwargs.values()]

@@ -145,7 +145,7 @@ def test_interrupted_twice(cluster: Cluster, client: Client, stage: Stage) -> No
 #: A client that is killed when it calls a function of its own: its name is the last argument.
 KILLED = """
 import json, os, signal, sys
-import dasklake._run.execute, dasklake._run.client_front
+import dasklake._run.execute, dasklake._run.scheduler_client
 from tests.support import _job
 
 module, _, name = sys.argv[2].rpartition(".")
@@ -159,7 +159,7 @@ MOMENTS = {
     "nothing is begun": "dasklake._run.execute.start_run",
     "the run is begun": "dasklake._run.execute.open_on_scheduler",
     "the scheduler knows of it": "dasklake._run.execute.run_on_scheduler",
-    "the graph is sent": "dasklake._run.client_front._follow",
+    "the graph is sent": "dasklake._run.scheduler_client._follow",
 }
 
 

@@ -141,14 +141,14 @@ def test_no_worker_comes_back(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run whose cluster loses its workers for good when they hang ends, and says why."""
-    monkeypatch.setattr("dasklake._run.scheduler_plugin._ALONE", 1.0)
+    monkeypatch.setattr("dasklake._run.hang_watch._ALONE_SECONDS", 1.0)
     with (
         start_nannies(tmp_path, 1, **{LOST: "10ms"}) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         options = dasklake.WriteOptions(scheduler=client, partition_timeout=2, retries=5)
         with pytest.raises(
-            PartitionTimeoutError, match="there has been no worker for 1 s"
+            PartitionTimeoutError, match="the cluster has had no worker for 1 s"
         ) as caught:
             write(stage, client, hanging, options=options)
         assert caught.value.partition == 10

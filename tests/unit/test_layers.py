@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -69,3 +70,18 @@ def test_a_module_without_a_layer_is_found(copy: Path) -> None:
     found = lint(copy)
     assert found.returncode == 1
     assert "dasklake.helpers" in found.stdout
+
+
+def test_private_modules_of_dask_have_one_door() -> None:
+    """Only ``_dask`` imports modules of Dask that are private or change between releases."""
+    private = re.compile(r"(?:dask\._?task_spec|distributed\.(?:protocol|scheduler|worker)\b)")
+    users = {
+        path.name
+        for path in (ROOT / "dasklake").rglob("*.py")
+        if any(
+            private.search(line)
+            for line in path.read_text().splitlines()
+            if line.startswith(("from ", "import "))
+        )
+    }
+    assert users == {"_dask.py"}

@@ -1,0 +1,77 @@
+"""Find the Dask client of a call, or start one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, get_worker
+
+__all__ = ["asynchronous_client", "client_of", "inside_task", "local_client", "on_own_client"]
+
+
+def client_of(scheduler: object) -> Client | None:
+    """Return the client whose cluster runs a Dask ``get`` function, or None if it is local."""
+    owner = getattr(scheduler, "__self__", None)
+    return owner if isinstance(owner, Client) else None
+
+
+def asynchronous_client(scheduler: object) -> Client | None:
+    """Return the client whose methods have to be awaited, or None if there is none.
+
+    Parameters
+    ----------
+    scheduler : object
+        The scheduler that the user chose; None for Dask's current choice.
+    """
+    if scheduler is None and dask.config.get("scheduler", None) in (None, "dask.distributed"):
+        with contextlib.suppress(ValueError):
+            scheduler = Client.current()
+    return scheduler if isinstance(scheduler, Client) and scheduler.asynchronous else None
+
+
+@contextlib.contextmanager
+def local_client(workers: int) -> Iterator[Client]:
+    """Start worker processes on this machine for the duration of the block.
+
+    Parameters
+    ----------
+    workers : int
+        Number of processes, with one thread each.
+    """
+    addresses: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, **addresses) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+async def on_own_client(client: Client, action: Callable[[Client], Any]) -> Any:
+    """Run a blocking action beside the event loop of an asynchronous client.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The asynchronous client.
+    action : callable
+        Called in a thread, with a synchronous client of the same cluster.
+    """
+    address, security = client.scheduler_info()["address"], client.security
+
+    def run() -> Any:
+        with Client(address, security=security, set_as_default=False) as own:
+            return action(own)
+
+    return await asyncio.to_thread(run)
+
+
+def inside_task() -> bool:
+    """Return whether this code runs inside a task of a distributed worker."""
+    try:
+        return bool(get_worker().get_current_task())
+    except (ValueError, AttributeError):
+        return False
