@@ -1,4 +1,4 @@
-"""Credential keys to values, in each process: what is stored or sent names a key at most."""
+"""Resolve credentials keys to storage options in each process; only keys are stored or sent."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = [
     "resolve",
 ]
 
-#: Group of entry points whose names are credential keys and whose values are callables.
+#: Group of entry points: their names are credentials keys, their values are callables.
 ENTRY_POINTS = "dasklake.creds"
 
-#: The key that always means: what the storage's own library finds in the environment, in its
-#: configuration files, or from the machine it runs on.
+#: Key of the credentials that the storage's library finds in the environment, in its configuration
+#: files, or in the metadata service of the machine.
 AMBIENT = "ENV"
 
 StorageOptions: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | str | None
 
-#: AWS's names, as s3fs calls them.
+#: AWS names of credentials, and the names of s3fs.
 _AWS = {
     "aws_access_key_id": "key",
     "aws_secret_access_key": "secret",
@@ -46,20 +46,19 @@ _AWS = {
 _REGION = ("aws_region", "region_name")
 _EXPIRATION = "expiration"
 
-#: Credentials are renewed so long before they expire, in seconds, or after half of their time.
+#: Credentials are renewed this many seconds before they expire, or after half of their lifetime.
 _MARGIN = 60.0
 
 
 class Credentials(NamedTuple):
-    """What a process knows under a key, and how long it may be used.
+    """Resolved storage options, and their expiry.
 
     Attributes
     ----------
     options : dict
-        What fsspec takes.
+        Options of the fsspec file system.
     until : float or None
-        Time (seconds since the epoch) from which on they have to be looked up again; None for
-        those that do not expire.
+        Time of the next lookup, in seconds since the epoch; None if the credentials do not expire.
     """
 
     options: dict[str, Any]
@@ -70,35 +69,34 @@ class Credentials(NamedTuple):
 
     @property
     def fresh(self) -> bool:
-        """Whether they need not be looked up again yet."""
+        """True until the credentials have to be renewed."""
         return self.until is None or time.time() < self.until
 
 
 def resolve(storage_options: StorageOptions) -> dict[str, Any]:
-    """Turn storage options into what fsspec takes, with what this process knows.
+    """Resolve storage options to options of an fsspec file system, in this process.
 
     Parameters
     ----------
     storage_options : mapping, callable, str or None
-        A mapping is taken as it is, but for AWS's names of credentials
-        (``aws_access_key_id``, ``aws_secret_access_key``, ``aws_session_token``, ``aws_region``,
-        ``aws_profile``), which become those of s3fs. A callable is called without arguments and
-        returns a mapping. A string is a credentials key: the mapping is looked up among those
-        that :func:`populate` was given, in Dask's configuration under ``dasklake.creds.<key>``,
-        then among the entry points of the group ``dasklake.creds``. ``"ENV"`` means what the
-        storage's own library finds.
+        A mapping is used unchanged, except that AWS names (``aws_access_key_id``,
+        ``aws_secret_access_key``, ``aws_session_token``, ``aws_region``, ``aws_profile``) become
+        those of s3fs. A callable is called without arguments and returns a mapping. A string is a
+        credentials key. Its mapping is looked up among the values of :func:`populate`, in Dask's
+        configuration under ``dasklake.creds.<key>``, then among the entry points of the group
+        ``dasklake.creds``. ``"ENV"`` stands for the credentials that the storage's library finds.
 
     Returns
     -------
     dict
-        A fresh dict; empty for None.
+        New dict; empty for None.
 
     Raises
     ------
     PermissionDeniedError
-        This process knows no credentials under the key, or the callable failed.
+        This process has no credentials under the key, or the callable failed.
     InvalidInputError
-        The options, or what the callable returned, are not a mapping.
+        ``storage_options``, or the value that the callable returned, is not a mapping.
 
     Examples
     --------
@@ -111,31 +109,33 @@ def resolve(storage_options: StorageOptions) -> dict[str, Any]:
 
 
 def either(storage_options: StorageOptions, creds: StorageOptions) -> StorageOptions:
-    """Return the one of two words for the same that was given.
+    """Return the given one of two parameters with the same meaning.
 
     Raises
     ------
     InvalidInputError
-        Both were.
+        Both parameters are given.
     """
     if storage_options is not None and creds is not None:
-        raise InvalidInputError("creds and storage_options are two words for one. Give one.")
+        raise InvalidInputError(
+            "creds and storage_options have the same meaning. Give one of them."
+        )
     return creds if storage_options is None else storage_options
 
 
 def current(storage_options: StorageOptions) -> Credentials:
-    """Return what :func:`resolve` does, looked up again only when it is about to expire.
+    """Resolve storage options, and cache the credentials of a key until they are about to expire.
 
     Parameters
     ----------
     storage_options : mapping, callable, str or None
-        As for :func:`resolve`. A mapping's ``"expiration"`` says when it expires: a time zone
-        aware ``datetime``, ISO 8601 text, or seconds since the epoch.
+        As for :func:`resolve`. The ``"expiration"`` of a mapping is a ``datetime`` with a time
+        zone, ISO 8601 text, or seconds since the epoch.
 
     Returns
     -------
     Credentials
-        The options, and until when to use them.
+        Options, and the time of the next lookup.
 
     Raises
     ------
@@ -144,80 +144,79 @@ def current(storage_options: StorageOptions) -> Credentials:
     """
     if not isinstance(storage_options, str):
         return renewed(storage_options)
-    place = (os.getpid(), storage_options)
-    found = _known.get(place)
-    if found is None or not found.fresh:
-        # One thread asks, the others wait for its answer.
+    entry = (os.getpid(), storage_options)
+    credentials = _cache.get(entry)
+    if credentials is None or not credentials.fresh:
+        # One thread looks the key up; all other threads wait for it.
         with _lock:
-            found = _known.get(place)
-            if found is None or not found.fresh:
-                found = _known[place] = renewed(storage_options)
-    return found
+            credentials = _cache.get(entry)
+            if credentials is None or not credentials.fresh:
+                credentials = renewed(storage_options)
+    return credentials
 
 
 def renewed(storage_options: StorageOptions) -> Credentials:
-    """Return what :func:`current` does, looked up now."""
+    """Resolve storage options now, without the cache; see :func:`current`."""
     if storage_options is None:
         return Credentials({})
-    found: Any = storage_options
+    options: Any = storage_options
     source = "storage_options"
     if isinstance(storage_options, str):
-        source = f"The credentials under the key {storage_options!r}"
-        found = _configured(storage_options)
+        source = f"The value of the credentials key {storage_options!r}"
+        options = _configured(storage_options)
     elif callable(storage_options):
-        source = "What the storage_options callable returned"
-        found = storage_options
-    if callable(found):
-        found = _called(found, source)
-    if not isinstance(found, Mapping):
+        source = "The value that the storage_options callable returned"
+    if callable(options):
+        options = _called(options, source)
+    if not isinstance(options, Mapping):
         raise InvalidInputError(
-            f"{source} must be a mapping of option names to values, not {type(found).__name__}. "
-            "Give what fsspec takes for this kind of storage."
+            f"{source} must be a mapping of option names to values, got {type(options).__name__}. "
+            "Give the options of the fsspec file system."
         )
-    known = _credentials({str(name): value for name, value in found.items()}, source)
+    credentials = _credentials({str(name): value for name, value in options.items()}, source)
     if isinstance(storage_options, str):
-        _known[os.getpid(), storage_options] = known
-    return known
+        _cache[os.getpid(), storage_options] = credentials
+    return credentials
 
 
 def replaced(storage_options: StorageOptions, refused: Credentials) -> Credentials | None:
-    """Return other credentials than those that a storage has refused, where there are any.
+    """Look up credentials again after a storage refused them.
 
     Parameters
     ----------
     storage_options : mapping, callable, str or None
-        Where they came from.
+        Source of the credentials.
     refused : Credentials
-        What it refused.
+        Refused credentials.
 
     Returns
     -------
     Credentials or None
-        None where looking them up again finds the same.
+        New credentials, or None if they have not changed.
     """
     if not (isinstance(storage_options, str) or callable(storage_options)):
         return None
     with _lock:
-        found = current(storage_options)
-        if found.options == refused.options and isinstance(storage_options, str):
-            found = renewed(storage_options)
-    return None if found.options == refused.options else found
+        credentials = current(storage_options)
+        if credentials.options == refused.options and isinstance(storage_options, str):
+            credentials = renewed(storage_options)
+    return None if credentials.options == refused.options else credentials
 
 
 def populate(key: str, storage_options: StorageOptions) -> None:
-    """Give a key its values in this process; nothing is stored or sent.
+    """Set the storage options of a credentials key in this process; they are not stored or sent.
 
     Parameters
     ----------
     key : str
-        The credentials key.
+        Credentials key.
     storage_options : mapping, callable, str or None
-        As for :func:`resolve`; a string is another key, None forgets what was given before.
+        As for :func:`resolve`. A string is another key; None removes the options of the key.
 
     Raises
     ------
     PermissionDeniedError, InvalidInputError
-        The values cannot be used.
+        ``storage_options`` cannot be resolved; see :func:`resolve`.
 
     Examples
     --------
@@ -229,32 +228,34 @@ def populate(key: str, storage_options: StorageOptions) -> None:
     if storage_options is not None:
         renewed(storage_options)
     with _lock:
-        _known.pop((os.getpid(), key), None)
+        _cache.pop((os.getpid(), key), None)
         if storage_options is None:
             _populated.pop(key, None)
         else:
             _populated[key] = storage_options
 
 
-#: What :func:`populate` was given, and what was looked up by process and key.
+#: Values of :func:`populate` by key, and resolved credentials by process and key.
 _populated: dict[str, StorageOptions] = {}
-_known: dict[tuple[int, str], Credentials] = {}
+_cache: dict[tuple[int, str], Credentials] = {}
 _lock = threading.RLock()
 
 
-def _credentials(found: dict[str, Any], source: str) -> Credentials:
-    """Give options the names that s3fs knows, and take out when they expire."""
-    expiration = found.pop(_EXPIRATION, None)
+def _credentials(named: dict[str, Any], source: str) -> Credentials:
+    """Rename options to the names of s3fs, and separate their expiration."""
+    expiration = named.pop(_EXPIRATION, None)
     options: dict[str, Any] = {}
-    for name, value in found.items():
-        known = _AWS.get(name, name)
+    for name, value in named.items():
+        option = _AWS.get(name, name)
         if name in _REGION:
-            known, value = "client_kwargs", {"region_name": value}  # noqa: PLW2901 # renamed
-        if known == "client_kwargs" and isinstance(value, Mapping):
-            value = {**options.get(known, {}), **value}  # noqa: PLW2901 # renamed
-        elif known in options:
-            raise InvalidInputError(f"{source}: {known!r} is given twice. Give it once.")
-        options[known] = value
+            option, value = "client_kwargs", {"region_name": value}  # noqa: PLW2901 # renamed
+        if option == "client_kwargs" and isinstance(value, Mapping):
+            value = {**options.get(option, {}), **value}  # noqa: PLW2901 # renamed
+        elif option in options:
+            raise InvalidInputError(
+                f"{source} must contain each option once, got two values for {option!r}. Remove one."
+            )
+        options[option] = value
     if expiration is None:
         return Credentials(options)
     now, end = time.time(), _seconds(expiration, source)
@@ -268,12 +269,12 @@ def _seconds(expiration: object, source: str) -> float:
         except ValueError:
             expiration = None
     if isinstance(expiration, datetime):
-        zone = expiration.tzinfo or UTC  # as AWS's own answers, where they do not say it
+        zone = expiration.tzinfo or UTC  # as in the responses of AWS without a time zone
         return expiration.replace(tzinfo=zone).timestamp()
     if isinstance(expiration, int | float) and not isinstance(expiration, bool):
         return float(expiration)
     raise InvalidInputError(
-        f"{source}: the expiration is no time. Give a datetime, ISO 8601 text, or seconds since "
+        f"{source} must have a valid expiration. Give a datetime, ISO 8601 text, or seconds since "
         "the epoch."
     )
 
@@ -282,30 +283,30 @@ def _called(function: Callable[[], Any], source: str) -> Any:
     try:
         return function()
     except Exception as error:  # noqa: BLE001 # the reason follows
-        # The caller's own code: any of its errors means that there are no credentials. Its text
-        # is left out, for it may hold what must not be logged.
+        # This is code of the user: any error means that credentials are missing. The message is
+        # left out, because it may contain secrets.
         raise PermissionDeniedError(
-            f"{source}: looking up the credentials failed with {type(error).__name__}. Mend the "
-            "function, and see that what it reads is there on each worker."
+            f"{source} could not be computed: the function raised {type(error).__name__}. Fix the "
+            "function, and check that everything it reads exists on each worker."
         ) from None
 
 
 def _configured(key: str) -> Any:
     if key in _populated:
-        found = _populated[key]
-        return _configured(found) if isinstance(found, str) and found != key else found
-    # Dask is not imported below the floor of the operations; its configuration is what every
-    # process of a cluster shares, so it is asked for by name, here only.
+        options = _populated[key]
+        return _configured(options) if isinstance(options, str) and options != key else options
+    # Layers below the operations do not import Dask. Its configuration is shared by all processes
+    # of a cluster, so this is the only exception, by name.
     config = importlib.import_module("dask.config")
-    found = config.get(f"dasklake.creds.{key}", None)
-    if found is not None:
-        return found
+    options = config.get(f"dasklake.creds.{key}", None)
+    if options is not None:
+        return options
     for point in metadata.entry_points(group=ENTRY_POINTS, name=key):
         return point.load()
     if key == AMBIENT:
         return {}
     raise PermissionDeniedError(
-        f"This process knows no credentials under the key {key!r}. Set dasklake.creds.{key} in "
+        f"This process has no credentials under the key {key!r}. Set dasklake.creds.{key} in "
         f"the Dask configuration of each worker, or install an entry point of the group "
         f"{ENTRY_POINTS!r} with that name."
     )

@@ -1,4 +1,4 @@
-"""Foreign errors of storages, mapped to this library's own, without secrets in their texts."""
+"""Translate errors of storage libraries into StoreError, without secrets in their messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SECRET = re.compile(
     r"key|secret|token|pass|pw|sas|cred|connection|sign|auth|cookie", re.IGNORECASE
 )
 
-#: Errors that are known by the name of their type alone: their libraries are optional.
+#: Errors that are recognized by the name of their type: their libraries are optional.
 MAPPED_TYPES: Mapping[str, type[StoreError]] = {
     "NoCredentialsError": PermissionDeniedError,
     "PartialCredentialsError": PermissionDeniedError,
@@ -61,23 +61,23 @@ _STATUS: Mapping[int, type[StoreError]] = {
     412: ObjectExistsError,
 }
 
-#: Errors of libraries that cannot make anything of an address.
-_NO_ADDRESS = {"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"}
-_NO_ADDRESS |= {"NonHttpUrlRedirectClientError", "ParamValidationError"}
+#: Errors for an invalid address.
+_INVALID_ADDRESS = {"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"}
+_INVALID_ADDRESS |= {"NonHttpUrlRedirectClientError", "ParamValidationError"}
 
-#: Of the statuses that blame the client, those that say nothing of the object.
-_ASK_AGAIN = {401, 403, 407, 408, 409, 423, 425, 429}
+#: Client error statuses that do not mean that the object is missing.
+_NOT_ABOUT_OBJECT = {401, 403, 407, 408, 409, 423, 425, 429}
 
 #: Statuses below 500 after which the same request may succeed.
 _RETRIED = {408, 409, 423, 425, 429}
 
-#: Codes of S3 that come with a status that does not say so.
-_CODES = {"InvalidToken", "TokenRefreshRequired", "ExpiredToken", "InvalidAccessKeyId"}
+#: S3 error codes for denied access whose status is not 403.
+_DENIED_CODES = {"InvalidToken", "TokenRefreshRequired", "ExpiredToken", "InvalidAccessKeyId"}
 
-#: Errors of the operating system that mean that the storage is full.
+#: Operating system errors for full storage.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-#: Errors of the operating system that another attempt may not meet; None is that of a library.
+#: Operating system errors that another attempt may avoid; None is the errno of a library's error.
 _TRANSIENT = {
     None,
     *(errno.EAGAIN, errno.EINTR, errno.EIO, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE),
@@ -85,7 +85,7 @@ _TRANSIENT = {
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EREMOTEIO),
 }
 
-#: Base classes of errors of connections, by name: their libraries are optional.
+#: Base classes of connection errors, by name: their libraries are optional.
 _CONNECTION = {
     *("HTTPClientError", "ConnectTimeoutError", "ReadTimeoutError", "EndpointConnectionError"),
     *("ResponseStreamingError", "IncompleteReadError", "ConnectionClosedError"),
@@ -94,13 +94,13 @@ _CONNECTION = {
 }
 
 _NEXT: Mapping[type[StoreError], str] = {
-    ObjectExistsError: "another writer made it first: read it, then decide.",
-    ObjectNotFoundError: "it is not there. Look whether the URL is right and the bucket exists.",
-    PermissionDeniedError: "the storage refused access. Look at the credentials in "
+    ObjectExistsError: "the object already exists. Read it before you retry.",
+    ObjectNotFoundError: "the object does not exist. Check the URL, and that the bucket exists.",
+    PermissionDeniedError: "the storage denied access. Check the credentials in "
     "storage_options, or in the environment of this process.",
-    StorageFullError: "the storage is full, or sets a limit. Make room, then go on.",
-    UnsupportedStoreError: "this kind of storage cannot do that. Use another storage.",
-    StoreError: "the storage failed. Try again; if it goes on, look at the cause.",
+    StorageFullError: "the storage is full or a quota is exceeded. Free some space, then retry.",
+    UnsupportedStoreError: "this storage does not support the operation. Use another storage.",
+    StoreError: "the storage failed. Retry; if the error persists, check its cause.",
 }
 
 
@@ -108,45 +108,46 @@ _NEXT: Mapping[type[StoreError], str] = {
 def translate_errors(
     operation: str, key: str, url: str, options: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
-    """Turn every foreign error of the block into a :class:`StoreError` that says where it was.
+    """Translate every error of a storage library in the block into a :class:`StoreError`.
 
     Parameters
     ----------
     operation : str
-        What was done, as a verb: ``"read"``.
+        Verb for the message, such as ``"read"``.
     key : str
-        The object.
+        Key of the object.
     url : str
-        The root.
+        Root URL of the store.
     options : mapping, optional
-        Resolved storage options; their secrets are taken out of the messages.
+        Resolved storage options; their secrets are removed from the messages.
 
     Raises
     ------
     StoreError
-        Or one of its kinds.
+        The block raised an error; often a subclass.
     """
     try:
         yield
     except (LakeError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 # the reason follows
-        # The one door to other people's storage libraries. Their errors have no common base:
-        # botocore, aiohttp and the cloud libraries raise types of their own, also bare
-        # ValueError and RuntimeError, and none of them may come out of the public interface.
+        # Errors of storage libraries have no common base class: botocore, aiohttp and the cloud
+        # libraries raise their own types, also bare ValueError and RuntimeError. None of them may
+        # leave the public interface.
         kind = kind_of(error)
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         text = safe_text(cause, options)
-        where = safe_url(f"{url}/{key}" if key else url)
-        message = f"Cannot {operation} {where} ({text[:500]}): {_NEXT[kind]}"
-        hidden = _told(error) != safe_text(_told(error), options)
+        address = safe_url(f"{url}/{key}" if key else url)
+        message = f"Cannot {operation} {address} ({text[:500]}): {_NEXT[kind]}"
+        traceback = _traceback_text(error)
+        secret = traceback != safe_text(traceback, options)
         translated = kind(message)
         translated.transient = is_transient(error)
-        raise translated from (None if hidden else error)
+        raise translated from (None if secret else error)
 
 
 def kind_of(error: BaseException) -> type[StoreError]:
-    """Decide what a foreign error means, by type, then by what it carries."""
+    """Return the subclass of StoreError for an error, from its type, then from its status."""
     if isinstance(error, FileExistsError) or is_precondition(error):
         return ObjectExistsError
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -157,29 +158,29 @@ def kind_of(error: BaseException) -> type[StoreError]:
         return StorageFullError
     if isinstance(error, NotImplementedError):
         return UnsupportedStoreError
-    for each in _chain(error):
-        for cls in type(each).__mro__:
+    for cause in _chain(error):
+        for cls in type(cause).__mro__:
             if cls.__name__ in MAPPED_TYPES:
                 return MAPPED_TYPES[cls.__name__]
-        status = 403 if _code(each) in _CODES else _status(each)
+        status = 403 if _code(cause) in _DENIED_CODES else _status(cause)
         if status is not None and status in _STATUS:
             return _STATUS[status]
     return StoreError
 
 
 def is_precondition(error: BaseException) -> bool:
-    """Tell whether a conditional write was refused, however its library says so."""
-    return any(_status(each) == 412 for each in _chain(error))
+    """Return whether a conditional write was refused (HTTP 412)."""
+    return any(_status(cause) == 412 for cause in _chain(error))
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Tell whether the storage asks to try a conditional write again (HTTP 409)."""
-    return any(_status(each) == 409 for each in _chain(error))
+    """Return whether a conditional write conflicts with another and can be retried (HTTP 409)."""
+    return any(_status(cause) == 409 for cause in _chain(error))
 
 
 def is_beyond(error: BaseException) -> bool:
-    """Tell whether the storage refused a range because the object has fewer bytes (HTTP 416)."""
-    return any(_status(each) == 416 for each in _chain(error))
+    """Return whether a range lies beyond the end of the object (HTTP 416)."""
+    return any(_status(cause) == 416 for cause in _chain(error))
 
 
 def is_transient(error: BaseException) -> bool:
@@ -198,43 +199,44 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_dead(error: BaseException) -> bool:
-    """Tell whether it is useless to ask for an object again: it is not there, nor its host."""
+    """Return whether an object or its host does not exist, so that retries are useless."""
     kind = kind_of(error)
     if kind in (ObjectNotFoundError, PermissionDeniedError):
         return kind is ObjectNotFoundError
-    for each in _chain(error):
-        if type(each).__name__ in _NO_ADDRESS:
+    for cause in _chain(error):
+        if type(cause).__name__ in _INVALID_ADDRESS:
             return True
-        status = _status(each)
-        # Web servers blame the URL with many numbers; storages blame much else with the same.
-        web = hasattr(each, "request_info") and status not in _ASK_AGAIN
+        status = _status(cause)
+        # A web server means the URL by most of these statuses, an object storage does not.
+        web = hasattr(cause, "request_info") and status not in _NOT_ABOUT_OBJECT
         if status == 410 or (web and status is not None and 400 <= status < 500):
             return True
-        cause = getattr(each, "os_error", each)  # aiohttp keeps what its resolver raised here
-        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+        resolved = getattr(cause, "os_error", cause)  # aiohttp keeps the error of its resolver here
+        if isinstance(resolved, socket.gaierror) and resolved.errno == socket.EAI_NONAME:
             return True
     return False
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes."""
     seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status that an error carries, wherever its library puts it."""
+    """Return the HTTP status of an error, or None if it has none."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):
-        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return found if isinstance(found, int) else None
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
     for name in ("status", "status_code", "code"):
-        found = getattr(error, name, None)
-        if isinstance(found, int):
-            return found
+        status = getattr(error, name, None)
+        if isinstance(status, int):
+            return status
     return None
 
 
@@ -243,17 +245,17 @@ def _code(error: BaseException) -> str | None:
     return response.get("Error", {}).get("Code") if isinstance(response, Mapping) else None
 
 
-def _told(error: BaseException) -> str:
-    """Return what a traceback of the error would print."""
-    return " ".join(f"{each!r} {each}" for each in _chain(error))
+def _traceback_text(error: BaseException) -> str:
+    """Return the texts that a traceback of the error shows."""
+    return " ".join(f"{cause!r} {cause}" for cause in _chain(error))
 
 
 def safe_text(text: str, options: Mapping[str, Any] | None = None) -> str:
-    """Return a text without the secrets of the options, and with safe URLs in it."""
-    found = safe_url(text)
+    """Return a text without the secrets of the options and of its URLs."""
+    text = safe_url(text)
     for secret in sorted(_secrets(options or {}), key=len, reverse=True):
-        found = found.replace(secret, "***")
-    return found
+        text = text.replace(secret, "***")
+    return text
 
 
 def _secrets(options: object, *, named: bool = False) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The backends of a store, and the only door to fsspec."""
+"""Open the backend of an object store; the only module that opens fsspec file systems."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "azure"}
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 
-#: ``memory://`` checks, then writes: two threads could both win.
+#: Makes a create in ``memory://`` atomic: fsspec checks for the object, then writes.
 _MEMORY = threading.RLock()
 
 
@@ -42,7 +42,7 @@ def whole_options(fs: Any) -> dict[str, Any]:
 
 
 class Backend(Protocol):
-    """What a backend does; its errors are foreign ones, mapped by the store."""
+    """Operations of a backend. The store translates its errors."""
 
     creates_exclusively: bool
     shared: bool
@@ -51,7 +51,7 @@ class Backend(Protocol):
     def put(self, key: str, data: memoryview) -> None: ...
     def create(self, key: str, data: memoryview, *, single_writer: bool) -> None: ...
     def sync(self, key: str) -> None: ...
-    def get(self, key: str, most: int | None = None) -> bytes: ...
+    def get(self, key: str, max_bytes: int | None = None) -> bytes: ...
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]: ...
     def size(self, key: str) -> int: ...
     def names(self, prefix: str) -> list[str]: ...
@@ -77,7 +77,7 @@ class FsspecBackend:
         return f"{self._root}/{key}" if key else self._root
 
     def put(self, key: str, data: memoryview) -> None:
-        # The HTTP libraries take nothing but bytes: this is the one place that copies.
+        # The HTTP libraries accept only bytes; no other backend copies the data.
         self._fs.pipe_file(self._path(key), bytes(data))
 
     def create(self, key: str, data: memoryview, *, single_writer: bool) -> None:
@@ -87,27 +87,27 @@ class FsspecBackend:
                 raise FileExistsError(key)
         elif not self.creates_exclusively:
             raise UnsupportedStoreError(
-                f"This kind of storage ({type(self._fs).__name__}) cannot create an object "
-                "exclusively, so that two writers could destroy each other's work. Use a local "
-                "disk, s3, gs or abfs, or single_writer=True where nobody else writes."
+                f"The storage must create objects exclusively, and {type(self._fs).__name__} cannot: "
+                "two writers could overwrite each other's commits. Use a local disk, s3, gs or "
+                "abfs, or single_writer=True if there is only one writer."
             )
         mode = {"mode": "create"} if self.creates_exclusively else {}
         self._fs.pipe_file(self._path(key), bytes(data), **mode)
 
     def sync(self, key: str) -> None:
-        """Nothing: what an object storage acknowledged is durable."""
+        """Do nothing: an acknowledged object is durable."""
 
-    def get(self, key: str, most: int | None = None) -> bytes:
-        if most is None:
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
+        if max_bytes is None:
             return bytes(self._fs.cat_file(self._path(key), **self._whole))
-        return bytes(self._fs.cat_file(self._path(key), start=0, end=most))
+        return bytes(self._fs.cat_file(self._path(key), start=0, end=max_bytes))
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         path = self._path(key)
         starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
         if isinstance(self._fs, AsyncFileSystem) and len(ranges) > 1:
-            found = self._fs.cat_ranges([path] * len(ranges), starts, stops, on_error="raise")
-            return [bytes(part) for part in found]
+            parts = self._fs.cat_ranges([path] * len(ranges), starts, stops, on_error="raise")
+            return [bytes(part) for part in parts]
         return [bytes(self._fs.cat_file(path, start=start, end=stop)) for start, stop in ranges]
 
     def size(self, key: str) -> int:
@@ -121,22 +121,22 @@ class FsspecBackend:
         path = self._path(prefix)
         self._fs.invalidate_cache(path)
         try:
-            found = self._fs.ls(path, detail=False)
+            paths = self._fs.ls(path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        inside = (name.rstrip("/") for name in found)
+        inside = (name.rstrip("/") for name in paths)
         names = {name.rsplit("/", 1)[-1] for name in inside if self._relative(name) != prefix}
         return sorted(name for name in names if name and temporary_target(name) is None)
 
     def walk(self, prefix: str) -> list[tuple[str, int]]:
         path = self._path(prefix)
-        # Some file systems keep a listing of every level: forget them all.
+        # Some file systems cache a listing of every level.
         self._fs.invalidate_cache()
         try:
-            found = self._fs.find(path, detail=True)
+            files = self._fs.find(path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        keys = ((self._relative(name), info["size"]) for name, info in found.items())
+        keys = ((self._relative(name), info["size"]) for name, info in files.items())
         return [(key, int(size or 0)) for key, size in keys if key != prefix]
 
     def _relative(self, name: str) -> str:
@@ -147,22 +147,22 @@ class FsspecBackend:
             self._fs.rm_file(self._path(key))
 
     def pending_uploads(self, prefix: str) -> list[tuple[str, str]]:
-        """Return keys and ids of uploads in parts that nobody has completed, where there are any."""
+        """Return keys and ids of incomplete multipart uploads."""
         if type(self._fs).__module__ != "s3fs.core" or not self.writable:
             return []
         bucket, folder, _ = self._fs.split_path(self._path(prefix))
-        found: list[tuple[str, str]] = []
+        uploads: list[tuple[str, str]] = []
         after: dict[str, str] = {}
         while True:
             page = self._fs.call_s3(
                 "list_multipart_uploads", Bucket=bucket, Prefix=f"{folder}/", **after
             )
-            found += [
-                (self._relative(f"{bucket}/{each['Key']}"), each["UploadId"])
-                for each in page.get("Uploads", ())
+            uploads += [
+                (self._relative(f"{bucket}/{upload['Key']}"), upload["UploadId"])
+                for upload in page.get("Uploads", ())
             ]
             if not page.get("IsTruncated"):
-                return found
+                return uploads
             after = {
                 "KeyMarker": page["NextKeyMarker"],
                 "UploadIdMarker": page["NextUploadIdMarker"],
@@ -174,7 +174,7 @@ class FsspecBackend:
 
 
 class _MemoryBackend(FsspecBackend):
-    """Objects in this process alone, one operation at a time."""
+    """Objects in the memory of this process, one operation at a time."""
 
     def __init__(self, fs: Any, root: str) -> None:
         super().__init__(fs, root, writable=True)
@@ -207,7 +207,7 @@ class _MemoryBackend(FsspecBackend):
 
 
 def open_backend(url: str, options: dict[str, Any], *, confined: bool = True) -> Backend:
-    """Choose the backend of a URL; ``confined`` is whether links of a disk may leave its root."""
+    """Open the backend of a URL; ``confined`` refuses symbolic links that leave a local root."""
     protocol = url.partition("://")[0]
     chained = "::" in url
     if protocol in LOCAL and not chained:
@@ -223,15 +223,15 @@ def open_backend(url: str, options: dict[str, Any], *, confined: bool = True) ->
 
 
 def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
-    """Return fsspec's file system of a URL, and the path in it."""
+    """Return the fsspec file system of a URL, and the path in it."""
     protocol = url.partition("://")[0]
-    # Listings must show what is there now; fsspec's kept ones are dropped before each as well,
-    # for file systems that do not know this option or were told otherwise.
+    # Listings must be fresh. The cache is also invalidated before each listing, for file systems
+    # that ignore this option, and if the caller overrides it.
     if protocol in _CONDITIONAL and "::" not in url:
         options = {"use_listings_cache": False, **options}
     try:
-        for each in url.split("::"):
-            fsspec.get_filesystem_class(each.partition("://")[0])
+        for part in url.split("::"):
+            fsspec.get_filesystem_class(part.partition("://")[0])
     except ValueError as error:
         raise UnsupportedStoreError(f"{safe_url(url)}: {error}. Correct the URL.") from error
     except ImportError as error:
@@ -240,11 +240,11 @@ def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         raise MissingExtraError(f"{protocol}://", _EXTRAS[protocol]) from error
     fs, root = fsspec.url_to_fs(url, **options)
     while isinstance(fs, DirFileSystem):
-        fs, root = fs.fs, fs._join(root)  # noqa: SLF001 # the only way to take it off
+        fs, root = fs.fs, fs._join(root)  # noqa: SLF001 # has no public equivalent
     return fs, root
 
 
 def io_loop() -> asyncio.AbstractEventLoop:
-    """Return the loop, in a thread of its own, on which file systems do their requests."""
+    """Return the event loop of fsspec, which runs in its own thread."""
     loop: asyncio.AbstractEventLoop = get_loop()
     return loop

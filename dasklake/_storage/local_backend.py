@@ -1,12 +1,12 @@
-"""Objects as files of a local disk: atomic, exclusive where asked for, and durable.
+"""Store objects as files of a local disk: atomic, durable, and exclusive on request.
 
-Every write goes to a file of its own beside the target, is flushed to the disk, then takes the
-target's name: by ``rename``, or by ``link`` where it must be the first. Then the directory is
-flushed, and so is every directory above it that this process has not flushed yet: a power cut
-leaves either the whole object or nothing.
+Every write goes to a temporary file beside the target, which is flushed to the disk. Then it takes
+the name of the target: by ``rename``, or by ``link`` for an exclusive creation. At last the
+directory is flushed, and every directory above it that this process has not flushed yet. A power
+failure leaves the complete object or nothing.
 
-A lake that came from somebody else may hold symbolic links, pipes and devices. Unless told
-otherwise nothing is read, written or deleted through a link that leaves the root, and only plain
+A lake from an untrusted source may contain symbolic links, pipes and devices. If the backend is
+confined, nothing is read, written or deleted through a link that leaves the root, and only regular
 files are opened.
 """
 
@@ -30,10 +30,10 @@ _NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 _TEMPORARY = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}\.tmp")
 
-#: Linux moves at most this much in one call.
+#: Maximum number of bytes that Linux writes in one call.
 _MOST_BYTES = 0x7FFFF000
 
-#: A pipe must not make its reader wait, and a link must not be followed unseen.
+#: Opening a pipe must not block, and a link must not be followed unchecked.
 _READ = (
     os.O_RDONLY
     | getattr(os, "O_CLOEXEC", 0)
@@ -44,7 +44,7 @@ _IS_LINK = {errno.ELOOP, errno.EMLINK}
 
 
 def temporary_target(key: str) -> str | None:
-    """Return the key that a half-written file was meant for; None for any other key.
+    """Return the target key of a temporary file, or None for any other key.
 
     Examples
     --------
@@ -57,12 +57,12 @@ def temporary_target(key: str) -> str | None:
 
 
 class LocalBackend:
-    """Files under one directory, by paths relative to it.
+    """Files under one directory, by relative path.
 
     Parameters
     ----------
     root : str
-        Absolute path of the directory; made by the first write.
+        Absolute path of the directory; the first write creates it.
     confined : bool, default True
         Refuse symbolic links that leave the directory.
     """
@@ -70,39 +70,39 @@ class LocalBackend:
     shared = True
     writable = True
 
-    #: Directories whose names this process has flushed into the directories above them.
+    #: Directories whose entries in their parent directories this process has flushed.
     _durable: ClassVar[set[Path]] = set()
 
     def __init__(self, root: str, *, confined: bool = True) -> None:
         self._root = Path(root)
         self._confined = confined
-        #: Directories that were looked at before something was read from them.
-        self._seen: set[str] = set()
-        #: False once the file system has refused to link.
+        #: Directories that were checked before the first read from them.
+        self._checked: set[str] = set()
+        #: Becomes False when the file system refuses a hard link.
         self.creates_exclusively = True
 
     def put(self, key: str, data: memoryview) -> None:
-        """Write a whole file, over what was there."""
+        """Write a file, or replace it atomically."""
         target = self._target(key)
-        with self._written(target, data) as (temporary, _):
+        with self._temporary_file(target, data) as (temporary, _):
             temporary.replace(target)
             self._make_durable(target.parent)
 
     def create(self, key: str, data: memoryview, *, single_writer: bool) -> None:
-        """Write a whole file that must not be there yet."""
+        """Write a file that must not exist yet."""
         target = self._target(key)
-        with self._written(target, data) as (temporary, fd):
+        with self._temporary_file(target, data) as (temporary, fd):
             try:
                 os.link(temporary, target)
             except OSError as error:
-                # A network file system may have sent the request twice: then the first was ours.
+                # A network file system may send the request twice; the second one fails.
                 if os.fstat(fd).st_nlink != 2:
                     self._check_refusal(error, target, single_writer=single_writer)
                     temporary.replace(target)
             self._make_durable(target.parent)
 
     def _check_refusal(self, error: OSError, target: Path, *, single_writer: bool) -> None:
-        """Return if a refused link may be replaced by a rename: nobody else writes here."""
+        """Return if a rename may replace a refused link: there is only one writer."""
         if error.errno not in _NO_LINK:
             raise error
         self.creates_exclusively = False
@@ -111,13 +111,14 @@ class LocalBackend:
         if single_writer:
             return
         raise UnsupportedStoreError(
-            f"The file system of {target.parent} has no hard links, so that no file can be made "
-            "exclusively. Use another one, or single_writer=True where nobody else writes."
+            f"The file system of {target.parent} must support hard links, to create files "
+            "exclusively. Use another file system, or single_writer=True if there is only one "
+            "writer."
         ) from error
 
     @contextmanager
-    def _written(self, target: Path, data: memoryview) -> Iterator[tuple[Path, int]]:
-        """Have the data on the disk under a name of its own, gone afterwards."""
+    def _temporary_file(self, target: Path, data: memoryview) -> Iterator[tuple[Path, int]]:
+        """Flush the data to a temporary file, and remove the file after the block."""
         temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
         try:
@@ -138,29 +139,28 @@ class LocalBackend:
                 temporary.unlink()
 
     def _make_durable(self, folder: Path) -> None:
-        """Flush a directory, and those above it that may hold names nobody has flushed."""
+        """Flush a directory, and those above it that may have unflushed entries."""
         _fsync(folder)
-        above = folder
-        while above not in self._durable and above.parent != above:
-            _fsync(above.parent)
-            self._durable.add(above)
-            above = above.parent
+        while folder not in self._durable and folder.parent != folder:
+            _fsync(folder.parent)
+            self._durable.add(folder)
+            folder = folder.parent
 
     def sync(self, key: str) -> None:
         """Flush the directory that holds a file."""
         self._make_durable((self._root / key).parent)
 
-    def get(self, key: str, most: int | None = None) -> bytes:
-        """Read a whole file, or no more than its first ``most`` bytes."""
-        with open(self._open(key), "rb") as file:  # noqa: PTH123 # it is open already
-            if most is None:
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
+        """Read a file, or at most its first ``max_bytes`` bytes."""
+        with open(self._open(key), "rb") as file:  # noqa: PTH123 # a descriptor
+            if max_bytes is None:
                 return file.read()
-            # Memory is set aside for what is asked for, even where the file is short.
-            return file.read(min(most, os.fstat(file.fileno()).st_size))
+            # read() allocates the requested length, even if the file is shorter.
+            return file.read(min(max_bytes, os.fstat(file.fileno()).st_size))
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Read parts of a file; what lies beyond its end is left out."""
-        # Opening anew costs 2 µs and can never hand out a file that was replaced meanwhile.
+        """Read parts of a file; parts beyond its end are returned short."""
+        # Opening the file each time costs 2 µs and never reads a file that was replaced.
         fd = self._open(key)
         try:
             return [_read(fd, start, stop) for start, stop in ranges]
@@ -168,19 +168,19 @@ class LocalBackend:
             os.close(fd)
 
     def _open(self, key: str) -> int:
-        """Open a plain file of the lake."""
+        """Open a regular file of the lake."""
         path = f"{self._root}/{key}"
         if self._confined:
             folder = key.rpartition("/")[0]
-            if folder not in self._seen:
-                self._inside(folder)
-                self._seen.add(folder)
+            if folder not in self._checked:
+                self._resolve(folder)
+                self._checked.add(folder)
             try:
                 fd = os.open(path, _READ)
             except OSError as error:
                 if error.errno not in _IS_LINK:
                     raise
-                fd = os.open(self._inside(key), _READ)
+                fd = os.open(self._resolve(key), _READ)
         else:
             fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         mode = os.fstat(fd).st_mode
@@ -189,15 +189,17 @@ class LocalBackend:
         os.close(fd)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, "it is a directory")
-        raise CorruptionError(f"{path} is a pipe or a device, and no file. Remove it.")
+        raise CorruptionError(
+            f"{path} must be a regular file, and is a pipe or a device. Remove it."
+        )
 
-    def _inside(self, key: str) -> str:
-        """Return where a path leads to in the end.
+    def _resolve(self, key: str) -> str:
+        """Resolve the symbolic links of a path.
 
         Raises
         ------
         CorruptionError
-            Symbolic links lead it out of the root.
+            The resolved path is outside the root.
         """
         path = f"{self._root}/{key}" if key else str(self._root)
         if not self._confined:
@@ -206,36 +208,36 @@ class LocalBackend:
         if real != root and not real.startswith(f"{root.rstrip(os.sep)}{os.sep}"):
             raise CorruptionError(
                 f"{path} leaves the root of the lake through a symbolic link. Remove the link, or "
-                "put there what it leads to."
+                "replace it by its target."
             )
         return real
 
     def _target(self, key: str) -> Path:
-        """Return the path of a file that is written or removed; a link there is not followed."""
-        self._inside(key.rpartition("/")[0])
+        """Return the path of a file to write or remove; a link in its place is not followed."""
+        self._resolve(key.rpartition("/")[0])
         return self._root / key
 
     def size(self, key: str) -> int:
         """Return the length of a file."""
-        found = Path(self._inside(key)).stat()
-        if stat.S_ISDIR(found.st_mode):
+        status = Path(self._resolve(key)).stat()
+        if stat.S_ISDIR(status.st_mode):
             raise FileNotFoundError(errno.ENOENT, "it is a directory")
-        return found.st_size
+        return status.st_size
 
     def names(self, prefix: str) -> list[str]:
-        """Return the names in a directory; none where there is no directory."""
+        """Return the names in a directory; empty if it does not exist."""
         with suppress(FileNotFoundError, NotADirectoryError):
-            found = (path.name for path in Path(self._inside(prefix)).iterdir())
-            return sorted(name for name in found if not _TEMPORARY.fullmatch(name))
+            names = (path.name for path in Path(self._resolve(prefix)).iterdir())
+            return sorted(name for name in names if not _TEMPORARY.fullmatch(name))
         return []
 
     def walk(self, prefix: str) -> list[tuple[str, int]]:
-        """Return the keys and lengths of all files under a directory, half-written ones too.
+        """Return the keys and lengths of all files under a directory, including temporary ones.
 
         Links to directories are not entered, and links that leave the root are not listed.
         """
-        self._inside(prefix)
-        found: list[tuple[str, int]] = []
+        self._resolve(prefix)
+        files: list[tuple[str, int]] = []
         folders = [prefix]
         while folders:
             folder = folders.pop()
@@ -248,20 +250,20 @@ class LocalBackend:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(key)
                         continue
-                    # A file that went away since the directory was read is not listed.
+                    # A file may have been deleted since the directory was read.
                     with suppress(FileNotFoundError, CorruptionError):
                         if entry.is_symlink():
-                            self._inside(key)
+                            self._resolve(key)
                         size = entry.stat().st_size
-                        found.append((key, size))
-        return found
+                        files.append((key, size))
+        return files
 
     def pending_uploads(self, prefix: str) -> list[tuple[str, str]]:  # noqa: ARG002 # as other backends
-        """Return nothing: a disk has none; what is half-written is a temporary file."""
+        """Return an empty list: a disk has only temporary files."""
         return []
 
     def abort_upload(self, key: str, upload: str) -> None:
-        """Do nothing: there are none."""
+        """Do nothing: a disk has no uploads."""
 
     def delete(self, key: str) -> None:
         """Remove a file."""
@@ -269,14 +271,10 @@ class LocalBackend:
 
 
 def _read(fd: int, start: int, stop: int) -> bytes:
-    found = os.pread(fd, stop - start, start)
-    if len(found) == stop - start or not found:
-        return found
-    parts = [found]
-    place = start + len(found)
-    while place < stop and (part := os.pread(fd, stop - place, place)):
+    parts: list[bytes] = []
+    while start < stop and (part := os.pread(fd, stop - start, start)):
         parts.append(part)
-        place += len(part)
+        start += len(part)
     return b"".join(parts)
 
 
@@ -288,7 +286,7 @@ def _fsync(folder: Path) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        # Directories above the root may belong to others, and some network file systems flush
-        # directories by themselves and refuse to be asked.
+        # Directories above the root may belong to another user, and some network file systems
+        # flush directories by themselves and refuse the request.
         if error.errno not in _NO_FSYNC:
             raise

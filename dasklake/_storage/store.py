@@ -1,4 +1,4 @@
-"""The only door to storage: whole objects by key, created exclusively, with errors mapped."""
+"""The storage interface: whole objects by key, created exclusively, with StoreError as errors."""
 
 from __future__ import annotations
 
@@ -28,37 +28,36 @@ from dasklake.exceptions import (
 
 __all__ = ["ObjectStore", "absolute_url", "temporary_target"]
 
-#: Requests at the same time, where the file system cannot do that by itself.
+#: Number of concurrent requests, if the file system has no concurrent operation.
 _REQUESTS = 16
 
 _T = TypeVar("_T")
 
 
 class ObjectStore:
-    """The objects under one URL.
+    """Objects under one URL.
 
-    Pickles as its URL and options: each process connects for itself, when it first needs to.
+    A store is pickled as its URL and options. Each process connects at its first operation.
 
     Parameters
     ----------
     url : str or os.PathLike
-        The root; made absolute.
+        Root of the store; made absolute.
     storage_options : mapping, callable, str or None
-        What fsspec takes for this kind of storage, a function that returns it, or a credentials
-        key; see :func:`dasklake.creds.resolve`.
+        Options of the fsspec file system, a function that returns them, or a credentials key; see
+        :func:`dasklake.creds.resolve`.
     single_writer : bool, default False
-        Write to storage that cannot create exclusively, on the caller's word that nobody else
-        writes.
+        Allow storage that cannot create exclusively; the caller guarantees that there is only one
+        writer.
     confined : bool, default True
-        On a disk, refuse symbolic links that leave the root; only for the user's own files may it
-        be left out.
+        On a disk, refuse symbolic links that leave the root. False is only for files of the user.
 
     Attributes
     ----------
     url : str
-        The root as it may be shown: without user, password and query.
+        Root without user, password and query, for messages.
     single_writer : bool
-        As given.
+        Whether storage that cannot create exclusively is allowed.
 
     Examples
     --------
@@ -82,7 +81,7 @@ class ObjectStore:
         self._storage_options = storage_options
         self._retries = STORE_RETRIES
         self._connected: tuple[int, Backend, dict[str, Any]] | None = None
-        self._known = creds.Credentials({})
+        self._credentials = creds.Credentials({})
         self.url = safe_url(self._address)
         self.single_writer = single_writer
 
@@ -107,137 +106,137 @@ class ObjectStore:
 
     @property
     def creates_exclusively(self) -> bool:
-        """Whether the storage says that it creates exclusively; :meth:`probe` tries it."""
+        """Support of exclusive creation, as declared by the backend; :meth:`probe` tests it."""
         return self._files.creates_exclusively
 
     @property
     def read_only(self) -> bool:
-        """Whether nothing can be written, as under chained URLs."""
+        """True if the storage cannot be written, for example under a chained URL."""
         return not self._files.writable
 
     @property
     def shared(self) -> bool:
-        """Whether other processes can see the storage at all."""
+        """True if other processes can access the storage."""
         return self._files.shared
 
     def with_retries(self, policy: RetryPolicy) -> Self:
-        """Return the same store with another policy for failing operations.
+        """Return the same store with another retry policy.
 
         Parameters
         ----------
         policy : RetryPolicy
-            How long operations are retried. The policy is not pickled with the store.
+            Policy for failed operations. It is not pickled with the store.
 
         Returns
         -------
         ObjectStore
-            A store that shares the connection of this one.
+            Store that shares the connection of this one.
         """
         store = copy.copy(self)
-        store._retries = policy  # noqa: SLF001 # a copy of our own
+        store._retries = policy  # noqa: SLF001 # a new copy
         return store
 
     def put(self, key: str, data: Any) -> None:
-        """Write an object, whole or not at all, over what was there.
+        """Write or replace an object atomically.
 
         Parameters
         ----------
         key : str
-            Its place under the root.
+            Key of the object.
         data : bytes-like
-            What to write; anything with the buffer protocol. Local disks take it uncopied.
+            Content, as any object with the buffer protocol. A local disk writes it without a copy.
 
         Raises
         ------
         StoreError
-            The storage refused or failed.
+            The storage failed.
         """
         self._check_writable()
         self._do("write", key, lambda files: files.put(key, _view(data)))
 
     def create(self, key: str, data: Any) -> None:
-        """Write an object that must not be there yet, whole or not at all.
+        """Create an object atomically; it must not exist yet.
 
         Parameters
         ----------
         key : str
-            Its place under the root.
+            Key of the object.
         data : bytes-like
-            What to write.
+            Content of the object.
 
         Raises
         ------
         ObjectExistsError
-            It is there already; perhaps by this very call, where an answer was lost.
+            The object exists; this call may have created it, if an answer was lost.
         UnsupportedStoreError
-            The storage cannot create exclusively.
+            The storage cannot create objects exclusively.
         StoreError
-            The storage refused or failed; the object may be there all the same.
+            The storage failed; the object may exist nevertheless.
         """
         self._check_writable()
-        one = self.single_writer
-        self._do("create", key, lambda f: f.create(key, _view(data), single_writer=one))
+        single = self.single_writer
+        self._do("create", key, lambda files: files.create(key, _view(data), single_writer=single))
 
     def sync(self, key: str) -> None:
-        """Make the directory that holds an object durable, whoever wrote it.
+        """Flush the directory of an object to the disk.
 
         Parameters
         ----------
         key : str
-            The object.
+            Key of the object.
         """
         self._do("flush the directory of", key, lambda files: files.sync(key))
 
-    def get(self, key: str, most: int | None = None) -> bytes:
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
         """Read a whole object.
 
         Parameters
         ----------
         key : str
-            The object.
-        most : int, optional
-            Its largest length, in bytes: no more than one byte beyond it is fetched.
+            Key of the object.
+        max_bytes : int, optional
+            Maximum length in bytes. At most one byte more is fetched.
 
         Returns
         -------
         bytes
-            All of it.
+            Content of the object.
 
         Raises
         ------
         ObjectNotFoundError
-            It is not there.
+            The object does not exist.
         CorruptionError
-            It is longer than ``most``.
+            The object is longer than ``max_bytes``.
         """
-        if most is None:
+        if max_bytes is None:
             return self._do("read", key, lambda files: files.get(key))
         try:
-            found = self._do("read", key, lambda files: files.get(key, most + 1))
+            data = self._do("read", key, lambda files: files.get(key, max_bytes + 1))
         except StoreError as error:
-            # Object storages refuse any range of an object without bytes.
+            # Object storages refuse any range of an empty object.
             if type(error) is not StoreError or self.size(key):
                 raise
             return b""
-        if len(found) > most:
+        if len(data) > max_bytes:
             raise CorruptionError(
-                f"Object {key} has more than {most} bytes: it is not as it was written. Restore it "
-                "from a copy."
+                f"Object {key} must have at most {max_bytes} bytes, and has more. Restore it from "
+                "a backup."
             )
-        return found
+        return data
 
     def get_many(self, keys: Sequence[str]) -> list[bytes]:
-        """Read whole objects at the same time; see :meth:`get`.
+        """Read whole objects concurrently; see :meth:`get`.
 
         Parameters
         ----------
         keys : sequence of str
-            The objects.
+            Keys of the objects.
 
         Returns
         -------
         list of bytes
-            One for each key, in order.
+            Contents, in the order of the keys.
         """
         return self._each(self.get, keys)
 
@@ -247,91 +246,91 @@ class ObjectStore:
         Parameters
         ----------
         key : str
-            The object.
+            Key of the object.
         start, stop : int
-            First byte, and the one after the last.
+            Offsets of the first byte, and after the last one.
 
         Returns
         -------
         bytes
-            ``stop - start`` of them.
+            ``stop - start`` bytes.
         """
         return self.get_ranges(key, [(start, stop)])[0]
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Read parts of an object at the same time.
+        """Read parts of an object concurrently.
 
         Parameters
         ----------
         key : str
-            The object.
+            Key of the object.
         ranges : sequence of (int, int)
-            First byte, and the one after the last, of each part.
+            Offsets of the first byte, and after the last one, of each part.
 
         Returns
         -------
         list of bytes
-            One for each part, in order.
+            Parts, in the order of the ranges.
 
         Raises
         ------
         CorruptionError
-            The object is shorter than that.
+            The object ends before a range.
         ObjectNotFoundError
-            It is not there.
+            The object does not exist.
         """
-        wanted = [(start, stop) for start, stop in ranges if start < stop]
-        if not wanted:
+        nonempty = [(start, stop) for start, stop in ranges if start < stop]
+        if not nonempty:
             return [b""] * len(ranges)
         try:
-            found = self._do("read", key, lambda files: files.get_ranges(key, wanted))
+            data = self._do("read", key, lambda files: files.get_ranges(key, nonempty))
         except StoreError as error:
             # Object storages refuse a range that begins beyond the end.
-            if type(error) is not StoreError or self.size(key) >= max(stop for _, stop in wanted):
+            if type(error) is not StoreError or self.size(key) >= max(stop for _, stop in nonempty):
                 raise
-            found = []
-        parts = iter(found)
+            data = []
+        parts = iter(data)
         result = [next(parts, b"") if start < stop else b"" for start, stop in ranges]
         for (start, stop), part in zip(ranges, result, strict=True):
             if len(part) != max(stop - start, 0):
                 raise CorruptionError(
-                    f"{self.url}/{key} ends before byte {stop}: it is not as it was written. "
-                    "Restore it from a copy; `dasklake verify` shows what else is damaged."
+                    f"{self.url}/{key} is truncated: it ends before byte {stop}. Restore it from a "
+                    "backup; `dasklake verify` lists all damaged objects."
                 )
         return result
 
     def size(self, key: str) -> int:
-        """Return the length of an object, in bytes.
+        """Return the length of an object in bytes.
 
         Parameters
         ----------
         key : str
-            The object.
+            Key of the object.
 
         Returns
         -------
         int
-            Its length.
+            Length in bytes.
 
         Raises
         ------
         ObjectNotFoundError
-            It is not there.
+            The object does not exist.
         """
         return self._do("look up", key, lambda files: files.size(key))
 
     def exists(self, key: str) -> bool:
-        """Tell whether an object is there.
+        """Return whether an object exists.
 
         Parameters
         ----------
         key : str
-            The object.
+            Key of the object.
 
         Returns
         -------
         bool
-            True if it is.
+            True if it exists.
         """
         try:
             self.size(key)
@@ -340,76 +339,76 @@ class ObjectStore:
         return True
 
     def names(self, prefix: str) -> list[str]:
-        """List one level, as it is now, without half-written files.
+        """List one level, without caches and temporary files.
 
         Parameters
         ----------
         prefix : str
-            The directory.
+            Key of the directory.
 
         Returns
         -------
         list of str
-            Base names of its objects and directories, sorted; none where it is not there.
+            Sorted base names of its objects and directories; empty if it does not exist.
         """
         return self._do("list", prefix, lambda files: files.names(prefix))
 
     def walk(self, prefix: str, *, temporary: bool = False) -> list[tuple[str, int]]:
-        """List all objects under a directory, as they are now.
+        """List all objects under a directory, without caches.
 
         Parameters
         ----------
         prefix : str
-            The directory; ``""`` is the root.
+            Key of the directory; ``""`` is the root.
         temporary : bool, default False
-            Also list files that a writer is filling, or left when it was killed;
-            :func:`temporary_target` tells what they were meant to become.
+            Include files that a writer has not completed, or left when it was killed.
+            :func:`temporary_target` returns their target keys.
 
         Returns
         -------
         list of (str, int)
-            Keys, sorted, and lengths in bytes.
+            Sorted keys, and lengths in bytes.
         """
-        found = self._do("list", prefix, lambda files: files.walk(prefix))
-        return sorted(e for e in found if temporary or temporary_target(e[0]) is None)
+        objects = self._do("list", prefix, lambda files: files.walk(prefix))
+        return sorted(o for o in objects if temporary or temporary_target(o[0]) is None)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects, several at the same time; those that are not there are passed over.
+        """Delete objects concurrently, and ignore missing ones.
 
         Parameters
         ----------
         keys : iterable of str
-            The objects.
+            Keys of the objects.
         """
         self._check_writable()
         self._each(lambda key: self._do("delete", key, lambda f: f.delete(key)), list(keys))
 
     def pending_uploads(self, prefix: str) -> list[tuple[str, str]]:
-        """List uploads in parts that were begun and neither completed nor abandoned.
+        """List multipart uploads that were neither completed nor aborted.
 
-        They take room, and no other listing shows them. Only object storages have them.
+        They use storage, and no other listing shows them. Only object storages have them.
 
         Parameters
         ----------
         prefix : str
-            The directory.
+            Key of the directory.
 
         Returns
         -------
         list of (str, str)
-            The keys they are meant for, and their ids.
+            Target keys and ids of the uploads.
         """
         if self.read_only:
             return []
         return sorted(self._do("list", prefix, lambda files: files.pending_uploads(prefix)))
 
     def abort_uploads(self, uploads: Iterable[tuple[str, str]]) -> None:
-        """Remove the parts of uploads that nobody will complete.
+        """Abort multipart uploads, and delete their parts.
 
         Parameters
         ----------
         uploads : iterable of (str, str)
-            Keys and ids, as :meth:`pending_uploads` lists them; those that are gone are passed over.
+            Keys and ids from :meth:`pending_uploads`; missing ones are ignored.
         """
         for key, upload in uploads:
             with suppress(ObjectNotFoundError):
@@ -423,7 +422,7 @@ class ObjectStore:
         UnsupportedStoreError
             The storage accepted a second create, refused the first one, or is read-only.
         StoreError
-            The storage refused or failed.
+            The storage failed.
         """
         key = object_keys.probe_key()
         try:
@@ -455,36 +454,40 @@ class ObjectStore:
         return self._connect()[0]
 
     def _connect(self) -> tuple[Backend, dict[str, Any]]:
-        """Connect once in each process: what a fork brought along does not work in a child.
+        """Return the connection of this process.
 
-        And once more whenever the credentials are about to expire.
+        The store connects once in each process, because a connection does not survive a fork, and
+        again when the credentials are about to expire.
         """
-        found = self._connected
-        if found is None or found[0] != os.getpid() or not self._known.fresh:
-            found = self._open(creds.current(self._storage_options))
-        return found[1:]
+        connection = self._connected
+        if connection is None or connection[0] != os.getpid() or not self._credentials.fresh:
+            connection = self._open(creds.current(self._storage_options))
+        return connection[1:]
 
-    def _open(self, known: creds.Credentials) -> tuple[int, Backend, dict[str, Any]]:
-        options = known.options
+    def _open(self, credentials: creds.Credentials) -> tuple[int, Backend, dict[str, Any]]:
+        options = credentials.options
         with translate_errors("open", "", self._address, options):
             files = open_backend(self._address, options, confined=self._confined)
-        self._known, self._connected = known, (os.getpid(), files, options)
+        self._credentials, self._connected = credentials, (os.getpid(), files, options)
         return self._connected
 
     def _renew(self) -> bool:
-        """Connect with other credentials than those that were refused, where there are any."""
-        found = creds.replaced(self._storage_options, self._known)
-        if found is not None:
-            self._open(found)
-        return found is not None
+        """Connect with renewed credentials, and return whether there are any."""
+        credentials = creds.replaced(self._storage_options, self._credentials)
+        if credentials is not None:
+            self._open(credentials)
+        return credentials is not None
 
     def _do(self, operation: str, key: str, action: Callable[[Backend], _T]) -> _T:
         if key.startswith("/") or ".." in key.split("/"):
-            raise CorruptionError(f"{key!r} leaves the root of the lake. Restore what names it.")
+            raise CorruptionError(
+                f"The key {key!r} leaves the root of the lake. Restore the object that contains it "
+                "from a backup."
+            )
         return self._retries.call(lambda: self._attempt(operation, key, action))
 
     def _attempt(self, operation: str, key: str, action: Callable[[Backend], _T]) -> _T:
-        """Call the backend, and once more if it refused credentials that can be renewed."""
+        """Call the backend, and repeat the call once with renewed credentials if it denied access."""
         files, options = self._connect()
         try:
             with translate_errors(operation, key, self._address, options):
@@ -499,7 +502,7 @@ class ObjectStore:
     def _check_writable(self) -> None:
         if self.read_only:
             raise UnsupportedStoreError(
-                f"{self.url} can only be read. Write to the storage itself, such as s3://bucket/x."
+                f"{self.url} is read-only. Use the URL of the storage itself, such as s3://bucket/lake."
             )
 
     def _each(self, action: Callable[[str], _T], keys: Sequence[str]) -> list[_T]:

@@ -1,4 +1,4 @@
-"""URLs: the same on every machine, and without secrets where they are shown."""
+"""Make URLs absolute, and remove their secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dasklake.exceptions import InvalidInputError
 
 __all__ = ["LOCAL", "absolute_url", "safe_url"]
 
-#: Protocols of files on this machine.
+#: Protocols of local files.
 LOCAL = frozenset({"file", "local"})
 
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*:[^/\s]*@")
@@ -20,22 +20,22 @@ _QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*")
 
 
 def absolute_url(url: str | os.PathLike[str]) -> str:
-    """Make a URL mean the same on every machine and in every working directory.
+    """Make a URL absolute, so that it does not depend on the working directory.
 
     Parameters
     ----------
     url : str or os.PathLike
-        A path, which may be relative or begin with ``~``, or a URL that fsspec knows.
+        Path, which may be relative or begin with ``~``, or URL that fsspec supports.
 
     Returns
     -------
     str
-        The URL without superfluous slashes; paths become ``file://`` URLs.
+        URL without redundant slashes; paths become ``file://`` URLs.
 
     Raises
     ------
     InvalidInputError
-        It is neither a path nor a URL, or empty.
+        ``url`` is empty, or neither a path nor a URL.
 
     Examples
     --------
@@ -48,22 +48,28 @@ def absolute_url(url: str | os.PathLike[str]) -> str:
         text: Any = os.fspath(url)
     except TypeError as error:
         raise InvalidInputError(
-            f"A URL is a string or a path, not {type(url).__name__}."
+            f"url must be a string or a path, got {type(url).__name__}. Give a path or a URL."
         ) from error
     if not isinstance(text, str) or not text.strip():
-        raise InvalidInputError(f"{text!r} is no URL. Give a path, or a URL such as s3://bucket/x.")
+        raise InvalidInputError(
+            f"url must be a path or a URL, got {text!r}. Give for example s3://bucket/lake."
+        )
     if "::" in text:
         return text.rstrip("/")
     protocol, separator, path = text.partition("://")
     if not separator:
         protocol, path = "file", text
     if protocol in LOCAL:
-        return f"file://{Path(os.path.abspath(Path(path).expanduser())).as_posix()}"  # noqa: PTH100 # links stay
+        return f"file://{Path(os.path.abspath(Path(path).expanduser())).as_posix()}"  # noqa: PTH100 # resolve() would follow links
     parts = [part for part in path.split("/") if part]
     if not parts:
-        raise InvalidInputError(f"{safe_url(text)} names no place. Add a bucket and a path.")
+        raise InvalidInputError(
+            f"url must name a bucket, got {safe_url(text)}. Add a bucket and a path."
+        )
     if any(part in (".", "..") for part in parts):
-        raise InvalidInputError(f"{safe_url(text)} has a relative part. Write the place out.")
+        raise InvalidInputError(
+            f"url must not contain '.' or '..', got {safe_url(text)}. Give the absolute path."
+        )
     return f"{protocol}://{'/'.join(parts)}"
 
 

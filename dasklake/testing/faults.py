@@ -140,8 +140,8 @@ class _FaultBackend:
     def sync(self, key: str) -> None:
         self._do("sync", key, lambda: self.inner.sync(key))
 
-    def get(self, key: str, most: int | None = None) -> bytes:
-        return bytes(self._do("get", key, lambda: self.inner.get(key, most)))
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
+        return bytes(self._do("get", key, lambda: self.inner.get(key, max_bytes)))
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         return list(self._do("get", key, lambda: self.inner.get_ranges(key, ranges)))

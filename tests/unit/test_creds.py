@@ -103,7 +103,7 @@ def test_names_of_aws() -> None:
         "client_kwargs": {"region_name": "eu-west-1", "verify": False},
     }
     assert resolve({"aws_profile": "research"}) == {"profile": "research"}
-    with pytest.raises(InvalidInputError, match="twice"):
+    with pytest.raises(InvalidInputError, match="two values for .key."):
         resolve({"aws_access_key_id": "a", "key": "b"})
 
 
@@ -177,7 +177,7 @@ def test_times_of_expiration(end: Any) -> None:
 @pytest.mark.parametrize("end", ["tomorrow", [1], True])
 def test_no_times_of_expiration(end: Any) -> None:
     """What is no time is refused, without repeating it."""
-    with pytest.raises(InvalidInputError, match="the expiration is no time") as raised:
+    with pytest.raises(InvalidInputError, match="must have a valid expiration") as raised:
         resolve({"expiration": end})
     assert "tomorrow" not in str(raised.value)
 
