@@ -1,7 +1,7 @@
-"""What a link points to, read over fsspec's own loop: some first bytes, some last ones, or all.
+"""Read the target of a link on fsspec's event loop: its first bytes, its last bytes, or all.
 
-One answer of the storage says what is in it, how long it is and which version of it this is, where
-the file system lets us see the whole answer; that saves every second request.
+For HTTP and S3, one response contains the first bytes, the length and the version of the file,
+which saves a second request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dasklake._storage.urls import LOCAL, absolute_url
 
 __all__ = ["Begin", "Target", "target_of"]
 
-#: Where a version of a file may stand in what a file system knows of it.
+#: Names under which file systems report the version of a file.
 _VERSIONS = (
     *("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified"),
     *("last_modified", "mtime", "created"),
@@ -24,7 +24,7 @@ _VERSIONS = (
 
 
 class Begin(NamedTuple):
-    """The first bytes of a target, its length where known, and the name of this version of it."""
+    """First bytes of a target, its length if known, and the identifier of its version."""
 
     data: bytes
     size: int | None
@@ -32,34 +32,34 @@ class Begin(NamedTuple):
 
 
 class Target(Protocol):
-    """One target; its errors are foreign ones."""
+    """Target of a link. Its methods raise the errors of the storage library."""
 
     async def first(self, count: int) -> Begin:
-        """Read up to ``count`` bytes from the beginning."""
+        """Read at most ``count`` bytes from the beginning."""
 
     async def last(self, count: int, size: int) -> bytes | None:
-        """Read the last bytes of ``size``; None where that cannot be done."""
+        """Read the last ``count`` of ``size`` bytes, or return None if the server has no ranges."""
 
     async def whole(self) -> bytes:
-        """Read all."""
+        """Read all bytes."""
 
 
 def target_of(url: str, options: Mapping[str, Any], *, connections: int) -> Target:
-    """Choose how a target is read.
+    """Open the target of a link.
 
     Parameters
     ----------
     url : str
-        What the link says; paths are those of this machine.
+        URL of the link, or a local path.
     options : mapping
         Resolved storage options.
     connections : int
-        Requests at the same time that will be asked for.
+        Maximum number of concurrent requests.
     """
     protocol, separator, _ = url.partition("://")
     options = dict(options)
     if protocol in ("s3", "s3a"):
-        # botocore has 10 connections unless it is told otherwise.
+        # The default of botocore is 10 connections.
         config = {"max_pool_connections": connections, **options.get("config_kwargs", {})}
         options["config_kwargs"] = config
     local = not separator or (protocol in LOCAL and "::" not in url)
@@ -74,7 +74,7 @@ def target_of(url: str, options: Mapping[str, Any], *, connections: int) -> Targ
 
 
 class _Http:
-    """A page of the web: one request for bytes, length and version."""
+    """File on a web server: one request for bytes, length and version."""
 
     def __init__(self, fs: Any, path: str) -> None:
         self._fs = fs
@@ -94,29 +94,29 @@ class _Http:
         _, data = await self._get(None, None)
         return data
 
-    async def _get(self, wanted: str | None, most: int | None) -> tuple[Any, bytes]:
+    async def _get(self, byte_range: str | None, max_bytes: int | None) -> tuple[Any, bytes]:
         session = await self._fs.set_session()
         options = dict(self._fs.kwargs)
         headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
-        if wanted is not None:
-            headers["Range"] = wanted
+        if byte_range is not None:
+            headers["Range"] = byte_range
         url = self._fs.encode_url(self._path)
         async with session.get(url, headers=headers, **options) as answer:
             if answer.status == 416:
                 return answer, b""
             answer.raise_for_status()
-            if most is None:
+            if max_bytes is None:
                 return answer, bytes(await answer.read())
-            # A server that does not know ranges sends everything: the rest is not waited for.
+            # A server without ranges sends the whole file: do not read the rest.
             parts: list[bytes] = []
-            while most > 0 and (part := await answer.content.read(most)):
+            while max_bytes > 0 and (part := await answer.content.read(max_bytes)):
                 parts.append(part)
-                most -= len(part)
+                max_bytes -= len(part)
             return answer, b"".join(parts)
 
 
 def _length(headers: Mapping[str, str], data: bytes, count: int, *, partial: bool) -> int | None:
-    """Return the length of a file from the answer to a request for its first bytes."""
+    """Return the length of a file from the response for its first bytes, or None."""
     text = headers.get("Content-Range", "").rpartition("/")[2]
     text = text if partial else headers.get("Content-Length", "")
     if text.isdecimal():
@@ -125,7 +125,7 @@ def _length(headers: Mapping[str, str], data: bytes, count: int, *, partial: boo
 
 
 class _S3:
-    """An object of S3: one request for bytes, length and version."""
+    """Object on S3: one request for bytes, length and version."""
 
     def __init__(self, fs: Any, path: str) -> None:
         self._fs = fs
@@ -135,7 +135,7 @@ class _S3:
         try:
             answer, data = await self._get(f"bytes=0-{count - 1}")
         except OSError as error:
-            # An object without bytes has no first ones.
+            # An empty object has no ranges.
             if not is_beyond(error):
                 raise
             info = await self._fs._info(self._path)  # noqa: SLF001 # fsspec's asynchronous interface
@@ -148,18 +148,18 @@ class _S3:
     async def whole(self) -> bytes:
         return bytes(await self._fs._cat_file(self._path, **whole_options(self._fs)))  # noqa: SLF001 # as above
 
-    async def _get(self, wanted: str) -> tuple[Any, bytes]:
+    async def _get(self, byte_range: str) -> tuple[Any, bytes]:
         bucket, key, version = self._fs.split_path(self._path)
-        named = {"VersionId": version} if version else {}
+        arguments = {"VersionId": version} if version else {}
         answer = await self._fs._call_s3(  # noqa: SLF001 # as above
-            "get_object", Bucket=bucket, Key=key, Range=wanted, **named
+            "get_object", Bucket=bucket, Key=key, Range=byte_range, **arguments
         )
         async with answer["Body"] as body:
             return answer, bytes(await body.read())
 
 
 class _Other:
-    """Any other asynchronous file system: what is known of a file is a request of its own."""
+    """File on another asynchronous file system: length and version need a second request."""
 
     def __init__(self, fs: Any, path: str) -> None:
         self._fs = fs
@@ -181,7 +181,7 @@ class _Other:
 
 
 class _Blocking:
-    """A file system without coroutines, such as a disk: read in threads."""
+    """File on a file system without coroutines, such as a disk: read in threads."""
 
     def __init__(self, fs: Any, path: str) -> None:
         self._fs = fs
@@ -205,13 +205,13 @@ class _Blocking:
 
 def _file(info: Mapping[str, Any]) -> Mapping[str, Any]:
     if info["type"] != "file":
-        raise FileNotFoundError(f"a {info['type']}, not a file")
+        raise FileNotFoundError(f"must be a file, is a {info['type']}")
     return info
 
 
 def _version(info: Mapping[str, Any]) -> str | None:
-    """Return the name of a version of a file; None where the file system has none."""
-    found = next((info[name] for name in _VERSIONS if info.get(name)), None)
-    if found is None:
+    """Return the identifier of a file's version, or None if the file system reports none."""
+    version = next((info[name] for name in _VERSIONS if info.get(name)), None)
+    if version is None:
         return None
-    return found.isoformat() if hasattr(found, "isoformat") else str(found).strip('"')
+    return version.isoformat() if hasattr(version, "isoformat") else str(version).strip('"')

@@ -1,13 +1,13 @@
-"""A storage that fails as it is told: requests and answers are lost, processes end in the middle.
+"""Simulate storage failures: requests and answers are lost, processes are killed.
 
-A :class:`FaultStore` is the storage of one process with something in between. Several of them over
-one root are several processes; :meth:`FaultStore.another` makes the next. What shall happen is
-ordered for one operation to come::
+A :class:`FaultStore` is the storage of one process, with fault injection. Several stores with one
+root simulate several processes; :meth:`FaultStore.another` returns the next one. A fault is
+scheduled for one later operation::
 
     store = FaultStore()
     store.fail("create", Fault.AFTER)           # the answer to the next create is lost
-    store.fail("any", Fault.CRASH_MIDDLE, skip=7)   # the process ends in its eighth operation
-    store.at("walk", other_writer)              # somebody else acts before the next listing
+    store.fail("any", Fault.CRASH_MIDDLE, skip=7)   # the process is killed in its eighth operation
+    store.at("walk", other_writer)              # another writer acts before the next listing
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ from dasklake._storage.store import ObjectStore
 
 __all__ = ["CRASHES", "LOSSES", "Crash", "Fault", "FaultStore", "Lost", "Step"]
 
-#: Operations that change something.
+#: Operations that change objects.
 _WRITES = ("put", "create", "delete")
 
 
 class Fault(Enum):
-    """What becomes of an operation."""
+    """Outcome of an operation."""
 
     NONE = "none"
-    #: The request is lost: nothing happens.
+    #: The request is lost: it has no effect.
     BEFORE = "before"
-    #: The answer is lost: it happened.
+    #: The request takes effect, and its answer is lost.
     AFTER = "after"
-    #: It happened, and the answer takes longer than anybody waits.
+    #: The request takes effect, and its answer arrives after the timeout.
     TIMEOUT = "time-out"
-    #: The request is held up: it may arrive later, or never.
+    #: The request is delayed: it may take effect later, or never.
     LATE = "late"
-    #: The storage says that another request is under way (HTTP 409); nothing happens.
+    #: The storage reports a conflicting request (HTTP 409); the request has no effect.
     CONFLICT = "409"
-    #: The storage refuses (HTTP 412), though nothing is there; nothing happens.
+    #: The storage refuses the request (HTTP 412), although no object exists.
     REFUSED = "412"
-    #: The storage is too busy (HTTP 503); nothing happens.
+    #: The storage is busy (HTTP 503); the request has no effect.
     BUSY = "503"
-    #: A read ends early, without an error. Everything else is lost as with ``BEFORE``.
+    #: A read returns too few bytes without an error. Other requests are lost as with ``BEFORE``.
     SHORT = "short"
-    #: The process ends before the operation.
+    #: The process is killed before the operation.
     CRASH_BEFORE = "crash before"
-    #: The process ends in the middle: of what it was writing a half lies beside the target.
+    #: The process is killed during a write: a temporary file has half of the data.
     CRASH_MIDDLE = "crash in the middle"
-    #: The process ends after it, before it hears of it.
+    #: The process is killed after the operation, before it receives the answer.
     CRASH_AFTER = "crash after"
 
 
-#: Faults that a process lives through, and that every operation may meet.
+#: Faults of any operation that do not kill the process.
 LOSSES = (
     Fault.BEFORE,
     Fault.AFTER,
@@ -67,7 +67,7 @@ LOSSES = (
     Fault.BUSY,
 )
 
-#: Faults that end the process.
+#: Faults that kill the process.
 CRASHES = (Fault.CRASH_BEFORE, Fault.CRASH_MIDDLE, Fault.CRASH_AFTER)
 
 _HAPPENED = (Fault.NONE, Fault.AFTER, Fault.TIMEOUT, Fault.SHORT, Fault.CRASH_AFTER)
@@ -75,18 +75,18 @@ _STATUS = {Fault.CONFLICT: 409, Fault.REFUSED: 412, Fault.BUSY: 503}
 
 
 class Step(NamedTuple):
-    """An operation that waits for its turn; ``writer`` is empty for a request that was held up."""
+    """Operation that waits for its turn; ``writer`` is empty for a delayed request."""
 
     writer: str
     operation: str
     key: str
 
 
-class Lost(OSError):  # noqa: N818 # a connection that is lost, as storages raise it
-    """No answer came."""
+class Lost(OSError):  # noqa: N818 # named like a lost connection
+    """The connection was lost before an answer arrived."""
 
 
-class _Answer(OSError):  # noqa: N818 # an answer of the storage, as its libraries raise it
+class _Answer(OSError):  # noqa: N818 # named like an answer
     """The storage answered with an HTTP status."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -95,12 +95,12 @@ class _Answer(OSError):  # noqa: N818 # an answer of the storage, as its librari
 
 
 class Crash(BaseException):
-    """The process ends here. Nothing catches it, and nothing that it does later has any effect."""
+    """The process is killed. No handler catches the error, and later operations have no effect."""
 
 
 @dataclass
 class _Order:
-    """Something that happens at one operation to come."""
+    """A fault or an action that is scheduled for one later operation."""
 
     operation: str
     key: str
@@ -108,7 +108,7 @@ class _Order:
     fault: Fault
     action: Callable[[], object] | None = None
 
-    def meant(self, operation: str, key: str) -> bool:
+    def matches(self, operation: str, key: str) -> bool:
         if self.operation not in ("any", operation) or self.key not in key:
             return False
         self.skip -= 1
@@ -116,7 +116,7 @@ class _Order:
 
 
 class _FaultBackend:
-    """The backend, with something in between."""
+    """A backend with fault injection."""
 
     def __init__(self, inner: Backend, store: FaultStore) -> None:
         self.inner = inner
@@ -186,7 +186,7 @@ class _FaultBackend:
         raise _error(fault, f"{operation} {key}")
 
     def _half(self, operation: str, key: str, data: bytes) -> None:
-        """Leave what a process leaves that ends while it writes a file."""
+        """Write the temporary file that a process leaves if it is killed during a write."""
         if operation not in ("put", "create"):
             return
         folder, slash, name = key.rpartition("/")
@@ -194,10 +194,10 @@ class _FaultBackend:
         self.inner.put(half, memoryview(data[: len(data) // 2]))
 
 
-def _short(found: Any) -> Any:
-    if isinstance(found, bytes):
-        return found[: len(found) // 2]
-    return [_short(part) for part in found]
+def _short(data: Any) -> Any:
+    if isinstance(data, bytes):
+        return data[: len(data) // 2]
+    return [_short(part) for part in data]
 
 
 def _error(fault: Fault, text: str) -> BaseException:
@@ -211,31 +211,31 @@ def _error(fault: Fault, text: str) -> BaseException:
 
 
 class FaultStore(ObjectStore):
-    """The storage of one process, which fails as it is told.
+    """The storage of one process, with fault injection.
 
     Parameters
     ----------
     url : str, default ""
-        The root; left out, a new one in memory.
+        Root of the store; by default a new one in memory.
     retries : RetryPolicy, optional
-        How operations are retried; by default every fault is raised at once.
+        Retry policy; by default every fault is raised at once.
     **options : object
         As for :class:`~dasklake._storage.store.ObjectStore`.
 
     Attributes
     ----------
     sent, landed : list of (str, str, bytes)
-        Every operation that was asked for, and every change that was made, by all processes: its
-        name, the key and what was written, in order.
+        Requested operations, and changes that took effect, of all processes in order: name of the
+        operation, key and data.
     held : list
-        Requests that are held up; :meth:`arrive` lets one through.
+        Delayed requests; :meth:`arrive` completes one.
     broken : str
-        While it is not empty, whatever is asked of a key with it in it is lost.
+        If not empty, requests whose key contains this text are lost.
     gate : callable or None
-        Called with operation and key before each operation for which nothing was ordered; returns
-        what becomes of it.
+        Called with operation and key before each operation without a scheduled fault; returns the
+        fault.
     crashed : bool
-        Whether the process has ended: all else it asks for raises :class:`Crash`.
+        Whether the process was killed: further operations raise :class:`Crash`.
 
     Examples
     --------
@@ -268,16 +268,16 @@ class FaultStore(ObjectStore):
 
     @property
     def pending(self) -> int:
-        """Number of ordered faults and actions that have not happened yet."""
+        """Number of scheduled faults and actions that have not happened yet."""
         return len(self._orders)
 
     def another(self) -> FaultStore:
-        """Return the storage of another process, over the same root.
+        """Return the storage of another process, with the same root.
 
         Returns
         -------
         FaultStore
-            Nothing is ordered for it yet; its gate is this one's.
+            Store with the gate of this one, and no scheduled faults.
         """
         other = type(self)(self._address, **self._options)
         other.sent, other.landed, other.held = self.sent, self.landed, self.held
@@ -287,7 +287,7 @@ class FaultStore(ObjectStore):
     def at(
         self, operation: str, action: Callable[[], object], key: str = "", *, skip: int = 0
     ) -> None:
-        """Run something before an operation to come, once.
+        """Schedule an action before a later operation, once.
 
         Parameters
         ----------
@@ -295,38 +295,38 @@ class FaultStore(ObjectStore):
             ``"put"``, ``"create"``, ``"delete"``, ``"sync"``, ``"get"``, ``"size"``, ``"names"``,
             ``"walk"``, or ``"any"``.
         action : callable
-            What to run.
+            Action to run.
         key : str, default ""
-            What is in the key.
+            Part of the key.
         skip : int, default 0
-            So many of these operations pass first.
+            Number of matching operations to skip first.
         """
         self._orders.append(_Order(operation, key, skip, Fault.NONE, action))
 
     def fail(self, operation: str, fault: Fault, key: str = "", *, skip: int = 0) -> None:
-        """Let an operation to come fail, once.
+        """Schedule a fault of a later operation, once.
 
         Parameters
         ----------
         operation, key, skip
-            Which; see :meth:`at`.
+            Operation; see :meth:`at`.
         fault : Fault
-            How.
+            Fault of the operation.
         """
         self._orders.append(_Order(operation, key, skip, fault))
 
     def meet(self, operation: str, key: str) -> Fault:
-        """Return what becomes of an operation; called before each.
+        """Return the fault of an operation. Called before each operation.
 
         Parameters
         ----------
         operation, key : str
-            The operation.
+            Name and key of the operation.
 
         Returns
         -------
         Fault
-            ``NONE`` where nothing was ordered.
+            ``NONE`` if no fault is scheduled.
         """
         if self.crashed:
             raise Crash(f"{operation} {key}")
@@ -341,7 +341,7 @@ class FaultStore(ObjectStore):
         if self.broken and self.broken in key:
             return Fault.BEFORE
         for order in self._orders:
-            if order.meant(operation, key):
+            if order.matches(operation, key):
                 self._orders.remove(order)
                 if order.action is None:
                     return order.fault
@@ -350,12 +350,12 @@ class FaultStore(ObjectStore):
         return None
 
     def arrive(self, number: int = 0) -> None:
-        """Let a request that was held up through; nobody hears what becomes of it.
+        """Complete a delayed request; its result is not reported.
 
         Parameters
         ----------
         number : int, default 0
-            Which.
+            Index in ``held``.
         """
         _, act = self.held.pop(number)
         try:
@@ -364,31 +364,31 @@ class FaultStore(ObjectStore):
             return
 
     def arrive_all(self) -> None:
-        """Let everything that was held up through."""
+        """Complete all delayed requests."""
         while self.held:
             self.arrive()
 
     def count(self, operation: str, key: str = "") -> int:
-        """Count the operations that were asked for.
+        """Count the requested operations.
 
         Parameters
         ----------
         operation : str
-            Which.
+            Name of the operation.
         key : str, default ""
-            What is in the key.
+            Part of the key.
 
         Returns
         -------
         int
-            How many.
+            Number of operations.
         """
         return sum(op == operation and key in at for op, at, _ in self.sent)
 
     def clear(self) -> None:
-        """Delete everything there is, behind the back of all processes.
+        """Delete all objects, without faults.
 
-        What is in memory is shared by all stores of this Python process and lives as long as it.
+        Objects in memory are shared by all stores of this Python process until it ends.
         """
         files = super()._connect()[0]
         for key, _ in files.walk(""):

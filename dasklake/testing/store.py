@@ -1,8 +1,7 @@
 # ruff: noqa: S101 - pytest asserts
-"""What a lake expects of its storage, as tests.
+"""Test that a storage meets the requirements of a lake.
 
-A backend is tried by a class that says how to reach it, and how to look at its objects behind the
-store's back::
+A test class of a backend opens a store, and accesses the objects without the code under test::
 
     class TestMyBackend(StoreContract):
         @pytest.fixture
@@ -30,19 +29,19 @@ from dasklake.exceptions import CorruptionError, ObjectExistsError, ObjectNotFou
 
 __all__ = ["StoreContract"]
 
-#: More than one page of a listing of any known storage.
+#: Number of objects that exceeds one page of a listing on any known storage.
 _MANY = 1_003
 
 
 class StoreContract:
-    """The promises of :class:`~dasklake._storage.store.ObjectStore`, one test each.
+    """Tests of the guarantees of :class:`~dasklake._storage.store.ObjectStore`.
 
     Attributes
     ----------
     race_rounds : int
-        How often threads race to create the same object.
+        Number of races between threads to create the same object.
     racers : int
-        How many threads.
+        Number of threads.
     """
 
     race_rounds = 20
@@ -50,54 +49,54 @@ class StoreContract:
 
     @pytest.fixture
     def store(self) -> ObjectStore:
-        """Return a store over an empty root; to be overridden."""
+        """Return a store with an empty root. Subclasses override this fixture."""
         raise NotImplementedError
 
     def write_behind(self, store: ObjectStore, key: str, data: bytes) -> None:
-        """Write an object without the code under test; to be overridden.
+        """Write an object without the code under test. Subclasses override this method.
 
         Parameters
         ----------
         store : ObjectStore
-            The store under test.
+            Store under test.
         key : str
-            The object.
+            Key of the object.
         data : bytes
-            Its content.
+            Content of the object.
         """
         raise NotImplementedError
 
     def read_behind(self, store: ObjectStore, key: str) -> bytes:
-        """Read an object without the code under test; to be overridden.
+        """Read an object without the code under test. Subclasses override this method.
 
         Parameters
         ----------
         store : ObjectStore
-            The store under test.
+            Store under test.
         key : str
-            The object.
+            Key of the object.
 
         Returns
         -------
         bytes
-            Its content.
+            Content of the object.
 
         Raises
         ------
         FileNotFoundError
-            It is not there.
+            The object does not exist.
         """
         raise NotImplementedError
 
     def delete_behind(self, store: ObjectStore, key: str) -> None:
-        """Delete an object without the code under test; to be overridden.
+        """Delete an object without the code under test. Subclasses override this method.
 
         Parameters
         ----------
         store : ObjectStore
-            The store under test.
+            Store under test.
         key : str
-            The object.
+            Key of the object.
         """
         raise NotImplementedError
 
@@ -114,14 +113,14 @@ class StoreContract:
         ids=["bytes", "empty", "bytearray", "memoryview", "numpy", "arrow"],
     )
     def test_put_takes_any_buffer(self, store: ObjectStore, data: Any) -> None:
-        """Whatever has the buffer protocol is stored byte by byte."""
+        """Every object with the buffer protocol is stored unchanged."""
         store.put("a/b/c.bin", data)
         assert self.read_behind(store, "a/b/c.bin") == bytes(memoryview(data).cast("B"))
         assert store.get("a/b/c.bin") == bytes(memoryview(data).cast("B"))
         assert store.size("a/b/c.bin") == memoryview(data).nbytes
 
     def test_put_replaces(self, store: ObjectStore) -> None:
-        """A second put replaces the first, also by something shorter."""
+        """A second put replaces the first one, also with shorter content."""
         store.put("key", b"a long first content")
         store.put("key", b"short")
         assert self.read_behind(store, "key") == b"short"
@@ -134,12 +133,12 @@ class StoreContract:
         assert self.read_behind(store, "log/0.json") == b"first"
 
     def test_create_sees_others(self, store: ObjectStore) -> None:
-        """A create over an object that somebody else made is refused."""
+        """A create over an object of another writer is refused."""
         store.names("log")
-        self.write_behind(store, "log/0.json", b"theirs")
+        self.write_behind(store, "log/0.json", b"other writer")
         with pytest.raises(ObjectExistsError):
-            store.create("log/0.json", b"ours")
-        assert store.get("log/0.json") == b"theirs"
+            store.create("log/0.json", b"this writer")
+        assert store.get("log/0.json") == b"other writer"
 
     def test_create_after_delete(self, store: ObjectStore) -> None:
         """A deleted object can be created again."""
@@ -149,21 +148,21 @@ class StoreContract:
         assert store.get("key") == b"second"
 
     def test_create_race(self, store: ObjectStore) -> None:
-        """Of threads that create the same object, exactly one wins, and its content is there."""
+        """If threads create the same object, exactly one succeeds, and its content is stored."""
         with ThreadPoolExecutor(self.racers) as pool:
             for number in range(self.race_rounds):
                 barrier = threading.Barrier(self.racers)
                 key = f"race/{number}"
-                tries = pool.map(
+                attempts = pool.map(
                     lambda racer, key=key, barrier=barrier: _race(store, key, racer, barrier),
                     range(self.racers),
                 )
-                winners = [racer for racer in tries if racer is not None]
+                winners = [racer for racer in attempts if racer is not None]
                 assert len(winners) == 1
                 assert self.read_behind(store, key) == b"%d" % winners[0]
 
     def test_missing(self, store: ObjectStore) -> None:
-        """What is not there is ObjectNotFoundError for each way to read, and names the object."""
+        """Every read of a missing object raises ObjectNotFoundError, which names the object."""
         for read in (store.get, store.size, lambda key: store.get_range(key, 0, 1)):
             with pytest.raises(ObjectNotFoundError, match="no/such"):
                 read("no/such")
@@ -176,25 +175,25 @@ class StoreContract:
         assert not store.exists("a")
 
     def test_ranges(self, store: ObjectStore) -> None:
-        """Ranges come back whole and in order, empty and overlapping ones too."""
+        """Ranges are returned complete and in order, also empty and overlapping ones."""
         data = bytes(range(256)) * 40
         self.write_behind(store, "key", data)
         assert store.get_range("key", 3, 17) == data[3:17]
-        places = [(10_000, 10_240), (0, 1), (5, 5), (0, 10_240), (200, 300)]
-        assert store.get_ranges("key", places) == [data[a:b] for a, b in places]
+        ranges = [(10_000, 10_240), (0, 1), (5, 5), (0, 10_240), (200, 300)]
+        assert store.get_ranges("key", ranges) == [data[a:b] for a, b in ranges]
         assert store.get_ranges("key", []) == []
 
-    @pytest.mark.parametrize("place", [(3, 6), (5, 6), (90, 100)])
-    def test_range_beyond_the_end(self, store: ObjectStore, place: tuple[int, int]) -> None:
-        """A range that ends beyond the object is never returned short."""
+    @pytest.mark.parametrize("bounds", [(3, 6), (5, 6), (90, 100)])
+    def test_range_beyond_the_end(self, store: ObjectStore, bounds: tuple[int, int]) -> None:
+        """A range that ends beyond the object raises an error."""
         store.put("key", b"12345")
         with pytest.raises(CorruptionError, match="key"):
-            store.get_range("key", *place)
+            store.get_range("key", *bounds)
         with pytest.raises(CorruptionError, match="key"):
-            store.get_ranges("key", [(0, 1), place])
+            store.get_ranges("key", [(0, 1), bounds])
 
     def test_get_many(self, store: ObjectStore) -> None:
-        """Many objects come back in the order they were asked for; one missing is an error."""
+        """Objects are returned in the order of their keys; a missing one is an error."""
         for number in range(20):
             store.put(f"many/{number}", b"%d" % number)
         order = [f"many/{number}" for number in (7, 3, 19, 0)]
@@ -203,7 +202,7 @@ class StoreContract:
             store.get_many([*order, "many/none"])
 
     def test_names(self, store: ObjectStore) -> None:
-        """One level is listed: objects and directories, nothing of neighbours."""
+        """One level is listed: objects and directories, not those of a similar prefix."""
         for key in ("log/main/000000/1.json", "log/main/x", "log/main2/y", "log/z"):
             self.write_behind(store, key, b"-")
         assert store.names("log") == ["main", "main2", "z"]
@@ -212,7 +211,7 @@ class StoreContract:
         assert store.names("log/none") == []
 
     def test_walk(self, store: ObjectStore) -> None:
-        """Everything below a directory is listed with its size, nothing of neighbours."""
+        """All objects under a directory are listed with their sizes, not those of a similar prefix."""
         for key in ("data/run/b", "data/run/deep/er/a", "data/run2/c", "other"):
             self.write_behind(store, key, key.encode())
         assert store.walk("data/run") == [("data/run/b", 10), ("data/run/deep/er/a", 18)]
@@ -220,7 +219,7 @@ class StoreContract:
         assert store.walk("none") == []
 
     def test_listings_are_fresh(self, store: ObjectStore) -> None:
-        """What others write and delete shows in the next listing."""
+        """The next listing shows the objects that other processes wrote and deleted."""
         self.write_behind(store, "log/1", b"1")
         assert (store.names("log"), store.walk("log")) == (["1"], [("log/1", 1)])
         self.write_behind(store, "log/2", b"22")
@@ -230,7 +229,7 @@ class StoreContract:
         assert not store.exists("log/1")
 
     def test_listings_are_complete(self, store: ObjectStore) -> None:
-        """More objects than fit on a page of any storage are all listed, and all deleted."""
+        """Objects of several listing pages are all listed and all deleted."""
         keys = [f"page/{number:05d}" for number in range(_MANY)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda key: self.write_behind(store, key, b""), keys))
@@ -240,7 +239,7 @@ class StoreContract:
         assert store.walk("page") == []
 
     def test_delete(self, store: ObjectStore) -> None:
-        """Only what is named is deleted, and what is not there is passed over."""
+        """Only the given objects are deleted, and missing ones are ignored."""
         for key in ("a", "b/c", "b/d"):
             store.put(key, b"-")
         store.delete(["a", "b/c", "never/there"])
@@ -250,21 +249,21 @@ class StoreContract:
 
     @pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x"])
     def test_keys_stay_under_the_root(self, store: ObjectStore, key: str) -> None:
-        """A key that leaves the root is refused, whoever wrote it."""
+        """A key that leaves the root is refused."""
         with pytest.raises(CorruptionError, match="leaves the root"):
             store.get(key)
 
     def test_large_object(self, store: ObjectStore) -> None:
-        """An object of the size of a chunk comes back whole, and in parts."""
+        """An object of the size of a chunk is read whole and in parts."""
         data = np.random.default_rng(0).bytes(9_000_001)
         store.put("large", data)
         assert store.get("large") == data
         assert store.get_range("large", 8_999_990, 9_000_001) == data[-11:]
 
     def test_pickles(self, store: ObjectStore) -> None:
-        """A pickled store reaches the same objects, and carries no connection."""
+        """A pickled store accesses the same objects, and contains no connection."""
         store.put("key", b"value")
-        copy = pickle.loads(pickle.dumps(store))  # noqa: S301 # made here
+        copy = pickle.loads(pickle.dumps(store))  # noqa: S301 # pickled above
         assert copy.get("key") == b"value"
         assert copy == store
         assert hash(copy) == hash(store)
@@ -272,20 +271,20 @@ class StoreContract:
         assert len(pickle.dumps(store)) < 1_000
 
     def test_probe(self, store: ObjectStore) -> None:
-        """A storage that creates exclusively passes the probe, which leaves no object behind."""
+        """A storage that creates exclusively passes the probe, which leaves no object."""
         assert store.creates_exclusively
         assert not store.read_only
         store.probe()
         assert store.walk("") == []
 
     def test_sync(self, store: ObjectStore) -> None:
-        """The directory of an object can be made durable at any time."""
+        """The directory of an object can be flushed at any time."""
         store.put("log/000000/0.json", b"x")
         store.sync("log/000000/0.json")
         assert store.get("log/000000/0.json") == b"x"
 
     def test_readers_see_whole_objects(self, store: ObjectStore) -> None:
-        """A reader beside a writer sees one content or the other, never a part."""
+        """A reader concurrent with a writer sees the old or the new content, never a part."""
         contents = [bytes([65 + number]) * 70_000 for number in range(2)]
         store.put("beat", contents[0])
         done = threading.Event()

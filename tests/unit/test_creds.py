@@ -1,4 +1,4 @@
-"""Storage options: mappings, functions and credential keys, resolved in each process."""
+"""Storage options: mappings, functions and credentials keys."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from dasklake.exceptions import InvalidInputError, PermissionDeniedError
 
 
 def from_entry_point() -> dict[str, str]:
-    """Return what an installed package would know."""
+    """Return the credentials of an installed package."""
     return {"key": "from an entry point"}
 
 
 def test_nothing() -> None:
-    """Without options there are none."""
+    """None resolves to no options."""
     assert resolve(None) == {}
 
 
 def test_mapping_is_copied() -> None:
-    """A mapping is taken as it is, and stays the caller's."""
+    """A mapping is copied, not changed."""
     options = {"key": "k", "client_kwargs": {"region_name": "r"}}
-    found = resolve(options)
-    assert found == options
-    assert found is not options
+    resolved = resolve(options)
+    assert resolved == options
+    assert resolved is not options
 
 
 def test_function() -> None:
-    """A function is called anew each time."""
+    """A function is called each time."""
     calls: list[int] = []
 
     def options() -> dict[str, Any]:
@@ -51,7 +51,7 @@ def test_key_in_the_configuration() -> None:
 
 
 def test_key_of_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A string that the configuration does not know is an entry point."""
+    """A string that is not in the configuration is an entry point."""
     point = metadata.EntryPoint("vault", f"{__name__}:from_entry_point", ENTRY_POINTS)
     monkeypatch.setattr(
         metadata.EntryPoint, "load", lambda self: from_entry_point if self == point else None
@@ -61,13 +61,13 @@ def test_key_of_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_key() -> None:
-    """A key that nobody knows is a refusal that says where to put it."""
-    with pytest.raises(PermissionDeniedError, match=r"dasklake\.creds\.nobody"):
-        resolve("nobody")
+    """An unknown key is refused, and the error names the configuration to set."""
+    with pytest.raises(PermissionDeniedError, match=r"dasklake\.creds\.unknown"):
+        resolve("unknown")
 
 
-def test_failing_function_keeps_its_secret() -> None:
-    """An error inside the function is told by its type alone."""
+def test_errors_of_functions_do_not_show_secrets() -> None:
+    """The message has only the type of an error that the function raises."""
 
     def options() -> dict[str, Any]:
         raise KeyError("hunter2")
@@ -79,14 +79,14 @@ def test_failing_function_keeps_its_secret() -> None:
 
 
 @pytest.mark.parametrize("options", [42, lambda: "text", ["key"]])
-def test_no_mapping(options: Any) -> None:
-    """Anything that is no mapping in the end is refused, without its content."""
+def test_options_must_be_a_mapping(options: Any) -> None:
+    """Options that do not resolve to a mapping are refused without showing them."""
     with pytest.raises(InvalidInputError, match="must be a mapping"):
         resolve(options)
 
 
 def test_names_of_aws() -> None:
-    """AWS's names become those of s3fs; all else stays."""
+    """AWS names become those of s3fs; other names are unchanged."""
     options = {
         "aws_access_key_id": "id",
         "aws_secret_access_key": "word",
@@ -103,62 +103,62 @@ def test_names_of_aws() -> None:
         "client_kwargs": {"region_name": "eu-west-1", "verify": False},
     }
     assert resolve({"aws_profile": "research"}) == {"profile": "research"}
-    with pytest.raises(InvalidInputError, match="two values for .key."):
+    with pytest.raises(InvalidInputError, match="two values for 'key'"):
         resolve({"aws_access_key_id": "a", "key": "b"})
 
 
 def test_the_key_of_the_environment() -> None:
-    """The key ENV means what the storage's own library finds, unless somebody says otherwise."""
+    """The key ENV stands for the environment, unless the configuration contains it."""
     assert resolve("ENV") == {}
     with dask.config.set({"dasklake.creds.ENV": {"anon": True}}):
         assert resolve("ENV") == {"anon": True}
 
 
 class Vault:
-    """A provider whose credentials are others each time, and are good for so many seconds."""
+    """A provider that returns new credentials each time, valid for some seconds."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
         self.seconds = 3600.0
 
     def __call__(self) -> dict[str, Any]:
-        """Give out credentials."""
-        self.asked += 1
-        return {"token": self.asked, "expiration": time.time() + self.seconds}
+        """Return new credentials."""
+        self.calls += 1
+        return {"token": self.calls, "expiration": time.time() + self.seconds}
 
 
 @pytest.fixture
 def vault() -> Iterator[Vault]:
-    """Let a vault be asked for the key "vault"."""
-    found = Vault()
-    with dask.config.set({"dasklake.creds.vault": found}):
+    """Configure a vault under the key "vault"."""
+    resolved = Vault()
+    with dask.config.set({"dasklake.creds.vault": resolved}):
         populate("vault", None)
-        yield found
+        yield resolved
         populate("vault", None)
 
 
-def test_lookups_are_kept_until_shortly_before_they_expire(vault: Vault) -> None:
-    """Within their time the same credentials are used; then they are looked up again."""
+def test_credentials_are_cached_until_shortly_before_they_expire(vault: Vault) -> None:
+    """Valid credentials are used again; expired ones are looked up."""
     first = current("vault")
     assert first.until == pytest.approx(time.time() + 3540, abs=5)
     assert current("vault") is first
     vault.seconds = -1.0
     populate("vault", None)
-    gone = current("vault")
-    assert not gone.fresh
-    assert current("vault").options != gone.options
-    assert vault.asked == 3
+    expired = current("vault")
+    assert not expired.fresh
+    assert current("vault").options != expired.options
+    assert vault.calls == 3
 
 
-def test_refused_credentials_are_looked_up_once_more(vault: Vault) -> None:
-    """Others than those that were refused are returned where there are any, else None."""
+def test_refused_credentials_are_looked_up_again(vault: Vault) -> None:
+    """New credentials replace refused ones; None if they have not changed."""
     refused = current("vault")
-    found = replaced("vault", refused)
-    assert found is not None
-    assert found.options != refused.options
-    # Somebody else has renewed them by now: nobody is asked.
-    assert replaced("vault", refused) is found
-    assert vault.asked == 2
+    resolved = replaced("vault", refused)
+    assert resolved is not None
+    assert resolved.options != refused.options
+    # They have been renewed since then: no lookup.
+    assert replaced("vault", refused) is resolved
+    assert vault.calls == 2
     with dask.config.set({"dasklake.creds.same": {"anon": True}}):
         assert replaced("same", current("same")) is None
     assert replaced({"anon": True}, current({"anon": True})) is None
@@ -168,20 +168,20 @@ def test_refused_credentials_are_looked_up_once_more(vault: Vault) -> None:
     "end", ["2100-01-01T00:00:00Z", datetime(2100, 1, 1, tzinfo=UTC), 4102444800, "2100-01-01"]
 )
 def test_times_of_expiration(end: Any) -> None:
-    """An expiration is text, a datetime or a number; it is no option of the storage."""
-    found = current(lambda: {"anon": True, "expiration": end})
-    assert found.options == {"anon": True}
-    assert found.until == pytest.approx(4102444800 - 60)
+    """An expiration is text, a datetime or a number, and not an option of the storage."""
+    resolved = current(lambda: {"anon": True, "expiration": end})
+    assert resolved.options == {"anon": True}
+    assert resolved.until == pytest.approx(4102444800 - 60)
 
 
 @pytest.mark.parametrize("end", ["tomorrow", [1], True])
-def test_no_times_of_expiration(end: Any) -> None:
-    """What is no time is refused, without repeating it."""
+def test_invalid_times_of_expiration(end: Any) -> None:
+    """An invalid expiration is refused without showing it."""
     with pytest.raises(InvalidInputError, match="must have a valid expiration") as raised:
         resolve({"expiration": end})
     assert "tomorrow" not in str(raised.value)
 
 
 def test_credentials_do_not_show_their_values() -> None:
-    """The repr of what was looked up has names of options only."""
+    """The repr of credentials has only the names of the options."""
     assert "hunter2" not in repr(current({"secret": "hunter2"}))

@@ -1,4 +1,4 @@
-"""Looking at links: what is asked again, what is renewed, and what an error says."""
+"""Verification of links: retries, renewed credentials and messages."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from dasklake.exceptions import LinkError, PermissionDeniedError, StoreError
 
 
 def png() -> bytes:
-    """Make a small picture."""
+    """Make a small image."""
     sink = io.BytesIO()
     Image.new("RGB", (3, 2)).save(sink, "png")
     return sink.getvalue()
 
 
-class Wobbly:
-    """A target that answers with one error after the other, then with a picture."""
+class FlakyTarget:
+    """A target that raises errors before it returns an image."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
         self.options: list[dict[str, Any]] = []
-        self.asked = 0
+        self.attempts = 0
 
-    def __call__(self, _: str, options: dict[str, Any], **_more: object) -> Wobbly:
-        """Stand for the choice of a target."""
+    def __call__(self, _: str, options: dict[str, Any], **_more: object) -> FlakyTarget:
+        """Replace target_of."""
         self.options.append(options)
         return self
 
     async def first(self, count: int) -> Begin:
         """Answer."""
-        self.asked += 1
+        self.attempts += 1
         if self.errors:
             raise self.errors.pop(0)
         return Begin(png()[:count], len(png()), "v1")
@@ -57,39 +57,39 @@ class Wobbly:
 
 
 @pytest.fixture
-def wobbly(monkeypatch: pytest.MonkeyPatch) -> Wobbly:
-    """Put a wobbly target in place of all others; pauses take no time."""
-    found = Wobbly()
-    monkeypatch.setattr(verify, "target_of", found)
+def flaky(monkeypatch: pytest.MonkeyPatch) -> FlakyTarget:
+    """Replace all targets by a flaky one, and shorten the pauses."""
+    target = FlakyTarget()
+    monkeypatch.setattr(verify, "target_of", target)
     monkeypatch.setattr(verify, "_RETRIES", RetryPolicy(0.3, first=0.01, longest=0.02))
-    return found
+    return target
 
 
 @pytest.fixture
 def memory() -> Iterator[Any]:
-    """Give a folder in memory."""
+    """Return a file system in memory."""
     files = fsspec.filesystem("memory")
     yield files
     files.rm("/links", recursive=True)
 
 
 URL = "https://host/a.png?size=1"
-FOUND = Findings(len(png()), "v1", "png", (2, 3, 3))
+FINDINGS = Findings(len(png()), "v1", "png", (2, 3, 3))
 
 
-def test_a_storage_that_fails_is_asked_again(wobbly: Wobbly) -> None:
-    """Lost connections, time-outs and a busy storage are tried again."""
-    wobbly.errors = [ConnectionResetError(), TimeoutError(), OSError(16, "SlowDown")]
-    assert verify_link(URL, None, VerifyOptions()).result() == FOUND
-    assert wobbly.asked == 4
+def test_failures_of_the_storage_are_retried(flaky: FlakyTarget) -> None:
+    """Lost connections, timeouts and a busy storage are retried."""
+    flaky.errors = [ConnectionResetError(), TimeoutError(), OSError(16, "SlowDown")]
+    assert verify_link(URL, None, VerifyOptions()).result() == FINDINGS
+    assert flaky.attempts == 4
 
 
-def test_a_storage_that_goes_on_failing_is_given_up(wobbly: Wobbly) -> None:
-    """After some tries the error says that the storage is at fault, not the sample."""
-    wobbly.errors = [ConnectionResetError("by peer") for _ in range(100)]
+def test_retries_are_limited(flaky: FlakyTarget) -> None:
+    """After the last retry the error is a StoreError, not an error of the sample."""
+    flaky.errors = [ConnectionResetError("by peer") for _ in range(100)]
     with pytest.raises(StoreError, match=r"could not be read for 0 seconds.*by peer"):
         verify_link(URL, None, VerifyOptions()).result()
-    assert wobbly.asked > 2
+    assert flaky.attempts > 2
 
 
 @pytest.mark.parametrize(
@@ -97,23 +97,23 @@ def test_a_storage_that_goes_on_failing_is_given_up(wobbly: Wobbly) -> None:
     [FileNotFoundError("no"), socket.gaierror(socket.EAI_NONAME, "no such host")],
     ids=["no such file", "no such host"],
 )
-def test_what_is_dead_is_not_asked_again(wobbly: Wobbly, error: Exception) -> None:
-    """A target or a host that is not there is an error of the sample, at once."""
-    wobbly.errors = [error]
+def test_dead_links_are_not_retried(flaky: FlakyTarget, error: Exception) -> None:
+    """A missing target or host is an error of the sample, without retries."""
+    flaky.errors = [error]
     with pytest.raises(LinkError, match=r"https://host/a\.png is dead"):
         verify_link(URL, None, VerifyOptions()).result()
-    assert wobbly.asked == 1
+    assert flaky.attempts == 1
 
 
-def test_refused_credentials_are_renewed_once(wobbly: Wobbly) -> None:
-    """With other credentials the target is asked once more, whatever they are next time."""
+def test_refused_credentials_are_renewed_once(flaky: FlakyTarget) -> None:
+    """Credentials are renewed once, even if a second renewal would change them."""
     numbers = iter(range(100))
     with dask.config.set({"dasklake.creds.vault": lambda: {"token": f"hunter{next(numbers)}"}}):
         creds.populate("vault", None)
-        wobbly.errors = [PermissionError("hunter0 expired")]
-        assert verify_link(URL, "vault", VerifyOptions()).result() == FOUND
-        assert [each["token"] for each in wobbly.options] == ["hunter0", "hunter1"]
-        wobbly.errors = [PermissionError("hunter1 expired"), PermissionError("hunter2 as well")]
+        flaky.errors = [PermissionError("hunter0 expired")]
+        assert verify_link(URL, "vault", VerifyOptions()).result() == FINDINGS
+        assert [options["token"] for options in flaky.options] == ["hunter0", "hunter1"]
+        flaky.errors = [PermissionError("hunter1 expired"), PermissionError("hunter2 as well")]
         with pytest.raises(PermissionDeniedError, match="under the key 'vault'") as raised:
             verify_link(URL, "vault", VerifyOptions()).result()
         creds.populate("vault", None)
@@ -121,27 +121,29 @@ def test_refused_credentials_are_renewed_once(wobbly: Wobbly) -> None:
     assert raised.value.__cause__ is None
 
 
-def test_a_refusal_without_a_key_asks_for_one(wobbly: Wobbly) -> None:
-    """Where a link has no credentials of its own, the error says how to name some."""
-    wobbly.errors = [PermissionError("no")]
+def test_denied_access_without_a_key_suggests_one(flaky: FlakyTarget) -> None:
+    """If a link has no credentials key, the error explains how to add one."""
+    flaky.errors = [PermissionError("no")]
     with pytest.raises(PermissionDeniedError, match="creds_key="):
         verify_link(URL, None, VerifyOptions()).result()
 
 
-def test_unknown_keys_are_refused_before_anything_is_asked(wobbly: Wobbly) -> None:
-    """A key without values is an error of the caller, at once."""
-    with pytest.raises(PermissionDeniedError, match="nobody"):
-        verify_link(URL, "nobody", VerifyOptions())
-    assert wobbly.asked == 0
+def test_unknown_keys_are_refused_before_any_request(flaky: FlakyTarget) -> None:
+    """An unknown credentials key is an error of the caller, without a request."""
+    with pytest.raises(PermissionDeniedError, match="unknown"):
+        verify_link(URL, "unknown", VerifyOptions())
+    assert flaky.attempts == 0
 
 
 def test_file_systems_without_coroutines(memory: Any) -> None:
     """Targets in memory are read in threads: first and last bytes, or all."""
     memory.pipe("/links/a.png", png())
     memory.pipe("/links/empty.png", b"")
-    found = verify_link("memory://links/a.png", None, VerifyOptions()).result()
-    assert (found.size, found.format, found.shape) == (len(png()), "png", (2, 3, 3))
-    assert verify_link("memory://links/a.png", None, VerifyOptions(decode=True)).result() == found
+    findings = verify_link("memory://links/a.png", None, VerifyOptions()).result()
+    assert (findings.size, findings.format, findings.shape) == (len(png()), "png", (2, 3, 3))
+    assert (
+        verify_link("memory://links/a.png", None, VerifyOptions(decode=True)).result() == findings
+    )
     assert (
         verify_link("memory://links/a.png", None, VerifyOptions(is_image=False)).result().shape
         is None

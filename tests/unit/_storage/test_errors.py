@@ -1,4 +1,4 @@
-"""Foreign errors: each is mapped, none brings a secret along."""
+"""Translation of errors of storage libraries, without secrets."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from dasklake.exceptions import (
     UnsupportedStoreError,
 )
 
-SECRET = "hunter2-and-more"  # noqa: S105 # of nobody
+SECRET = "hunter2-and-more"  # noqa: S105 # not a real one
 
-#: What the codes of S3 mean to a caller; every other one is a plain StoreError.
+#: Errors for codes of S3; every other code is a plain StoreError.
 CODES = {
     "AccessDenied": PermissionDeniedError,
     "AccountProblem": PermissionDeniedError,
@@ -64,7 +64,7 @@ CODES = {
 
 
 def raised(error: BaseException, options: dict[str, Any] | None = None) -> StoreError:
-    """Let an error go through the door."""
+    """Return the translation of an error."""
     with (
         pytest.raises(StoreError) as caught,
         translate_errors("read", "the/key", "s3://bucket/x", options),
@@ -73,23 +73,23 @@ def raised(error: BaseException, options: dict[str, Any] | None = None) -> Store
     return caught.value
 
 
-def made(cls: type[Exception]) -> Exception:
-    """Make an error the way its library does, with something for each argument it needs."""
+def make_error(cls: type[Exception]) -> Exception:
+    """Make an error with a value for each required argument."""
     if hasattr(cls, "fmt"):
         fields = [f for _, f, _, _ in string.Formatter().parse(cls.fmt) if f]
         waiter = "Waiter" in cls.__name__
-        known: dict[str, Any] = {"last_response": {}} if waiter else {}
-        return cls(**known, **dict.fromkeys(fields, SECRET))
-    needed = [
+        extra: dict[str, Any] = {"last_response": {}} if waiter else {}
+        return cls(**extra, **dict.fromkeys(fields, SECRET))
+    arguments = [
         MagicMock()
         for name, p in inspect.signature(cls.__init__).parameters.items()
         if name != "self" and p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
     ]
-    return cls(*needed)
+    return cls(*arguments)
 
 
-def foreign() -> Iterator[Exception]:
-    """Make one of each error that fsspec and the libraries of S3 can raise."""
+def library_errors() -> Iterator[Exception]:
+    """Yield one of each error that fsspec and the libraries of S3 can raise."""
     modules = (
         botocore.exceptions,
         aiohttp.client_exceptions,
@@ -97,24 +97,24 @@ def foreign() -> Iterator[Exception]:
         fsspec.exceptions,
         import_module("aiobotocore.httpsession"),
     )
-    values = (each for module in modules for each in vars(module).values())
+    values = (value for module in modules for value in vars(module).values())
     for cls in sorted(set(filter(inspect.isclass, values)), key=str):
         if issubclass(cls, Exception) and cls is not botocore.exceptions.ClientError:
-            yield made(cls)
+            yield make_error(cls)
 
 
-@pytest.mark.parametrize("error", list(foreign()), ids=lambda error: type(error).__name__)
-def test_every_foreign_error_is_mapped(error: BaseException) -> None:
-    """Whatever the libraries raise, callers see a StoreError that names object and operation."""
-    found = raised(error)
-    assert "Cannot read s3://bucket/x/the/key" in str(found)
+@pytest.mark.parametrize("error", list(library_errors()), ids=lambda error: type(error).__name__)
+def test_every_library_error_is_translated(error: BaseException) -> None:
+    """Every error of a library becomes a StoreError that names the object and the operation."""
+    translated = raised(error)
+    assert "Cannot read s3://bucket/x/the/key" in str(translated)
     expected = MAPPED_TYPES.get(type(error).__name__)
-    assert expected is None or type(found) is expected
+    assert expected is None or type(translated) is expected
 
 
 @pytest.mark.parametrize("code", sorted(ERROR_CODE_TO_EXCEPTION))
 def test_every_code_of_s3(code: str) -> None:
-    """Every error code that s3fs translates becomes the error a handler looks for."""
+    """Every error code that s3fs translates becomes the expected error."""
     answer = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {}}
     error = translate_boto_error(botocore.exceptions.ClientError(answer, "GetObject"))
     assert type(raised(error)) is CODES.get(code, StoreError)
@@ -134,7 +134,7 @@ def test_every_code_of_s3(code: str) -> None:
 )
 @pytest.mark.parametrize("where", ["response", "status", "status_code", "code", "cause"])
 def test_status(status: int, kind: type[StoreError], where: str) -> None:
-    """An HTTP status decides, wherever a library puts it."""
+    """An HTTP status determines the error, in every attribute that libraries use."""
     error = RuntimeError("no")
     if where == "response":
         error.response = {"ResponseMetadata": {"HTTPStatusCode": status}}  # type: ignore[attr-defined] # as botocore
@@ -162,30 +162,30 @@ def test_status(status: int, kind: type[StoreError], where: str) -> None:
     ],
 )
 def test_builtin_errors(error: Exception, kind: type[StoreError]) -> None:
-    """Python's own errors mean what they say; the cause is kept."""
-    found = raised(error)
-    assert type(found) is kind
-    assert found.__cause__ is error
+    """Builtin errors become the matching StoreError, which keeps the cause."""
+    translated = raised(error)
+    assert type(translated) is kind
+    assert translated.__cause__ is error
 
 
 @pytest.mark.parametrize("error", [MemoryError(), CorruptionError("x"), KeyboardInterrupt()])
-def test_what_passes(error: BaseException) -> None:
-    """Errors of our own, of memory and interrupts pass as they are."""
+def test_other_errors_are_not_translated(error: BaseException) -> None:
+    """Errors of this library, MemoryError and interrupts are not translated."""
     with pytest.raises(type(error)) as caught, translate_errors("read", "k", "s3://b"):
         raise error
     assert caught.value is error
 
 
-def test_secrets_are_taken_out() -> None:
-    """Secrets of the options are in neither the message nor the cause."""
+def test_secrets_are_removed() -> None:
+    """Neither the message nor the cause contains secrets of the options."""
     options = {"secret": SECRET, "client_kwargs": {"headers": [{"Authorization": SECRET}]}}
     inner = OSError(f"signed with {SECRET}")
     error = ValueError("outer")
     error.__cause__ = inner
-    found = raised(error, options)
-    assert SECRET not in str(found)
-    assert found.__cause__ is None
-    assert found.__suppress_context__
+    translated = raised(error, options)
+    assert SECRET not in str(translated)
+    assert translated.__cause__ is None
+    assert translated.__suppress_context__
     assert safe_text(f"a {SECRET} b", options) == "a *** b"
 
 
@@ -204,5 +204,5 @@ def test_secrets_are_taken_out() -> None:
     ],
 )
 def test_safe_url(url: str, expected: str) -> None:
-    """What opens a door is taken out of a URL; what names the place stays."""
+    """User, password and query are removed from a URL; the rest is unchanged."""
     assert safe_url(url) == expected

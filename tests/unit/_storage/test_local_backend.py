@@ -1,4 +1,4 @@
-"""Files of a local disk: order of flushes, file systems without links, what a kill leaves."""
+"""Files of a local disk: order of flushes, file systems without links, temporary files."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ CALLS = ("fsync", "link", "rename", "replace", "unlink")
 
 @pytest.fixture
 def trace(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Record which file each call to the system is about; the calls are made."""
-    seen: list[tuple[str, str]] = []
+    """Record the file of each system call, and make the call."""
+    calls: list[tuple[str, str]] = []
 
     def record(name: str) -> None:
         real = getattr(os, name)
 
-        def call(what: Any, *args: Any, **kwargs: Any) -> Any:
-            path = f"/proc/self/fd/{what}" if isinstance(what, int) else None
-            place = str(Path(path).readlink()) if path else os.fspath(args[0] if args else what)
-            seen.append((name, place))
-            return real(what, *args, **kwargs)
+        def call(file: Any, *args: Any, **kwargs: Any) -> Any:
+            descriptor = f"/proc/self/fd/{file}" if isinstance(file, int) else None
+            target = args[0] if args else file
+            path = str(Path(descriptor).readlink()) if descriptor else os.fspath(target)
+            calls.append((name, path))
+            return real(file, *args, **kwargs)
 
         monkeypatch.setattr(os, name, call)
 
     for name in CALLS:
         record(name)
-    return seen
+    return calls
 
 
 def refuse(number: int) -> Any:
-    """Return a function that fails like a file system would."""
+    """Return a function that raises an OSError."""
 
     def call(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number))
@@ -50,7 +51,7 @@ def refuse(number: int) -> Any:
 def test_order_of_flushes(
     tmp_path: Path, trace: list[tuple[str, str]], verb: str, naming: str
 ) -> None:
-    """The data is on the disk before it gets its name, and every new directory after."""
+    """The data is flushed before it gets its name, and every new directory after that."""
     store = ObjectStore(tmp_path / "lake")
     getattr(store, verb)("log/000000/0.json", b"x")
     target = str(tmp_path / "lake/log/000000/0.json")
@@ -58,30 +59,30 @@ def test_order_of_flushes(
     named = next(i for i, (n, p) in enumerate(trace) if n in (naming, "rename") and p == target)
     data = next(i for i, (n, p) in enumerate(trace) if n == "fsync" and p.endswith(".tmp"))
     assert data < named
-    after = [place for name, place in trace[named:] if name == "fsync"]
+    after = [path for name, path in trace[named:] if name == "fsync"]
     chain = [str(tmp_path / part) for part in ("lake/log/000000", "lake/log", "lake", "")]
-    assert after[:4] == [place.rstrip("/") for place in chain]
+    assert after[:4] == [path.rstrip("/") for path in chain]
     assert names.count("fsync") >= 5
 
 
 def test_known_directories_are_flushed_alone(tmp_path: Path, trace: list[tuple[str, str]]) -> None:
-    """Once the directories above are on the disk, a write flushes the file and its directory."""
+    """If the directories above are flushed, a write flushes only the file and its directory."""
     store = ObjectStore(tmp_path)
     store.create("log/0", b"x")
     trace.clear()
     store.create("log/1", b"x")
-    flushed = [place for name, place in trace if name == "fsync"]
+    flushed = [path for name, path in trace if name == "fsync"]
     assert flushed[1:] == [str(tmp_path / "log")]
     assert flushed[0].endswith(".tmp")
 
 
-def test_directories_made_by_others_are_flushed(
+def test_directories_of_other_processes_are_flushed(
     tmp_path: Path, trace: list[tuple[str, str]]
 ) -> None:
-    """A directory that another process made and did not flush is flushed into its parent."""
+    """A directory that another process created is flushed into its parent."""
     (tmp_path / "log" / "000001").mkdir(parents=True)
     ObjectStore(tmp_path).create("log/000001/1000.json", b"x")
-    flushed = [place for name, place in trace if name == "fsync"]
+    flushed = [path for name, path in trace if name == "fsync"]
     assert str(tmp_path / "log") in flushed
     assert str(tmp_path) in flushed
 
@@ -96,7 +97,7 @@ def test_sync_flushes_the_directory(tmp_path: Path, trace: list[tuple[str, str]]
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
 def test_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """A file system without hard links is one without exclusive create."""
+    """A file system without hard links cannot create exclusively."""
     monkeypatch.setattr(os, "link", refuse(number))
     store = ObjectStore(tmp_path)
     with pytest.raises(UnsupportedStoreError, match="single_writer=True"):
@@ -112,7 +113,7 @@ def test_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: 
 
 
 def test_link_that_was_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network file system that repeats a request, and refuses the repetition, has done it."""
+    """A link succeeds if a network file system repeats the request and refuses the repetition."""
     real = os.link
 
     def twice(*args: Any) -> None:
@@ -129,7 +130,7 @@ def test_link_that_was_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_failed_write_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    """A full disk is a StoreError that says so, and leaves no part of a file."""
+    """A write to a full disk raises a StoreError, and leaves no temporary file."""
     store = ObjectStore(tmp_path)
     monkeypatch.setattr(os, "write", refuse(errno.ENOSPC))
     with pytest.raises(StoreError, match="No space left"):
@@ -138,24 +139,26 @@ def test_failed_write_leaves_nothing(
     assert store.walk("", temporary=True) == []
 
 
-def test_half_written_files_are_no_objects(tmp_path: Path) -> None:
-    """What a killed writer leaves is not listed, and known for what it was to become."""
+def test_temporary_files_are_not_objects(tmp_path: Path) -> None:
+    """A file of a killed writer is listed only on request, and its target key is known."""
     store = ObjectStore(tmp_path)
     store.put("data/chunk.arrow", b"whole")
-    left = "data/.other.arrow.0123456789abcdef.tmp"
-    (tmp_path / left).write_bytes(b"ha")
+    temporary = "data/.other.arrow.0123456789abcdef.tmp"
+    (tmp_path / temporary).write_bytes(b"ha")
     assert store.names("data") == ["chunk.arrow"]
     assert store.walk("data") == [("data/chunk.arrow", 5)]
-    assert store.walk("data", temporary=True) == [(left, 2), ("data/chunk.arrow", 5)]
-    assert temporary_target(left) == "data/other.arrow"
+    assert store.walk("data", temporary=True) == [(temporary, 2), ("data/chunk.arrow", 5)]
+    assert temporary_target(temporary) == "data/other.arrow"
     assert temporary_target("data/chunk.arrow") is None
 
 
-def test_writes_go_on_after_short_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system that moves fewer bytes than asked for still ends with all of them."""
+def test_short_reads_and_writes_are_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All bytes are read and written, even if system calls process fewer than requested."""
     monkeypatch.setattr(local_backend, "_MOST_BYTES", 3)
     real = os.pread
-    monkeypatch.setattr(os, "pread", lambda fd, size, place: real(fd, min(size, 2), place))
+    monkeypatch.setattr(os, "pread", lambda fd, size, offset: real(fd, min(size, 2), offset))
     store = ObjectStore(tmp_path)
     store.put("key", b"0123456789")
     assert store.get("key") == b"0123456789"
@@ -163,7 +166,7 @@ def test_writes_go_on_after_short_ones(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_replaced_files_are_read_anew(tmp_path: Path) -> None:
-    """A file that was replaced, or deleted and made again, is never served from before."""
+    """After a file was replaced, the new content is read."""
     store = ObjectStore(tmp_path)
     store.put("key", b"first")
     assert store.get_range("key", 0, 5) == b"first"

@@ -29,14 +29,14 @@ from dasklake.testing.faults import Fault, FaultStore
 
 
 class Careless(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
-    """A file system that takes ``mode="create"`` and overwrites all the same."""
+    """A file system that accepts ``mode="create"`` and overwrites nevertheless."""
 
     protocol = "careless"
     cachable = False
     objects: ClassVar[dict[str, bytes]] = {}
 
     def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
-        """Overwrite, whatever the mode."""
+        """Overwrite in every mode."""
         self.objects[self._strip_protocol(path)] = value
 
     def cat_file(
@@ -57,13 +57,13 @@ class Careless(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no
 
 
 class CarelessCloud(Careless):
-    """The same, under a protocol whose file systems are known to create exclusively."""
+    """The same file system under a protocol that should create exclusively."""
 
     protocol = "abfs"
 
 
 class Answering(Careless):
-    """A file system that answers a create with HTTP statuses first, then takes it."""
+    """A file system that answers with HTTP statuses before it creates an object."""
 
     protocol = "gs"
     answers: ClassVar[list[int]] = []
@@ -81,7 +81,7 @@ class Answering(Careless):
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """Register both for one test."""
+    """Register the file systems for one test."""
     before = dict(_registry)
     fsspec.register_implementation("careless", Careless, clobber=True)
     fsspec.register_implementation("abfs", CarelessCloud, clobber=True)
@@ -109,12 +109,12 @@ def registered() -> Iterator[None]:
     ],
 )
 def test_absolute_url(url: Any, expected: str) -> None:
-    """Every way to write a place becomes one."""
+    """All spellings of a URL become the same URL."""
     assert absolute_url(url) == expected
 
 
-def test_absolute_url_of_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Relative paths and the home directory mean those of the caller."""
+def test_absolute_url_of_a_relative_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Relative paths and the home directory are those of the caller."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert absolute_url("lake") == f"file://{tmp_path}/lake"
@@ -124,14 +124,14 @@ def test_absolute_url_of_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.mark.parametrize("url", ["", "  ", "s3://", "s3://bucket/../x", 42, None, b"bytes"])
 def test_absolute_url_refuses(url: Any) -> None:
-    """What is no place is refused."""
+    """An invalid URL is refused."""
     with pytest.raises(InvalidInputError):
         absolute_url(url)
 
 
 @pytest.mark.parametrize("url", ["careless://bucket/x", "abfs://bucket/x"])
 def test_probe_refuses_careless_storage(url: str) -> None:
-    """A storage without exclusive create is refused, with the way out; nothing stays behind."""
+    """Storage without exclusive creation is refused, with a remedy; no object remains."""
     with pytest.raises(UnsupportedStoreError, match="single_writer=True"):
         ObjectStore(url).probe()
     assert Careless.objects == {}
@@ -139,7 +139,7 @@ def test_probe_refuses_careless_storage(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["careless://bucket/x", "abfs://bucket/x"])
 def test_single_writer(url: str) -> None:
-    """On the caller's word such a storage is written; what exists is still refused."""
+    """A single writer may use such a storage; an existing object is still refused."""
     store = ObjectStore(url, single_writer=True)
     store.probe()
     store.create("log/0", b"first")
@@ -168,7 +168,7 @@ def test_probe_accepts_a_lost_answer() -> None:
 
 
 def test_conflicts_and_busy_storage_are_retried() -> None:
-    """A create is repeated after 409 and 503, with growing pauses, for a bounded time."""
+    """A create is retried after 409 and 503, for a limited time."""
     pauses: list[float] = []
     policy = replace(STORE_RETRIES, wait=pauses.append)
     store = ObjectStore("gs://bucket/x").with_retries(policy)
@@ -185,7 +185,7 @@ def test_conflicts_and_busy_storage_are_retried() -> None:
 
 
 def test_refused_condition_is_an_existing_object() -> None:
-    """A refused condition means that the object is there, however the library calls it."""
+    """A refused condition raises ObjectExistsError."""
     Answering.answers.append(412)
     with pytest.raises(ObjectExistsError):
         ObjectStore("gs://bucket/x").create("key", b"value")
@@ -194,7 +194,7 @@ def test_refused_condition_is_an_existing_object() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"simplecache": {"same_names": True}}])
 def test_chained_urls_are_read_only(options: dict[str, Any]) -> None:
-    """A chained URL reads, and refuses every write before anything happens."""
+    """A chained URL is readable, and refuses every write without side effects."""
     ObjectStore("memory://chained/lake").put("key", b"value")
     store = ObjectStore("simplecache::memory://chained/lake", options)
     assert store.get("key") == b"value"
@@ -213,7 +213,7 @@ def test_chained_urls_are_read_only(options: dict[str, Any]) -> None:
 
 
 def test_directory_file_system_is_unwrapped(tmp_path: Path) -> None:
-    """A directory of another file system is that file system: local disks stay durable."""
+    """A directory file system uses the backend of its target: local disks stay durable."""
     store = ObjectStore("dir://sub", {"path": str(tmp_path), "target_protocol": "file"})
     store.create("key", b"value")
     assert (tmp_path / "sub" / "key").read_bytes() == b"value"
@@ -221,13 +221,13 @@ def test_directory_file_system_is_unwrapped(tmp_path: Path) -> None:
 
 
 def test_unknown_protocol() -> None:
-    """A protocol that nobody knows is told as such."""
+    """An unknown protocol is named by the error."""
     with pytest.raises(UnsupportedStoreError, match="nonsense"):
         ObjectStore("nonsense://bucket/x").get("key")
 
 
 def test_missing_library() -> None:
-    """A protocol whose library is not installed names what to install."""
+    """If the library of a protocol is not installed, the error names it."""
     code = (
         "import sys; sys.modules['s3fs'] = None\n"
         "from dasklake._storage.store import ObjectStore\n"

@@ -1,4 +1,4 @@
-"""A storage that fails as it is told does just that."""
+"""A FaultStore raises the scheduled faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store() -> Iterator[FaultStore]:
 @pytest.mark.parametrize("fault", LOSSES)
 @pytest.mark.parametrize("operation", ["put", "create", "delete"])
 def test_losses(store: FaultStore, operation: str, fault: Fault) -> None:
-    """A loss is an error of the storage, once; whether it happened depends on the loss alone."""
+    """A fault raises one StoreError; only its kind decides whether the request takes effect."""
     happened = fault in (Fault.AFTER, Fault.TIMEOUT)
     if operation == "delete":
         store.put("a", b"old")
@@ -36,7 +36,7 @@ def test_losses(store: FaultStore, operation: str, fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", CRASHES)
 def test_crashes(store: FaultStore, fault: Fault) -> None:
-    """A process that ended does nothing any more; another goes on with what it left."""
+    """Operations of a killed process have no effect; another process sees what it wrote."""
     store.fail("any", fault)
     for key in ("a", "b"):
         with pytest.raises(Crash):
@@ -50,7 +50,7 @@ def test_crashes(store: FaultStore, fault: Fault) -> None:
 
 
 def test_short_reads(store: FaultStore) -> None:
-    """A short read is no error of the storage: a range is found too short, a whole object is not."""
+    """A short read raises no StoreError; only a short range is detected."""
     store.put("a", b"1234")
     store.fail("get", Fault.SHORT)
     assert store.get("a") == b"12"
