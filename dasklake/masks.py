@@ -96,7 +96,8 @@ def from_polygons(
         corners = [_corners(index, polygon) for polygon in mask]
         corners = [numbers for numbers in corners if len(numbers) >= 6]
         drawn = drawing.frPyObjects(corners, height, width) if corners else []
-        counts.append(drawing.merge(drawn)["counts"] if drawn else empty)
+        merged = drawing.merge(drawn) if len(drawn) > 1 else (drawn or [{"counts": empty}])[0]
+        counts.append(merged["counts"])
     return RunLengthMasks(height, width, tuple(counts))
 
 
