@@ -178,10 +178,8 @@ def _parsed(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         return array.astype(dtype)
     if array.dtype.kind == "O":
         array = _times(value, dtype)
-    if array.dtype.kind not in _NUMBERS + "mM" or (array.dtype.kind in "mM") != (
-        dtype.kind in "mM"
-    ):
-        raise _dtype_error(value, dtype)
+    if array.dtype.kind not in ("mM" if dtype.kind in "mM" else _NUMBERS):
+        raise wrong_value(f"of the tensor's dtype {dtype}", value, "Convert it.")
     return array
 
 
@@ -190,7 +188,8 @@ def _times(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     flat: list[Any] = np.asarray(value, dtype=object).ravel().tolist()
     bad = next((item for item in flat if not isinstance(item, _TIMES)), None)
     if bad is not None or not flat or dtype.kind not in "mM":
-        raise _dtype_error(value if bad is None else bad, dtype)
+        bad = value if bad is None else bad
+        raise wrong_value(f"of the tensor's dtype {dtype}", bad, "Convert it.")
     if any(getattr(time, "tzinfo", None) is not None for time in flat):
         raise SampleError(
             f"a value of {dtype} must not have a time zone, got {shorten(value)}. Convert it to UTC "
@@ -201,7 +200,9 @@ def _times(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         # A pandas time is a datetime as well, but more precise.
         times = np.array([time.asm8 if hasattr(time, "asm8") else make(time) for time in flat])
     except (ValueError, TypeError, OverflowError) as error:
-        raise _dtype_error(value, dtype) from error
+        raise wrong_value(
+            f"of the tensor's dtype {dtype}", value, f"Convert it ({error})."
+        ) from error
     return times.reshape(np.shape(value))
 
 
@@ -221,10 +222,6 @@ def _lost(array: npt.NDArray[Any], cast: npt.NDArray[Any]) -> npt.NDArray[np.boo
         inside = (array >= limits.min) & (array <= limits.max)
         return np.asarray(~inside | (cast != array))
     return np.asarray(cast.astype(source) != array)
-
-
-def _dtype_error(value: object, dtype: np.dtype[Any]) -> SampleError:
-    return SampleError(f"{shorten(value)} does not fit the tensor's dtype {dtype}. Convert it.")
 
 
 def _limits(dtype: np.dtype[Any]) -> str:

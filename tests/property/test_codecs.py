@@ -1,4 +1,4 @@
-"""Whatever a tensor can hold comes back from a chunk as it was."""
+"""Every value that a tensor accepts round-trips through a chunk."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def tensors(draw: st.DrawFn) -> tuple[TensorSpec, list[Any]]:
 
 
 @given(tensors())
-def test_arrays_come_back_from_a_chunk(case: tuple[TensorSpec, list[Any]]) -> None:
-    """Arrays of any dtype and shape come back, in bulk and row by row."""
+def test_arrays_round_trip_through_a_chunk(case: tuple[TensorSpec, list[Any]]) -> None:
+    """Arrays of any dtype and shape round-trip, in bulk and row by row."""
     spec, values = case
     schema = Schema({"a": spec})
     chunk = encode(schema, [{"a": value} for value in values])
@@ -48,16 +48,16 @@ def test_arrays_come_back_from_a_chunk(case: tuple[TensorSpec, list[Any]]) -> No
     shapes = batch.column("a:shape") if "a:shape" in batch.schema.names else None
     codec = codec_for(spec)
     stored = list(iterate_stored(batch.column("a"), shapes, spec))
-    found = [None if each is None else codec.decode(each) for each in stored]
-    assert len(found) == len(values)
-    assert all(same(a, b) for a, b in zip(found, values, strict=True))
+    decoded = [None if item is None else codec.decode(item) for item in stored]
+    assert len(decoded) == len(values)
+    assert all(map(same, decoded, values))
     store = ObjectStore("memory://property-codecs")
     store.put("chunk", chunk.data)
-    place = ChunkLocation("chunk", 0, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
-    reader = RowReader(OpenChunk(store, place), schema)
+    location = ChunkLocation("chunk", 0, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
+    reader = RowReader(OpenChunk(store, location), schema)
     for row, value in enumerate(values):
-        (each,) = reader.read(row, ["a"])
-        assert same(None if each is None else codec.decode(each), value)
+        (item,) = reader.read(row, ["a"])
+        assert same(None if item is None else codec.decode(item), value)
 
 
 @given(
@@ -69,30 +69,30 @@ def test_arrays_come_back_from_a_chunk(case: tuple[TensorSpec, list[Any]]) -> No
         max_size=6,
     )
 )
-def test_lists_come_back_from_a_chunk(values: list[Any]) -> None:
-    """Lists of any length, of arrays of any shape, come back from a chunk."""
+def test_lists_round_trip_through_a_chunk(values: list[Any]) -> None:
+    """Lists of any length, of arrays of any shape, round-trip through a chunk."""
     spec = TensorSpec("sequence[generic]", dtype="int16")
     batch = opened(encode(Schema({"a": spec}), [{"a": value} for value in values])).batch
     codec = codec_for(spec)
     for stored, value in zip(
         iterate_stored(batch.column("a"), batch.column("a:shape"), spec), values, strict=True
     ):
-        found: Any = None if stored is None else codec.decode(stored)
-        assert (found is None) == (value is None)
-        assert value is None or len(found) == len(value)
-        assert value is None or all(map(same, found, value))
+        decoded: Any = None if stored is None else codec.decode(stored)
+        assert (decoded is None) == (value is None)
+        assert value is None or len(decoded) == len(value)
+        assert value is None or all(map(same, decoded, value))
 
 
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, min_side=0, max_side=9)))
-def test_masks_come_back(mask: np.ndarray[Any, Any]) -> None:
-    """Masks of any size come back from every compression."""
+def test_masks_round_trip(mask: np.ndarray[Any, Any]) -> None:
+    """Masks of any size round-trip with every compression."""
     for compression in ("packbits-zstd", "packbits-lz4", "lz4", "none"):
         codec = codec_for(TensorSpec("binary_mask", compression=compression))
         assert same(codec.decode(codec.encode(mask)), mask)
 
 
 @given(st.lists(st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"])))))
-def test_texts_come_back(values: list[str | None]) -> None:
-    """Any text comes back."""
+def test_texts_round_trip(values: list[str | None]) -> None:
+    """Every text round-trips."""
     batch = opened(encode(Schema({"a": TensorSpec("text")}), [{"a": v} for v in values])).batch
     assert list(iterate_stored(batch.column("a"), None, TensorSpec("text"))) == values

@@ -1,4 +1,4 @@
-"""Numbers: what is taken, what is refused, and that it comes back as it was."""
+"""Codecs of numbers, times and labels: accepted values, refused values, and round trips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMED = TensorSpec("class_label", class_names=("cat", "dog"))
 
 
 @pytest.mark.parametrize(
-    ("spec", "value", "wanted"),
+    ("spec", "value", "expected"),
     [
         (SCALAR, 255, np.uint8(255)),
         (SCALAR, 2.0, np.uint8(2)),
@@ -66,17 +66,17 @@ NAMED = TensorSpec("class_label", class_names=("cat", "dog"))
         ),
     ],
 )
-def test_values_come_back(spec: TensorSpec, value: Any, wanted: Any) -> None:
-    """What fits is stored and comes back with the dtype and shape of the spec."""
+def test_accepted_values_round_trip(spec: TensorSpec, value: Any, expected: Any) -> None:
+    """A value that fits is decoded with the dtype and shape of the spec."""
     codec = codec_for(spec)
-    found: Any = codec.decode(codec.encode(value))
-    assert found.dtype == wanted.dtype
-    assert found.shape == wanted.shape
-    np.testing.assert_array_equal(found, wanted)
+    decoded: Any = codec.decode(codec.encode(value))
+    assert decoded.dtype == expected.dtype
+    assert decoded.shape == expected.shape
+    np.testing.assert_array_equal(decoded, expected)
 
 
 @pytest.mark.parametrize(
-    ("spec", "value", "words"),
+    ("spec", "value", "parts"),
     [
         (SCALAR, 300, ["300", "uint8", "255"]),
         (SCALAR, -1, ["-1", "uint8"]),
@@ -114,28 +114,28 @@ def test_values_come_back(spec: TensorSpec, value: Any, wanted: Any) -> None:
         (TensorSpec("embedding", shape=(3,)), np.zeros(4, np.float32), ["4", "3"]),
     ],
 )
-def test_misfits_are_refused(spec: TensorSpec, value: Any, words: list[str]) -> None:
-    """What does not fit is an error that shows the value and the limits."""
+def test_values_that_do_not_fit_are_refused(spec: TensorSpec, value: Any, parts: list[str]) -> None:
+    """A value that does not fit raises an error that shows the value and the limits."""
     with pytest.raises(SampleError) as raised:
         codec_for(spec).encode(value)
-    for word in words:
-        assert word in str(raised.value)
+    for part in parts:
+        assert part in str(raised.value)
 
 
-def test_no_time_stays_no_time() -> None:
-    """NaT is a value of its own and not the lack of one."""
+def test_nat_round_trips() -> None:
+    """NaT is stored as a value, not as a missing value."""
     codec = codec_for(TensorSpec(dtype="datetime64[ns]", shape=()))
-    found: Any = codec.decode(codec.encode(np.datetime64("NaT")))
-    assert np.isnat(found)
+    decoded: Any = codec.decode(codec.encode(np.datetime64("NaT")))
+    assert np.isnat(decoded)
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
-def test_compressed_arrays_may_be_changed(compression: str) -> None:
-    """An array that was decompressed is the reader's own."""
+def test_decompressed_arrays_are_writable(compression: str) -> None:
+    """A decompressed array can be modified in place."""
     codec = codec_for(TensorSpec(dtype="int32", shape=(None,), compression=compression))
-    found: Any = codec.decode(codec.encode(np.arange(1000, dtype=np.int32)))
-    found += 1
-    assert found[-1] == 1000
+    decoded: Any = codec.decode(codec.encode(np.arange(1000, dtype=np.int32)))
+    decoded += 1
+    assert decoded[-1] == 1000
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_compressed_arrays_may_be_changed(compression: str) -> None:
         (TensorSpec("class_label", shape=(), class_names=("a", "b")), np.array([0, 1])),
     ],
 )
-def test_a_column_is_what_its_values_are(spec: TensorSpec, values: Any) -> None:
-    """The fast way for a whole column stores what the slow one does."""
+def test_columns_are_encoded_at_once(spec: TensorSpec, values: Any) -> None:
+    """A column of the right dtype takes the fast path, without nulls."""
     codec = codec_for(spec)
     column = codec.encode_column(values)
     assert column is not None
@@ -173,19 +173,21 @@ def test_a_column_is_what_its_values_are(spec: TensorSpec, values: Any) -> None:
         (TensorSpec(dtype="int8", shape=()), pa.array([1], pa.int64())),
     ],
 )
-def test_a_column_with_a_misfit_goes_one_by_one(spec: TensorSpec, values: Any) -> None:
-    """The fast way declines wherever only the slow one can name the value."""
+def test_a_column_with_a_value_that_does_not_fit_is_encoded_one_by_one(
+    spec: TensorSpec, values: Any
+) -> None:
+    """The fast path returns None, so that the error can name the value."""
     assert codec_for(spec).encode_column(values) is None
 
 
 def test_a_column_of_a_wrong_dtype_is_refused() -> None:
-    """A column whose dtype is wrong as a whole is refused at once, with the cure."""
+    """A column with a wrong dtype is refused at once, with a remedy."""
     with pytest.raises(SampleError, match=r"float32.*float64.*astype"):
         codec_for(TensorSpec(dtype="float32", shape=())).encode_column(np.zeros(3))
 
 
-def test_categories_become_indices() -> None:
-    """A categorical's codes are translated into the order of class_names."""
+def test_categories_are_encoded_as_indices() -> None:
+    """The codes of a categorical are translated to the order of class_names."""
     codec = codec_for(TensorSpec("class_label", shape=(), class_names=("b", "a")))
     column = codec.encode_column(pd.Series(["a", "b", None], dtype="category"))
     assert column is not None
@@ -203,15 +205,15 @@ def test_categories_become_indices() -> None:
     ids=str,
 )
 def test_masked_columns_are_refused(spec: TensorSpec, dtype: str) -> None:
-    """A column with a mask is refused, as one value is: what is masked is never stored."""
+    """A masked column is refused, as a masked value is. Masked elements are never stored."""
     with pytest.raises(SampleError, match="filled"):
         codec_for(spec).encode_column(np.ma.masked_equal(np.arange(3, dtype=dtype), 2))
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
 @pytest.mark.parametrize("count", [1, 3, 5, 1_000])
-def test_compressed_bytes_are_those_of_the_shape(compression: str, count: int) -> None:
-    """What decompresses to fewer or more bytes is refused, not filled up with what lay in memory."""
+def test_compressed_bytes_of_another_shape_are_refused(compression: str, count: int) -> None:
+    """Fewer or more bytes than the shape needs raise an error, not uninitialized memory."""
     codec = codec_for(TensorSpec(dtype="uint8", shape=(None,), compression=compression))
     stored = codec.encode(np.arange(4, dtype="uint8"))
     with pytest.raises(CorruptionError, match=compression):

@@ -1,4 +1,4 @@
-"""Constraints: what each says of a value that breaks it, and which numbers of objects agree."""
+"""Constraints: every violation is refused, and numbers of objects must agree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.htypes import FITTING, MISFITS, Misfit
 
 @pytest.mark.parametrize("misfit", MISFITS, ids=lambda m: f"{m.htype}: {m.rule}")
 def test_every_constraint_has_its_error(misfit: Misfit) -> None:
-    """A value that breaks a rule is refused, by a basic write where the rule is a basic one."""
+    """A value that breaks a rule is refused; a non-strict write only checks the basic rules."""
     spec, value = misfit.make()
     with pytest.raises(SampleError):
         codec_for(spec).encode(value)
@@ -32,8 +32,8 @@ def test_every_constraint_has_its_error(misfit: Misfit) -> None:
             basic.encode(value)
 
 
-def test_every_constraint_is_broken_by_some_value() -> None:
-    """Each constraint of the table exists, and some value of the list above breaks it."""
+def test_every_constraint_is_covered_by_a_misfit() -> None:
+    """Each constraint of the table exists, and a value of the list above breaks it."""
     named = {name for htype in HTYPES.values() for name in htype.constraints}
     assert named == set(CONSTRAINTS)
     strict = {misfit.htype for misfit in MISFITS if misfit.strict}
@@ -41,8 +41,8 @@ def test_every_constraint_is_broken_by_some_value() -> None:
 
 
 @pytest.mark.parametrize("name", FITTING)
-def test_what_fits_passes(name: str) -> None:
-    """A strict write takes every value that fits."""
+def test_valid_values_are_accepted(name: str) -> None:
+    """A strict write accepts every valid value."""
     spec, values = FITTING[name]
     for value in values:
         assert codec_for(spec).encode(value) is not None
@@ -61,7 +61,7 @@ def test_what_fits_passes(name: str) -> None:
     ],
 )
 def test_columns_are_checked_as_values_are(spec: TensorSpec, column: Any) -> None:
-    """The fast way for a whole column finds what the slow one finds."""
+    """The fast path of a column raises the same errors as the path of one value."""
     codec = codec_for(spec)
     array = np.asarray(column, spec.dtype)
     assert codec.encode_column(array[:1]) is not None
@@ -84,25 +84,25 @@ COCO = Schema(
 
 
 def _sample(**counts: int | None) -> dict[str, Any]:
-    each = dict.fromkeys(("labels", "boxes", "masks", "points", "outlines"), 2) | counts
-    made: dict[str, Callable[[int], Any]] = {
+    numbers = dict.fromkeys(("labels", "boxes", "masks", "points", "outlines"), 2) | counts
+    makers: dict[str, Callable[[int], Any]] = {
         "labels": lambda n: list(range(n)),
         "boxes": lambda n: np.zeros((n, 4), "f4"),
         "masks": lambda n: np.zeros((5, 6, n), bool),
         "points": lambda n: np.zeros((3, n), "i4"),
         "outlines": lambda n: [np.ones((3, 2), "f4")] * n,
     }
-    found = {name: None if n is None else made[name](n) for name, n in each.items()}
-    return {**found, "name": "x"}
+    values = {name: None if n is None else makers[name](n) for name, n in numbers.items()}
+    return {**values, "name": "x"}
 
 
 @pytest.mark.parametrize("name", ["labels", "boxes", "masks", "points", "outlines"])
-def test_numbers_of_objects_have_to_agree(name: str) -> None:
-    """A tensor with another number of objects than the others is named, with both numbers."""
+def test_numbers_of_objects_must_agree(name: str) -> None:
+    """The error names the tensor with a different number of objects, and both numbers."""
     for strict in (True, False):
         encoder = Encoder(COCO, strict=strict)
         assert encoder.encode(_sample())
-        assert encoder.encode(_sample(**{name: None})), "no value counts nothing"
+        assert encoder.encode(_sample(**{name: None})), "a missing value is ignored"
         with pytest.raises(SampleError, match="same_length") as raised:
             encoder.encode(_sample(**{name: 3}))
         assert raised.value.tensor == ("boxes" if name == "labels" else name)
@@ -110,7 +110,7 @@ def test_numbers_of_objects_have_to_agree(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tensors", "groups", "word"),
+    ("tensors", "groups", "message"),
     [
         ({"a": "bbox"}, ["a"], "another tensor"),
         ({"a": "bbox", "b": "text"}, ["a", "b"], "counts nothing"),
@@ -125,14 +125,14 @@ def test_numbers_of_objects_have_to_agree(name: str) -> None:
         ),
     ],
 )
-def test_groups_that_cannot_be_are_refused(tensors: Any, groups: Any, word: str) -> None:
-    """A group of one, of tensors that count nothing, or of fixed lengths that differ is refused."""
-    with pytest.raises(SchemaError, match=word):
+def test_invalid_groups_are_refused(tensors: Any, groups: Any, message: str) -> None:
+    """A group must have two tensors with objects, and fixed lengths must be equal."""
+    with pytest.raises(SchemaError, match=message):
         Schema(tensors, same_length=groups)
 
 
-def test_groups_survive_storage() -> None:
-    """Groups are part of the specs: they come back from a commit, and can be given there."""
+def test_groups_round_trip_through_json() -> None:
+    """Groups are stored in the specs, and can be given in the specs."""
     assert COCO.same_length == (("labels", "boxes", "masks", "points", "outlines"),)
     assert Schema.from_json(COCO.to_json()) == COCO
     assert Schema.from_json(COCO.to_json()).same_length == COCO.same_length

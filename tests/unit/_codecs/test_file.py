@@ -1,4 +1,4 @@
-"""Files: bytes pass through, shapes come from headers, content is decoded when asked for."""
+"""Files: bytes are stored unchanged, shapes come from headers, content is decoded on access."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ IDS = [f"{form}-{len(shape)}-{len(data)}" for _, form, data, shape in FILES]
 
 
 @pytest.mark.parametrize(("htype", "form", "data", "shape"), FILES, ids=IDS)
-def test_files_pass_through(
+def test_files_are_stored_unchanged(
     htype: str, form: str, data: bytes, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """Bytes, a path and a file read lazily are stored unchanged, with the shape in the header."""
+    """Bytes, paths and lazy files are stored unchanged, with the shape from the header."""
     codec = codec_for(TensorSpec(htype, compression=form))
     path = tmp_path / "file"
     path.write_bytes(data)
@@ -47,17 +47,17 @@ def test_files_pass_through(
         blob = codec.encode(value)
         assert blob.data == data
         assert blob.shape == shape
-    found: Any = codec.decode(blob)
-    assert isinstance(found, File)
-    assert (found.bytes(), found.shape, found.format) == (data, shape, form)
-    assert pickle.loads(pickle.dumps(found)).bytes() == data
+    decoded: Any = codec.decode(blob)
+    assert isinstance(decoded, File)
+    assert (decoded.bytes(), decoded.shape, decoded.format) == (data, shape, form)
+    assert pickle.loads(pickle.dumps(decoded)).bytes() == data
 
 
 @pytest.mark.parametrize(("htype", "form", "data", "shape"), FILES, ids=IDS)
-def test_content_is_decoded_when_asked_for(
+def test_content_is_decoded_on_access(
     htype: str, form: str, data: bytes, shape: tuple[int, ...]
 ) -> None:
-    """All of the content, a slice and a row of it come out as numpy arrays that agree."""
+    """The whole content, a slice and a row are numpy arrays that agree."""
     file = File(data)
     whole = file.numpy()
     assert whole.shape == shape == file.shape
@@ -74,8 +74,8 @@ def test_content_is_decoded_when_asked_for(
     assert form in HTYPES[htype].files
 
 
-def test_sound_is_what_it_was() -> None:
-    """Samples of a loss-free format are those that were written; its rate is known."""
+def test_lossless_audio_round_trips() -> None:
+    """A lossless format returns the samples that were written, and their rate."""
     file = File(media.sound("flac"), dtype="int16")
     wave = np.sin(440 * 2 * np.pi * np.arange(8000) / 8000) / 2
     assert file.info["rate"] == 8000
@@ -83,16 +83,16 @@ def test_sound_is_what_it_was() -> None:
     assert np.abs(file.numpy()[:, 0] / 2**15 - wave).max() < 1e-4
 
 
-def test_frames_are_what_they_were() -> None:
-    """Frames come in order, whichever of them are asked for."""
+def test_selected_frames_are_decoded() -> None:
+    """Selected frames are returned in order."""
     file = File(media.video("mp4"))
     assert file.info["rate"] == 12
     shades = file[2:8:3].mean(axis=(1, 2, 3))
     assert np.abs(shades - [40, 100]).max() < 8
 
 
-def test_volumes_and_points_are_what_they_were() -> None:
-    """Voxels, pixels, vertices and points are those that were written."""
+def test_volumes_and_points_round_trip() -> None:
+    """Voxels, pixels, vertices and points equal those that were written."""
     assert np.array_equal(File(media.nifti()).numpy(), np.arange(24).reshape(2, 3, 4))
     assert np.array_equal(File(media.dicom()).numpy(), np.arange(35).reshape(5, 7))
     assert File(media.dicom()).info["spacing"] == [0.5, 0.25]
@@ -101,48 +101,48 @@ def test_volumes_and_points_are_what_they_were() -> None:
 
 
 @pytest.mark.parametrize("form", media.PICTURES)
-def test_pictures_of_every_format(form: str) -> None:
-    """Every format of pictures passes through and is decoded; pixels are encoded in it."""
+def test_images_of_every_format_round_trip(form: str) -> None:
+    """Files of every image format are stored unchanged; pixels are encoded and decoded."""
     data = media.picture(form)
     assert format_of(data) == form
     codec = codec_for(TensorSpec("image", compression=form))
     blob = codec.encode(data)
     assert (blob.data, blob.shape) == (data, (16, 24, 3))
-    wanted = media.pixels(16, 24, 3)
+    expected = media.pixels(16, 24, 3)
     assert File(data).shape == (16, 24, 3)
     exact = form not in ("jpeg", "webp", "gif")
-    for found in (codec.decode(blob), codec.decode(codec.encode(wanted)), File(data).numpy()):
-        pixels: Any = found
-        assert pixels.shape == wanted.shape
-        worst = np.abs(pixels.astype(int) - wanted).mean()
+    for decoded in (codec.decode(blob), codec.decode(codec.encode(expected)), File(data).numpy()):
+        pixels: Any = decoded
+        assert pixels.shape == expected.shape
+        worst = np.abs(pixels.astype(int) - expected).mean()
         assert worst == 0 if exact else worst < 12
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
-def test_pictures_without_a_format(compression: str) -> None:
-    """Pixels may be kept as they are, compressed like any other numbers."""
+def test_pixels_can_be_stored_as_compressed_arrays(compression: str) -> None:
+    """Pixels can be stored with lz4 or zstd, without an image format."""
     codec = codec_for(TensorSpec("image", compression=compression))
-    wanted = media.pixels(16, 24, 3)
-    for value in (wanted, media.picture("png")):
-        assert np.array_equal(codec.decode(codec.encode(value)), wanted)  # type: ignore[arg-type] # array
+    expected = media.pixels(16, 24, 3)
+    for value in (expected, media.picture("png")):
+        assert np.array_equal(codec.decode(codec.encode(value)), expected)  # type: ignore[arg-type] # array
 
 
 @pytest.mark.parametrize(("htype", "channels"), [("image.rgb", 3), ("image.gray", 1)])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_pictures_of_fixed_channels(htype: str, channels: int, mode: str) -> None:
-    """Pictures of other channels are converted; those that fit pass through."""
+def test_images_are_converted_to_fixed_channels(htype: str, channels: int, mode: str) -> None:
+    """Images with other channels are converted; images that fit are stored unchanged."""
     codec = codec_for(TensorSpec(htype, compression="png"))
     data = media.picture("png", mode)
     blob = codec.encode(data)
     assert blob.shape == (16, 24, channels)
     assert (blob.data == data) == ({"L": 1, "RGB": 3}.get(mode) == channels)
-    found: Any = codec.decode(blob)
-    assert found.shape == blob.shape
+    decoded: Any = codec.decode(blob)
+    assert decoded.shape == blob.shape
     assert codec.encode(np.asarray(File(data))).shape == blob.shape
 
 
 @pytest.mark.parametrize(
-    ("htype", "form", "value", "words"),
+    ("htype", "form", "value", "parts"),
     [
         ("audio", "wav", media.sound("flac"), ["got flac", "must be wav"]),
         ("audio", "wav", b"RIFF", ["unknown format"]),
@@ -157,12 +157,12 @@ def test_pictures_of_fixed_channels(htype: str, channels: int, mode: str) -> Non
         ("point_cloud", "las", media.las()[:50], ["cannot be decoded"]),
     ],
 )
-def test_misfits_are_refused(htype: str, form: str, value: Any, words: list[str]) -> None:
-    """What is no whole file of the tensor's format is an error that says what it is."""
+def test_invalid_files_are_refused(htype: str, form: str, value: Any, parts: list[str]) -> None:
+    """A value that is not a whole file of the tensor's format raises an error that describes it."""
     with pytest.raises(SampleError) as raised:
         codec_for(TensorSpec(htype, compression=form)).encode(value)
-    for word in words:
-        assert word in str(raised.value)
+    for part in parts:
+        assert part in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_misfits_are_refused(htype: str, form: str, value: Any, words: list[str]
 def test_libraries_are_optional(
     library: str, extra: str, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the library of a format the error names the extra to install; bytes need none."""
+    """Without the library, decoding raises an error that names the extra; bytes do not need it."""
     monkeypatch.setitem(sys.modules, library, None)
     file = File(data, shape=(1,))
     with pytest.raises(MissingExtraError, match=rf"dasklake\[{extra}\]"):
@@ -188,15 +188,15 @@ def test_libraries_are_optional(
 
 
 @pytest.mark.parametrize(("form", "data"), [(f, d) for _, f, d, _ in FILES], ids=IDS)
-def test_damaged_files_are_named_errors(form: str, data: bytes) -> None:
-    """Whatever a damaged file makes its library do, the error is one of ours."""
+def test_damaged_files_raise_only_our_errors(form: str, data: bytes) -> None:
+    """A damaged file raises a LakeError, whatever error its library raises."""
     random = np.random.default_rng(0)
     for _ in range(5):
         broken = np.frombuffer(data, np.uint8).copy()
         broken[random.integers(0, len(data), 20)] ^= 0xFF
         cut = broken[: random.integers(1, len(data))]
-        for each in (broken.tobytes(), cut.tobytes()):
+        for content in (broken.tobytes(), cut.tobytes()):
             try:
-                READERS[form].read(each, slice(None), None)
+                READERS[form].read(content, slice(None), None)
             except LakeError:
                 continue

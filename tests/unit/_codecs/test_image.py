@@ -1,4 +1,4 @@
-"""Pictures: bytes pass through, arrays and other formats are encoded."""
+"""Images: files are stored unchanged, arrays and other formats are encoded."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def _file(mode: str, form: str, size: tuple[int, int] = (7, 5)) -> bytes:
 
 @pytest.mark.parametrize("spec", [JPEG, PNG])
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
-def test_bytes_pass_through(spec: TensorSpec, wrap: Any) -> None:
-    """Bytes of the tensor's own format are stored as they are, with the shape of their pixels."""
+def test_bytes_are_stored_unchanged(spec: TensorSpec, wrap: Any) -> None:
+    """Bytes of the tensor's format are stored unchanged, with the shape of their pixels."""
     data = _file("RGB", str(spec.compression))
     blob = codec_for(spec).encode(wrap(data))
     assert blob.data == data
     assert blob.shape == (5, 7, 3)
 
 
-def test_files_pass_through(tmp_path: Path) -> None:
-    """A file is stored as it is."""
+def test_files_are_stored_unchanged(tmp_path: Path) -> None:
+    """A file given as a path is stored unchanged."""
     path = tmp_path / "a.jpg"
     path.write_bytes(_file("L", "jpeg"))
     blob = codec_for(JPEG).encode(path)
@@ -63,28 +63,28 @@ def test_files_pass_through(tmp_path: Path) -> None:
     ],
 )
 def test_other_formats_are_converted(spec: TensorSpec, data: bytes, channels: int) -> None:
-    """Other formats become the tensor's, where the tensor asks for it."""
+    """Other formats are converted to the tensor's format if reencode=True."""
     with pytest.raises(SampleError, match=r"tensor's compression.*reencode"):
         codec_for(spec).encode(data)
     codec = codec_for(replace(spec, reencode=True))
     blob = codec.encode(data)
     with Image.open(io.BytesIO(blob.data)) as image:
         assert str(image.format).lower() == spec.compression
-    found: Any = codec.decode(blob)
-    assert found.shape == (5, 7, channels)
+    decoded: Any = codec.decode(blob)
+    assert decoded.shape == (5, 7, channels)
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 3), (5, 6, 1), (5, 6, 4), (5, 6)])
-def test_arrays_come_back_from_png(shape: tuple[int, ...]) -> None:
-    """Pixels come back from a PNG as they were, one channel as an axis of its own."""
+def test_arrays_round_trip_through_png(shape: tuple[int, ...]) -> None:
+    """A PNG returns the same pixels; one channel gets its own axis."""
     codec = codec_for(PNG)
     pixels = _pixels(*shape)
-    found: Any = codec.decode(codec.encode(pixels))
-    assert np.array_equal(found, pixels if pixels.ndim == 3 else pixels[:, :, None])
+    decoded: Any = codec.decode(codec.encode(pixels))
+    assert np.array_equal(decoded, pixels if pixels.ndim == 3 else pixels[:, :, None])
 
 
-def test_gray_pictures_may_have_two_axes() -> None:
-    """A tensor of rank 2 holds pictures of one channel without an axis for it."""
+def test_gray_images_may_have_two_axes() -> None:
+    """A tensor of rank 2 stores images of one channel without a channel axis."""
     codec = codec_for(GRAY)
     pixels = _pixels(4, 5)
     assert np.array_equal(codec.decode(codec.encode(pixels)), pixels)  # type: ignore[arg-type] # array
@@ -92,16 +92,16 @@ def test_gray_pictures_may_have_two_axes() -> None:
         codec.encode(_file("RGB", "png"))
 
 
-def test_images_of_pillow_are_encoded() -> None:
-    """An image of Pillow is taken like its file."""
+def test_pillow_images_are_encoded() -> None:
+    """A Pillow image is accepted like a file."""
     codec = codec_for(JPEG)
-    found: Any = codec.decode(codec.encode(Image.new("RGB", (3, 2), (200, 0, 0))))
-    assert found.shape == (2, 3, 3)
-    assert abs(int(found[0, 0, 0]) - 200) < 8
+    decoded: Any = codec.decode(codec.encode(Image.new("RGB", (3, 2), (200, 0, 0))))
+    assert decoded.shape == (2, 3, 3)
+    assert abs(int(decoded[0, 0, 0]) - 200) < 8
 
 
 @pytest.mark.parametrize(
-    ("spec", "value", "word"),
+    ("spec", "value", "message"),
     [
         (JPEG, b"not an image", "not a valid image"),
         (JPEG, b"", "not a valid image"),
@@ -120,14 +120,14 @@ def test_images_of_pillow_are_encoded() -> None:
         ),
     ],
 )
-def test_misfits_are_refused(spec: TensorSpec, value: Any, word: str) -> None:
-    """What is no picture of the tensor is an error that says why."""
-    with pytest.raises(SampleError, match=word):
+def test_invalid_images_are_refused(spec: TensorSpec, value: Any, message: str) -> None:
+    """A value that is not a valid image of the tensor raises an error that gives the reason."""
+    with pytest.raises(SampleError, match=message):
         codec_for(spec).encode(value)
 
 
-def test_a_broken_picture_is_an_error_when_it_is_decoded() -> None:
-    """A file that ends too early passes through, and says so when its pixels are asked for."""
+def test_a_truncated_image_fails_when_it_is_decoded() -> None:
+    """A truncated file is stored unchanged, and raises an error when its pixels are decoded."""
     noise = io.BytesIO()
     Image.fromarray(_pixels(50, 50, 3)).save(noise, "jpeg")
     codec = codec_for(JPEG)
@@ -137,20 +137,20 @@ def test_a_broken_picture_is_an_error_when_it_is_decoded() -> None:
     assert "stored shape" not in str(raised.value)
 
 
-def test_pixels_of_another_shape_are_found() -> None:
-    """A picture that is not of its stored shape is an error."""
+def test_an_image_of_another_shape_than_stored_is_refused() -> None:
+    """Decoding raises an error if the pixels do not have the stored shape."""
     codec = codec_for(PNG)
     with pytest.raises(SampleError, match="shape"):
         codec.decode(codec.encode(_pixels(3, 3, 3))._replace(shape=(9, 9, 3)))
 
 
-def test_decode_image_takes_any_format() -> None:
-    """Linked pictures are decoded whatever their format."""
+def test_decode_image_accepts_any_format() -> None:
+    """Linked images are decoded in any format."""
     assert decode_image(_file("L", "bmp")).shape == (5, 7)
 
 
 def test_pillow_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Pillow the error names the extra to install."""
+    """Without Pillow, the error names the extra to install."""
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
     with pytest.raises(MissingExtraError, match=r"dasklake\[images\]"):
@@ -158,6 +158,6 @@ def test_pillow_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_masked_pixels_are_refused() -> None:
-    """A masked array of pixels is refused: what hides some of them would be lost."""
+    """A masked array of pixels is refused, because its mask would be lost."""
     with pytest.raises(SampleError, match="filled"):
         codec_for(PNG).encode(np.ma.masked_equal(_pixels(3, 3, 3), 0))

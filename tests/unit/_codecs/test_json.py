@@ -1,4 +1,4 @@
-"""JSON: what comes back as it was, and what would not and is refused."""
+"""JSON: values that round-trip, and values that are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dasklake.exceptions import CorruptionError, SampleError
 
 
 @pytest.mark.parametrize(
-    ("htype", "value", "wanted", "shape"),
+    ("htype", "value", "expected", "shape"),
     [
         ("json", {"a": [1, 2.5, None, True, "é"]}, {"a": [1, 2.5, None, True, "é"]}, ()),
         ("json", (1, np.int8(2), np.float32(0.5)), [1, 2, 0.5], ()),
@@ -25,16 +25,16 @@ from dasklake.exceptions import CorruptionError, SampleError
         ("tag", np.array(["a", "b"]), ["a", "b"], (2,)),
     ],
 )
-def test_values_come_back(htype: str, value: Any, wanted: Any, shape: tuple[int, ...]) -> None:
-    """A value comes back as JSON has it; the shape of lists is their length."""
+def test_values_round_trip(htype: str, value: Any, expected: Any, shape: tuple[int, ...]) -> None:
+    """A value is decoded with JSON types; the shape of a list is its length."""
     codec = codec_for(TensorSpec(htype))
     blob = codec.encode(value)
     assert blob.shape == shape
-    assert codec.decode(blob) == wanted
+    assert codec.decode(blob) == expected
 
 
 @pytest.mark.parametrize(
-    ("htype", "value", "word"),
+    ("htype", "value", "message"),
     [
         ("json", {1: "a"}, "key"),
         ("json", {"a": [float("inf")]}, "inf"),
@@ -47,14 +47,16 @@ def test_values_come_back(htype: str, value: Any, wanted: Any, shape: tuple[int,
         ("tag", [["a"]], "list of strings"),
     ],
 )
-def test_misfits_are_refused(htype: str, value: Any, word: str) -> None:
-    """What JSON would change on the way, or cannot say, is an error."""
-    with pytest.raises(SampleError, match=word):
+def test_values_that_json_cannot_represent_are_refused(
+    htype: str, value: Any, message: str
+) -> None:
+    """A value that JSON would change or cannot represent raises an error."""
+    with pytest.raises(SampleError, match=message):
         codec_for(TensorSpec(htype)).encode(value)
 
 
 def test_a_fixed_length_is_checked() -> None:
-    """A list of another length than the tensor's is refused."""
+    """A list whose length differs from the fixed length of the tensor is refused."""
     codec = codec_for(TensorSpec("list", shape=(2,)))
     assert codec.decode(codec.encode([1, 2])) == [1, 2]
     with pytest.raises(SampleError, match="3"):
@@ -62,7 +64,7 @@ def test_a_fixed_length_is_checked() -> None:
 
 
 @pytest.mark.parametrize("data", [b"{", b"\xff", b"[" * 100_000])
-def test_bytes_that_are_no_json_are_damage(data: bytes) -> None:
-    """Stored bytes that are no JSON are damage, whatever the parser makes of them."""
+def test_invalid_json_is_a_corruption_error(data: bytes) -> None:
+    """Invalid stored JSON raises a CorruptionError, whatever error the parser raises."""
     with pytest.raises(CorruptionError):
         codec_for(TensorSpec("json")).decode(Blob(data, ()))

@@ -1,4 +1,4 @@
-"""Links: URLs and names of credentials, never the credentials."""
+"""Links: URLs and credentials keys, never the credentials."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SPEC = TensorSpec("link[image]", compression="jpeg", verify=False)
 
 
 @pytest.mark.parametrize("value", ["s3://b/a.jpg", link("s3://b/a.jpg"), link("a", "key")])
-def test_links_come_back(value: Any) -> None:
-    """A URL is a link without credentials of its own; a link keeps the name of them."""
+def test_links_round_trip(value: Any) -> None:
+    """A URL is stored as a link without a credentials key; a link keeps its key."""
     codec = codec_for(SPEC)
     assert codec.decode(codec.encode(value)) == (link(value) if isinstance(value, str) else value)
 
@@ -31,21 +31,21 @@ def test_links_come_back(value: Any) -> None:
         "s3://user:word@host/a",
         "ftp://[x:word@z",
         b"s3://user:word@host/a",
-        Link(5),  # type: ignore[arg-type]  # the point of the test
-        Link("a", 5),  # type: ignore[arg-type]  # the point of the test
+        Link(5),  # type: ignore[arg-type]  # an invalid type
+        Link("a", 5),  # type: ignore[arg-type]  # an invalid type
         "\ud800",
     ],
     ids=ascii,
 )
-def test_what_is_no_link_is_refused(value: Any) -> None:
-    """What is no URL, or holds a password, is refused without showing the password."""
+def test_invalid_links_are_refused(value: Any) -> None:
+    """An invalid URL, or a URL with a password, is refused without showing the password."""
     with pytest.raises(SampleError) as raised:
         codec_for(SPEC).encode(value)
     assert "word@" not in str(raised.value)
 
 
-def test_columns_of_urls() -> None:
-    """A column of URLs goes at once, unless one of them needs a closer look."""
+def test_columns_of_urls_are_encoded_at_once() -> None:
+    """A column of URLs takes the fast path, unless a URL may contain credentials."""
     codec = codec_for(SPEC)
     column = codec.encode_column(pd.Series(["s3://b/1", None], dtype="string"))
     assert column is not None
@@ -67,7 +67,7 @@ def test_columns_of_urls() -> None:
     ],
 )
 def test_secrets_in_urls_are_refused(url: str) -> None:
-    """A URL that lets its reader in is refused one by one and in columns, and never repeated."""
+    """A URL with credentials is refused as a value and in columns, and never repeated."""
     codec = codec_for(SPEC)
     with pytest.raises(SampleError, match=r"creds_key|cannot be parsed") as raised:
         codec.encode(url)
@@ -78,7 +78,7 @@ def test_secrets_in_urls_are_refused(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["https://host/a.jpg?size=3&page=1", "sftp://me@host/a.jpg", "/data/a?token=b.jpg"]
 )
-def test_plain_queries_and_users_stay(url: str) -> None:
-    """A query without a secret, a user without a password and a path are part of a link."""
+def test_queries_and_users_without_secrets_are_kept(url: str) -> None:
+    """A link keeps a query without secrets, a user without a password, and a path."""
     codec = codec_for(SPEC)
     assert codec.decode(codec.encode(url)) == link(url)

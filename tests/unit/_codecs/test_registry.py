@@ -1,4 +1,4 @@
-"""Every htype has its codec."""
+"""Every htype has a codec."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dasklake._schema.htypes import HTYPES
 
 @pytest.mark.parametrize("htype", HTYPES)
 def test_every_htype_has_a_codec(htype: str) -> None:
-    """The table of htypes names only codecs that exist; each knows its spec and pickles."""
+    """The codecs in the table of htypes exist, keep their spec, and can be pickled."""
     row = HTYPES[htype]
     spec = TensorSpec(
         htype,

@@ -1,4 +1,4 @@
-"""Lists of values: what comes back, what is refused, and directories that cannot be."""
+"""Lists of values: round trips, refused values, and invalid directories."""
 
 from __future__ import annotations
 
@@ -33,42 +33,46 @@ BOXES = TensorSpec("sequence[bbox]", compression="zstd")
         (BOXES, []),
     ],
 )
-def test_lists_come_back(spec: TensorSpec, value: list[Any]) -> None:
-    """A list comes back with as many items, each as it was."""
+def test_lists_round_trip(spec: TensorSpec, value: list[Any]) -> None:
+    """A decoded list has the same items."""
     codec = codec_for(spec)
-    found: Any = codec.decode(codec.encode(value))
-    assert isinstance(found, list)
-    assert len(found) == len(value)
-    for one, other in zip(found, value, strict=True):
-        if isinstance(other, list):
-            assert all(map(same, one, other))
+    decoded: Any = codec.decode(codec.encode(value))
+    assert isinstance(decoded, list)
+    assert len(decoded) == len(value)
+    for item, original in zip(decoded, value, strict=True):
+        if isinstance(original, list):
+            assert all(map(same, item, original))
         else:
-            assert one == other if isinstance(other, dict | int) else same(one, other)
+            assert item == original if isinstance(original, dict | int) else same(item, original)
 
 
-def test_any_iterable_is_a_list() -> None:
-    """A generator, a tuple and an array along its first axis are lists."""
+def test_any_iterable_is_accepted_as_a_list() -> None:
+    """Generators, tuples and arrays (along the first axis) are accepted as lists."""
     codec = codec_for(BOXES)
-    wanted = codec.encode([np.zeros((1, 4), "f4")] * 2)
+    expected = codec.encode([np.zeros((1, 4), "f4")] * 2)
     for value in (
         np.zeros((2, 1, 4), "f4"),
         (np.zeros((1, 4), "f4") for _ in range(2)),
         ([[0, 0, 0, 0]], [[0, 0, 0, 0]]),
     ):
-        assert codec.encode(value) == wanted
+        assert codec.encode(value) == expected
 
 
-def test_one_item_can_be_read_alone() -> None:
-    """The directory says which bytes of the sample are those of an item."""
+def test_the_directory_locates_each_item() -> None:
+    """The directory gives the range of bytes and the shape of each item."""
     codec = codec_for(TensorSpec("sequence[generic]", dtype="uint8", shape=(None,)))
     blob: Any = codec.encode([[1, 2], [], [3, 4, 5]])
-    places = item_locations(blob.shape, len(blob.data))
-    assert places == [ItemLocation(0, 2, (2,)), ItemLocation(2, 2, (0,)), ItemLocation(2, 5, (3,))]
-    assert list(blob.data[places[2].begin : places[2].end]) == [3, 4, 5]
+    locations = item_locations(blob.shape, len(blob.data))
+    assert locations == [
+        ItemLocation(0, 2, (2,)),
+        ItemLocation(2, 2, (0,)),
+        ItemLocation(2, 5, (3,)),
+    ]
+    assert list(blob.data[locations[2].begin : locations[2].end]) == [3, 4, 5]
 
 
 @pytest.mark.parametrize(
-    ("spec", "value", "words"),
+    ("spec", "value", "parts"),
     [
         (BOXES, 5, ["int", "list"]),
         (BOXES, "abc", ["str", "list"]),
@@ -81,17 +85,17 @@ def test_one_item_can_be_read_alone() -> None:
         (TensorSpec("sequence[generic]", dtype=pa.decimal128(5, 2)), [1], ["item 0", "Arrow"]),
     ],
 )
-def test_misfits_are_refused(spec: TensorSpec, value: Any, words: list[str]) -> None:
-    """What is no list, and an item that does not fit, is an error that names the item."""
+def test_values_that_do_not_fit_are_refused(spec: TensorSpec, value: Any, parts: list[str]) -> None:
+    """A value that is not a list is refused; an item that does not fit is named in the error."""
     with pytest.raises(SampleError) as raised:
         codec_for(spec).encode(value)
-    for word in words:
-        assert word in str(raised.value)
+    for part in parts:
+        assert part in str(raised.value)
     assert "secret" not in str(raised.value)
 
 
-def test_links_of_a_list_keep_their_keys() -> None:
-    """A link in a list has its URL and the name of its credentials."""
+def test_links_in_a_list_keep_their_keys() -> None:
+    """A link in a list keeps its URL and its credentials key."""
     codec = codec_for(TensorSpec("sequence[link[image]]"))
     links = [dasklake.link("s3://b/1", "key"), dasklake.link("s3://b/2")]
     assert codec.decode(codec.encode(links)) == links
@@ -113,8 +117,8 @@ def test_links_of_a_list_keep_their_keys() -> None:
         (1, 8, 2**62, 1),
     ],
 )
-def test_wrong_directories_are_found(directory: tuple[int, ...]) -> None:
-    """A directory that does not add up to the bytes is damage, found at once."""
+def test_invalid_directories_are_corruption_errors(directory: tuple[int, ...]) -> None:
+    """A directory that does not match the number of bytes raises a CorruptionError."""
     with pytest.raises(CorruptionError):
         item_locations(directory, 8)
 
@@ -128,7 +132,7 @@ def test_wrong_directories_are_found(directory: tuple[int, ...]) -> None:
         (TensorSpec("sequence[json]"), b"{"),
     ],
 )
-def test_items_that_cannot_be_read_are_damage(spec: TensorSpec, data: bytes) -> None:
-    """Bytes that are no item are damage."""
+def test_invalid_items_are_corruption_errors(spec: TensorSpec, data: bytes) -> None:
+    """Bytes that are not a valid item raise a CorruptionError."""
     with pytest.raises(CorruptionError):
         codec_for(spec).decode(Blob(data, (1, len(data), 0)))

@@ -1,4 +1,4 @@
-"""Strings and Arrow's own types."""
+"""Codecs of strings and Arrow types."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ PERSON = TensorSpec(dtype=pa.struct([("name", pa.string())]))
 
 
 @pytest.mark.parametrize("value", ["", "ä\n\U0001f600", np.str_("x")])
-def test_strings_come_back(value: str) -> None:
-    """Any valid string comes back as it was."""
+def test_strings_round_trip(value: str) -> None:
+    """Every valid string is decoded unchanged."""
     codec = codec_for(TEXT)
     assert codec.decode(codec.encode(value)) == value
 
 
 @pytest.mark.parametrize("value", [b"x", 1, "\ud800"])
-def test_what_is_no_text_is_refused(value: Any) -> None:
-    """Bytes, numbers and broken strings are refused, and the message can be printed."""
+def test_invalid_text_is_refused(value: Any) -> None:
+    """Bytes, numbers and invalid strings are refused with a printable message."""
     with pytest.raises(SampleError) as raised:
         codec_for(TEXT).encode(value)
     str(raised.value).encode()
@@ -46,8 +46,8 @@ def test_what_is_no_text_is_refused(value: Any) -> None:
         pd.Series(["a", None], dtype="category"),
     ],
 )
-def test_columns_of_strings(values: Any) -> None:
-    """Strings of any make become one column, missing ones no value."""
+def test_columns_of_strings_are_encoded_at_once(values: Any) -> None:
+    """Strings of every library are encoded as one column; missing strings become null."""
     column = codec_for(TEXT).encode_column(values)
     assert column is not None
     assert column.type == pa.large_string()
@@ -58,8 +58,8 @@ def test_columns_of_strings(values: Any) -> None:
     "values",
     [np.array([b"a"], object), np.array([1, "a"], object), np.array([["a"]]), pa.array([1])],
 )
-def test_columns_of_other_things_go_one_by_one(values: Any) -> None:
-    """What is not all strings is left to the slow way, which names the value."""
+def test_columns_with_other_values_are_encoded_one_by_one(values: Any) -> None:
+    """A column with other values is encoded one by one, so that the error names the value."""
     assert codec_for(TEXT).encode_column(values) is None
 
 
@@ -74,8 +74,8 @@ def test_columns_of_other_things_go_one_by_one(values: Any) -> None:
         (pa.timestamp("us", "UTC"), dt.datetime(2020, 1, 1, tzinfo=dt.UTC)),
     ],
 )
-def test_arrow_values_are_taken(kind: Any, value: Any) -> None:
-    """A value of one of Arrow's types is kept as it is."""
+def test_arrow_values_round_trip(kind: Any, value: Any) -> None:
+    """A value of an Arrow type is stored unchanged."""
     codec = codec_for(TensorSpec(dtype=kind))
     assert codec.encode(value).as_py() == value
     column = codec.encode_column(pa.array([value, None], kind))
@@ -95,12 +95,12 @@ def test_arrow_values_are_taken(kind: Any, value: Any) -> None:
         (TensorSpec(dtype=pa.list_(pa.int8())), [1.5]),
     ],
 )
-def test_arrow_misfits_are_refused(spec: TensorSpec, value: Any) -> None:
-    """What is not of the type, and what would lose digits or fields, is refused."""
+def test_values_that_do_not_fit_an_arrow_type_are_refused(spec: TensorSpec, value: Any) -> None:
+    """A value of another type, or one that would lose digits or fields, is refused."""
     with pytest.raises(SampleError):
         codec_for(spec).encode(value)
 
 
-def test_an_arrow_column_of_other_things_goes_one_by_one() -> None:
-    """A column that Arrow cannot convert is left to the slow way."""
+def test_an_arrow_column_with_other_values_is_encoded_one_by_one() -> None:
+    """A column that Arrow cannot convert is encoded one by one."""
     assert codec_for(MONEY).encode_column(pd.Series(["x"], dtype=object)) is None
