@@ -1,1 +1,1 @@
-"""What dasklake costs, as ratios of runs that took turns on one machine."""
+"""Measure the cost of dasklake, as ratios of alternating runs on one machine."""

@@ -28,10 +28,10 @@ BENCHMARKS = {
 
 
 def main(names: list[str]) -> None:
-    """Run those that are named, or all."""
+    """Run the named benchmarks, or all."""
     unknown = sorted(set(names) - BENCHMARKS.keys())
     if unknown:
-        raise SystemExit(f"no such benchmark: {unknown}; there are {sorted(BENCHMARKS)}")
+        raise SystemExit(f"names must be among {sorted(BENCHMARKS)}, got {unknown}.")
     for name in names or BENCHMARKS:
         print(f"\n== {name}")
         BENCHMARKS[name]()

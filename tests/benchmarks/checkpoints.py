@@ -1,7 +1,7 @@
-"""What checkpoints cost: CPU seconds of all processes with 25 of them, and with one.
+"""Measure the cost of checkpoints: CPU seconds of all processes with 25 of them, and with one.
 
-The difference is small beside the noise of a busy machine. So the same is measured a second time
-over samples that cost next to nothing, where the difference is all there is.
+The difference is small compared to the noise of a busy machine. A second measurement therefore uses
+samples of negligible cost, where the checkpoints are nearly the whole cost.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ CHECKPOINTS = 25
 
 
 def main() -> None:
-    """Print pairs that took turns, the median of their ratios, and the cost of one commit."""
+    """Print alternating pairs, the median of their ratios, and the cost of one commit."""
     source = load()
     tiny = db.from_sequence(range(RECORDS), npartitions=PARTITIONS)
     tiny_schema = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
     with cluster(), scratch() as folder:
         urls = (f"{folder}/lake-{number}" for number in itertools.count())
 
-        def write(bag: Any, schema: Any, wanted: int) -> None:
-            every = None if wanted == 1 else RECORDS // CHECKPOINTS
+        def write(bag: Any, schema: Any, checkpoints: int) -> None:
+            every = None if checkpoints == 1 else RECORDS // CHECKPOINTS
             report = dasklake.to_lake(bag, next(urls), schema=schema, checkpoint_every=every)
-            # A commit that is late covers the next one too.
-            assert CHECKPOINTS // 2 < report.commits <= CHECKPOINTS or report.commits == wanted == 1
+            # A late commit also covers the next one.
+            assert (
+                CHECKPOINTS // 2 < report.commits <= CHECKPOINTS
+                or report.commits == checkpoints == 1
+            )
 
         job = _pairs("COCO", partial(write, source.bag(PARTITIONS), source.schema))
         bare = _pairs("tiny samples", partial(write, tiny, tiny_schema))
@@ -48,12 +51,12 @@ def main() -> None:
     )
 
 
-def _pairs(what: str, write: Callable[[int], None]) -> list[tuple[float, float]]:
+def _pairs(label: str, write: Callable[[int], None]) -> list[tuple[float, float]]:
     write(CHECKPOINTS)
-    found = []
+    pairs = []
     for pair in range(PAIRS):
         order = (1, CHECKPOINTS) if pair % 2 else (CHECKPOINTS, 1)
-        cpu = {wanted: measure(partial(write, wanted)).cpu for wanted in order}
-        found.append((cpu[1], cpu[CHECKPOINTS]))
-        print(f"{what}: 1 commit {cpu[1]:6.2f} CPU s, {CHECKPOINTS} {cpu[CHECKPOINTS]:6.2f} CPU s")
-    return found
+        cpu = {checkpoints: measure(partial(write, checkpoints)).cpu for checkpoints in order}
+        pairs.append((cpu[1], cpu[CHECKPOINTS]))
+        print(f"{label}: 1 commit {cpu[1]:6.2f} CPU s, {CHECKPOINTS} {cpu[CHECKPOINTS]:6.2f} CPU s")
+    return pairs

@@ -1,4 +1,4 @@
-"""COCO: ``to_lake`` against the same Bag that only counts its samples."""
+"""Compare ``to_lake`` of COCO with the same Bag that only counts its samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARTITIONS = 30
 
 
 def main() -> None:
-    """Print five pairs that took turns, and the median of their ratios."""
+    """Print five alternating pairs, and the median of their ratios."""
     source = load()
     bag = source.bag(PARTITIONS)
     print(f"{RECORDS} {source.name} records, {PARTITIONS} partitions, {WORKERS} worker processes")
@@ -32,7 +32,7 @@ def main() -> None:
 
         floor()
         for pair in range(PAIRS):
-            # The order changes from pair to pair: neither profits from the other's warm caches.
+            # The order alternates between pairs, so that warm caches favour neither.
             order = (floor, write) if pair % 2 else (write, floor)
             costs = {action.__name__: measure(action) for action in order}
             ratios.append(costs["floor"].wall / costs["write"].wall)

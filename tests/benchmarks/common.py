@@ -1,4 +1,4 @@
-"""What the benchmarks share: the job of COCO, a cluster, a stopwatch."""
+"""Shared parts of the benchmarks: the COCO job, a cluster, a stopwatch."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from pycocotools.coco import COCO
 import dasklake
 from examples.shapes import make_shapes
 
-#: Workers of the cluster, one process each.
+#: Number of worker processes of the cluster.
 WORKERS = 2
 
-#: Records of the input, made by repeating those of the file.
+#: Number of input records, which repeat those of the file.
 RECORDS = int(os.environ.get("DASKLAKE_BENCH_RECORDS", "3000"))
 
 
 class Cost(NamedTuple):
-    """Seconds by the clock, and CPU seconds of this process and all below it."""
+    """Wall-clock seconds, and CPU seconds of this process and its descendants."""
 
     wall: float
     cpu: float
 
 
 class Input(NamedTuple):
-    """The annotation file as pycocotools has it, and its image ids."""
+    """The annotation file as loaded by pycocotools, and its image ids."""
 
     coco: COCO
     ids: list[int]
@@ -46,8 +46,8 @@ class Input(NamedTuple):
 
     @property
     def schema(self) -> dict[str, dasklake.TensorSpec]:
-        """The schema of the page's job."""
-        names = tuple(each["name"] for each in self.coco.dataset["categories"])
+        """Schema of the documented job."""
+        names = tuple(category["name"] for category in self.coco.dataset["categories"])
         return {
             "images": dasklake.TensorSpec("link[image]", compression="jpeg", verify=False),
             "categories": dasklake.TensorSpec("class_label", class_names=names),
@@ -56,13 +56,13 @@ class Input(NamedTuple):
         }
 
     def bag(self, npartitions: int) -> Any:
-        """Return the samples as a Bag: the input repeated with fresh places."""
+        """Return the samples as a Bag: the input repeated with new numbers."""
         source = delayed(self, traverse=False)
         return db.from_sequence(range(RECORDS), npartitions=npartitions).map(dense, source=source)
 
 
 def load() -> Input:
-    """Load the real annotations where they are, else generated ones."""
+    """Load the real annotations if available, otherwise generated ones."""
     coco = COCO()
     folder = os.environ.get("DASKLAKE_COCO_DIR")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -74,19 +74,19 @@ def load() -> Input:
     return Input(coco, list(coco.imgs), "generated" if folder is None else "real")
 
 
-def dense(place: int, source: Input) -> dict[str, Any]:
-    """Make a sample as one writes it by hand: a dense array, one mask after the other."""
+def dense(sample_number: int, source: Input) -> dict[str, Any]:
+    """Make a sample as in handwritten code: a dense array, filled mask by mask."""
     coco = source.coco
-    image = coco.loadImgs(source.ids[place % len(source.ids)])[0]
+    image = coco.loadImgs(source.ids[sample_number % len(source.ids)])[0]
     annotations = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
-    places = {each["id"]: number for number, each in enumerate(coco.dataset["categories"])}
+    indices = {category["id"]: index for index, category in enumerate(coco.dataset["categories"])}
     masks = np.zeros((image["height"], image["width"], len(annotations)), bool)
     for number, annotation in enumerate(annotations):
         masks[:, :, number] = coco.annToMask(annotation)
-    boxes = np.array([each["bbox"] for each in annotations], "float32").reshape(-1, 4)
-    labels = np.array([places[each["category_id"]] for each in annotations], "uint32")
+    boxes = np.array([record["bbox"] for record in annotations], "float32").reshape(-1, 4)
+    labels = np.array([indices[record["category_id"]] for record in annotations], "uint32")
     return {
-        "images": dasklake.link(f"s3://images/{place:012d}.jpg"),
+        "images": dasklake.link(f"s3://images/{sample_number:012d}.jpg"),
         "categories": labels,
         "boxes": boxes,
         "masks": masks,
@@ -94,7 +94,7 @@ def dense(place: int, source: Input) -> dict[str, Any]:
 
 
 def count(partition: Any) -> list[int]:
-    """Make every sample of a partition and keep none: the floor of any write."""
+    """Make every sample of a partition and keep none: the lower bound of any write."""
     return [sum(1 for _ in partition)]
 
 
@@ -114,7 +114,7 @@ def cluster() -> Iterator[Client]:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[str]:
-    """Make a folder on the disk under the working directory, not in memory; remove it."""
+    """Make a temporary folder on the disk of the working directory, not in memory."""
     folder = tempfile.mkdtemp(prefix="bench-", dir=os.environ.get("DASKLAKE_BENCH_DIR", "."))
     try:
         yield str(Path(folder).resolve())
@@ -123,7 +123,7 @@ def scratch() -> Iterator[str]:
 
 
 def measure(action: Callable[[], object]) -> Cost:
-    """Run an action; return what it took."""
+    """Run an action and return its cost."""
     cpu, began = _cpu(), time.perf_counter()
     action()
     return Cost(time.perf_counter() - began, _cpu() - cpu)
@@ -131,5 +131,5 @@ def measure(action: Callable[[], object]) -> Cost:
 
 def _cpu() -> float:
     own = psutil.Process()
-    times = [each.cpu_times() for each in [own, *own.children(recursive=True)]]
-    return float(sum(each.user + each.system for each in times))
+    times = [process.cpu_times() for process in [own, *own.children(recursive=True)]]
+    return float(sum(time.user + time.system for time in times))

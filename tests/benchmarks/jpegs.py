@@ -1,4 +1,4 @@
-"""JPEGs that pass through, against the same bytes as one plain file for each partition."""
+"""Compare writing encoded JPEGs with writing the same bytes as one plain file per partition."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ import dasklake
 from dasklake._api.write import WriteOptions
 from tests.benchmarks.common import Cost, measure, scratch
 
-#: Pictures, partitions of them, and pairs of measurements.
+#: Number of pictures, of partitions, and of pairs of measurements.
 PICTURES, PARTITIONS, PAIRS = 2_000, 8, 5
 SCHEDULER = "threads"
 
 
 def pictures() -> tuple[list[bytes], str]:
-    """Return the bytes of real pictures, where they are, else of generated ones."""
+    """Return the bytes of real pictures if available, otherwise of generated ones."""
     folder = os.environ.get("DASKLAKE_COCO_DIR")
     if folder is not None:
         return [file.read_bytes() for file in sorted(Path(folder, "images").glob("*.jpg"))], "real"
-    found = []
+    images = []
     for number in range(50):
         noise = np.random.default_rng(number).integers(0, 256, (30, 40, 3), "uint8")
         sink = io.BytesIO()
         Image.fromarray(noise).resize((640, 480)).save(sink, "jpeg", quality=95)
-        found.append(sink.getvalue())
-    return found, "generated"
+        images.append(sink.getvalue())
+    return images, "generated"
 
 
 def write_file(items: Iterable[int], data: list[bytes], folder: str) -> list[int]:
-    """Write the pictures of a partition as one file, made durable."""
-    places = list(items)
-    with Path(folder, str(places[0])).open("wb") as file:
-        file.writelines(data[place % len(data)] for place in places)
+    """Write the pictures of a partition as one file, and flush it to disk."""
+    numbers = list(items)
+    with Path(folder, str(numbers[0])).open("wb") as file:
+        file.writelines(data[number % len(data)] for number in numbers)
         file.flush()
         os.fsync(file.fileno())
-    return [len(places)]
+    return [len(numbers)]
 
 
 def main() -> None:
-    """Print the ratios of pairs that took turns, and whether the bytes are the same."""
+    """Print the ratios of alternating pairs, and whether the bytes are equal."""
     data, name = pictures()
-    size = sum(len(data[place % len(data)]) for place in range(PICTURES))
+    size = sum(len(data[number % len(data)]) for number in range(PICTURES))
     bag = db.from_sequence(range(PICTURES), npartitions=PARTITIONS)
     schema = {"image": dasklake.TensorSpec("image", compression="jpeg")}
     options = WriteOptions(scheduler=SCHEDULER)
@@ -61,7 +61,7 @@ def main() -> None:
             bag,
             folder,
             schema=schema,
-            transform=lambda place: {"image": data[place % len(data)]},
+            transform=lambda number: {"image": data[number % len(data)]},
             options=options,
             progress=False,
         )
@@ -70,7 +70,7 @@ def main() -> None:
         bag.map_partitions(write_file, data=data, folder=folder).compute(scheduler=SCHEDULER)
 
     def once(action: Callable[[str], None]) -> Cost:
-        # Each time new files on an empty disk: what earlier ones left in memory slows nobody down.
+        # Each measurement writes new files to an empty disk, so that earlier cached data slow none down.
         with scratch() as folder:
             return measure(lambda: action(folder))
 
@@ -86,7 +86,7 @@ def main() -> None:
     print(
         f"{PICTURES} {name} JPEGs, {size / 1e6:.0f} MB, {PARTITIONS} partitions: "
         f"{statistics.median(ratios):.2f} times as fast as plain files "
-        f"({', '.join(f'{each:.2f}' for each in ratios)}), "
+        f"({', '.join(f'{ratio:.2f}' for ratio in ratios)}), "
         f"{statistics.median(rates) / 1e6:.0f} MB/s, {statistics.median(cpu):.2f} s more CPU"
     )
     with scratch() as folder:

@@ -1,4 +1,4 @@
-"""How long the scheduler keeps others waiting while a commit takes two seconds."""
+"""Measure the response time of the scheduler while a commit takes two seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARTITIONS = 60
 
 
 def main() -> None:
-    """Print the longest answer of the scheduler beside quick and slow commits."""
+    """Print the longest response time of the scheduler during quick and slow commits."""
     source = load()
     bag = source.bag(PARTITIONS)
     publish = Log.publish
@@ -37,7 +37,7 @@ def main() -> None:
     with cluster() as client, scratch() as folder:
         for seconds in (0.0, SECONDS):
             commits.clear()
-            # The scheduler of a local cluster lives in this process.
+            # The scheduler of a local cluster runs in this process.
             slow = partialmethod(held, seconds=seconds)
             with mock.patch.object(Log, "publish", slow), _Prober(client) as prober:
                 dasklake.to_lake(
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 class _Prober:
-    """Calls the scheduler all the time, from a client of its own."""
+    """Calls the scheduler continuously, from a separate client."""
 
     def __init__(self, client: Client) -> None:
         self.calls: list[tuple[float, float]] = []

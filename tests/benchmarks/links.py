@@ -1,4 +1,4 @@
-"""Links that are looked at while they are written, over storage that takes 50 ms for each answer."""
+"""Measure the verification of links during writing, over a storage with 50 ms latency."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINKS = 2_000
 DELAY = 0.05
 ROUNDS = 3
 
-#: Of a hundred links.
+#: Share of each kind of link, in percent.
 WRONG = ("dead", "text", "cut")
 SHARE = 5
 
@@ -28,9 +28,9 @@ SCHEMA = {"image": dasklake.TensorSpec("link[image]", compression="jpeg")}
 
 
 def kind_of(number: int) -> str:
-    """Return what a link leads to."""
-    place = number % 100 // SHARE
-    return WRONG[place] if place < len(WRONG) else "good"
+    """Return the kind of a link's target."""
+    kind = number % 100 // SHARE
+    return WRONG[kind] if kind < len(WRONG) else "good"
 
 
 def sample(number: int, url: str) -> dict[str, Any]:
@@ -39,11 +39,13 @@ def sample(number: int, url: str) -> dict[str, Any]:
 
 
 async def bare(url: str, numbers: Sequence[int], at_once: int) -> None:
-    """Make the requests that looking at links needs, and nothing else."""
+    """Make only the requests that the verification of links needs."""
     gate = asyncio.Semaphore(at_once)
 
-    async def get(session: aiohttp.ClientSession, page: str, wanted: str | None) -> tuple[int, int]:
-        headers = {} if wanted is None else {"Range": f"bytes={wanted}"}
+    async def get(
+        session: aiohttp.ClientSession, page: str, byte_range: str | None
+    ) -> tuple[int, int]:
+        headers = {} if byte_range is None else {"Range": f"bytes={byte_range}"}
         async with session.get(page, headers=headers) as answer:
             await answer.read()
             size = answer.headers.get("Content-Range", "/0").rpartition("/")[2]
@@ -87,7 +89,7 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Print how fast links are written, and against what."""
+    """Print the speed of writing links, and the references."""
     with web_server(DELAY) as web, scratch() as folder:
         few = range(0, LINKS, 19)
         one_by_one = timed(lambda: asyncio.run(bare(web.url, few, 1))) * LINKS / len(few)
@@ -99,18 +101,18 @@ def main() -> None:
             before = web.requests()
             alone = timed(lambda: asyncio.run(bare(web.url, range(LINKS), engine.AT_ONCE)))
             between = web.requests()
-            ours = timed(lambda lake=lake: written(web, lake))  # type: ignore[misc] # bound now
+            duration = timed(lambda lake=lake: written(web, lake))  # type: ignore[misc] # bound now
             after = web.requests()
             failures = dasklake.open(lake).failures()["message"]
             reasons = {
-                word: int(failures.str.contains(word).sum())
-                for word in ("is dead", "is not an image", "is truncated")
+                reason: int(failures.str.contains(reason).sum())
+                for reason in ("is dead", "is not an image", "is truncated")
             }
             print(
-                f"{LINKS} links, {engine.AT_ONCE} at once: written in {ours:.2f} s "
+                f"{LINKS} links, {engine.AT_ONCE} at once: written in {duration:.2f} s "
                 f"({after - between} requests), bare client {alone:.2f} s "
-                f"({between - before} requests): {ours / alone:.2f} of it (goal 1.5), "
-                f"{one_by_one / ours:.0f} times as fast as one by one (goal 20); {reasons}, "
+                f"({between - before} requests): {duration / alone:.2f} of it (goal 1.5), "
+                f"{one_by_one / duration:.0f} times as fast as one by one (goal 20); {reasons}, "
                 f"{len(dasklake.open(lake))} in the lake"
             )
 

@@ -1,4 +1,4 @@
-"""Masks from annotations: as run lengths against dense arrays, on one worker, one after the other."""
+"""Compare masks as run lengths with dense arrays, on one worker in sequence."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ PAIRS = 5
 PARTITIONS = 6
 
 
-def sparse(place: int, source: Input) -> dict[str, Any]:
-    """Make the sample that ``dense`` makes, its masks without a single pixel."""
+def sparse(number: int, source: Input) -> dict[str, Any]:
+    """Make the sample of ``dense`` without decoding its masks to pixels."""
     coco = source.coco
-    image = coco.loadImgs(source.ids[place % len(source.ids)])[0]
+    image = coco.loadImgs(source.ids[number % len(source.ids)])[0]
     size = image["height"], image["width"]
     annotations = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
-    outlines = [each["segmentation"] for each in annotations]
-    if any(isinstance(each, dict) for each in outlines):
-        value = masks.from_rle([coco.annToRLE(each) for each in annotations], size)
+    outlines = [annotation["segmentation"] for annotation in annotations]
+    if any(isinstance(annotation, dict) for annotation in outlines):
+        value = masks.from_rle([coco.annToRLE(annotation) for annotation in annotations], size)
     else:
         value = masks.from_polygons(outlines, size)
     return {"masks": value}
 
 
-def pixels(place: int, source: Input) -> dict[str, Any]:
+def pixels(number: int, source: Input) -> dict[str, Any]:
     """Make the masks of a sample as a dense array."""
-    return {"masks": dense(place, source)["masks"]}
+    return {"masks": dense(number, source)["masks"]}
 
 
 def main() -> None:
-    """Print pairs that took turns, and the median of their ratios."""
+    """Print alternating pairs, and the median of their ratios."""
     source = load()
     shared = delayed(source, traverse=False)
     items = db.from_sequence(range(RECORDS), npartitions=PARTITIONS)

@@ -1,4 +1,4 @@
-"""Single samples and whole lakes against one raw file a sample, both warm in memory."""
+"""Compare reading samples and whole lakes with one raw file per sample, both cached in memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.benchmarks.common import measure, scratch
 SAMPLES, BYTES, PAIRS = 4_000, 50_000, 5
 
 
-def make(place: int) -> np.ndarray:
+def make(number: int) -> np.ndarray:
     """Make the bytes of a sample."""
-    return np.random.default_rng(place).integers(0, 256, BYTES, "uint8")
+    return np.random.default_rng(number).integers(0, 256, BYTES, "uint8")
 
 
 def main() -> None:
-    """Print the ratios of pairs that took turns."""
+    """Print the ratios of alternating pairs."""
     bag = db.from_sequence(range(SAMPLES), npartitions=8)
     schema = {"x": dasklake.TensorSpec(dtype="uint8", shape=(BYTES,))}
     order = np.random.default_rng(0).integers(0, SAMPLES, SAMPLES).tolist()
@@ -36,9 +36,9 @@ def main() -> None:
             bag.to_lake(url, schema=schema, transform=make, mode="overwrite", options=options)
 
         def write_files() -> None:
-            for place in range(SAMPLES):
-                with (raw / str(place)).open("wb") as file:
-                    file.write(make(place).data)
+            for number in range(SAMPLES):
+                with (raw / str(number)).open("wb") as file:
+                    file.write(make(number).data)
                     file.flush()
                     os.fsync(file.fileno())
 
@@ -46,12 +46,12 @@ def main() -> None:
         tensor = dasklake.open(url)["x"]
 
         def random_lake() -> None:
-            for place in order:
-                tensor[place]
+            for number in order:
+                tensor[number]
 
         def random_files() -> None:
-            for place in order:
-                np.frombuffer((raw / str(place)).read_bytes(), np.uint8)
+            for number in order:
+                np.frombuffer((raw / str(number)).read_bytes(), np.uint8)
 
         _compare("random samples", random_files, random_lake)
 
@@ -60,13 +60,13 @@ def main() -> None:
                 tensor[start : start + 500]
 
         def all_files() -> None:
-            for place in range(SAMPLES):
-                np.frombuffer((raw / str(place)).read_bytes(), np.uint8)
+            for number in range(SAMPLES):
+                np.frombuffer((raw / str(number)).read_bytes(), np.uint8)
 
         _compare("all samples, 500 at once", all_files, all_lake)
 
 
-def _compare(what: str, files: Callable[[], None], lake: Callable[[], None]) -> None:
+def _compare(label: str, files: Callable[[], None], lake: Callable[[], None]) -> None:
     ratios, rates = [], []
     for pair in range(PAIRS):
         costs = {
@@ -76,6 +76,6 @@ def _compare(what: str, files: Callable[[], None], lake: Callable[[], None]) -> 
         ratios.append(costs[files] / costs[lake])
         rates.append(SAMPLES / costs[lake])
     print(
-        f"{what:26s}: {statistics.median(ratios):5.2f} times as fast as raw files, "
+        f"{label:26s}: {statistics.median(ratios):5.2f} times as fast as raw files, "
         f"{statistics.median(rates):8.0f} samples/s of {BYTES} bytes"
     )

@@ -1,4 +1,4 @@
-"""What strict validation costs: the same samples encoded strictly and basically, taking turns."""
+"""Measure the cost of strict validation: the same samples encoded with strict and basic checks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SAMPLES, PAIRS = 400, 9
 
 
 def main() -> None:
-    """Print the ratio of strict to basic, for samples as of COCO and for large embeddings."""
+    """Print the ratio of strict to basic validation, for COCO samples and for large embeddings."""
     source = load()
-    coco = [dense(place, source) for place in range(SAMPLES)]
+    coco = [dense(number, source) for number in range(SAMPLES)]
     specs = {k: v for k, v in source.schema.items() if k != "images"}
     specs["categories"] = TensorSpec(
         "class_label", shape=(None,), class_names=specs["categories"].class_names
@@ -35,7 +35,7 @@ def main() -> None:
     _compare("embeddings", plain, plain, [{"x": vector} for vector in vectors])
 
 
-def _compare(what: str, strict: Schema, basic: Schema, samples: list[Any]) -> None:
+def _compare(label: str, strict: Schema, basic: Schema, samples: list[Any]) -> None:
     encoders = {True: Encoder(strict), False: Encoder(basic, strict=False)}
     ratios: list[float] = []
     noise: list[float] = []
@@ -46,7 +46,7 @@ def _compare(what: str, strict: Schema, basic: Schema, samples: list[Any]) -> No
         ratios.append(costs[True] / costs[False])
         noise.append(_seconds(encoders[False], samples) / costs[False])
     print(
-        f"{what}: strict takes {statistics.median(ratios):.3f} times as long as basic "
+        f"{label}: strict takes {statistics.median(ratios):.3f} times as long as basic "
         f"(basic against itself {min(noise):.3f} to {max(noise):.3f}), "
         f"{1e6 * costs[True] / len(samples):.1f} us a sample"
     )

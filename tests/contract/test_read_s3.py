@@ -1,4 +1,4 @@
-"""Reading a lake over a real S3 server."""
+"""Test reading a lake from a real S3 server."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ ROWS = [{"id": i, "big": np.full(20_000, i, np.uint8)} for i in range(20)]
 
 @pytest.fixture
 def lake(s3_bucket: S3Bucket, make_lake: Make) -> Lake:
-    """Open a lake of two chunks in a bucket of its own."""
+    """Open a lake of two chunks in a separate bucket."""
     store = ObjectStore(f"{s3_bucket.url}/lake", s3_bucket.options)
     make_lake(SCHEMA, [[ROWS[:15]], [ROWS[15:]]], store)
     return open_lake(store.url, storage_options=s3_bucket.options)
 
 
 def test_samples_and_collections(lake: Lake, s3_bucket: S3Bucket) -> None:
-    """Samples, slices, bags and frames of a remote lake are what was written."""
+    """Samples, slices, bags and frames of a remote lake equal the written ones."""
     assert lake[17]["big"].tolist() == [17] * 20_000
     assert [row["id"] for row in lake[12:18]] == list(range(12, 18))
     assert [row["id"] for row in pickle.loads(pickle.dumps(lake))] == list(range(20))
@@ -46,7 +46,7 @@ def test_samples_and_collections(lake: Lake, s3_bucket: S3Bucket) -> None:
 
 
 def test_damage_is_found(lake: Lake, s3_bucket: S3Bucket) -> None:
-    """A changed byte in the bucket is found when it is read, and only then."""
+    """A changed byte in the bucket is detected when it is read."""
     store = ObjectStore(lake.url, s3_bucket.options)
     key, size = max(store.walk("data"), key=lambda entry: entry[1])
     data = bytearray(store.get(key))

@@ -26,7 +26,7 @@ class TestFileStore(StoreContract):
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> ObjectStore:
-        """Return a store whose directory is not there yet."""
+        """Return a store whose directory does not exist yet."""
         return ObjectStore(tmp_path / "not" / "there" / "yet")
 
     def write_behind(self, store: ObjectStore, key: str, data: bytes) -> None:
@@ -44,7 +44,7 @@ class TestFileStore(StoreContract):
         (root(store) / key).unlink()
 
     def test_create_race_of_processes(self, store: ObjectStore) -> None:
-        """Of processes that create the same object, exactly one wins, every time."""
+        """If processes create the same object concurrently, exactly one succeeds."""
         context = multiprocessing.get_context("spawn")
         barrier = context.Barrier(PROCESSES)
         wins = context.SimpleQueue()
@@ -61,7 +61,7 @@ class TestFileStore(StoreContract):
         assert sorted(key for keys in won for key in keys) == list(range(ROUNDS))
 
     def test_nothing_is_left_beside_the_objects(self, store: ObjectStore) -> None:
-        """Neither a won nor a lost create leaves a file of its own behind."""
+        """A create leaves no temporary file, whether it succeeds or fails."""
         store.create("log/0", b"first")
         with pytest.raises(ObjectExistsError):
             store.create("log/0", b"second")
@@ -72,7 +72,7 @@ class TestFileStore(StoreContract):
 def race(
     store: ObjectStore, number: int, barrier: Barrier, wins: multiprocessing.SimpleQueue[list[int]]
 ) -> None:
-    """Create each object at the same moment as the other processes; say which were won."""
+    """Create each object concurrently with the other processes; report which creates succeeded."""
     won = []
     for key in range(ROUNDS):
         barrier.wait(timeout=60)

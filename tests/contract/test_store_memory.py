@@ -16,7 +16,7 @@ class TestMemoryStore(StoreContract):
 
     @pytest.fixture
     def store(self) -> ObjectStore:
-        """Return a store under a name of its own."""
+        """Return a store under a unique name."""
         return ObjectStore(f"memory://{uuid.uuid4().hex}/lake")
 
     def write_behind(self, store: ObjectStore, key: str, data: bytes) -> None:
@@ -32,5 +32,5 @@ class TestMemoryStore(StoreContract):
         fsspec.filesystem("memory").rm_file(f"{store.url}/{key}")
 
     def test_is_not_shared(self, store: ObjectStore) -> None:
-        """A store in memory says that other processes cannot see it."""
+        """A memory store is reported as not shared between processes."""
         assert not store.shared

@@ -17,12 +17,12 @@ class TestS3Store(StoreContract):
 
     @pytest.fixture
     def store(self, s3_bucket: S3Bucket) -> ObjectStore:
-        """Return a store in a bucket of its own."""
+        """Return a store in a separate bucket."""
         self.bucket = s3_bucket
         return ObjectStore(f"{s3_bucket.url}/some/lake", s3_bucket.options)
 
     def path(self, store: ObjectStore, key: str) -> str:
-        """Return the path of an object as a URL has it."""
+        """Return the URL path of an object."""
         return f"/{store.url.removeprefix('s3://')}/{key}"
 
     def write_behind(self, store: ObjectStore, key: str, data: bytes) -> None:
@@ -38,14 +38,14 @@ class TestS3Store(StoreContract):
         self.bucket.server.request("DELETE", self.path(store, key))
 
     def test_missing_bucket(self, s3_bucket: S3Bucket) -> None:
-        """A bucket that is not there is an error that names it, for reading and writing."""
+        """Reading from or writing to a missing bucket is an error that names it."""
         store = ObjectStore("s3://no-such-bucket/lake", s3_bucket.options)
         assert store.names("_lake") == []
         with pytest.raises(ObjectNotFoundError, match="no-such-bucket"):
             store.put("key", b"")
 
     def test_secrets_stay_hidden(self, store: ObjectStore) -> None:
-        """Neither the repr nor the errors of a store show what its options keep secret."""
+        """Neither the repr nor the errors of a store show secret options."""
         broken = ObjectStore(
             store.url, {"key": "testing", "secret": SECRET, "client_kwargs": {"nonsense": SECRET}}
         )
@@ -54,7 +54,7 @@ class TestS3Store(StoreContract):
         assert SECRET not in f"{broken!r} {caught.value} {caught.value.__cause__}"
 
     def test_options_of_each_process(self, s3_bucket: S3Bucket) -> None:
-        """Options may come from a function, which alone is pickled."""
+        """Options may come from a function; only the function is pickled."""
         store = ObjectStore(f"{s3_bucket.url}/x", Options(s3_bucket.server.port))
         store.put("key", b"value")
         assert SECRET.encode() not in pickle.dumps(store)
@@ -62,12 +62,12 @@ class TestS3Store(StoreContract):
 
 
 class Options:
-    """A picklable function that knows the secret of its process."""
+    """A picklable function that returns the secret of its process."""
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     def __call__(self) -> dict[str, str]:
-        """Return what s3fs takes."""
+        """Return storage options for s3fs."""
         endpoint = f"http://127.0.0.1:{self.port}"
         return {"key": "testing", "secret": SECRET, "endpoint_url": endpoint}

@@ -21,12 +21,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "htypes.md"
 
 
 def written(page: str) -> str:
-    """Return a page with its tables made afresh."""
+    """Return a page with regenerated tables."""
     for name, make in TABLES.items():
         begin, end = f"<!-- {name}: made by tests/docs/htypes_page.py -->\n", "\n<!-- end -->"
-        found = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         text = f"{begin}\n{make()}\n{end}"
-        page, count = found.subn(lambda _, text=text: text, page)  # type: ignore[misc] # a lambda
+        page, count = pattern.subn(lambda _, text=text: text, page)  # type: ignore[misc] # a lambda
         if count != 1:
             raise ValueError(f"the page has {count} places for the table {name!r}")
     return page
@@ -41,7 +41,7 @@ def _htypes() -> str:
             _dtype(htype),
             _shape(htype),
             _compressions(htype),
-            ", ".join(f"`{each}`" for each in htype.parameters),
+            ", ".join(f"`{parameter}`" for parameter in htype.parameters),
         )
         for htype in HTYPES.values()
     ]
@@ -61,19 +61,21 @@ def _dtype(htype: Htype) -> str:
 
 
 def _compressions(htype: Htype) -> str:
-    names = ["none" if each is None else f"`{each}`" for each in htype.compressions]
+    names = [
+        "none" if compression is None else f"`{compression}`" for compression in htype.compressions
+    ]
     if not htype.must_compress or len(names) == 1:
         return ", ".join(names)
     return f"choose {', '.join(names[:-1])} or {names[-1]}"
 
 
 def _libraries() -> str:
-    """Return which extra reads which formats."""
+    """Return the table of extras and the formats that they read."""
     rows: dict[tuple[str, str], list[str]] = {}
     for htype in HTYPES.values():
         if htype.extra and htype.decoder:
             files = rows.setdefault((htype.extra, htype.decoder), [])
-            files += [f"`{each}`" for each in htype.files if f"`{each}`" not in files]
+            files += [f"`{format_}`" for format_ in htype.files if f"`{format_}`" not in files]
     lines = [(f"`{extra}`", library, ", ".join(f)) for (extra, library), f in rows.items()]
     aliases = (f"`{k}` for {f'`{v}`' if v else 'none'}" for k, v in COMPRESSION_ALIASES.items())
     return (
@@ -93,13 +95,13 @@ def _misfits() -> str:
 
 
 def message_of(misfit: Misfit) -> str:
-    """Return what a writer says of a value that breaks a rule."""
+    """Return the error message for a value that breaks a rule."""
     spec, value = misfit.make()
     try:
         codec_for(spec).encode(value)
     except SampleError as error:
         return error.message
-    raise ValueError(f"{misfit} is no error")
+    raise ValueError(f"{misfit} must raise an error")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Every Python block of README and documentation runs, page by page, in a folder of its own.
+"""Test that every Python block of README and documentation runs, page by page in a separate folder.
 
 A block that cannot run is opened with a comment that gives the reason::
 
@@ -55,7 +55,7 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """The blocks of a page run one after the other, as a reader would type them."""
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
-    # The scheduler that a page chooses ends with the page.
+    # The scheduler chosen by a page ends with the page.
     with dask.config.set(scheduler=None):
         for block in blocks(page):
             if block.reason is None:
@@ -66,14 +66,14 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_blocks_are_python(page: Path) -> None:
-    """A block that is not run is Python all the same, and each fence is closed."""
+    """A block that is not run is still valid Python, and each fence is closed."""
     assert page.read_text().count("```") % 2 == 0
     for block in blocks(page):
         compile(block.code, f"{page}:{block.line}", "exec")
 
 
 def test_all_blocks_are_found() -> None:
-    """No Python block is written in a way that the search overlooks."""
+    """The search finds every Python block."""
     for page in PAGES:
         assert len(blocks(page)) == len(
             re.findall(r"^```[ \t]*py", page.read_text(), re.MULTILINE)

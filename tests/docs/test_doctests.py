@@ -1,4 +1,4 @@
-"""The examples in docstrings give what they show."""
+"""Test that the examples in docstrings print the shown output."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", ["dasklake", *MODULES])
 def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each example of a module's docstrings prints what stands under it."""
+    """Each example of a module's docstrings prints the shown output."""
     monkeypatch.chdir(tmp_path)
-    found = doctest.testmod(
+    results = doctest.testmod(
         importlib.import_module(name), optionflags=doctest.ELLIPSIS, verbose=False
     )
-    assert found.failed == 0
+    assert results.failed == 0

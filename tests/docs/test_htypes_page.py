@@ -1,4 +1,4 @@
-"""The page of htypes is what the table of htypes says."""
+"""Test that the page of htypes agrees with the table of htypes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.docs.htypes_page import PAGE, written
 
 
 def test_the_tables_are_up_to_date() -> None:
-    """Each row of the table of htypes, and each rule with its message, is on the page as it is."""
+    """Each row of the table of htypes, and each rule with its message, is on the page."""
     page = PAGE.read_text()
     sizes = re.compile(
         r"the \d+ bytes"

@@ -1,4 +1,4 @@
-"""The pages of the documentation point to pages that are there, and stand alone."""
+"""Test the links and the completeness of the documentation pages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if "_build" n
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    """Each relative link and picture of a page is a file of the project."""
+def test_link_targets_exist(page: Path) -> None:
+    """Each relative link and picture of a page exists in the project."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         path = target.partition("#")[0]
         if path and "://" not in path:
@@ -51,12 +51,16 @@ def test_every_error_has_its_line() -> None:
 
 
 def test_every_htype_is_described() -> None:
-    """The page of htypes says the default dtype and the compressions of each."""
+    """The page of htypes lists the default dtype and the compressions of each htype."""
     text = (DOCS / "reference" / "htypes.md").read_text()
     for htype in HTYPES.values():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{htype.name}` |"))
         assert htype.summary.rstrip(".") in row
-        assert all(f"`{each}`" in row for each in htype.compressions if each is not None)
+        assert all(
+            f"`{compression}`" in row
+            for compression in htype.compressions
+            if compression is not None
+        )
 
 
 def test_every_command_is_described() -> None:

@@ -1,7 +1,7 @@
-"""The specification is enough to write a reader from: here is one, without a line of dasklake.
+"""Test the specification with an independent reader that uses no dasklake code.
 
-It reads what the package wrote by the rules of docs/reference/spec.md alone, with pyarrow, a
-crc32c and the file system.
+It reads a lake by the rules of docs/reference/spec.md alone, with pyarrow, a crc32c and the file
+system.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def read_segments(root: Path, commit: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def chunk_file(root: Path, chunk: dict[str, Any]) -> Path:
-    """Return where a chunk lies."""
+    """Return the path of a chunk."""
     parts = chunk["partition"], chunk["epoch"], f"{chunk['attempt']:016x}", chunk["chunk"]
     return root / "data" / str(chunk["home"]) / f"{'-'.join(map(str, parts))}.arrow"
 
@@ -123,11 +123,11 @@ class Ranges:
 
     def buffer(self, buffer: pa.Buffer, start: int, stop: int) -> bytes:
         """Read bytes of one buffer of a column."""
-        place = buffer.address - self.memory.ctypes.data
-        return self.range(place + start, place + stop) if stop > start else b""
+        offset = buffer.address - self.memory.ctypes.data
+        return self.range(offset + start, offset + stop) if stop > start else b""
 
     def valid(self, column: pa.Array, row: int) -> bool:
-        """Whether there is a value."""
+        """Return whether a row has a value."""
         validity = column.buffers()[0]
         if validity is None:
             return True
@@ -171,7 +171,7 @@ def read_sample(ranges: Ranges, row: int) -> dict[str, Any]:
 
 
 def test_a_reader_by_the_specification(root: Path) -> None:
-    """Every sample is found by its row and comes back as it was written, range by range."""
+    """Every sample is located by its row and read back unchanged, range by range."""
     commit = read_head(root)
     assert list(commit["schema"]["tensors"]) == list(SCHEMA)
     chunks = read_segments(root, commit)
@@ -181,16 +181,16 @@ def test_a_reader_by_the_specification(root: Path) -> None:
         ranges = Ranges(chunk_file(root, chunk), chunk)
         assert ranges.about["partition"] == chunk["partition"]
         for row in range(chunk["rows"]):
-            found, meant = read_sample(ranges, row), make_sample(number)
-            vector = found.pop("vector")
+            actual, meant = read_sample(ranges, row), make_sample(number)
+            vector = actual.pop("vector")
             assert np.array_equal(np.frombuffer(vector, "<f4"), meant.pop("vector"))
             for name, value in meant.items():
-                assert np.array_equal(found[name], value), (number, name)
+                assert np.array_equal(actual[name], value), (number, name)
             number += 1
 
 
 def test_chunks_are_plain_arrow_files(root: Path) -> None:
-    """A chunk opens with pyarrow alone, as one record batch that says where it belongs."""
+    """A chunk opens with pyarrow alone, as one record batch with its location."""
     chunk = read_segments(root, read_head(root))[0]
     reader = pa.ipc.open_file(chunk_file(root, chunk).read_bytes())
     assert reader.num_record_batches == 1

@@ -1,4 +1,4 @@
-"""Somebody ends a run from outside: Ctrl-C, a restart, a scheduler that is closed or killed."""
+"""Runs that are ended from outside: Ctrl-C, a restart, a closed or killed scheduler."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BEFORE = range(30)
 
 
 class Calling:
-    """A call of ``to_lake`` in a thread of its own."""
+    """A call of ``to_lake`` in its own thread."""
 
     def __init__(
         self, stage: Stage, client: Client, *, pauses: Sequence[int] = HELD, **more: Any
@@ -73,35 +73,37 @@ class Calling:
         self.thread.start()
 
     def end(self) -> Any:
-        """Wait for its end; the report or the error."""
+        """Wait for the end of the call; return the report or the error."""
         self.thread.join(PATIENCE)
         return self.outcome[0]
 
 
 def is_stopping(dask_scheduler: Any) -> bool:
-    """Whether the scheduler has heard that its run is to end."""
+    """Return whether the scheduler is ending its run."""
     runs = dask_scheduler.plugins["dasklake"].runs.values()
     return all(active.coordinator.stopping for active in runs)
 
 
 def has_ended(dask_scheduler: Any) -> bool:
-    """Whether no run of the scheduler is being written."""
+    """Return whether the scheduler has no active run."""
     runs = dask_scheduler.plugins["dasklake"].runs.values()
     return not any(active.coordinator.status().running for active in runs)
 
 
-def resumes(stage: Stage, write: Callable[[], Any], kept: Iterable[int]) -> None:
-    """Check that a resume writes what is missing, and nothing else."""
+def resumes(stage: Stage, write: Callable[[], Any], committed: Iterable[int]) -> None:
+    """Check that a resume writes only the missing samples."""
     stage.forget_executions()
     write()
     check_content(dasklake.open(stage.url), ITEMS)
     executions = stage.executions()
-    assert set(executions) <= set(ITEMS) - set(kept)
+    assert set(executions) <= set(ITEMS) - set(committed)
     assert set(executions.values()) == {1}
 
 
-def test_interrupted_client(start_cluster: StartCluster, stage: Stage) -> None:
-    """Ctrl-C ends the run: what runs is finished and committed, and the client says how to go on."""
+def test_interrupted_client_commits_running_tasks(
+    start_cluster: StartCluster, stage: Stage
+) -> None:
+    """Ctrl-C ends the run: running tasks are committed, and the client explains how to resume."""
     cluster = start_cluster()
     job = cluster.job(stage, pauses=HELD)
     stage.held(HELD, 2)
@@ -109,40 +111,40 @@ def test_interrupted_client(start_cluster: StartCluster, stage: Stage) -> None:
     with Client(cluster.address, set_as_default=False) as client:
         wait_until(lambda: client.run_on_scheduler(is_stopping), "the scheduler has heard it")
     stage.let_go(*HELD)
-    code, words = last_words(job)
+    code, output = last_words(job)
     assert code == -signal.SIGINT
     executions = stage.executions()
     # The workers' own queues end with what runs: one or two partitions each.
     assert 36 <= len(executions) <= 42
-    assert "KeyboardInterrupt" in words
-    assert f"{len(executions)} samples committed" in words
-    assert "mode='resume', run='job'" in words
+    assert "KeyboardInterrupt" in output
+    assert f"{len(executions)} samples committed" in output
+    assert "mode='resume', run='job'" in output
     check_content(dasklake.open(stage.url), sorted(executions))
     assert set(executions.values()) == {1}
     resumes(stage, lambda: report_of(cluster.job(stage)), executions)
 
 
-def test_interrupted_twice(cluster: Cluster, client: Client, stage: Stage) -> None:
-    """A second Ctrl-C leaves at once and says how to go on; the cluster still commits what runs."""
+def test_second_interrupt_returns_at_once(cluster: Cluster, client: Client, stage: Stage) -> None:
+    """A second Ctrl-C returns at once and explains the resume; the cluster commits running tasks."""
     job = cluster.job(stage, pauses=HELD)
     stage.held(HELD, 2)
     job.send_signal(signal.SIGINT)
     wait_until(lambda: client.run_on_scheduler(is_stopping), "the scheduler has heard it")
     job.send_signal(signal.SIGINT)
     # Both workers are held still: nobody has waited for them.
-    code, words = last_words(job)
+    code, output = last_words(job)
     assert code == -signal.SIGINT
-    assert "Run 'job' was interrupted again before its outcome was known" in words
-    assert "mode='resume', run='job'" in words
+    assert "Run 'job' was interrupted again before its outcome was known" in output
+    assert "mode='resume', run='job'" in output
     stage.let_go(*HELD)
     wait_until(lambda: client.run_on_scheduler(has_ended), "the cluster has committed it")
-    kept = stage.executions()
-    check_content(dasklake.open(stage.url), sorted(kept))
+    executed = stage.executions()
+    check_content(dasklake.open(stage.url), sorted(executed))
     assert residue(stage.url) == set()
-    resumes(stage, lambda: report_of(cluster.job(stage)), kept)
+    resumes(stage, lambda: report_of(cluster.job(stage)), executed)
 
 
-#: A client that is killed when it calls a function of its own: its name is the last argument.
+#: A client that is killed when it calls one of its functions; the last argument names it.
 KILLED = """
 import json, os, signal, sys
 import dasklake._run.execute, dasklake._run.scheduler_client
@@ -154,7 +156,7 @@ setattr(sys.modules[module], name, die)
 _job.main(**json.loads(sys.argv[1]))
 """
 
-#: Moments of a call, by the function that comes next.
+#: Moments of a call, each named by the next function.
 MOMENTS = {
     "nothing is begun": "dasklake._run.execute.start_run",
     "the run is begun": "dasklake._run.execute.open_on_scheduler",
@@ -164,7 +166,7 @@ MOMENTS = {
 
 
 def test_client_killed_at_any_moment(cluster: Cluster, client: Client, tmp_path: Any) -> None:
-    """Whenever the client is killed, the same script, started again, writes each sample once."""
+    """After a kill of the client at any moment, its restarted script writes each sample once."""
     stages = {name: Stage(tmp_path / name.replace(" ", "-")) for name in MOMENTS}
     jobs = []
     for name, stage in stages.items():
@@ -183,13 +185,13 @@ def test_client_killed_at_any_moment(cluster: Cluster, client: Client, tmp_path:
 
 
 async def forget_worker(dask_scheduler: Any, address: str) -> None:
-    """Let a worker's time be over, as if nothing had been heard of it for long."""
+    """Expire a worker, as if its heartbeats had stopped long ago."""
     dask_scheduler.workers[address].last_seen = 0.0
     await dask_scheduler.check_worker_ttl()
 
 
-def test_frozen_worker(start_cluster: StartCluster, stage: Stage) -> None:
-    """A worker that freezes is given up; when it wakes, what it writes counts for nothing."""
+def test_frozen_worker_is_removed(start_cluster: StartCluster, stage: Stage) -> None:
+    """A frozen worker is removed; when it wakes, its chunks are ignored."""
     cluster = start_cluster()
     with Client(cluster.address, set_as_default=False, timeout="60s") as client:
         client.wait_for_workers(2, timeout=60)
@@ -213,8 +215,8 @@ def test_frozen_worker(start_cluster: StartCluster, stage: Stage) -> None:
     assert {key.rpartition("/")[2].partition("-")[0] for key in residue(stage.url)} <= {"10"}
 
 
-def test_restarted_cluster(stage: Stage, tmp_path: Any) -> None:
-    """``Client.restart()`` in mid-run loses the run, which says so; what was complete is kept."""
+def test_restarted_cluster_loses_the_run(stage: Stage, tmp_path: Any) -> None:
+    """``Client.restart()`` during a run raises that the run is lost; complete partitions are kept."""
     with (
         LocalCluster(
             n_workers=2,
@@ -240,27 +242,29 @@ def test_restarted_cluster(stage: Stage, tmp_path: Any) -> None:
         resumes(stage, lambda: Calling(stage, client).end(), BEFORE)
 
 
-def test_reset_of_a_living_run(client: Client, stage: Stage) -> None:
-    """Reset refuses a living run; forced, it closes it, and nothing of it is committed any more."""
+def test_reset_refuses_a_live_run(client: Client, stage: Stage) -> None:
+    """Reset refuses a live run; with force it closes the run, which commits nothing afterwards."""
     calling = Calling(stage, client)
     stage.held(HELD, 2)
     wait_until(lambda: len(dasklake.open(stage.url)) > len(BEFORE) - 9, "all that is due is in")
-    kept = [row["x"] for row in dasklake.open(stage.url)]
+    committed = [row["x"] for row in dasklake.open(stage.url)]
     with pytest.raises(RunActiveError, match="'job'"):
         dasklake.open(stage.url).reset()
     report = dasklake.open(stage.url).reset(force=True)
     assert report.closed == {"main/job": 1}
     stage.let_go(*HELD)
     assert isinstance(calling.end(), RunAbortedError)
-    check_content(dasklake.open(stage.url), kept)
+    check_content(dasklake.open(stage.url), committed)
     # The scheduler has let go of them, their workers have not yet.
     old = {x for item in stage.held(HELD, 2) for x in range(item // 3 * 3, item // 3 * 3 + 3)}
     wait_until(lambda: old <= set(stage.executions()), "the old tasks are over")
-    resumes(stage, lambda: Calling(stage, client).end(), kept)
+    resumes(stage, lambda: Calling(stage, client).end(), committed)
 
 
-def test_closed_scheduler(start_cluster: StartCluster, stage: Stage) -> None:
-    """A scheduler that is closed in good order commits what is complete; the client learns of it."""
+def test_closed_scheduler_commits_complete_partitions(
+    start_cluster: StartCluster, stage: Stage
+) -> None:
+    """A scheduler that is closed cleanly commits complete partitions; its client is notified."""
     cluster = start_cluster()
     with Client(cluster.address, set_as_default=False, timeout="10s") as client:
         calling = Calling(stage, client)
@@ -277,8 +281,10 @@ def test_closed_scheduler(start_cluster: StartCluster, stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("coordinator", ["scheduler", "client"])
-def test_killed_scheduler(start_cluster: StartCluster, stage: Stage, coordinator: str) -> None:
-    """A client whose scheduler is killed learns that its run is lost, and how to go on."""
+def test_killed_scheduler_loses_the_run(
+    start_cluster: StartCluster, stage: Stage, coordinator: str
+) -> None:
+    """A client whose scheduler is killed raises that its run is lost and how to resume it."""
     cluster = start_cluster()
     with Client(cluster.address, set_as_default=False, timeout="10s") as client:
         calling = Calling(stage, client, coordinator=coordinator)
@@ -288,6 +294,6 @@ def test_killed_scheduler(start_cluster: StartCluster, stage: Stage, coordinator
         lost = calling.end()
     assert isinstance(lost, RunLostError)
     assert "mode='resume', run='job'" in str(lost)
-    kept = [row["x"] for row in dasklake.open(stage.url)]
-    assert len(kept) >= 18
-    check_content(dasklake.open(stage.url), sorted(kept))
+    committed = [row["x"] for row in dasklake.open(stage.url)]
+    assert len(committed) >= 18
+    check_content(dasklake.open(stage.url), sorted(committed))

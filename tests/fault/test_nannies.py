@@ -1,4 +1,4 @@
-"""Workers with nannies: partitions that hang or take all memory, and workers that come and go."""
+"""Workers with nannies: partitions that hang or use all memory, and workers that leave and join."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 ITEMS = range(60)
 
-#: Of the memory that a worker may use, in bytes.
+#: Memory limit of a worker, in bytes.
 LIMIT = 1_000_000_000
 
 #: After how long a cluster looks whether a worker that it lost is back, and else gives its nanny up.
@@ -41,7 +41,7 @@ LOST = "distributed.deploy.lost-worker-timeout"
 
 @contextlib.contextmanager
 def start_nannies(folder: Path, workers: int, **config: Any) -> Iterator[LocalCluster]:
-    """Start workers with nannies; new ones know at once all that they need."""
+    """Start workers with nannies; new workers are ready at once."""
     with (
         dask.config.set({"temporary-directory": str(folder), **config}),
         LocalCluster(
@@ -57,7 +57,7 @@ def start_nannies(folder: Path, workers: int, **config: Any) -> Iterator[LocalCl
 
 @pytest.fixture(scope="module")
 def nannies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Run two workers with nannies, which a busy machine may take long to start again."""
+    """Run two workers with nannies; a busy machine may restart them slowly."""
     with start_nannies(tmp_path_factory.mktemp("dask"), 2, **{LOST: "600s"}) as cluster:
         yield cluster
 
@@ -71,13 +71,13 @@ def nursed(nannies: LocalCluster) -> Iterator[Client]:
 
 
 def workers_of(cluster: LocalCluster) -> Sequence[str]:
-    """Return the addresses of a cluster's workers."""
+    """Return the worker addresses of a cluster."""
     assert cluster.scheduler is not None
     return list(cluster.scheduler.workers)
 
 
 def write(stage: Stage, client: Client, transform: Any = sample, **more: Any) -> Any:
-    """Write the items, or go on with it."""
+    """Write the items, or resume the run."""
     arguments: dict[str, Any] = {
         "schema": SCHEMA,
         "transform": transform,
@@ -107,7 +107,7 @@ def begin(stage: Stage, client: Client, **more: Any) -> tuple[threading.Thread, 
 
 
 def hanging(x: int, folder: str) -> dict[str, Any]:
-    """Make a sample; item 31 hangs the first time, item 34 always."""
+    """Make a sample; item 31 hangs the first time, item 34 every time."""
     note(folder, str(x))
     first = Path(folder, f"{x}.hung")
     if x == 34 or (x == 31 and not first.exists()):
@@ -117,7 +117,7 @@ def hanging(x: int, folder: str) -> dict[str, Any]:
     return content(x)
 
 
-def test_partitions_that_hang(nursed: Client, stage: Stage) -> None:
+def test_hanging_partitions_are_retried(nursed: Client, stage: Stage) -> None:
     """When all workers hang each is restarted; what hung is tried again, and is written or has failed."""
     options = dasklake.WriteOptions(scheduler=nursed, partition_timeout=3, retries=1)
     report = write(stage, nursed, hanging, on_error="skip", max_failures=None, options=options)
@@ -137,7 +137,7 @@ def test_partitions_that_hang(nursed: Client, stage: Stage) -> None:
     nursed.wait_for_workers(2, timeout=PATIENCE)
 
 
-def test_no_worker_comes_back(
+def test_run_ends_if_no_worker_returns(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run whose cluster loses its workers for good when they hang ends, and says why."""
@@ -159,7 +159,7 @@ def test_no_worker_comes_back(
 
 if DEEP:
 
-    def test_worker_that_hangs_twice(stage: Stage, tmp_path: Path) -> None:
+    def test_worker_that_hangs_twice_is_not_lost(stage: Stage, tmp_path: Path) -> None:
         """A worker restarted twice is not away when its cluster looks for it after the first time."""
         Path(stage.folder, "31.hung").touch()
         with (
@@ -175,25 +175,25 @@ if DEEP:
 
 if DEEP:
 
-    def test_partition_that_always_hangs(nursed: Client, stage: Stage) -> None:
+    def test_partition_that_always_hangs_ends_the_run(nursed: Client, stage: Stage) -> None:
         """Not skipped, a partition that hangs ends the run with its number; a mended function goes on."""
         options = dasklake.WriteOptions(scheduler=nursed, partition_timeout="4s", retries=0)
         Path(stage.folder, "31.hung").touch()
         with pytest.raises(PartitionTimeoutError, match="Partition 11 took longer") as caught:
             write(stage, nursed, hanging, options=options)
-        kept = [row["x"] for row in dasklake.open(stage.url)]
+        committed = [row["x"] for row in dasklake.open(stage.url)]
         assert (caught.value.partition, caught.value.seconds) == (11, 4.0)
-        assert caught.value.samples_processed == len(kept) >= 33
+        assert caught.value.samples_processed == len(committed) >= 33
         assert "mode='resume', run='job'" in str(caught.value)
-        check_content(dasklake.open(stage.url), sorted(kept))
+        check_content(dasklake.open(stage.url), sorted(committed))
         stage.forget_executions()
         write(stage, nursed)
         check_content(dasklake.open(stage.url), ITEMS)
-        assert stage.executions() == dict.fromkeys(set(ITEMS) - set(kept), 1)
+        assert stage.executions() == dict.fromkeys(set(ITEMS) - set(committed), 1)
         assert residue(stage.url) == set()
 
 
-def test_hanging_partition_without_a_nanny(client: Client, stage: Stage) -> None:
+def test_hanging_partition_without_a_nanny_ends_the_run(client: Client, stage: Stage) -> None:
     """On a worker that nobody restarts a hanging partition ends the run, and the message says so."""
     options = dasklake.WriteOptions(scheduler=client, partition_timeout=3)
     arguments = {"folder": str(stage.folder), "pauses": [31]}
@@ -202,15 +202,15 @@ def test_hanging_partition_without_a_nanny(client: Client, stage: Stage) -> None
             write(stage, client, transform_kwargs=arguments, on_error="skip", options=options)
     finally:
         stage.let_go(31)
-    kept = [row["x"] for row in dasklake.open(stage.url)]
-    assert (caught.value.partition, caught.value.samples_processed) == (10, len(kept))
+    committed = [row["x"] for row in dasklake.open(stage.url)]
+    assert (caught.value.partition, caught.value.samples_processed) == (10, len(committed))
     assert "mode='resume', run='job'" in str(caught.value)
-    check_content(dasklake.open(stage.url), sorted(kept))
+    check_content(dasklake.open(stage.url), sorted(committed))
     wait_until(lambda: stage.executions()[32], "the task that hung has gone on")
     stage.forget_executions()
     write(stage, client)
     check_content(dasklake.open(stage.url), ITEMS)
-    assert stage.executions().keys() <= set(ITEMS) - set(kept)
+    assert stage.executions().keys() <= set(ITEMS) - set(committed)
 
 
 def greedy(x: int, folder: str) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def greedy(x: int, folder: str) -> dict[str, Any]:
     return content(x)
 
 
-def test_out_of_memory(stage: Stage, tmp_path: Path) -> None:
+def test_out_of_memory_ends_the_run(stage: Stage, tmp_path: Path) -> None:
     """A partition for which workers run out of memory ends the run, and is named; others are kept."""
     # The first death is enough here; Dask's own patience is three more.
     patience = {"distributed.scheduler.allowed-failures": 0}
@@ -238,8 +238,8 @@ def test_out_of_memory(stage: Stage, tmp_path: Path) -> None:
         assert caught.value.partition == 10
         assert "out of memory" in str(caught.value)
         assert "mode='resume', run='job'" in str(caught.value)
-        kept = [row["x"] for row in dasklake.open(stage.url)]
-        assert caught.value.samples_processed == len(kept) == 30
+        committed = [row["x"] for row in dasklake.open(stage.url)]
+        assert caught.value.samples_processed == len(committed) == 30
         check_content(dasklake.open(stage.url), range(30))
         stage.forget_executions()
         # Its nanny has started another one.
@@ -250,7 +250,7 @@ def test_out_of_memory(stage: Stage, tmp_path: Path) -> None:
 
 if DEEP:
 
-    def test_restarted_worker(nursed: Client, stage: Stage) -> None:
+    def test_restarted_worker_costs_only_work_in_flight(nursed: Client, stage: Stage) -> None:
         """A worker that its nanny restarts costs what was in flight on it, and nobody has to help."""
         addresses = {pid: address for address, pid in nursed.run(os.getpid).items()}
         thread, outcome = begin(
@@ -265,7 +265,9 @@ if DEEP:
         assert residue(stage.url) == set()
 
 
-def test_scaled_down_and_up(nannies: LocalCluster, nursed: Client, stage: Stage) -> None:
+def test_scaled_cluster_writes_each_sample_once(
+    nannies: LocalCluster, nursed: Client, stage: Stage
+) -> None:
     """A cluster that loses a worker on purpose, and gets one again, writes each sample once."""
     thread, outcome = begin(
         stage, nursed, transform_kwargs={"folder": str(stage.folder), "pauses": [16, 19, 22, 25]}
@@ -288,7 +290,7 @@ def test_scaled_down_and_up(nannies: LocalCluster, nursed: Client, stage: Stage)
 
 if DEEP:
 
-    def test_adaptive_cluster(nannies: LocalCluster, stage: Stage) -> None:
+    def test_adaptive_cluster_writes_all_samples(nannies: LocalCluster, stage: Stage) -> None:
         """A cluster that starts from nothing and scales itself writes all, and shrinks again."""
         nannies.scale(0)
         wait_until(lambda: not workers_of(nannies), "no worker is left")

@@ -1,4 +1,4 @@
-"""A worker or the client dies in mid-run, and the run goes on."""
+"""A worker or the client dies during a run, and the run continues."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ITEMS = range(60)
 
 
 def test_run_survives_the_death_of_a_worker(start_cluster: StartCluster, stage: Stage) -> None:
-    """A run whose worker is killed ends by itself, and repeats only what was in flight.
+    """A run whose worker is killed finishes without help, and repeats only work in flight.
 
     Even while its client is frozen, from the moment that the scheduler has the run.
     """
@@ -63,7 +63,7 @@ def test_run_survives_the_death_of_a_worker(start_cluster: StartCluster, stage: 
 
 
 def test_run_survives_the_death_of_its_client(start_cluster: StartCluster, stage: Stage) -> None:
-    """A run whose client is killed as soon as it has begun goes on to its end without it."""
+    """A run whose client is killed right after the start finishes without it."""
     cluster = start_cluster()
     job = cluster.job(stage, pauses=[0])
     assert stage.reached(0) in {worker.pid for worker in cluster.workers}
@@ -78,7 +78,7 @@ def test_run_survives_the_death_of_its_client(start_cluster: StartCluster, stage
 def test_run_survives_a_client_that_dies_at_once(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client killed while the scheduler is still taking its graph in leaves a run that goes on."""
+    """A client killed while the scheduler receives its graph leaves a run that continues."""
     arrived, go = threading.Event(), threading.Event()
     materialize = distributed.scheduler._materialize_graph
 
@@ -103,15 +103,15 @@ def test_run_survives_a_client_that_dies_at_once(
 
 
 def deadly(x: int) -> dict[str, Any]:
-    """Make a sample; the worker does not survive item 31."""
+    """Make a sample; item 31 kills the worker."""
     if x == 31:
         os.kill(os.getpid(), signal.SIGKILL)
     return content(x)
 
 
 @pytest.mark.parametrize("coordinator", ["scheduler", "client"])
-def test_sample_that_kills_every_worker(tmp_path: Path, coordinator: Any) -> None:
-    """A sample that no worker survives ends the run, is not skipped, and its partition is named."""
+def test_sample_that_kills_every_worker_ends_the_run(tmp_path: Path, coordinator: Any) -> None:
+    """A sample that kills every worker ends the run, is not skipped, and its partition is named."""
     with (
         dask.config.set(
             {"distributed.scheduler.allowed-failures": 1, "temporary-directory": str(tmp_path)}
@@ -133,7 +133,7 @@ def test_sample_that_kills_every_worker(tmp_path: Path, coordinator: Any) -> Non
             )
     assert (caught.value.partition, caught.value.position) == (10, None)
     assert "never skipped" in str(caught.value)
-    kept = [row["x"] for row in dasklake.open(tmp_path / "lake")]
-    assert len(kept) == caught.value.samples_processed
+    committed = [row["x"] for row in dasklake.open(tmp_path / "lake")]
+    assert len(committed) == caught.value.samples_processed
     # Which others the dying workers took along is chance.
-    check_content(dasklake.open(tmp_path / "lake"), sorted(set(kept) - {30, 31, 32}))
+    check_content(dasklake.open(tmp_path / "lake"), sorted(set(committed) - {30, 31, 32}))

@@ -1,4 +1,4 @@
-"""The state of a run under any order of receipts, failures, clocks, stops, drains and lost commits."""
+"""Test the state of a run under any order of receipts, failures, time, stops and lost commits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.lakes import failure
 
 PARTITIONS = 8
 partitions = st.integers(0, PARTITIONS - 1)
-#: Exact in binary, so that sums of them are.
+#: Exact in binary, so that their sums are exact.
 quarters = st.integers(1, 40).map(lambda n: n / 4)
 subsets = st.sets(partitions)
 everies = st.one_of(
@@ -39,7 +39,7 @@ limits = st.one_of(
 
 
 class Progress(RuleBasedStateMachine):
-    """A run that is written, beside the plainest account of it."""
+    """A run in progress, compared with a simple model of it."""
 
     @initialize(
         missing=subsets,
@@ -56,15 +56,15 @@ class Progress(RuleBasedStateMachine):
         closed: int,
         epoch: int,
     ) -> None:
-        """Begin an epoch in which some partitions are missing."""
+        """Begin an epoch with missing partitions."""
         plan = Plan(PARTITIONS, None, "0" * 32, None)
         self.before = RunState(plan, 0, epoch=epoch, closed=closed, inputs=10, samples=9)
         self.now = self.clock = 1000.0
         self.interval, self.limit, self.missing = interval, limit, missing
         self.progress = RunProgress(missing, interval, limit, self.before, self.now)
-        #: Partition to what was taken in for it and still counts, in order.
+        #: The valid receipt or failure of each partition, in order of arrival.
         self.taken: dict[int, Receipt | Failure] = {}
-        #: Everything that was ever taken in.
+        #: All accepted receipts and failures.
         self.history: list[Receipt | Failure] = []
         self.committed: list[int] = []
         self.flying: Batch | None = None
@@ -74,18 +74,18 @@ class Progress(RuleBasedStateMachine):
 
     @property
     def open(self) -> set[int]:
-        """The partitions of which nothing is there yet."""
+        """Partitions without a receipt or failure."""
         return self.missing - self.taken.keys()
 
     @property
     def waiting(self) -> list[int]:
-        """The partitions that were taken in and wait for a commit, in order."""
+        """Accepted partitions that wait for a commit, in order."""
         flying = partitions_of(self.flying) if self.flying else []
         return [p for p in self.taken if p not in self.committed and p not in flying]
 
     def tally(self) -> Tally:
-        """Add everything up."""
-        receipts = [each for each in self.history if isinstance(each, Receipt)]
+        """Return the totals of the model."""
+        receipts = [outcome for outcome in self.history if isinstance(outcome, Receipt)]
         whole = len(self.history) - len(receipts)
         whole += sum(1 for r in receipts if r.failed and not r.inputs)
         failed = sum(r.failed for r in receipts) + len(self.history) - len(receipts)
@@ -94,19 +94,19 @@ class Progress(RuleBasedStateMachine):
         samples = self.before.samples + sum(r.samples for r in receipts)
         return Tally(failed, samples, inputs + whole * size, failed - whole + whole * size)
 
-    def take_in(self, partition: int, found: Receipt | Failure) -> None:
-        """Account for what was taken in, and for the verdict."""
-        self.taken[partition] = found
-        self.history.append(found)
+    def take_in(self, partition: int, outcome: Receipt | Failure) -> None:
+        """Record an accepted receipt or failure, and check the failure limit."""
+        self.taken[partition] = outcome
+        self.history.append(outcome)
         if self.stop is None and self.limit.exceeded(self.tally(), complete=not self.open):
             self.stop = self.progress.stop
             assert self.stop is not None
             assert self.stop.kind == "too-many"
         if self.stop is not None and self.stop.kind == "too-many":
-            for each in self.waiting:
-                if has_failures(self.taken[each]):
-                    del self.taken[each]
-                    self.hopeless.add(each)
+            for waiting in self.waiting:
+                if has_failures(self.taken[waiting]):
+                    del self.taken[waiting]
+                    self.hopeless.add(waiting)
 
     @rule(
         partition=st.integers(0, PARTITIONS + 1),
@@ -116,27 +116,27 @@ class Progress(RuleBasedStateMachine):
         whole=st.booleans(),
     )
     def receipt(self, partition: int, epoch: int, rows: int, failed: int, *, whole: bool) -> None:
-        """Take in a receipt: of a partition that is missing or not, a first one or another."""
+        """Deliver a receipt, possibly of a finished partition or a repeated one."""
         rows, inputs = (0, 0) if whole else (rows, rows + failed)
         chunk = ChunkRef(0, rows, 100, 50, 1)
-        found = Receipt("run", epoch, partition, "ab" * 8, (chunk,), inputs, failed=failed)
-        wanted = partition in self.open and self.before.closed < epoch <= self.before.epoch
-        assert self.progress.received(found) is wanted
-        if wanted:
-            self.take_in(partition, found)
+        receipt = Receipt("run", epoch, partition, "ab" * 8, (chunk,), inputs, failed=failed)
+        accepted = partition in self.open and self.before.closed < epoch <= self.before.epoch
+        assert self.progress.received(receipt) is accepted
+        if accepted:
+            self.take_in(partition, receipt)
 
     @rule(partition=partitions)
     def record_failure(self, partition: int) -> None:
         """Skip a partition that failed as a whole."""
-        found = failure("run", partition, 0)
-        wanted = partition in self.open
-        assert self.progress.failed(found) is wanted
-        if wanted:
-            self.take_in(partition, found)
+        skipped = failure("run", partition, 0)
+        accepted = partition in self.open
+        assert self.progress.failed(skipped) is accepted
+        if accepted:
+            self.take_in(partition, skipped)
 
     @rule(kind=st.sampled_from(["failed", "cancelled", "lost"]), partition=partitions)
     def end(self, kind: str, partition: int) -> None:
-        """End the run for some reason."""
+        """End the run for a reason."""
         stop = Stop(kind, failure("run", partition, 0) if kind == "failed" else None)
         self.progress.end(stop)
         self.stop = self.stop or stop
@@ -146,7 +146,7 @@ class Progress(RuleBasedStateMachine):
     @precondition(lambda self: self.stop is not None)
     @rule(running=subsets)
     def drain(self, running: set[int]) -> None:
-        """Say what still runs."""
+        """Report the running partitions."""
         self.progress.drain(frozenset(running))
         self.draining = running
 
@@ -158,7 +158,7 @@ class Progress(RuleBasedStateMachine):
     @precondition(lambda self: self.progress.due(self.now))
     @rule()
     def take(self) -> None:
-        """Begin a commit that is due: it gets all that waits, once, in the order it came."""
+        """Begin a due commit: it gets all waiting partitions once, in order of arrival."""
         waiting = self.waiting
         batch = self.progress.take()
         assert sorted(partitions_of(batch)) == sorted(waiting)
@@ -167,7 +167,7 @@ class Progress(RuleBasedStateMachine):
         self.flying = batch
 
     def is_receipt(self, partition: int) -> bool:
-        """Whether the partition gave a receipt."""
+        """Return whether the partition has a receipt."""
         return isinstance(self.taken[partition], Receipt)
 
     @precondition(lambda self: self.flying is not None)
@@ -183,7 +183,7 @@ class Progress(RuleBasedStateMachine):
     @precondition(lambda self: self.flying is not None)
     @rule()
     def fail(self) -> None:
-        """Lose the commit; what it held is to be committed again, before all else."""
+        """Lose the commit; its partitions are committed again before all others."""
         back = partitions_of(self.flying)
         self.flying = None
         self.taken = {p: self.taken[p] for p in [*back, *(p for p in self.taken if p not in back)]}
@@ -191,14 +191,14 @@ class Progress(RuleBasedStateMachine):
 
     @invariant()
     def never_twice(self) -> None:
-        """Check that no partition is committed twice, or without being taken in."""
+        """Check that no partition is committed twice or without a receipt."""
         assert len(set(self.committed)) == len(self.committed)
         assert set(self.committed) <= self.taken.keys() <= self.missing
         assert self.progress.stop == self.stop
 
     @invariant()
     def due_with_something(self) -> None:
-        """Check that a commit is due exactly when something waits, none flies, and it is time."""
+        """Check that a commit is due exactly if partitions wait, no commit is in flight, and its time has come."""
         waiting = self.waiting
         inputs = sum(r.inputs for p in waiting if isinstance(r := self.taken[p], Receipt))
         time = {
@@ -212,34 +212,34 @@ class Progress(RuleBasedStateMachine):
 
     @invariant()
     def wakes_in_time(self) -> None:
-        """Check that who sleeps as long as is said finds a commit due, where the clock decides."""
+        """Check that a commit is due after the announced delay, if it depends on time."""
         wait = self.progress.wait(self.now)
         if wait is not None and self.waiting and self.flying is None:
             assert self.progress.due(self.now + wait)
 
     @invariant()
     def ended_with_nothing(self) -> None:
-        """Check that the run has ended exactly when nothing waits and nothing more can come."""
+        """Check that the run has ended exactly if no partition waits or can still arrive."""
         idle = not self.waiting and self.flying is None
         assert self.progress.complete == (not self.open)
         assert self.progress.ended == (idle and (not self.open or self.over()))
 
     @invariant()
     def counts(self) -> None:
-        """Check that what is shown as written is what was taken in."""
-        receipts = [each for each in self.history if isinstance(each, Receipt)]
+        """Check that the reported counts equal those of the accepted receipts."""
+        receipts = [outcome for outcome in self.history if isinstance(outcome, Receipt)]
         assert self.progress.written_inputs == sum(r.inputs for r in receipts)
         assert self.progress.written_samples == sum(r.samples for r in receipts)
         assert self.progress.tally() == self.tally()
 
     def over(self) -> bool:
-        """Whether a stopped run waits for nothing any more."""
+        """Return whether a stopped run waits for no more partitions."""
         if self.stop is None or self.draining is None:
             return False
         return self.draining & self.open <= self.hopeless
 
     def teardown(self) -> None:
-        """Bring the run to its end: nothing that was taken in and counts is left behind."""
+        """End the run: all valid accepted partitions are committed."""
         if not hasattr(self, "progress"):
             return
         self.progress.end(Stop("cancelled"))
@@ -254,9 +254,9 @@ class Progress(RuleBasedStateMachine):
         assert not self.progress.due(self.now)
 
 
-def has_failures(found: Receipt | Failure) -> bool:
-    """Whether anything failed in a partition."""
-    return isinstance(found, Failure) or found.failed > 0
+def has_failures(outcome: Receipt | Failure) -> bool:
+    """Return whether a sample or the whole partition failed."""
+    return isinstance(outcome, Failure) or outcome.failed > 0
 
 
 def partitions_of(batch: Batch | None) -> list[int]:

@@ -1,10 +1,10 @@
-"""Small histories, exhaustively: whoever ends, or loses an answer, at whichever operation.
+"""Test small histories exhaustively: any process ends or loses a response at any operation.
 
-A history is some processes in order. Of each of them every operation is tried: the process crashes
-before, in the middle of, or after it; the request or its answer is lost, late or refused; or the
-process stops there, all others act to their ends, and it goes on as a zombie. In a long search two
-processes stop, or crash, at every pair of their operations. Afterwards, and at each of these moments,
-the invariants hold; and whoever is alone then finishes every run, each sample once.
+A history is a sequence of processes. Faults are injected at every operation of each process: the
+process crashes before, during or after it; the request or its response is lost, late or refused; or
+the process pauses there, all other processes run to their ends, and it continues as a zombie. In a
+long search two processes pause or crash at every pair of their operations. The invariants hold at
+each of these moments and afterwards. A single process can then finish every run, each sample once.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Tale(NamedTuple):
     Attributes
     ----------
     processes : mapping of str to callable
-        Who acts, in order.
+        The processes, in order.
     pairs : tuple of (str, str)
-        Who stops at every pair of operations, in a long search.
+        Processes that pause at every pair of operations in a long search.
     partitions : mapping of str to int
-        Partitions of each run.
-    made : bool
-        Whether the lake is there from the start.
+        Number of partitions by run.
+    exists : bool
+        True if the lake exists from the start.
     """
 
     processes: Mapping[str, Process]
     pairs: tuple[tuple[str, str], ...] = ()
     partitions: Mapping[str, int] = {"R": 2, "S": 1, "O": 1, "F": 1}
-    made: bool = True
+    exists: bool = True
 
 
 def writes(run: str, mode: str = "append") -> Process:
@@ -71,7 +71,7 @@ TALES = {
         {"A": writes("R", "resume"), "B": writes("R", "resume")},
         pairs=(("A", "B"),),
         partitions={"R": 2},
-        made=False,
+        exists=False,
     ),
     "writer, reset, resume": Tale(
         {"A": writes("R"), "X": resets(), "B": writes("R", "resume")},
@@ -170,7 +170,7 @@ class Schedule(NamedTuple):
 
     tale: str
     slices: tuple[Slice, ...]
-    #: Who goes on first, of those that stopped.
+    #: The paused process that continues first.
     first: str = ""
 
 
@@ -184,11 +184,11 @@ def singles(tale: str) -> Iterator[Schedule]:
 
 
 def doubles(tale: str) -> Iterator[Schedule]:
-    """Yield every pair of operations of two processes, both of which stop or end there."""
+    """Yield every pair of operations at which two processes pause or end."""
     for one, two in TALES[tale].pairs:
         lengths = [range(length(tale, name, cut=True)) for name in (one, two)]
-        places = itertools.product(*lengths)
-        for a, b in places:
+        positions = itertools.product(*lengths)
+        for a, b in positions:
             for fault in (Fault.CRASH_AFTER, None):
                 yield Schedule(tale, (Slice(one, a), Slice(two, b, fault)), one)
             yield Schedule(tale, (Slice(one, a), Slice(two, b)), two)
@@ -198,16 +198,16 @@ _LENGTHS: dict[tuple[str, str, bool], int] = {}
 
 
 def length(tale: str, name: str, *, cut: bool = False) -> int:
-    """Return the operations of a process after the others; the most, where those may be cut short."""
+    """Return the number of operations of a process after its predecessors; the maximum if those may end early."""
     if (tale, name, cut) in _LENGTHS:
         return _LENGTHS[tale, name, cut]
     counts = []
     for share in (0.0, 0.5, 0.8, 1.0) if cut else (1.0,):
         sim = Simulation(TALES[tale].partitions)
-        if TALES[tale].made:
+        if TALES[tale].exists:
             sim.make()
         processes = bound(tale, sim)
-        for other in itertools.takewhile(lambda each: each != name, processes):
+        for other in itertools.takewhile(lambda earlier: earlier != name, processes):
             steps = int(share * length(tale, other))
             if share == 1.0:
                 sim.rest({other: processes[other]})
@@ -232,15 +232,15 @@ def run(schedule: Schedule) -> bool:
     sim = Simulation(tale.partitions)
     processes = bound(schedule.tale, sim)
     try:
-        if tale.made:
+        if tale.exists:
             sim.make()
-        stopped = {each.name for each in schedule.slices}
+        stopped = {part.name for part in schedule.slices}
         first = schedule.slices[0].name
-        earlier = dict(itertools.takewhile(lambda each: each[0] != first, processes.items()))
+        earlier = dict(itertools.takewhile(lambda item: item[0] != first, processes.items()))
         sim.rest(earlier)
         if not sim.play(processes, schedule.slices):
             return False
-        sim.rest({name: each for name, each in processes.items() if name not in stopped})
+        sim.rest({name: process for name, process in processes.items() if name not in stopped})
         sim.look()
         order = sorted(stopped, key=lambda name: name != schedule.first)
         sim.rest({name: processes[name] for name in order})
@@ -253,10 +253,10 @@ def run(schedule: Schedule) -> bool:
     return True
 
 
-#: Schedules of each history that a short search tries.
+#: Number of schedules of each history in a short search.
 _SOME = 24
 
-#: How many schedules of each history were tried.
+#: Number of executed schedules by history.
 TRIED: dict[str, int] = {}
 
 
@@ -267,7 +267,7 @@ def test_every_operation(tale: str) -> None:
         schedules = [*singles(tale), *doubles(tale)]
         if not DEEP:
             random.Random(tale).shuffle(schedules)  # noqa: S311 # a seeded choice
-        # After others that were cut short a process may end before it comes to an operation.
+        # After predecessors that ended early, a process may end before it reaches an operation.
         exist = (run(schedule) for schedule in schedules)
         TRIED[tale] = sum(itertools.islice(filter(None, exist), None if DEEP else _SOME))
     print(f"{tale}: {TRIED[tale]} of {len(schedules)} schedules")  # noqa: T201 # the figure

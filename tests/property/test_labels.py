@@ -1,4 +1,4 @@
-"""Discovered class names: whatever the order of receipts and commits, the same list."""
+"""Test that discovered class names do not depend on the order of receipts and commits."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def commit(schema: Schema, runs: dict[str, RunState], run: str, receipts: list[R
         finished=done == state.plan.partitions,
         names=merge_discovered_names(state.names, receipts),
     )
-    schema, known = apply_discovered_names(schema, runs)
-    runs.update(known)
+    schema, updates = apply_discovered_names(schema, runs)
+    runs.update(updates)
     return schema
 
 
@@ -46,25 +46,25 @@ def receipts_of(run: str, partitions: list[list[str]]) -> list[Receipt]:
 
 
 def settled(schema: Schema) -> tuple[str, ...]:
-    """Return the names whose places never change."""
-    found: tuple[str, ...] = schema["label"].with_settled_names.class_names
-    return found
+    """Return the names whose indices never change."""
+    class_names: tuple[str, ...] = schema["label"].with_settled_names.class_names
+    return class_names
 
 
 @given(GIVEN, PARTITIONS, st.data())
 def test_any_order_of_receipts(
     names: list[str], parts: list[list[str]], data: st.DataObject
 ) -> None:
-    """Given names come first, then all others by their first place, in any order of commits."""
+    """Given names come first, then new names by first occurrence, in any order of commits."""
     schema = schema_of(names)
     runs = {"r": RunState(Plan(len(parts), None, "", None), 0)}
-    left = data.draw(st.permutations(receipts_of("r", parts)))
-    while left:
-        count = data.draw(st.integers(1, len(left)))
-        schema = commit(schema, runs, "r", left[:count])
-        left = left[count:]
-    wanted = tuple(dict.fromkeys([*names, *(name for part in parts for name in part)]))
-    assert schema["label"].class_names == settled(schema) == wanted
+    remaining = data.draw(st.permutations(receipts_of("r", parts)))
+    while remaining:
+        count = data.draw(st.integers(1, len(remaining)))
+        schema = commit(schema, runs, "r", remaining[:count])
+        remaining = remaining[count:]
+    expected = tuple(dict.fromkeys([*names, *(name for part in parts for name in part)]))
+    assert schema["label"].class_names == settled(schema) == expected
     assert runs["r"].names is None
 
 
@@ -72,14 +72,14 @@ def test_any_order_of_receipts(
 def test_settled_names_never_move(
     names: list[str], one: list[list[str]], other: list[list[str]], data: st.DataObject
 ) -> None:
-    """Beside another run too, what is settled stays, and every name that a chunk has is there."""
+    """With a concurrent run, settled names keep their indices, and all names of chunks are listed."""
     schema = schema_of(names)
     parts = {"r": one, "s": other}
     runs = {
         name: RunState(Plan(len(part), None, "", None), order)
         for order, (name, part) in enumerate(parts.items())
     }
-    receipts = [each for name, part in parts.items() for each in receipts_of(name, part)]
+    receipts = [receipt_ for name, part in parts.items() for receipt_ in receipts_of(name, part)]
     for receipt in data.draw(st.permutations(receipts)):
         before = settled(schema)
         schema = commit(schema, runs, receipt.run, [receipt])

@@ -1,10 +1,9 @@
-"""A lake among writers, zombies, readers, resets, vacuums, tags, branches: a state machine.
+"""Test a lake with writers, zombies, readers, resets, vacuums, tags, branches: a state machine.
 
-Every process is real code that waits before each of its operations; the machine says who goes on, for
-how long, whose answer is lost, and who dies. After each step all invariants hold: no version changes,
-all that a version names is there, no partition is doubled or lost, what was acknowledged stays. What a
-reader has pinned reads the same for as long as it is not given up. In the end whoever is alone
-finishes every run.
+Every process is real code that waits before each operation. The machine chooses the next process, its
+number of operations, lost responses and crashes. After each step all invariants hold: no version
+changes, all referenced objects exist, no partition is duplicated or lost, acknowledged data remain. A
+pinned version reads the same until it expires. In the end a single process can finish every run.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ from tests.support.simulation import Simulation, one_thread_each
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
-#: Steps of a long search.
+#: Number of steps of a long search.
 _MANY = 10_000
 
-#: Processes at the same time.
+#: Maximum number of concurrent processes.
 _MOST = 4
 
 RUNS = {"R": 2, "S": 1, "T": 3, "F": 1, "O": 1, "P": 2}
 
-#: What a process does; what is there more than once is drawn more often.
+#: Actions of a process; repeated ones are drawn more often.
 KINDS = (
     *("write", "write", "write", "resume", "resume", "reset", "reset", "vacuum", "vacuum"),
     *("compact", "tag", "restore", "make branch", "delete branch", "read"),
 )
 
-#: What a process does next: it waits, acts to its end, loses something, or dies.
+#: Continuations of a process: it waits, runs to its end, meets a fault, or dies.
 THEN = (*("wait",) * 8, *("end",) * 6, *LOSSES, Fault.LATE, Fault.SHORT, *CRASHES)
 
 branches = st.sampled_from(["main", "main", "b"])
@@ -67,11 +66,11 @@ class LakeMachine(RuleBasedStateMachine):
         self.stack.enter_context(one_thread_each())
         self.sim = Simulation(RUNS)
         self.sim.make()
-        #: What readers have pinned: a version, and what they read of it then.
+        #: Versions pinned by readers, each with the samples read at that time.
         self.pinned: list[tuple[Commit, list[int]]] = []
 
     def some_version(self, number: int, branch: str) -> int:
-        """Return a version that a branch has, or will have soon."""
+        """Return a current or near future version of a branch."""
         return number % ((Log(self.sim.root, branch).head_version() or 0) + 2)
 
     @precondition(lambda self: len(self.sim.turns.waiting) < _MOST)
@@ -109,7 +108,7 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(number=numbers, branch=branches)
     def pin(self, number: int, branch: str) -> None:
-        """Read a version at once, to read it again later."""
+        """Read a version now, to compare it later."""
         LakeMachine.steps += 1
         log = Log(self.sim.root, branch)
         try:
@@ -125,7 +124,7 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule()
     def read_again(self) -> None:
-        """Read what is pinned: the same, unless it was given up."""
+        """Check that pinned versions read the same unless they have expired."""
         LakeMachine.steps += 1
         history = self.sim.look()
         for commit, values in self.pinned:
@@ -137,7 +136,7 @@ class LakeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sim.turns.waiting)
     @rule(number=numbers, operations=st.integers(1, 25), then=st.sampled_from(THEN))
     def act(self, number: int, operations: int, then: Fault | str) -> None:
-        """Let a process do some operations, and say what becomes of the next one."""
+        """Run operations of a process, and choose the fault of the next one."""
         LakeMachine.steps += 1
         waiting = list(self.sim.turns.waiting)
         name = waiting[number % len(waiting)]
@@ -152,17 +151,17 @@ class LakeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sim.root.held)
     @rule(number=numbers)
     def arrive(self, number: int) -> None:
-        """Let a request arrive that was held up."""
+        """Deliver a delayed request."""
         LakeMachine.steps += 1
         self.sim.root.arrive(number % len(self.sim.root.held))
 
     @invariant()
     def whole(self) -> None:
-        """Everything that has to hold at every moment does."""
+        """Check all invariants."""
         self.sim.look()
 
     def teardown(self) -> None:
-        """Let everybody come to an end; then who is alone finishes every run."""
+        """End all processes; then finish every run with a single process."""
         try:
             LakeMachine.operations += self.sim.steps
             self.sim.rest({name: lambda _: None for name in list(self.sim.turns.waiting)})
@@ -172,8 +171,8 @@ class LakeMachine(RuleBasedStateMachine):
             self.stack.close()
 
 
-def test_lake() -> None:
-    """Whatever processes do to a lake in whatever order, and wherever they die, it stays whole."""
+def test_lake_stays_consistent() -> None:
+    """A lake stays consistent under any order of operations and crashes."""
     LakeMachine.steps = LakeMachine.operations = 0
     chosen = settings(
         max_examples=100 if DEEP else 10,

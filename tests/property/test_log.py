@@ -82,9 +82,9 @@ class World:
             inputs = 3 + partition % 2
             receipts.append(Receipt(writer.run, writer.epoch, partition, name, (chunk,), inputs))
             failures += [failure(writer.run, partition, 0)] * (partition % 2)
-        made = writer.commit(receipts, failures)
+        commit = writer.commit(receipts, failures)
         written = {Attempt(r.run, r.partition, r.epoch, int(r.attempt, 16)) for r in receipts}
-        self.acknowledged.append((writer.run, made, written))
+        self.acknowledged.append((writer.run, commit, written))
 
     def append(self, run: str, partitions: int, *, overwrite: bool = False, by: int = 1) -> Writer:
         """Return a writer that begins a run and commits its partitions, ``by`` at a time."""
@@ -137,7 +137,7 @@ class World:
         """Run writers to their ends, and check the results."""
         results = Turns(self.store, decide, gated).run(scenario(self))
         for name, result in results.items():
-            # Only what a writer reads before it has something to lose is not asked for again.
+            # Only reads before the first write are not retried.
             assert result is None or isinstance(result, ConflictError | StoreError), (name, result)
             # Writers that do not concern each other never stop each other.
             assert not isinstance(result, ConflictError) or scenario not in PEACEFUL, result
@@ -151,33 +151,33 @@ class World:
         commits = list(log.walk(0))
         self._check_objects(commits)
         versions = [attempts(log, commit) for commit in commits]
-        known: dict[str, tuple[int, int]] = {}
+        epochs: dict[str, tuple[int, int]] = {}
         seen: dict[str, set[Attempt]] = {}
         gone: set[Attempt] = set()
         for before, commit, had, has in zip(
             [None, *commits], commits, [set(), *versions], versions, strict=False
         ):
             check_runs(before, commit)
-            assert not has & gone, "what was overwritten came back"
+            assert not has & gone, "overwritten attempts are visible again"
             gone |= had - has
-            check_entry(commit, has - had, known)
+            check_entry(commit, has - had, epochs)
             check_lost(before, commit, had - has, seen)
             if commit.kind in (Kind.BEGIN, Kind.EPOCH):
                 seen[commit.entry["run"]] = has
-        for run, made, written in self.acknowledged:
-            there = versions[made.version]
-            assert commits[made.version] == made
-            assert written <= there or made.runs[run].finished
+        for run, returned, written in self.acknowledged:
+            attempts_of_version = versions[returned.version]
+            assert commits[returned.version] == returned
+            assert written <= attempts_of_version or returned.runs[run].finished
 
     def _check_objects(self, commits: Sequence[Commit]) -> None:
-        place: dict[str, int] = {}
+        order: dict[str, int] = {}
         for number, (operation, key, data) in enumerate(self.store.landed):
             if key.startswith("_lake/log/"):
                 assert operation == "create"
-                assert key not in place
+                assert key not in order
                 assert self.store.get(key) == data
             if operation != "delete":
-                place.setdefault(key, number)
+                order.setdefault(key, number)
         keys = [object_keys.commit_key("main", commit.version) for commit in commits]
         for before, commit in pairwise(commits):
             for key_of, new in (
@@ -186,8 +186,8 @@ class World:
             ):
                 for ref in new:
                     assert ref.name == commit.id
-                    born = place[key_of(ref.name)]
-                    assert place[keys[before.version]] < born < place[keys[commit.version]]
+                    born = order[key_of(ref.name)]
+                    assert order[keys[before.version]] < born < order[keys[commit.version]]
 
     def settle(self) -> None:
         """Check that resumes without concurrent writers finish every run."""
@@ -198,12 +198,12 @@ class World:
             except ConflictError:
                 assert log.require_head().runs[run].replaced
         head = log.require_head()
-        there = attempts(log, head)
+        visible = attempts(log, head)
         for run, state in head.runs.items():
             assert state.finished or state.replaced
-            mine = {a.partition for a in there if a.run == run}
+            partitions = {a.partition for a in visible if a.run == run}
             if not state.replaced and all(not s.overwrote for s in head.runs.values()):
-                assert mine == set(range(state.plan.partitions))
+                assert partitions == set(range(state.plan.partitions))
 
 
 def attempts(log: Log, commit: Commit) -> set[Attempt]:
@@ -236,20 +236,20 @@ def check_runs(before: Commit | None, commit: Commit) -> None:
         assert state.finished == (state.partitions == state.plan.partitions)
 
 
-def check_entry(commit: Commit, new: set[Attempt], known: dict[str, tuple[int, int]]) -> None:
+def check_entry(commit: Commit, new: set[Attempt], epochs: dict[str, tuple[int, int]]) -> None:
     """Check that only the newest open epoch adds attempts; record epochs and closings."""
     entry = commit.entry
     if commit.kind in (Kind.BEGIN, Kind.EPOCH):
-        epoch, closed = known.get(entry["run"], (0, 0))
+        epoch, closed = epochs.get(entry["run"], (0, 0))
         assert (epoch == 0) == (commit.kind is Kind.BEGIN)
         assert entry["epoch"] == 1 + max(epoch, closed)
-        known[entry["run"]] = (entry["epoch"], closed)
+        epochs[entry["run"]] = (entry["epoch"], closed)
     elif commit.kind is Kind.ABORT:
         for run, upto in entry["closed"].items():
-            assert upto == max(known[run])
-            known[run] = (known[run][0], upto)
+            assert upto == max(epochs[run])
+            epochs[run] = (epochs[run][0], upto)
     if commit.kind in (Kind.DATA, Kind.OVERWRITE):
-        epoch, closed = known[entry["run"]]
+        epoch, closed = epochs[entry["run"]]
         assert entry["epoch"] == epoch > closed
         assert all(a.run == entry["run"] and closed < a.epoch <= epoch for a in new)
         assert new
@@ -384,7 +384,7 @@ def test_every_order_of_creates(scenario: Scenario, faults: int) -> None:
     assert tried > 1
 
 
-#: What an operation may meet that its writer lives through.
+#: Faults that a writer survives.
 DRAWN = (Fault.NONE, Fault.LATE, *LOSSES)
 
 
@@ -394,9 +394,9 @@ class Drawn:
     Parameters
     ----------
     choices : sequence of int
-        Whose turn it is, among those that wait.
+        Indices of the next writers among the waiting ones.
     faults : mapping of int to Fault
-        What becomes of the operation of that number.
+        Faults by number of the operation.
     """
 
     def __init__(self, choices: Sequence[int], faults: Mapping[int, Fault]) -> None:
@@ -405,7 +405,7 @@ class Drawn:
         self.trace: list[str] = []
 
     def __call__(self, steps: Sequence[Step]) -> tuple[int, Fault] | None:
-        """Choose."""
+        """Choose the next step."""
         number = len(self.trace)
         chosen = self.choices[number] if number < len(self.choices) else number
         if chosen % 5 == 0 and not any(step.writer for step in steps):

@@ -1,4 +1,4 @@
-"""Whatever can be described survives storage, other processes and its own description."""
+"""Test that schemas survive storage, pickling and their own description."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _specs() -> st.SearchStrategy[TensorSpec]:
 
 @given(st.dictionaries(NAMES, _specs(), min_size=1, max_size=5))
 def test_round_trips(tensors: dict[str, TensorSpec]) -> None:
-    """A schema that went through JSON, or through another process, is the same schema."""
+    """A schema is unchanged after a round trip through JSON or pickle."""
     schema = Schema(tensors)
     document: Any = json.loads(json.dumps(schema.to_json()))
     assert Schema.from_json(document) == schema == pickle.loads(pickle.dumps(schema))
@@ -65,7 +65,7 @@ def test_round_trips(tensors: dict[str, TensorSpec]) -> None:
 
 @given(_specs())
 def test_description_is_the_call(spec: TensorSpec) -> None:
-    """What a spec is described as makes the same spec again, unless names were shortened."""
+    """The description of a spec evaluates to an equal spec, unless names were shortened."""
     text = describe(spec)
     if "…" not in text and spec.arrow is None:
         namespace = {"TensorSpec": TensorSpec}
@@ -73,8 +73,8 @@ def test_description_is_the_call(spec: TensorSpec) -> None:
 
 
 @given(_specs())
-def test_every_spec_has_a_place(spec: TensorSpec) -> None:
-    """A tensor of every description lies in a chunk in one way, with what that way needs."""
+def test_every_spec_has_one_layout(spec: TensorSpec) -> None:
+    """Every valid spec has exactly one layout, with all parameters that the layout needs."""
     storage = storage_of(spec)
     if storage.layout is Layout.TENSOR:
         assert spec.fixed

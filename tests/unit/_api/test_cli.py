@@ -1,4 +1,4 @@
-"""The output and the exit code of each command."""
+"""Test the output and the exit code of each command."""
 
 from __future__ import annotations
 
@@ -89,19 +89,19 @@ def test_info(url: str) -> None:
     assert f"Lake('{url}', version=3)" in shown
     assert "int64" in shown
     assert "run run: unfinished, 75 %, 7 samples, 1 failed, 3 of 4 partitions" in shown
-    [found] = documents("info", url)
-    assert (found["version"], found["samples"], found["failures"]) == (3, 7, 1)
-    assert found["is_complete"] is False
-    assert found["runs"][0]["percent"] == 75
-    assert found["schema"] == {"x": {"dtype": "int64", "htype": "generic", "shape": []}}
+    [document] = documents("info", url)
+    assert (document["version"], document["samples"], document["failures"]) == (3, 7, 1)
+    assert document["is_complete"] is False
+    assert document["runs"][0]["percent"] == 75
+    assert document["schema"] == {"x": {"dtype": "int64", "htype": "generic", "shape": []}}
 
 
 def test_log(url: str) -> None:
     """Versions with samples are shown newest first; other entries on request."""
-    assert [found["version"] for found in documents("log", url)] == [3, 2, 0]
-    assert [found["version"] for found in documents("log", url, "-n", 1)] == [3]
+    assert [entry["version"] for entry in documents("log", url)] == [3, 2, 0]
+    assert [entry["version"] for entry in documents("log", url, "-n", 1)] == [3]
     entries = documents("log", url, "--all")
-    assert [found["kind"] for found in entries] == ["data", "data", "begin", "init"]
+    assert [entry["kind"] for entry in entries] == ["data", "data", "begin", "init"]
     shown = call("log", url).stdout
     assert "after 75% progress" in shown
     assert "Total samples processed: 7" in shown
@@ -199,21 +199,21 @@ def test_verify(lake: SmallLake, url: str) -> None:
     assert f"damaged: {key}: it is missing (main, version 3, rows 6 to 6)" in (
         call("verify", url, code=1).stdout
     )
-    [found] = documents("verify", url, code=1)
-    assert found["ok"] is False
-    assert found["damaged"][0]["rows"] == [6, 7]
+    [document] = documents("verify", url, code=1)
+    assert document["ok"] is False
+    assert document["damaged"][0]["rows"] == [6, 7]
 
 
 def step_by_step(monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], object]) -> None:
     """Take one step whenever the observer would wait."""
-    left = iter(steps)
-    monkeypatch.setattr("dasklake._api.cli.time.sleep", lambda _: next(left, lambda: None)())
+    remaining = iter(steps)
+    monkeypatch.setattr("dasklake._api.cli.time.sleep", lambda _: next(remaining, lambda: None)())
 
 
 def beat(lake: SmallLake, counter: int, state: str = "running", **fields: Any) -> None:
     """Write a heartbeat."""
-    found = Heartbeat(1, "coordinator", counter, state, **fields)
-    lake.store.put(object_keys.heartbeat_key("main", "run"), heartbeat_bytes(found))
+    heartbeat = Heartbeat(1, "coordinator", counter, state, **fields)
+    lake.store.put(object_keys.heartbeat_key("main", "run"), heartbeat_bytes(heartbeat))
 
 
 def test_watch(small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,16 +228,16 @@ def test_watch(small_lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: beat(small_lake, 3, inputs=6, failures=1),
         lambda: writer.commit([second], []),
     )
-    found = documents("watch", small_lake.store.url)
-    assert [(f["written"], f["inputs"], f["percent"]) for f in found] == [
+    states = documents("watch", small_lake.store.url)
+    assert [(f["written"], f["inputs"], f["percent"]) for f in states] == [
         (0, 0, 0),
         (3, 0, 0),
         (3, 3, 50),
         (6, 3, 50),
         (6, 6, 100),
     ]
-    assert [f["state"] for f in found] == ["running"] * 4 + ["finished"]
-    assert found[-1]["failures"] == 1
+    assert [f["state"] for f in states] == ["running"] * 4 + ["finished"]
+    assert states[-1]["failures"] == 1
 
 
 def test_watch_once(lake: SmallLake, url: str) -> None:
@@ -322,11 +322,11 @@ def test_storage_options(s3_bucket: S3Bucket) -> None:
     store = ObjectStore(f"{s3_bucket.url}/lake", s3_bucket.options)
     SmallLake(store)
     with dask.config.set({"dasklake.creds.here": s3_bucket.options}):
-        [found] = documents("info", store.url, "--creds", "here")
-        assert found["version"] == 0
+        [document] = documents("info", store.url, "--creds", "here")
+        assert document["version"] == 0
         assert documents("verify", store.url, "--creds", "here")[0]["ok"]
     options = [f"{name}={value}" for name, value in s3_bucket.options.items()]
-    shown = call("info", store.url, *(part for each in options for part in ("-o", each)))
+    shown = call("info", store.url, *(part for option in options for part in ("-o", option)))
     assert "version=0" in shown.stdout
     assert "no credentials under the key" in call("info", store.url, "--creds", "x", code=1).stderr
 

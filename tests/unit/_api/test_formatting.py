@@ -1,4 +1,4 @@
-"""Lakes and logs as people see them."""
+"""Test the text and HTML of lakes and logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.samples import Make
 
 
 def test_a_lake_shows_its_tensors(make_lake: Make, tmp_path: Path) -> None:
-    """The text of a lake has a line for each tensor, its HTML no markup of the user's."""
+    """The text of a lake has a line for each tensor; its HTML escapes user input."""
     schema = Schema({"<b>": TensorSpec("bbox"), "x": TensorSpec(dtype="int8", shape=(3,))})
     store = make_lake(schema, [[[{"<b>": [], "x": [1, 2, 3]}]]])
     lake = open_lake(store.url)
@@ -26,8 +26,8 @@ def test_a_lake_shows_its_tensors(make_lake: Make, tmp_path: Path) -> None:
     assert repr(lake["x"]).startswith("Tensor('x', 1 samples, ")
 
 
-def test_a_lake_of_many_tensors_is_cut(make_lake: Make) -> None:
-    """A lake of very many tensors shows how many there are, and not all of them."""
+def test_a_lake_of_many_tensors_is_shortened(make_lake: Make) -> None:
+    """A lake with very many tensors shows their number, and only part of them."""
     few = Schema({"x": TensorSpec(dtype="int8", shape=())})
     many = Schema({f"t{i}": TensorSpec(dtype="int8", shape=()) for i in range(2000)})
     commit = replace(open_lake(make_lake(few, [[[]]]).url).commit, schema=many)

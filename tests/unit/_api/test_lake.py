@@ -1,4 +1,4 @@
-"""A lake as its readers use it."""
+"""Test the methods of a lake for readers."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def lake(request: pytest.FixtureRequest, make_lake: Make) -> Lake:
     return open_lake(store.url)
 
 
-def _equal(found: Any, wanted: Any) -> bool:
-    return found.keys() == wanted.keys() and all(same(found[n], wanted[n]) for n in wanted)
+def _equal(actual: Any, expected: Any) -> bool:
+    return actual.keys() == expected.keys() and all(same(actual[n], expected[n]) for n in expected)
 
 
 def test_samples_by_number(lake: Lake) -> None:
-    """Every sample comes back in input order, from either end; beyond them is an IndexError."""
+    """Samples are indexed in input order, from either end; other indices raise IndexError."""
     assert len(lake) == lake.max_len == 23
     assert all(_equal(lake[i], SAMPLES[i]) for i in range(-23, 23))
     assert list(lake[0]) == list(lake.schema)
@@ -84,7 +84,7 @@ def test_samples_by_number(lake: Lake) -> None:
 
 
 def test_samples_by_slice_and_list(lake: Lake) -> None:
-    """Slices, lists and masks give lists of samples in the order that was asked for."""
+    """Slices, lists and masks return lists of samples in the requested order."""
     for key in (slice(2, 20, 3), slice(None, None, -1), slice(5, 5), slice(20, 99)):
         assert [row["id"] for row in lake[key]] == list(range(23))[key]
     assert [row["id"] for row in lake[[7, -1, 7]]] == [7, 22, 7]
@@ -102,7 +102,7 @@ def test_iterating_gives_all_samples(lake: Lake) -> None:
 
 
 def test_samples_may_be_changed(lake: Lake) -> None:
-    """Values are the reader's own: changing them changes nothing that is read later."""
+    """Changing returned values does not affect later reads."""
     for name in ("vector", "boxes", "packed"):
         for row in (lake[5], next(iter(lake[5:6])), list(lake)[5]):
             row[name] += 1
@@ -110,7 +110,7 @@ def test_samples_may_be_changed(lake: Lake) -> None:
 
 
 def test_tensors(lake: Lake) -> None:
-    """A tensor gives values, one array of a slice where shapes are fixed, a list where not."""
+    """A slice of a tensor is one array if its shape is fixed, and otherwise a list."""
     vectors = lake["vector"]
     assert len(vectors) == 23
     assert vectors.spec == SCHEMA["vector"]
@@ -130,7 +130,7 @@ def test_tensors(lake: Lake) -> None:
 
 
 def test_bags(lake: Lake) -> None:
-    """A bag has the samples in order, a partition for each chunk, or joined ones."""
+    """A bag has the samples in order, with one or several chunks per partition."""
     bag = lake.to_dask_bag()
     assert bag.npartitions == 4
     assert all(_equal(a, b) for a, b in zip(bag.compute(), SAMPLES, strict=True))
@@ -140,15 +140,15 @@ def test_bags(lake: Lake) -> None:
 
 
 def test_frames(lake: Lake) -> None:
-    """A frame is indexed by the place in the version, with known divisions."""
+    """A frame is indexed by the row in the version, with known divisions."""
     frame = lake.to_dask_dataframe(blocksize=None)
     assert frame.divisions == (0, 4, 9, 10, 22)
-    found = frame.compute()
-    assert list(found.columns) == list(SCHEMA)
-    assert found["id"].tolist() == found.index.tolist() == list(range(23))
-    assert found["text"].tolist() == [s["text"] for s in SAMPLES]
-    assert not any(str(dtype) == "object" for dtype in found.dtypes)
-    assert (found.dtypes == frame.dtypes).all()
+    result = frame.compute()
+    assert list(result.columns) == list(SCHEMA)
+    assert result["id"].tolist() == result.index.tolist() == list(range(23))
+    assert result["text"].tolist() == [s["text"] for s in SAMPLES]
+    assert not any(str(dtype) == "object" for dtype in result.dtypes)
+    assert (result.dtypes == frame.dtypes).all()
     assert frame.loc[9:11]["id"].compute().tolist() == [9, 10, 11]
     assert list(read_lake(lake.url, ["text", "id"]).compute().columns) == ["text", "id"]
     with pytest.raises(VersionNotFoundError, match="'nothing'"):
@@ -169,7 +169,7 @@ def test_arrays(lake: Lake) -> None:
 
 
 def test_arrays_without_a_value(make_lake: Make) -> None:
-    """No value is NaN or NaT in an array, and an error where the dtype has nothing for it."""
+    """Missing values are NaN or NaT in an array, and an error for other dtypes."""
     schema = Schema(
         {
             "f": TensorSpec(dtype="float32", shape=(2,)),
@@ -195,8 +195,8 @@ def test_a_lake_without_samples(make_lake: Make) -> None:
     assert lake.failures().empty
 
 
-def test_only_the_asked_columns_are_read(make_lake: Make, tmp_path: Path) -> None:
-    """Columns that are not asked for are not even read: damage to them goes unnoticed."""
+def test_only_requested_columns_are_read(make_lake: Make, tmp_path: Path) -> None:
+    """Columns that are not requested are not read, so their damage is not detected."""
     schema = Schema(
         {
             "id": TensorSpec(dtype="int64", shape=()),
@@ -219,8 +219,8 @@ def test_only_the_asked_columns_are_read(make_lake: Make, tmp_path: Path) -> Non
         lake["big"].numpy()
 
 
-def test_a_version_stays_while_others_come(tmp_path: Path) -> None:
-    """What was opened stays as it is until refresh; it is incomplete until the run ends."""
+def test_a_version_is_unchanged_until_refresh(tmp_path: Path) -> None:
+    """An opened version is unchanged until refresh, and incomplete until its run ends."""
     writing = Writing(ObjectStore(tmp_path), SCHEMA, 2)
     writing.commit(1, [SAMPLES[10:]])
     lake = open_lake(tmp_path)
@@ -240,19 +240,19 @@ def test_a_version_stays_while_others_come(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [99, -1])
 def test_unknown_versions(lake: Lake, version: int) -> None:
-    """A version that is not there is an error that names the newest."""
+    """A missing version is an error that names the newest."""
     with pytest.raises(VersionNotFoundError, match="newest"):
         open_lake(lake.url, version=version)
 
 
 def test_a_version_is_a_number(lake: Lake) -> None:
-    """A version is never anything but a number."""
+    """A version must be an integer."""
     with pytest.raises(InvalidInputError, match="number"):
         open_lake(lake.url, version="newest")  # type: ignore[arg-type] # the error is the point
 
 
-def test_no_lake(tmp_path: Path) -> None:
-    """Where there is no lake, nothing is made, and the error says what to do."""
+def test_opening_a_missing_lake_creates_nothing(tmp_path: Path) -> None:
+    """Opening a missing lake creates nothing, and the error states the remedy."""
     for reset in (False, True):
         with pytest.raises(LakeNotFoundError, match="to_lake"):
             open_lake(tmp_path / "none", reset=reset)
@@ -260,7 +260,7 @@ def test_no_lake(tmp_path: Path) -> None:
 
 
 def test_lost_objects_are_named(make_lake: Make, tmp_path: Path) -> None:
-    """A chunk that is gone from a version that was not expired is corruption, by name."""
+    """A chunk missing from an unexpired version is corruption, and is named."""
     store = make_lake(SCHEMA, PARTITIONS)
     for path in (tmp_path / "lake" / "data").rglob("*.arrow"):
         path.unlink()
@@ -276,7 +276,7 @@ def test_lost_objects_are_named(make_lake: Make, tmp_path: Path) -> None:
 
 
 def test_pictures_by_bytes(make_lake: Make) -> None:
-    """The stored bytes of a picture are those that were written; decoding names the sample."""
+    """The stored bytes of a picture equal the written ones; decoding errors name the sample."""
     schema = Schema({"image": TensorSpec("image", compression="jpeg")})
     pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
     lake = open_lake(make_lake(schema, [[[{"image": pixels}, {"image": None}]]]).url)
@@ -292,10 +292,10 @@ def test_pictures_by_bytes(make_lake: Make) -> None:
 
 
 def test_failures_are_a_table(lake: Lake) -> None:
-    """The failures are a frame with the columns that say what failed where and why."""
-    found = lake.failures()
-    assert isinstance(found, pd.DataFrame)
-    assert list(found.columns)[:6] == ["run", "partition", "position", "index", "item", "tensor"]
+    """The failures are a frame with the location and the reason of each failure."""
+    failures = lake.failures()
+    assert isinstance(failures, pd.DataFrame)
+    assert list(failures.columns)[:6] == ["run", "partition", "position", "index", "item", "tensor"]
 
 
 def test_reset_of_a_complete_lake_changes_nothing(lake: Lake) -> None:
@@ -308,7 +308,7 @@ def test_reset_of_a_complete_lake_changes_nothing(lake: Lake) -> None:
 
 
 def test_unknown_features_are_refused(make_lake: Make, tmp_path: Path) -> None:
-    """A commit that needs a newer reader is refused, not half read."""
+    """A commit that needs a newer reader is refused."""
     store = make_lake(SCHEMA, PARTITIONS)
     path = tmp_path / "lake" / object_keys.commit_key("main", open_lake(store.url).version)
     data = path.read_bytes()
@@ -319,7 +319,7 @@ def test_unknown_features_are_refused(make_lake: Make, tmp_path: Path) -> None:
 
 
 def test_lists_of_bools_are_masks(lake: Lake) -> None:
-    """A list of bools is a mask, of the right length or refused; a lone bool is no place."""
+    """A list of bools must be a mask of the right length; a single bool is refused."""
     picked: Any = [i % 5 == 0 for i in range(23)]
     wrong: Any
     assert [row["id"] for row in lake[picked]] == [0, 5, 10, 15, 20]
@@ -330,23 +330,23 @@ def test_lists_of_bools_are_masks(lake: Lake) -> None:
             lake[wrong]
 
 
-def test_no_columns_are_no_columns(lake: Lake) -> None:
-    """A frame without columns keeps its index, and reads none of the tensors."""
+def test_a_frame_without_columns_keeps_its_index(lake: Lake) -> None:
+    """A frame without columns keeps its index, and reads no tensor."""
     for frame in (lake.to_dask_dataframe([]), lake.to_dask_dataframe()[[]]):
-        found = frame.compute()
-        assert found.shape == (23, 0)
-        assert found.index.tolist() == list(range(23))
+        result = frame.compute()
+        assert result.shape == (23, 0)
+        assert result.index.tolist() == list(range(23))
 
 
 def test_names_are_in_the_lake(lake: Lake) -> None:
-    """What is in a lake are the names of its tensors."""
+    """A lake contains the names of its tensors."""
     assert "id" in lake
     assert "nothing" not in lake
     assert ["id"] not in lake
 
 
 def test_tensors_cross_processes(lake: Lake) -> None:
-    """A tensor that went through pickle reads the same version."""
+    """An unpickled tensor reads the same version."""
     lake["id"][0]
     copy = pickle.loads(pickle.dumps(lake["vector"]))
     assert same(copy[3:12], lake["vector"][3:12])
@@ -354,7 +354,7 @@ def test_tensors_cross_processes(lake: Lake) -> None:
 
 @pytest.mark.parametrize("blocksize", ["zz", 0, -1, [], float("nan")], ids=str)
 def test_sizes_of_blocks_are_checked(lake: Lake, blocksize: Any) -> None:
-    """A size that is none is an error of the call, for every collection."""
+    """An invalid block size is an error of the call, for every collection."""
     for read in (lake.to_dask_bag, lake.to_dask_dataframe):
         with pytest.raises(InvalidInputError, match="blocksize"):
             read(blocksize=blocksize)
@@ -363,7 +363,7 @@ def test_sizes_of_blocks_are_checked(lake: Lake, blocksize: Any) -> None:
 
 
 def test_names_of_columns_are_checked(lake: Lake) -> None:
-    """What is no name, or no list of names, is an error of the call."""
+    """An invalid name or list of names is an error of the call."""
     wrong: Any
     for wrong in (["id"], None, 5):
         with pytest.raises(InvalidInputError, match="string"):
@@ -390,7 +390,7 @@ def test_names_of_columns_are_checked(lake: Lake) -> None:
     ids=str,
 )
 def test_slices_are_the_samples_stacked(make_lake: Make, spec: TensorSpec) -> None:
-    """A slice over several chunks is what its samples are one by one, and the reader's own."""
+    """A slice over several chunks equals its stacked samples, and can be changed."""
     shape, dtype = spec.shape, spec.numpy_dtype
     numbers = np.random.default_rng(0).integers(0, 2, (40, *shape))
     values = numbers.astype("i8").astype(dtype)
@@ -399,15 +399,15 @@ def test_slices_are_the_samples_stacked(make_lake: Make, spec: TensorSpec) -> No
         "x"
     ]
     for key in (slice(0, 40), slice(8, 31), slice(12, 13), slice(3, 3), slice(30, 2, -3)):
-        found = tensor[key]
-        assert found.dtype == dtype
-        assert same(found, values[key])
+        stacked = tensor[key]
+        assert stacked.dtype == dtype
+        assert same(stacked, values[key])
     tensor[5:20][...] = 0
     assert same(tensor[5:20], values[5:20])
 
 
 def test_slices_with_samples_without_a_value(make_lake: Make) -> None:
-    """A slice is a list where a sample in it has no value, and an array beside that."""
+    """A slice is a list if it has a missing value, and otherwise an array."""
     schema = Schema({"x": TensorSpec(dtype="int64", shape=(2,))})
     rows = [{"x": None if i == 7 else [i, i]} for i in range(20)]
     tensor = open_lake(make_lake(schema, [[rows]]).url)["x"]

@@ -10,7 +10,7 @@ from dasklake.exceptions import SampleError
 
 
 class TestSampleOut:
-    """The samples that a function makes."""
+    """Output samples of a function."""
 
     def test_tensor_by_tensor(self) -> None:
         """Values are added to tensors by attribute, by name and in groups."""
@@ -69,7 +69,7 @@ class TestSampleOut:
 
 
 class TestSampleIn:
-    """A sample that a function reads."""
+    """Input samples of a function."""
 
     def test_values(self) -> None:
         """Values are accessible by name, and as attributes with ``numpy()``, also in groups."""
@@ -78,7 +78,7 @@ class TestSampleIn:
         np.testing.assert_array_equal(sample.x.numpy(), np.array([1, 2]))
         assert sample.a.b.numpy() == 3
         with pytest.raises(AttributeError, match="has no tensor 'z'"):
-            sample.z  # noqa: B018 # the look-up is what is tested
+            sample.z  # noqa: B018 # the lookup is tested
 
     def test_hands_on(self) -> None:
         """A value that is passed on as an attribute is unwrapped."""

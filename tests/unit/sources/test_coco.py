@@ -1,4 +1,4 @@
-"""Samples of COCO images: equal to what pycocotools reads, or an error that names the record."""
+"""Test samples of COCO images: equal to pycocotools, or an error that names the record."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from examples.shapes import ShapeSet, truth
 
 
 def test_equals_pycocotools(shapes: ShapeSet) -> None:
-    """Classes, boxes and masks of every image are those of pycocotools, in its order."""
+    """Classes, boxes and masks of every image equal those of pycocotools, in its order."""
     index = coco.CocoIndex.from_document(shapes.document)
     counts = []
     for image_id, want in truth(shapes.document).items():
-        found = coco.sample(image_id, coco=index, images="s3://bucket/images")
-        assert [index.class_names[label] for label in found["categories"]] == want.names
-        assert found["boxes"].dtype == np.float32
-        assert np.array_equal(found["boxes"], want.boxes)
-        masks = np.asarray(found["masks"])
+        sample = coco.sample(image_id, coco=index, images="s3://bucket/images")
+        assert [index.class_names[label] for label in sample["categories"]] == want.names
+        assert sample["boxes"].dtype == np.float32
+        assert np.array_equal(sample["boxes"], want.boxes)
+        masks = np.asarray(sample["masks"])
         assert masks.dtype == bool
         assert masks.flags.c_contiguous
         assert np.array_equal(masks, want.masks)
@@ -34,75 +34,75 @@ def test_equals_pycocotools(shapes: ShapeSet) -> None:
     assert {0, 51} <= set(counts)
 
 
-def test_traps_are_there(shapes: ShapeSet) -> None:
+def test_special_cases_exist(shapes: ShapeSet) -> None:
     """The generated file has crowds, compressed run lengths, several polygons, unsorted ids."""
-    outlines = [each["segmentation"] for each in shapes.document["annotations"]]
-    kinds = {type(each["counts"]) for each in outlines if isinstance(each, dict)}
+    outlines = [annotation["segmentation"] for annotation in shapes.document["annotations"]]
+    kinds = {type(outline["counts"]) for outline in outlines if isinstance(outline, dict)}
     assert kinds == {list, str}
-    assert any(isinstance(each, list) and len(each) == 2 for each in outlines)
-    ids = [each["id"] for each in shapes.document["images"]]
+    assert any(isinstance(outline, list) and len(outline) == 2 for outline in outlines)
+    ids = [image["id"] for image in shapes.document["images"]]
     assert ids != sorted(ids)
-    assert any(each["iscrowd"] for each in shapes.document["annotations"])
+    assert any(annotation["iscrowd"] for annotation in shapes.document["annotations"])
 
 
 def test_no_annotations(shapes: ShapeSet) -> None:
     """An image without annotations has empty values of the right ranks."""
     index = coco.CocoIndex.from_document(shapes.document)
     row = int(np.flatnonzero(np.diff(index.starts) == 0)[0])
-    found = coco.sample(index.image_ids[row].item(), coco=index, images="x")
-    assert found["categories"].shape == (0,)
-    assert found["boxes"].shape == (0, 4)
-    assert found["masks"].shape == (*index.sizes[row], 0)
+    sample = coco.sample(index.image_ids[row].item(), coco=index, images="x")
+    assert sample["categories"].shape == (0,)
+    assert sample["boxes"].shape == (0, 4)
+    assert sample["masks"].shape == (*index.sizes[row], 0)
 
 
 def test_unsegmented_is_an_empty_plane(document: dict[str, Any]) -> None:
-    """With on_unsegmented="empty" an annotation without segmentation keeps class, box and place."""
+    """With on_unsegmented="empty" an annotation without segmentation keeps class, box and position."""
     document["annotations"][0]["segmentation"] = []
     changed = document["annotations"][0]
     index = coco.CocoIndex.from_document(document, on_unsegmented="empty")
-    found = coco.sample(changed["image_id"], coco=index, images="x")
+    sample = coco.sample(changed["image_id"], coco=index, images="x")
     rows = slice(*index.starts[index.rows[changed["image_id"]] :][:2])
-    place = index.annotation_ids[rows].tolist().index(changed["id"])
-    assert found["boxes"][place].tolist() == np.array(changed["bbox"], "float32").tolist()
-    masks = np.asarray(found["masks"])
-    assert masks.any(axis=(0, 1)).tolist() == [each != place for each in range(masks.shape[2])]
+    position = index.annotation_ids[rows].tolist().index(changed["id"])
+    assert sample["boxes"][position].tolist() == np.array(changed["bbox"], "float32").tolist()
+    masks = np.asarray(sample["masks"])
+    assert masks.any(axis=(0, 1)).tolist() == [plane != position for plane in range(masks.shape[2])]
 
 
 def test_links(shapes: ShapeSet) -> None:
-    """Links join folder and file, and name the credentials they need."""
+    """Links join folder and file, and name their credentials."""
     index = coco.CocoIndex.from_document(shapes.document)
     image = shapes.document["images"][0]
-    found = coco.sample(image["id"], coco=index, images="s3://b/images/", creds_key="source")
-    assert found["images"] == dasklake.link(f"s3://b/images/{image['file_name']}", "source")
+    sample = coco.sample(image["id"], coco=index, images="s3://b/images/", creds_key="source")
+    assert sample["images"] == dasklake.link(f"s3://b/images/{image['file_name']}", "source")
 
 
 def test_reader(shapes: ShapeSet, tmp_path: Path) -> None:
-    """Bytes come unchanged from the folder; a file that is not there is the sample's failure."""
+    """Bytes come unchanged from the folder; a missing file is a failure of its sample."""
     image = shapes.document["images"][0]
     (tmp_path / image["file_name"]).write_bytes(shapes.images[image["file_name"]])
     reader = pickle.loads(pickle.dumps(coco.image_reader(str(tmp_path))))
     index = coco.CocoIndex.from_document(shapes.document)
-    found = coco.sample(image["id"], coco=index, images=reader)
-    assert found["images"] == shapes.images[image["file_name"]]
+    sample = coco.sample(image["id"], coco=index, images=reader)
+    assert sample["images"] == shapes.images[image["file_name"]]
     missing = shapes.document["images"][1]
     with pytest.raises(SampleError, match=missing["file_name"]):
         coco.sample(missing["id"], coco=index, images=reader)
 
 
 def test_unknown_image(shapes: ShapeSet) -> None:
-    """An id that the file does not list is the sample's failure."""
+    """An unlisted image id is a failure of its sample."""
     index = coco.CocoIndex.from_document(shapes.document)
     with pytest.raises(SampleError, match="no image -1"):
         coco.sample(-1, coco=index, images="x")
 
 
 def test_broken_run_lengths(document: dict[str, Any]) -> None:
-    """Compressed run lengths that do not fit the image fail with annotation and image."""
+    """Invalid compressed run lengths are an error that names annotation and image."""
     changed = document["annotations"][0]
     size = next(
-        [each["height"], each["width"]]
-        for each in document["images"]
-        if each["id"] == changed["image_id"]
+        [image["height"], image["width"]]
+        for image in document["images"]
+        if image["id"] == changed["image_id"]
     )
     changed["segmentation"] = {"size": size, "counts": "PPYo1"}
     index = coco.CocoIndex.from_document(document)
@@ -125,7 +125,7 @@ def test_schema(shapes: ShapeSet) -> None:
 
 
 def test_read_index(shapes: ShapeSet, tmp_path: Path) -> None:
-    """The file is read from a URL; what is missing or no JSON is an error that says so."""
+    """The file is read from a URL; a missing or invalid JSON file is a clear error."""
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(shapes.document))
     index = coco.read_index(str(path))
@@ -149,18 +149,18 @@ def test_no_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["instances_68.json", "instances_571.json"])
 def test_real_expectations(coco_dir: Path, name: str) -> None:
-    """Real annotations give the sums, and image by image the facts, that were computed apart."""
+    """Real annotations have the independently computed sums and facts of each image."""
     expected = json.loads((coco_dir / "expectations.json").read_bytes())[name]
     index = coco.read_index(str(coco_dir / name))
     area = size = bare = 0
     for image_id in index.image_ids.tolist():
-        found = coco.sample(image_id, coco=index, images="x")
-        masks = np.asarray(found["masks"])
+        sample = coco.sample(image_id, coco=index, images="x")
+        masks = np.asarray(sample["masks"])
         area += int(masks.sum())
         size += masks.size
-        bare += not len(found["categories"])
+        bare += not len(sample["categories"])
         if (want := expected["images"].get(str(image_id))) is not None:
-            names = [index.class_names[label] for label in found["categories"]]
+            names = [index.class_names[label] for label in sample["categories"]]
             digest = hashlib.sha256(masks.view("uint8").tobytes()).hexdigest()
             assert (names, digest) == (want["categories"], want["masks_sha256"])
     totals = expected["totals"]

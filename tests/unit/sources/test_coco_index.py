@@ -22,17 +22,21 @@ Document = dict[str, Any]
 def test_order_of_the_file(document: Document) -> None:
     """Images, categories and the annotations of each image keep the order of the file."""
     index = CocoIndex.from_document(document)
-    assert index.image_ids.tolist() == [each["id"] for each in document["images"]]
+    assert index.image_ids.tolist() == [image["id"] for image in document["images"]]
     assert index.class_names == tuple(CATEGORIES.values())
     for row, image in enumerate(document["images"]):
-        mine = [each["id"] for each in document["annotations"] if each["image_id"] == image["id"]]
-        assert index.annotation_ids[slice(*index.starts[row : row + 2])].tolist() == mine
+        annotation_ids = [
+            annotation["id"]
+            for annotation in document["annotations"]
+            if annotation["image_id"] == image["id"]
+        ]
+        assert index.annotation_ids[slice(*index.starts[row : row + 2])].tolist() == annotation_ids
 
 
 def test_labels_have_no_gaps(document: Document) -> None:
     """Category ids with gaps become indices into the list of class names."""
     index = CocoIndex.from_document(document)
-    by_id = {each["id"]: each["category_id"] for each in document["annotations"]}
+    by_id = {annotation["id"]: annotation["category_id"] for annotation in document["annotations"]}
     for number, label in zip(index.annotation_ids.tolist(), index.labels.tolist(), strict=True):
         assert index.class_names[label] == CATEGORIES[by_id[number]]
 
@@ -66,8 +70,8 @@ def test_dask_name_follows_content(document: Document) -> None:
 
 
 def _annotation(image_id: int, segmentation: Any, **more: Any) -> Document:
-    found = {"id": 1, "image_id": image_id, "category_id": 3, "bbox": [1, 2, 3, 4]}
-    return {**found, "segmentation": segmentation, **more}
+    annotation = {"id": 1, "image_id": image_id, "category_id": 3, "bbox": [1, 2, 3, 4]}
+    return {**annotation, "segmentation": segmentation, **more}
 
 
 @pytest.mark.parametrize("key", ["images", "annotations"])
@@ -75,7 +79,7 @@ def test_repeated_records(document: Document, key: str) -> None:
     """Equal records of one id are an error, or taken once with on_repeated="first"."""
     whole = CocoIndex.from_document(document)
     repeated = {**document, key: [*document[key], *document[key][2:5]]}
-    ids = ", ".join(str(each["id"]) for each in document[key][2:5])
+    ids = ", ".join(str(record["id"]) for record in document[key][2:5])
     with pytest.raises(InvalidInputError, match=f"{key[:-1]} ids {ids} .*on_repeated='first'"):
         CocoIndex.from_document(repeated)
     assert CocoIndex.from_document(repeated, on_repeated="first").digest == whole.digest
@@ -128,15 +132,15 @@ def test_missing_segmentation_is_unsegmented(document: Document) -> None:
 )
 def test_bad_segmentation(document: Document, segmentation: Any, why: str) -> None:
     """An invalid segmentation is an error that names the annotation and the image."""
-    image = next(each for each in document["images"] if each["height"] == 240)
+    image = next(candidate for candidate in document["images"] if candidate["height"] == 240)
     spoilt = {**document, "annotations": [_annotation(image["id"], segmentation)]}
     with pytest.raises(InvalidInputError, match=f"Annotation 1 of image {image['id']}: .*{why}"):
         CocoIndex.from_document(spoilt)
 
 
-def _set(key: str, place: int, name: str, value: Any) -> Callable[[Document], None]:
+def _set(key: str, position: int, name: str, value: Any) -> Callable[[Document], None]:
     def spoil(document: Document) -> None:
-        document[key][place][name] = value
+        document[key][position][name] = value
 
     return spoil
 

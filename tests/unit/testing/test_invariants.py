@@ -1,4 +1,4 @@
-"""Each invariant finds what breaks it."""
+"""Test that each invariant detects its violations."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def sim() -> Iterator[Simulation]:
     sim.close()
 
 
-def test_a_sound_lake(sim: Simulation) -> None:
-    """A sound lake passes, at once and again."""
+def test_an_undamaged_lake_passes(sim: Simulation) -> None:
+    """An undamaged lake passes repeated checks."""
     seen = check_history(sim.root)
     seen = check_history(sim.root, seen)
     check_acknowledged(seen, sim.acknowledged)
@@ -58,7 +58,7 @@ def rewrite(store: FaultStore, version: int, **changes: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "message"),
     [
         (lambda s: drop(s, "data"), "Cannot read|missing"),
         (lambda s: drop(s, "_lake/segments"), "Cannot read|missing"),
@@ -73,15 +73,17 @@ def rewrite(store: FaultStore, version: int, **changes: object) -> None:
         (lambda s: rewrite(s, 2, segments=Log(s).read(3).segments), "rows|counts"),
     ],
 )
-def test_damage_is_found(sim: Simulation, damage: Callable[[FaultStore], None], words: str) -> None:
-    """What is missing, damaged or does not follow is named."""
+def test_damage_is_found(
+    sim: Simulation, damage: Callable[[FaultStore], None], message: str
+) -> None:
+    """Missing, damaged and inconsistent objects are named."""
     damage(sim.root)
-    with pytest.raises(AssertionError, match=words):
+    with pytest.raises(AssertionError, match=message):
         check_history(sim.root)
 
 
 def test_changes_are_found(sim: Simulation) -> None:
-    """A version that changes, or goes, is found by who saw it before."""
+    """A changed or missing version is detected by an earlier reader."""
     before = read_history(sim.root)
     rewrite(sim.root, 2, message="another")
     with pytest.raises(AssertionError, match="was changed"):
@@ -93,7 +95,7 @@ def test_changes_are_found(sim: Simulation) -> None:
 
 
 def test_lost_acknowledgements_are_found(sim: Simulation) -> None:
-    """A commit that somebody was told of, and that is not there or not that, is found."""
+    """An acknowledged commit that is missing or changed is detected."""
     rewrite(sim.root, 3, message="another")
     with pytest.raises(AssertionError, match="another content"):
         check_acknowledged(read_history(sim.root), sim.acknowledged)
@@ -103,7 +105,7 @@ def test_lost_acknowledgements_are_found(sim: Simulation) -> None:
 
 
 def test_wrong_inputs_are_found(sim: Simulation) -> None:
-    """Samples that are missing, doubled or in another place are found."""
+    """Missing, duplicated and misplaced samples are detected."""
     seen = check_history(sim.root)
     right = samples("R", 0) + samples("R", 1)
     for wrong in (right[1:], [*right, right[0]], right[::-1]):
