@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import fields, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
 import dask.bag as db
+import numpy as np
 from dask.delayed import Delayed
 
 from dasklake._api.lake_base import LakeBase
@@ -33,17 +36,20 @@ class EditMethods(LakeBase):
     """Add, rename and delete tensors; append samples.
 
     Each call makes a commit. Inside a ``with lake:`` block, new tensors and samples are collected
-    and committed together at the end of the block. An exception discards them.
+    and committed at the end of the block, in the order of the calls: tensors that follow each other
+    in one commit, and samples likewise. Until then, lengths and values do not include them. Other
+    changes inside the block first commit what was collected. An exception or :meth:`Lake.reset`
+    discards it.
     """
 
-    #: New tensors and samples of a ``with`` block; None outside of it.
-    _tensors: dict[str, TensorSpec] | None = None
-    _samples: list[Any] | None = None
+    #: Changes that a ``with`` block has collected, in order: new tensors by name, or samples. None
+    #: outside of a block.
+    _collected: list[dict[str, TensorSpec] | list[Any]] | None = None
 
     def __enter__(self) -> Self:
-        if self._tensors is not None:
+        if self._collected is not None:
             raise InvalidInputError("The lake is already in a with block. Leave that block first.")
-        self._tensors, self._samples = {}, []
+        self._collected = []
         return self
 
     def __exit__(
@@ -56,7 +62,7 @@ class EditMethods(LakeBase):
             if kind is None:
                 self.flush()
         finally:
-            self._tensors = self._samples = None
+            self._collected = None
 
     def flush(self) -> None:
         """Commit the tensors and samples that a ``with`` block has collected so far.
@@ -68,12 +74,27 @@ class EditMethods(LakeBase):
         SampleError
             As :meth:`append`.
         """
-        if self._tensors:
-            tensors, self._tensors = self._tensors, {}
-            self._edit(lambda head: add_tensors(self._log, head, tensors))
-        if self._samples:
-            samples, self._samples = self._samples, []
-            self._append(samples)
+        while self._collected:
+            change = self._collected.pop(0)
+            if isinstance(change, dict):
+                self._edit(partial(self._add_tensors, change))
+            else:
+                self._append(change)
+
+    def _discard_collected(self) -> None:
+        if self._collected is not None:
+            self._collected = []
+
+    def _add_tensors(
+        self, tensors: Mapping[str, TensorSpec], head: Commit, *, exist_ok: bool = False
+    ) -> Commit:
+        return add_tensors(self._log, head, tensors, exist_ok=exist_ok)
+
+    def _collected_tensors(self) -> dict[str, TensorSpec]:
+        tensors: dict[str, TensorSpec] = {}
+        for change in self._collected or ():
+            tensors |= change if isinstance(change, dict) else {}
+        return tensors
 
     def create_tensor(
         self, name: str, htype: str = "generic", *, exist_ok: bool = False, **parameters: Any
@@ -113,12 +134,14 @@ class EditMethods(LakeBase):
         ['categories', 'boxes']
         """
         spec = _spec(name, {"htype": htype, **_rename_aliases(name, parameters)})
-        if self._tensors is None:
-            self._edit(lambda head: add_tensors(self._log, head, {name: spec}, exist_ok=exist_ok))
+        if self._collected is None:
+            self._edit(partial(self._add_tensors, {name: spec}, exist_ok=exist_ok))
             return
-        existing = self._tensors.get(name, self.schema.get(name))
+        existing = self._collected_tensors().get(name, self.schema.get(name))
         if existing is None:
-            self._tensors[name] = spec
+            if not (self._collected and isinstance(self._collected[-1], dict)):
+                self._collected.append({})
+            self._collected[-1] |= {name: spec}  # type: ignore[operator] # a dict, see above
         elif not (exist_ok and existing == spec):
             raise SchemaError(f"There is already a tensor {name!r}. Choose another name.")
 
@@ -235,12 +258,15 @@ class EditMethods(LakeBase):
         """
         rows = _rows(samples)
         if skip_ok:
-            blank = dict.fromkeys([*self.schema, *(self._tensors or ())])
+            blank = dict.fromkeys([*self.schema, *self._collected_tensors()])
             rows = [{**blank, **row} if isinstance(row, Mapping) else row for row in rows]
-        if self._samples is None:
+        if self._collected is None:
             self._append(rows)
-        else:
-            self._samples += rows
+            return
+        if not (self._collected and isinstance(self._collected[-1], list)):
+            self._collected.append([])
+        # Copied, because the caller may reuse the same dict or array for the next sample.
+        self._collected[-1] += map(_copied, rows)  # type: ignore[operator] # a list, see above
 
     def summary(self) -> None:
         """Print the tensors and the size of the version."""
@@ -369,6 +395,18 @@ def _spec(name: str, parameters: Mapping[str, Any]) -> TensorSpec:
     # Explicit, because a missing compression means the default of the htype.
     compression = alone.compression or "none"
     return replace(alone, compression=compression, same_length=parameters.get("same_length"))
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of containers, arrays and buffers, which the caller may change later."""
+    if isinstance(value, np.ndarray):
+        # Objects in the array may be containers, too; `astype` would keep references to them.
+        return deepcopy(value) if value.dtype.hasobject else value.copy()
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if type(value) is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
 
 
 def _rows(samples: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
@@ -29,7 +30,7 @@ from dasklake._run.options import parse_size
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions, either
-from dasklake.exceptions import LakeExistsError
+from dasklake.exceptions import CorruptionError, LakeExistsError, UnsupportedFormatError
 
 __all__ = ["Lake", "Tensor", "empty", "load", "open", "read_lake"]
 
@@ -57,7 +58,8 @@ def open(
         Version to open. By default, the newest.
     reset : bool, default False
         First close unfinished runs and delete their uncommitted objects, as :meth:`Lake.reset`
-        does.
+        does. If the newest entry of the log cannot be read, an older ``version`` is opened without
+        a reset, with a warning.
     on_corrupt : "raise" or "skip", default "raise"
         Handling of damaged chunks. With ``"skip"``, a warning names the chunk, and its samples are
         left out of loops, slices and Dask collections. Lengths and indices do not change, and
@@ -102,8 +104,18 @@ def open(
     store = ObjectStore(url, either(storage_options, creds))
     log = Log(store)
     if reset:
-        reset_lake(store, log)
+        _reset(store, log, version)
     return Lake(store, log, resolve_commit(log, version), skipping)
+
+
+def _reset(store: ObjectStore, log: Log, version: int | None) -> None:
+    """Reset a lake; only warn if its newest entry cannot be read, but an older one is opened."""
+    try:
+        reset_lake(store, log)
+    except (CorruptionError, UnsupportedFormatError) as error:
+        if version is None or version == log.head_version():
+            raise
+        warnings.warn(f"The lake was not reset. {error}", stacklevel=3)
 
 
 #: Alias of :func:`open`.

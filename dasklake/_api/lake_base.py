@@ -47,6 +47,12 @@ class LakeBase:
         self._commit = commit
         self._reader = make_reader(self._log, commit, self._on_corrupt)
 
+    def flush(self) -> None:
+        """Commit the changes that a ``with`` block has collected."""
+
+    def _discard_collected(self) -> None:
+        """Discard the changes that a ``with`` block has collected."""
+
     @property
     def url(self) -> str:
         """Root URL of the lake, without secrets."""

@@ -195,6 +195,7 @@ class LinkMethods(LakeBase):
         TransformError
             A target cannot be fetched. With ``on_error="skip"`` it is skipped.
         """
+        self.flush()
         names = self._linked(tensors)
         specs = {
             name: _embedded(name, spec, compression) if name in names else spec

@@ -35,6 +35,9 @@ class MaintenanceMethods(LakeBase):
     ) -> ResetReport:
         """Close unfinished runs and delete their uncommitted objects, then :meth:`refresh`.
 
+        Inside a ``with lake:`` block, new tensors and samples that the block has collected are
+        discarded, too.
+
         Parameters
         ----------
         force : bool, default False
@@ -59,6 +62,7 @@ class MaintenanceMethods(LakeBase):
                 self._store, self._log, force=force, dry_run=dry_run, on_status=watch
             )
         if not dry_run:
+            self._discard_collected()
             self.refresh()
         return report
 
@@ -143,6 +147,7 @@ class MaintenanceMethods(LakeBase):
             ``chunk_size`` is not a valid size.
         """
         size = parse_size(chunk_size)
+        self.flush()
         with make_count_bar(progress, "compact", "chunks") as watch:
             report = compact_lake(self._store, self._log, chunk_size=size, on_status=watch)
         self.refresh()
@@ -215,6 +220,7 @@ class MaintenanceMethods(LakeBase):
         --------
         >>> lake.retry_failures(fixed, items=img_ids).samples  # doctest: +SKIP
         """
+        self.flush()
         self.refresh()
         report: WriteReport | None = retry(self._store, self._log, fn, items, run, options)
         if isinstance(report, WriteReport):

@@ -35,6 +35,7 @@ from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
     LakeNotFoundError,
+    NotFoundError,
     ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
@@ -60,6 +61,9 @@ _FETCHES = 16
 #: Bytes, as stored, of the commits, or large schemas, and of the segments that a log remembers.
 _COMMITS = 4 << 20
 _SEGMENTS = 64 << 20
+
+#: Commits that are read to find a readable one, if the newest is not.
+_SEARCHED = 1000
 
 _BUCKET = re.compile(r"[0-9]{6,}")
 
@@ -116,7 +120,34 @@ class Log:
         This takes two listings of at most 1,000 names each, however long the log is.
         """
         version = self.head_version()
-        return None if version is None else self.read(version)
+        if version is None:
+            return None
+        try:
+            return self.read(version)
+        except (CorruptionError, UnsupportedFormatError, VersionNotFoundError) as error:
+            older = self.newest_readable(version)
+            remedy = (
+                ""
+                if older is None
+                else (
+                    " Until then, older versions stay readable: "
+                    f"dasklake.open(url, version={older.version}) is the newest of them."
+                )
+            )
+            if isinstance(error, VersionNotFoundError):
+                key = object_keys.commit_key(self.branch, version)
+                text = f"Commit {key} is listed but cannot be read. Restore it from a copy."
+                raise CorruptionError(f"{text}{remedy}") from error
+            raise type(error)(f"{error}{remedy}") from error
+
+    def newest_readable(self, before: int) -> Commit | None:
+        """Return the newest readable commit below ``before``; None if there is none close to it."""
+        for version in range(before - 1, max(-1, before - 1 - _SEARCHED), -1):
+            try:
+                return self.read(version)
+            except (CorruptionError, UnsupportedFormatError, NotFoundError):
+                continue
+        return None
 
     def head_version(self) -> int | None:
         """Return the number of the newest commit, or None if the branch has no log."""
@@ -162,11 +193,27 @@ class Log:
         """
         head = self.head()
         if head is None:
-            raise LakeNotFoundError(
-                f"No lake found under {self.store.url}. Write one with to_lake(), or check "
-                "the URL and the storage options."
-            )
+            raise self._missing_lake_error()
         return head
+
+    def _missing_lake_error(self) -> LakeNotFoundError:
+        return LakeNotFoundError(
+            f"No lake found under {self.store.url}. Write one with to_lake(), or check the URL and "
+            "the storage options."
+        )
+
+    def require_head_version(self) -> int:
+        """Return the number of the newest commit, which may be damaged.
+
+        Raises
+        ------
+        LakeNotFoundError
+            The lake does not exist.
+        """
+        version = self.head_version()
+        if version is None:
+            raise self._missing_lake_error()
+        return version
 
     def read(self, version: int) -> Commit:
         """Return one commit.
@@ -238,7 +285,10 @@ class Log:
     def missing_object_error(self, version: int, key: str) -> VersionExpiredError | CorruptionError:
         """Return the error for a missing object of a version: it was expired, or is lost."""
         main = self if self.branch == MAIN else Log(self.store)
-        head = main.head()
+        try:
+            head = main.head()
+        except (CorruptionError, UnsupportedFormatError):
+            head = main.newest_readable(main.head_version() or 0)
         expired = head.expired.get(self.branch, ()) if head else ()
         if version in expired:
             return VersionExpiredError(
@@ -429,7 +479,14 @@ class Log:
     def _schema(self, digest: str) -> Schema:
         schema = self._schemas.get(digest)
         if schema is None:
-            data = self.store.get(object_keys.schema_key(digest), MAX_DOCUMENT_BYTES)
+            key = object_keys.schema_key(digest)
+            try:
+                data = self.store.get(key, MAX_DOCUMENT_BYTES)
+            except ObjectNotFoundError as error:
+                # It was written before the commit that names it.
+                raise CorruptionError(
+                    f"Schema {key} is missing. Restore it from a copy."
+                ) from error
             schema = read_schema(data, digest)
             self._schemas.put(digest, schema, len(data))
         return schema

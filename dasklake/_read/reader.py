@@ -25,6 +25,7 @@ from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,
     ObjectNotFoundError,
+    UnsupportedFormatError,
     VersionExpiredError,
     VersionNotFoundError,
 )
@@ -274,18 +275,27 @@ def resolve_commit(log: Log, version: int | None) -> Commit:
     InvalidInputError
         ``version`` is not an integer.
     """
-    head = log.require_head()
-    if version is None or version == head.version:
-        return head
+    if version is None:
+        return log.require_head()
     try:
         number = operator.index(version)
     except TypeError:
         raise InvalidInputError(f"version must be a number, got {version!r}.") from None
-    if number < 0 or number > head.version:
+    newest = log.require_head_version()
+    if number < 0 or number > newest:
         raise VersionNotFoundError(
-            f"{log.store.url} has no version {number}; the newest is {head.version}."
+            f"{log.store.url} has no version {number}; the newest is {newest}."
         )
-    if number in head.expired.get(log.branch, ()):
+    try:
+        head = log.head()
+    except (CorruptionError, UnsupportedFormatError):
+        if number == newest:
+            raise
+        # A damaged entry does not affect the versions before it.
+        head = log.newest_readable(newest)
+    if head is not None and number == head.version:
+        return head
+    if head is not None and number in head.expired.get(log.branch, ()):
         raise VersionExpiredError(
             f"Version {number} of {log.store.url} was expired. Open the newest version."
         )
