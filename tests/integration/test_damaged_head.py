@@ -84,9 +84,9 @@ def test_older_versions_open(lake: dasklake.Lake, damage: str) -> None:
         with pytest.raises(LakeError, match=path.name) as raised:
             attempt()
         # Following the remedy works.
-        version = re.search(r"version=(\d+)", str(raised.value))
-        assert version is not None
-        assert len(dasklake.open(lake.url, version=int(version[1]))) == 2
+        remedy = re.search(r"version=(\d+)", str(raised.value))
+        assert remedy is not None
+        assert len(dasklake.open(lake.url, version=int(remedy[1]))) == 2
 
 
 def test_reset_of_an_older_version_warns(lake: dasklake.Lake) -> None:
