@@ -22,11 +22,12 @@ test: $(STAMPS)/test ## every test except the benchmarks
 test-lowest: $(LOWEST)/stamp ## every test with the oldest supported versions
 	@$(LOWEST)/bin/python -m pytest $(ARGS)
 
-check: $(STAMPS)/check ## lint, format, types, layers
+check: $(STAMPS)/check ## lint, format, types, layers, unused code
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(VENV)/bin/vulture
 
 bench: $(STAMPS)/test ## the benchmarks; prints their figures
 	@$(PY) -m tests.benchmarks $(ARGS)

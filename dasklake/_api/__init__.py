@@ -1,1 +1,1 @@
-"""What users call: functions, the handle of a lake, and the command line."""
+"""The public functions and classes, and the command line."""

@@ -56,7 +56,7 @@ class EditMethods(LakeBase):
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         try:
             if kind is None:

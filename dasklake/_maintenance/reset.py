@@ -197,5 +197,7 @@ def _is_leftover(key: str, closing: Mapping[str, int], reachable: Reachable) -> 
 def _uploads(store: ObjectStore, closed: Mapping[str, int]) -> list[tuple[str, str]]:
     """Return the unfinished uploads of closed epochs."""
     return [
-        each for each in store.pending_uploads("data") if _is_leftover(each[0], closed, Reachable())
+        upload
+        for upload in store.pending_uploads("data")
+        if _is_leftover(upload[0], closed, Reachable())
     ]

@@ -213,7 +213,7 @@ class _Candidates:
         self._entries = [e for e in entries if not e[0].startswith("data/") or _is_old(e[0], ended)]
         #: Heartbeats of runs that are never continued. They are advisory.
         self._beats = [(key, sizes[key]) for key in beats if key in sizes]
-        self.uploads = [each for each in store.pending_uploads("data") if _is_old(each[0], ended)]
+        self.uploads = [u for u in store.pending_uploads("data") if _is_old(u[0], ended)]
 
     def unreachable(self, reachable: Reachable) -> list[tuple[str, int]]:
         """Return keys and sizes of the objects that no version names."""

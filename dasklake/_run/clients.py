@@ -20,7 +20,7 @@ def client_of(scheduler: object) -> Client | None:
 
 
 def asynchronous_client(scheduler: object) -> Client | None:
-    """Return the client whose methods have to be awaited, or None if there is none.
+    """Return the client whose methods have to be awaited, or None.
 
     Parameters
     ----------

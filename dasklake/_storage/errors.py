@@ -221,7 +221,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes."""
     seen: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
+    # An error that is translated already is the context of an earlier operation.
+    while cause is not None and id(cause) not in seen and not isinstance(cause, LakeError):
         seen.add(id(cause))
         yield cause
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)

@@ -164,7 +164,7 @@ def attach(error: BaseException, failure: Failure | None) -> None:
 
 
 def attached(error: BaseException | None) -> Failure | None:
-    """Return the failure that :func:`attach` added, also in another process; None if there is none."""
+    """Return the failure that :func:`attach` added, also in another process, or None."""
     failure = getattr(error, "__dict__", {}).get(_ATTRIBUTE)
     return failure if isinstance(failure, Failure) else None
 

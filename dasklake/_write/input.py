@@ -170,8 +170,7 @@ def _futures(graph: Mapping[Key, Any]) -> dict[Key, Any]:
 def _lengths(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> tuple[int, ...] | None:
     """Return the samples of each partition, if the graph holds the data they are mapped from."""
     lengths = [_length(graph, key) for key in keys]
-    known = tuple(length for length in lengths if length is not None)
-    return known if len(known) == len(keys) else None
+    return None if None in lengths else tuple(length for length in lengths if length is not None)
 
 
 def _length(graph: Mapping[Key, GraphNode], key: Key) -> int | None:
@@ -317,13 +316,13 @@ def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:
         graph |= convert_legacy_graph(dict(array.__dask_graph__()))
     columns = [list(flatten(array.__dask_keys__())) for array in optimised.values()]
     chunks = next(iter(optimised.values())).chunks[0]
-    known = not any(math.isnan(length) for length in chunks)
+    sized = not any(math.isnan(length) for length in chunks)
     return Source(
         kind=kind,
         graph=graph,
         parts=list(zip(*columns, strict=True)),
         names=tuple(aligned),
-        lengths=tuple(int(length) for length in chunks) if known else None,
+        lengths=tuple(int(length) for length in chunks) if sized else None,
         schema=_inferred("arrays", aligned, _array_spec) if schema is None else None,
         roots=lambda: [[name, _array_roots(array)] for name, array in arrays.items()],
         futures=futures,

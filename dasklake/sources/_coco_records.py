@@ -44,7 +44,7 @@ def records_of(document: Any, key: str) -> list[Mapping[str, Any]]:
 
 
 def taken_once(
-    records: list[Mapping[str, Any]], what: str, on_repeated: OnRepeated
+    records: list[Mapping[str, Any]], kind: str, on_repeated: OnRepeated
 ) -> list[Mapping[str, Any]]:
     """Return each record once, or raise an error for repeated ids."""
     first: dict[int, Mapping[str, Any]] = {}
@@ -55,13 +55,13 @@ def taken_once(
     differ = {record["id"] for record in records if record != first[record["id"]]}
     if differ:
         raise InvalidInputError(
-            f"Records of one {what} id must be equal, but differ for {few(differ)}. Fix the file: "
+            f"Records of one {kind} id must be equal, but differ for {few(differ)}. Fix the file: "
             "the correct record cannot be determined."
         )
     if on_repeated == "error":
         twice = [key for key, n in Counter(record["id"] for record in records).items() if n > 1]
         raise InvalidInputError(
-            f"The {what} ids {few(twice)} are listed more than once, each time with the same "
+            f"The {kind} ids {few(twice)} are listed more than once, each time with the same "
             "record. Pass on_repeated='first' to keep the first of them."
         )
     return list(first.values())
@@ -71,10 +71,10 @@ def categories_of(records: list[Mapping[str, Any]]) -> tuple[dict[int, int], tup
     """Return the index of each category id, and the names in the order of the file."""
     ids = [record["id"] for record in records]
     names = [record.get("name") for record in records]
-    for what, values in (("id", ids), ("name", names)):
+    for field, values in (("id", ids), ("name", names)):
         twice = [value for value, n in Counter(values).items() if n > 1]
         if twice:
-            raise InvalidInputError(f"Categories share the {what} {few(twice)}. Fix the file.")
+            raise InvalidInputError(f"Categories share the {field} {few(twice)}. Fix the file.")
     if not names or not all(isinstance(name, str) for name in names):
         raise InvalidInputError("The file must have categories, each with a name. Fix the file.")
     return {key: index for index, key in enumerate(ids)}, tuple(map(str, names))
@@ -94,10 +94,10 @@ def grouped(
             unknown.append(annotation["id"])
         else:
             groups[rows[image]].append(annotation)
-    for invalid, what in ((strays, "an image"), (unknown, "a category")):
+    for invalid, target in ((strays, "an image"), (unknown, "a category")):
         if invalid:
             raise InvalidInputError(
-                f"Annotations of {what} that the file does not list: {few(invalid)}. Fix the "
+                f"Annotations of {target} that the file does not list: {few(invalid)}. Fix the "
                 "file, or remove them."
             )
     return groups

@@ -206,3 +206,25 @@ def test_secrets_are_removed() -> None:
 def test_safe_url(url: str, expected: str) -> None:
     """User, password and query are removed from a URL; the rest is unchanged."""
     assert safe_url(url) == expected
+
+
+def test_an_operation_inside_a_handler_has_its_own_error() -> None:
+    """The translated error of an earlier operation says nothing about a later one."""
+    refused = RuntimeError("refused")
+    refused.status = 412  # type: ignore[attr-defined] # as aiohttp
+    for foreign, kind in ((FileNotFoundError("gone"), ObjectNotFoundError), (busy(), StoreError)):
+        try:
+            with translate_errors("create", "k", "s3://b"):
+                raise refused
+        except ObjectExistsError:
+            with pytest.raises(StoreError) as caught, translate_errors("read", "k", "s3://b"):
+                raise foreign  # noqa: B904 # the context is the point
+        assert type(caught.value) is kind
+        assert caught.value.transient == (kind is StoreError)
+
+
+def busy() -> RuntimeError:
+    """Return the error of a busy storage, as its library raises it."""
+    error = RuntimeError("busy")
+    error.status = 503  # type: ignore[attr-defined] # as aiohttp
+    return error
