@@ -2,7 +2,8 @@
 
 Pickles and Dask's tokens differ between processes: they depend on the order of hashes, on caches and
 on process ids. Here values are traversed: numbers and arrays by their bytes, other objects by the
-arguments that rebuild them, classes and functions by name. Parts that users change to fix a job do
+arguments that rebuild them, classes and functions by name, and files by their paths, sizes and etags or
+times, so that a file that was rewritten is another input. Parts that users change to fix a job do
 not count: functions, the arguments shared by all partitions, and the names of tasks.
 """
 
@@ -31,6 +32,8 @@ from dasklake._dask import (
     convert_legacy_graph,
     is_fused,
 )
+
+from dasklake._storage.file_versions import file_versions
 
 __all__ = ["digest", "expression_roots", "graph_roots"]
 
@@ -164,6 +167,9 @@ def expression_roots(expr: Any) -> list[Any]:
 def _source(leaf: Any) -> list[Any]:
     kind = type(leaf).__name__
     parameters = leaf._parameters  # noqa: SLF001 # the names of the operands
+    files = _parquet_files(leaf)
+    if files is not None:
+        return [kind, files, *_operands(leaf)]
     if kind == "FromGraph":
         graph = convert_legacy_graph(dict(leaf.operand("layer")))
         return [kind, *graph_roots(graph, leaf.operand("keys"))]
@@ -171,14 +177,25 @@ def _source(leaf: Any) -> list[Any]:
         if any(isinstance(operand, TaskRef) for operand in leaf.operands):
             raise LookupError(kind)  # futures
         return [kind, *leaf.operands]
+    return [kind, *_operands(leaf)]
+
+
+def _operands(leaf: Any) -> list[Any]:
     return [
-        kind,
-        *(
-            [name, operand]
-            for name, operand in zip(parameters, leaf.operands, strict=True)
-            if name not in _NOT_THE_INPUT and (name == "_partitions" or name[0] != "_")
-        ),
+        [name, operand]
+        for name, operand in zip(leaf._parameters, leaf.operands, strict=True)  # noqa: SLF001 # the names of the operands
+        if name not in _NOT_THE_INPUT and (name == "_partitions" or name[0] != "_")
     ]
+
+
+def _parquet_files(leaf: Any) -> list[list[str]] | None:
+    """Return the versions of the files of a Parquet source; None for other sources."""
+    if not type(leaf).__name__.startswith("ReadParquet"):
+        return None
+    info = leaf._dataset_info  # noqa: SLF001 # the expression's only list of files
+    if "ds" in info:
+        return file_versions(info["fs"], list(info["ds"].files))
+    return file_versions(leaf.fs, [part.fragment.path for part in info["fragments"]])
 
 
 class _TaskArguments:
@@ -219,8 +236,10 @@ class _Digest:
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
         self._open: dict[int, int] = {}
+        self._files: dict[tuple[int, str], tuple[int, Any]] = {}
 
     def hexdigest(self) -> str:
+        self._add_versions()
         return self._sha.hexdigest()
 
     def put(self, kind: str, data: Any = b"") -> None:
@@ -261,6 +280,8 @@ class _Digest:
         elif hasattr(kind, "_fs_token"):
             # The token of a file system has the process id, and its options hold secrets.
             self.put("filesystem", kind.__qualname__.encode())
+        elif hasattr(value, "path") and hasattr(type(getattr(value, "fs", None)), "_fs_token"):
+            self._add_file(value)
         elif hasattr(kind, "acquire") and hasattr(kind, "release"):
             self.put("lock")
         elif hasattr(kind, "__dask_graph__"):
@@ -272,6 +293,22 @@ class _Digest:
             raise TypeError("an object() is identified only by its memory address")
         else:
             self._rebuilt(value)
+
+    def _add_file(self, file: Any) -> None:
+        """Add an fsspec file: how it is opened, and later its version."""
+        number = self._files.setdefault((id(file.fs), file.path), (len(self._files), file.fs))[0]
+        names = ("mode", "compression", "encoding", "errors", "newline")
+        opened = [getattr(file, name, None) for name in names]
+        self._all("file", [type(file.fs).__qualname__, number, *opened])
+
+    def _add_versions(self) -> None:
+        """Add the versions of all files, which are looked up in parallel."""
+        paths: dict[int, tuple[Any, list[str]]] = {}
+        for (identity, path), (_, filesystem) in self._files.items():
+            paths.setdefault(identity, (filesystem, []))[1].append(path)
+        self._files = {}
+        for filesystem, names in paths.values():
+            self.add(file_versions(filesystem, names))
 
     def _rebuilt(self, value: Any) -> None:
         """Add the values from which pickle would rebuild an object."""

@@ -262,8 +262,8 @@ def ingest(
         Further arguments of :func:`read_index`: ``on_repeated``, ``on_unsegmented``.
     **write
         Further arguments of :func:`dasklake.to_lake`, such as ``storage_options`` of the lake,
-        ``run`` or ``on_error``. The defaults differ for ``mode``, which is "resume" here, and
-        ``checkpoint_every``, which is 25,000 samples.
+        ``run`` or ``on_error``. The defaults differ for ``mode``, which is "resume" here,
+        ``checkpoint_every``, which is 25,000 samples, and ``input_id``, a digest of the annotations.
 
     Returns
     -------
@@ -288,7 +288,6 @@ def ingest(
         raise InvalidInputError(
             f"{annotations_url} must list images, but has no images. Pass another annotation file."
         )
-    options: dict[str, Any] = {"mode": "resume", "checkpoint_every": 25_000, **write}
     kwargs: dict[str, Any] = {"coco": delayed(coco, traverse=False)}
     if images == "link":
         kwargs["images"] = absolute_url(images_url)
@@ -298,6 +297,13 @@ def ingest(
     ids = coco.image_ids.tolist()
     size = _IMAGES_A_PARTITION if npartitions is None else math.ceil(len(ids) / npartitions)
     bag = db.from_sequence(ids, partition_size=size)
+    options: dict[str, Any] = {
+        "mode": "resume",
+        "checkpoint_every": 25_000,
+        # A changed annotation file is another input, even if it lists the same images.
+        "input_id": f"coco-{coco.digest}-{size}",
+        **write,
+    }
     report: WriteReport = to_lake(
         bag,
         lake_url,

@@ -23,7 +23,7 @@ from distributed import Client, LocalCluster
 
 import dasklake
 from dasklake._api.write import WriteOptions
-from dasklake.exceptions import NotFoundError
+from dasklake.exceptions import NotFoundError, PlanMismatchError, TransformError
 from dasklake.sources import coco
 from examples.shapes import ShapeSet, truth
 from tests.support.coco import check_shapes
@@ -237,6 +237,40 @@ def test_index_arrives_once(client: Client, shapes: ShapeSet, tmp_path: Path) ->
     )
     arrivals = Counter(map(int, journal.read_text().split()))
     assert [arrivals[pid] for pid in client.run(os.getpid).values()] == [1, 1]
+
+
+def test_changed_annotations_are_another_input(shapes: ShapeSet, tmp_path: Path) -> None:
+    """A run is not continued with an annotation file whose boxes changed, though its images did not."""
+    document = json.loads(json.dumps(shapes.document))
+    for name, data in shapes.images.items():
+        (tmp_path / name).write_bytes(data)
+    missing = tmp_path / document["images"][-1]["file_name"]
+    data = missing.read_bytes()
+    missing.unlink()
+    annotations = tmp_path / "instances.json"
+    annotations.write_text(json.dumps(document))
+
+    def ingest() -> Any:
+        return coco.ingest(
+            str(annotations),
+            str(tmp_path),
+            str(tmp_path / "lake"),
+            images="bytes",
+            npartitions=4,
+            options=WriteOptions(scheduler="sync"),
+        )
+
+    with pytest.raises(TransformError):
+        ingest()
+    missing.write_bytes(data)
+    annotations.write_text(json.dumps(document, indent=1))  # the same annotations, formatted
+    document["annotations"][0]["bbox"][2] += 1
+    unchanged = annotations.read_text()
+    annotations.write_text(json.dumps(document))
+    with pytest.raises(PlanMismatchError, match="input_id is coco-"):
+        ingest()
+    annotations.write_text(unchanged)
+    assert ingest().samples == 40
 
 
 def test_missing_image_is_skipped(shapes: ShapeSet, tmp_path: Path) -> None:

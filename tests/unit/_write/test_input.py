@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from dask.delayed import delayed
 
 import dasklake
 from dasklake._schema.schema import Schema
+from dasklake._storage.file_versions import file_versions, safe_path
 from dasklake._write.input import source_of
 from dasklake.exceptions import InvalidInputError, SchemaError
 
@@ -273,3 +277,89 @@ def test_mapped_bags_have_known_lengths() -> None:
     assert source_of(bag.map(lambda a, b: (a, b), bag), None).lengths is None
     assert source_of(bag.filter(bool), None).lengths is None
     assert source_of(db.from_delayed([delayed(list)()]), None).lengths is None
+
+
+def _write_table(folder: Path, numbers: list[int]) -> None:
+    """Write numbers as files of several formats; equally many digits give files of equal size."""
+    frame = pd.DataFrame({"x": numbers})
+    frame.to_parquet(folder / "part.parquet")
+    frame.to_csv(folder / "a.csv", index=False)
+    frame.to_json(folder / "a.json", orient="records", lines=True)
+    (folder / "a.txt").write_text("\n".join(map(str, numbers)))
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(numbers).encode(), mtime=0))
+
+
+FILES: dict[str, Callable[[str], Any]] = {
+    "parquet": lambda folder: dd.read_parquet(f"{folder}/part.parquet"),
+    "parquet of a folder": lambda folder: dd.read_parquet(folder)[["x"]],
+    "parquet, arrow": lambda folder: dd.read_parquet(f"{folder}/part.parquet", filesystem="arrow"),
+    "csv": lambda folder: dd.read_csv(f"{folder}/*.csv"),
+    "csv blocks": lambda folder: dd.read_csv(f"{folder}/a.csv", blocksize=8).repartition(
+        npartitions=2
+    ),
+    "json": lambda folder: dd.read_json(f"{folder}/a.json"),
+    "json blocks": lambda folder: dd.read_json(f"{folder}/a.json", blocksize=30),
+    "text": lambda folder: db.read_text(f"{folder}/a.txt").map(int),
+    "text blocks": lambda folder: db.read_text(f"{folder}/a.txt", blocksize=8).map(int),
+    "text files": lambda folder: db.read_text(f"{folder}/*.txt", files_per_partition=2),
+    "compressed text": lambda folder: db.read_text(f"{folder}/*.gz").map(json.loads),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_rewritten_files_are_another_input(tmp_path: Path, kind: str) -> None:
+    """A file source has the same id until a file is rewritten in place, even with the same size."""
+    path = tmp_path if "folder" not in kind else tmp_path / "folder"
+    path.mkdir(exist_ok=True)
+    _write_table(path, [10, 11, 12, 13])
+    if "folder" in kind:
+        for file in path.iterdir():
+            if file.suffix != ".parquet":
+                file.unlink()
+
+    def input_id() -> str | None:
+        return source_of(FILES[kind](str(path)), None).input_id
+
+    first = input_id()
+    assert first is not None
+    assert input_id() == first
+    for file in path.iterdir():
+        stat = file.stat()
+        os.utime(file, ns=(stat.st_atime_ns + 10**9, stat.st_mtime_ns))
+    assert input_id() == first  # reading a file does not change it
+    _write_table(path, [20, 21, 22, 23])
+    assert input_id() not in (first, None)
+
+
+def test_the_id_of_files_has_no_credentials(tmp_path: Path) -> None:
+    """Options of the file system, such as credentials, do not change the id of files."""
+    (tmp_path / "a.txt").write_text("1")
+
+    def input_id(**options: Any) -> str | None:
+        bag = db.read_text(f"file://{tmp_path}/a.txt", storage_options=options)
+        return source_of(bag, None).input_id
+
+    first = input_id()
+    assert first is not None
+    assert input_id(key="user", client_kwargs={"a": "b"}) == first
+
+
+def test_etags_precede_times() -> None:
+    """The version of an object is its etag if it has one, and a stale listing is not used."""
+
+    class Filesystem:
+        etag: str | None = "a"
+        listed = True
+
+        def invalidate_cache(self) -> None:
+            self.listed = False
+
+        def info(self, path: str) -> dict[str, Any]:
+            assert not self.listed
+            return {"name": path, "size": 3, "ETag": self.etag, "LastModified": 5}
+
+    filesystem = Filesystem()
+    assert file_versions(filesystem, ["b/x"]) == [["b/x", "3", "etag=a"]]
+    filesystem.etag = None
+    assert file_versions(filesystem, ["b/x"]) == [["b/x", "3", "lastmodified=5"]]
+    assert safe_path("http://h/a?sig=1") == safe_path("http://u:p@h/a?sig=2") == "http://h/a"
