@@ -32,7 +32,6 @@ from dasklake._dask import (
     convert_legacy_graph,
     is_fused,
 )
-
 from dasklake._storage.file_versions import file_versions
 
 __all__ = ["digest", "expression_roots", "graph_roots"]
