@@ -7,6 +7,8 @@ import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
+from dasklake._fork import renew_after_fork
+
 __all__ = ["LRUCache"]
 
 K = TypeVar("K")
@@ -38,6 +40,13 @@ class LRUCache(Generic[K, V]):
         self._max_entries = max_entries
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._size = 0
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Replace the lock, and discard the entries if another thread was changing them."""
+        if self._lock.locked():
+            self._entries, self._size = OrderedDict(), 0
         self._lock = threading.Lock()
 
     def get(self, key: K) -> V | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, NamedTuple, TypeAlias
 
+from dasklake._fork import RenewedLock
 from dasklake.exceptions import InvalidInputError, PermissionDeniedError
 
 __all__ = [
@@ -148,7 +148,7 @@ def current(storage_options: StorageOptions) -> Credentials:
     credentials = _cache.get(entry)
     if credentials is None or not credentials.fresh:
         # One thread looks the key up; all other threads wait for it.
-        with _lock:
+        with _guard.lock:
             credentials = _cache.get(entry)
             if credentials is None or not credentials.fresh:
                 credentials = renewed(storage_options)
@@ -196,7 +196,7 @@ def replaced(storage_options: StorageOptions, refused: Credentials) -> Credentia
     """
     if not (isinstance(storage_options, str) or callable(storage_options)):
         return None
-    with _lock:
+    with _guard.lock:
         credentials = current(storage_options)
         if credentials.options == refused.options and isinstance(storage_options, str):
             credentials = renewed(storage_options)
@@ -227,7 +227,7 @@ def populate(key: str, storage_options: StorageOptions) -> None:
     """
     if storage_options is not None:
         renewed(storage_options)
-    with _lock:
+    with _guard.lock:
         _cache.pop((os.getpid(), key), None)
         if storage_options is None:
             _populated.pop(key, None)
@@ -238,7 +238,7 @@ def populate(key: str, storage_options: StorageOptions) -> None:
 #: Values of :func:`populate` by key, and resolved credentials by process and key.
 _populated: dict[str, StorageOptions] = {}
 _cache: dict[tuple[int, str], Credentials] = {}
-_lock = threading.RLock()
+_guard = RenewedLock()
 
 
 def _credentials(named: dict[str, Any], source: str) -> Credentials:

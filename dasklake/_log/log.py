@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from dasklake._fork import renew_after_fork
 from dasklake._format import object_keys
 from dasklake._format.documents import (
     MAX_DOCUMENT_BYTES,
@@ -102,6 +103,7 @@ class Log:
         self.branch = object_keys.valid_name("branch", branch)
         #: Set to cancel the retries of a publish.
         self.stop = threading.Event()
+        renew_after_fork(self)
         #: The error that is being retried, if any.
         self.retry_reason: str | None = None
         self._retries = RetryPolicy(
@@ -113,6 +115,12 @@ class Log:
         self._commits = LRUCache[int, Commit](max_size=_COMMITS)
         self._schemas = LRUCache[str, Schema](max_size=_COMMITS)
         self._segments = LRUCache[str, Manifest](max_size=_SEGMENTS)
+
+    def renew(self) -> None:
+        """Replace the event, on which another thread may have been waiting."""
+        stopped, self.stop = self.stop.is_set(), threading.Event()
+        if stopped:
+            self.stop.set()
 
     def head(self) -> Commit | None:
         """Return the newest commit, or None if the branch has no log.

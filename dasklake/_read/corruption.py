@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from typing import Literal
 
+from dasklake._fork import RenewedLock
 from dasklake._read.plan import ChunkLocation
 from dasklake.exceptions import CorruptionError, CorruptionWarning, InvalidInputError
 
@@ -16,7 +16,7 @@ OnCorrupt = Literal["raise", "skip"]
 #: Damaged chunks that this process has reported; cleared if there are very many.
 _MAX_REPORTED = 100_000
 _reported: set[tuple[str, str]] = set()
-_lock = threading.Lock()
+_guard = RenewedLock()
 
 
 def parse_on_corrupt(value: object) -> OnCorrupt:
@@ -46,7 +46,7 @@ def warn_once(url: str, location: ChunkLocation, error: CorruptionError) -> None
     error : CorruptionError
         The damage.
     """
-    with _lock:
+    with _guard.lock:
         if (url, location.key) in _reported:
             return
         if len(_reported) >= _MAX_REPORTED:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from dasklake._fork import RenewedLock
 from dasklake._storage.local_backend import LocalBackend, temporary_target
 from dasklake._storage.urls import LOCAL, safe_url
 from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
@@ -27,7 +27,7 @@ _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "azure"}
 _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 
 #: Makes a create in ``memory://`` atomic: fsspec checks for the object, then writes.
-_MEMORY = threading.RLock()
+_MEMORY = RenewedLock()
 
 
 def whole_options(fs: Any) -> dict[str, Any]:
@@ -182,27 +182,27 @@ class _MemoryBackend(FsspecBackend):
         self.creates_exclusively = True
 
     def put(self, key: str, data: memoryview) -> None:
-        with _MEMORY:
+        with _MEMORY.lock:
             super().put(key, data)
 
     def create(self, key: str, data: memoryview, *, single_writer: bool) -> None:
-        with _MEMORY:
+        with _MEMORY.lock:
             super().create(key, data, single_writer=single_writer)
 
     def size(self, key: str) -> int:
-        with _MEMORY:
+        with _MEMORY.lock:
             return super().size(key)
 
     def names(self, prefix: str) -> list[str]:
-        with _MEMORY:
+        with _MEMORY.lock:
             return super().names(prefix)
 
     def walk(self, prefix: str) -> list[tuple[str, int]]:
-        with _MEMORY:
+        with _MEMORY.lock:
             return super().walk(prefix)
 
     def delete(self, key: str) -> None:
-        with _MEMORY:
+        with _MEMORY.lock:
             super().delete(key)
 
 
