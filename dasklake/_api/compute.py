@@ -204,6 +204,9 @@ class Pipeline:
             "run": run,
         } | write
         write_options = options.pop("options", WriteOptions())
+        if write_options.commit_order is None:
+            # After a crash, the number of rows is then the number of complete items.
+            write_options = replace(write_options, commit_order="input")
         with _workers(scheduler, num_workers) as selected:
             if selected is not None:
                 write_options = replace(write_options, scheduler=selected)

@@ -241,6 +241,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     store = _open_store(url, storage_options, options)
     chunk_size = parse_size(options.chunk_size)
     _check_choice("validate", options.validate, ("strict", "basic"))
+    _check_choice("commit_order", options.commit_order, (None, "completion", "input"))
     source, resolved = _resolve_schema(collection, schema, store, mode, run)
     spec = RunSpec(
         mode=mode,
@@ -255,6 +256,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         max_failures=parse_max_failures(max_failures),
         retries=options.retries,
         partition_timeout=parse_timeout(options.partition_timeout),
+        ordered=options.commit_order == "input",
     )
     call = Call(
         source=source,
@@ -342,7 +344,7 @@ def _check_timeout(call: Call, *, cluster: bool) -> None:
         )
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
         raise InvalidInputError(
             f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}."

@@ -104,7 +104,12 @@ def _commit(assignment: Assignment, outcomes: Sequence[Any]) -> WriteReport:
     run, spec = assignment.run, assignment.spec
     writer = assignment.open_writer()
     progress = RunProgress(
-        assignment.partitions, spec.interval, spec.max_failures, writer.state, began
+        assignment.partitions,
+        spec.interval,
+        spec.max_failures,
+        writer.state,
+        began,
+        spec.ordered,
     )
     for receipt in assignment.recovered:
         progress.received(receipt)

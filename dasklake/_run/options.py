@@ -51,6 +51,12 @@ class WriteOptions:
         Level of validation. Both levels check dtype, shape, class names and ``same_length``.
         ``"strict"`` also checks the constraints of each htype, such as finite numbers,
         non-negative sizes and fractions of at most 1.
+    commit_order : {"completion", "input"}, optional
+        Partitions that a checkpoint commits. ``"completion"``, the default of :func:`to_lake`,
+        commits every complete partition. ``"input"``, the default of ``eval``, commits only the
+        complete partitions before the first incomplete one, so that every version is a prefix of
+        the input and its rows keep their numbers. Partitions behind a slow one wait for it; they
+        are stored, and a resume does not compute them again.
     """
 
     scheduler: Any = None
@@ -59,6 +65,7 @@ class WriteOptions:
     single_writer: bool = False
     partition_timeout: float | str | timedelta | None = None
     validate: Literal["strict", "basic"] = "strict"
+    commit_order: Literal["completion", "input"] | None = None
 
 
 def parse_checkpoint_interval(every: Any) -> CheckpointInterval:

@@ -10,12 +10,17 @@ client) drives the same class, and Hypothesis tests it in microseconds.
                                       ▲      ▼
                            put_back() └── in flight ──▶ committed()
 
+With ``ordered`` only the contiguous prefix becomes pending, so that every commit is a prefix of the
+input: a receipt behind a missing partition waits until that partition is complete. If the run ends
+before, its chunks stay on storage, where a resume recovers them.
+
     end(stop) ─▶ drain(running): running partitions are awaited, then all pending receipts are
     committed and the run has ended.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -137,6 +142,8 @@ class RunProgress:
         The state committed by earlier epochs.
     now : float
         Seconds on the caller's monotonic clock.
+    ordered : bool, default False
+        Whether only the contiguous prefix of complete partitions is committed.
     """
 
     missing: Iterable[int]
@@ -144,6 +151,7 @@ class RunProgress:
     max_failures: MaxFailures
     before: RunState
     now: float
+    ordered: bool = False
     stop: Stop | None = None
     draining: Collection[int] | None = None
     pending: list[Receipt] = field(default_factory=list)
@@ -154,6 +162,9 @@ class RunProgress:
     failures: int = 0
     commits: int = 0
     _open: set[int] = field(init=False)
+    _order: list[int] = field(init=False)
+    _next: int = field(init=False, default=0)
+    _waiting: list[tuple[int, Receipt | Failure]] = field(init=False, default_factory=list)
     _failed: set[int] = field(init=False, default_factory=set)
     _lost_partitions: int = field(init=False, default=0)
     _pending_inputs: int = field(init=False, default=0)
@@ -161,6 +172,7 @@ class RunProgress:
 
     def __post_init__(self) -> None:
         self._open = set(self.missing)
+        self._order = sorted(self._open)
         self._last_commit = self.now
 
     def received(self, receipt: Receipt) -> bool:
@@ -170,8 +182,7 @@ class RunProgress:
         if not self.before.closed < receipt.epoch <= self.before.epoch:
             return False
         self._open.discard(receipt.partition)
-        self.pending.append(receipt)
-        self._pending_inputs += receipt.inputs
+        self._add(receipt)
         self.written_inputs += receipt.inputs
         self.written_samples += receipt.samples
         self.failures += receipt.failed
@@ -185,11 +196,30 @@ class RunProgress:
         if failure.partition not in self._open:
             return False
         self._open.discard(failure.partition)
-        self.lost.append(failure)
+        self._add(failure)
         self.failures += 1
         self._lost_partitions += 1
         self._judge(failure)
         return True
+
+    def _add(self, outcome: Receipt | Failure) -> None:
+        heapq.heappush(self._waiting, (outcome.partition, outcome))
+        self._release()
+
+    def _release(self) -> None:
+        """Move outcomes that may be committed from the waiting to the pending ones."""
+        if self.ordered:
+            while self._next < len(self._order) and self._order[self._next] not in self._open:
+                self._next += 1
+        more = self.ordered and self._next < len(self._order)
+        frontier = self._order[self._next] if more else None
+        while self._waiting and (frontier is None or self._waiting[0][0] < frontier):
+            outcome = heapq.heappop(self._waiting)[1]
+            if isinstance(outcome, Failure):
+                self.lost.append(outcome)
+            else:
+                self.pending.append(outcome)
+                self._pending_inputs += outcome.inputs
 
     def end(self, stop: Stop) -> None:
         """End the run early; the first reason counts, and failed partitions are not awaited."""
@@ -226,11 +256,16 @@ class RunProgress:
             self.end(Stop("too-many", failure))
         if self.stop is not None and self.stop.kind == "too-many":
             # Left open and not awaited, so that a resume with a fixed function writes them.
-            partitions = {f.partition for f in self.lost}
-            partitions |= {r.partition for r in self.pending if r.failed}
+            outcomes = [*self.pending, *self.lost, *(outcome for _, outcome in self._waiting)]
+            good = [r for r in outcomes if isinstance(r, Receipt) and not r.failed]
+            partitions = {r.partition for r in outcomes}.difference(r.partition for r in good)
             self._open |= partitions
             self._failed |= partitions
-            self._put([r for r in self.pending if not r.failed], [])
+            self._next = 0
+            self._waiting = []
+            self._put([], [])
+            for receipt in good:
+                self._add(receipt)
 
     @property
     def complete(self) -> bool:

@@ -48,6 +48,8 @@ class RunSpec:
         Number of retries of a task that the storage or a worker failed.
     partition_timeout : float or None
         Seconds that an attempt at a partition may take.
+    ordered : bool
+        Whether every commit is a prefix of the input.
     """
 
     mode: str
@@ -62,6 +64,7 @@ class RunSpec:
     max_failures: MaxFailures = field(default_factory=MaxFailures)
     retries: int = 0
     partition_timeout: float | None = None
+    ordered: bool = False
 
     @property
     def plan(self) -> Plan:

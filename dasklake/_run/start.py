@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dasklake._format import object_keys
 from dasklake._format.documents import schema_digest
@@ -59,6 +61,8 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
     if spec.mode == "resume" and run is not None and run in head.runs:
         return _resume(log, head, run, spec)
     run = run or f"run-{object_keys.new_id()[:8]}"
+    if spec.mode == "append":
+        _warn_of_gaps(log, head)
     try:
         entry = begin(log, head, run, spec.plan, check=lambda head: _check(head, log, spec))
     except LakeExistsError:
@@ -69,6 +73,35 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
         return _resume(log, head, spec.run or _only_run(head) or run, spec)
     _LOGGER.info("Run %r begun, version %d, %d partitions", run, entry.version, spec.partitions)
     return _assignment(log, spec, run, entry, tuple(range(spec.partitions)))
+
+
+def _warn_of_gaps(log: Log, head: Commit) -> None:
+    """Warn if the lake has an interrupted run whose partitions are not a prefix of its input."""
+    for run, state in head.runs.items():
+        plan = state.plan
+        if state.finished or state.replaced or plan.compaction:
+            continue
+        done = _committed(log, head, run)
+        if len(done) in (0, plan.partitions) or done[-1] == len(done) - 1:
+            continue
+        if state.closed < state.epoch and is_alive(log.store, log.branch, run, state.epoch):
+            continue
+        warnings.warn(
+            f"The lake has the interrupted run {run!r}, of which {len(done)} of {plan.partitions} "
+            "partitions are committed, not the first ones of its input. If the new input is the rest "
+            "of that input, or overlaps it, samples will be missing or doubled. Continue the run with "
+            f"its whole input instead: mode='resume', run={run!r} (in eval(): run={run!r}).",
+            stacklevel=2,
+        )
+
+
+def _committed(log: Log, entry: Commit, run: str) -> NDArray[np.int64]:
+    """Return the partitions of a run that a version has, in ascending order."""
+    manifest = log.manifest(entry)
+    home = object_keys.home_of(log.branch, run)
+    indices = [i for i, name in enumerate(manifest.home) if name == home]
+    done: NDArray[np.int64] = np.unique(manifest.partition[np.isin(manifest.run, indices)])
+    return done
 
 
 def _check(head: Commit, log: Log, spec: RunSpec) -> None:
@@ -101,10 +134,8 @@ def _resume(log: Log, head: Commit, run: str, spec: RunSpec) -> Assignment:
         return _assignment(log, spec, run, entry)
     # Read at the entry's own version: earlier commits are visible there, and no other coordinator
     # commits partitions of the run after it.
-    manifest = log.manifest(entry)
+    done = _committed(log, entry, run)
     home = object_keys.home_of(log.branch, run)
-    indices = [i for i, name in enumerate(manifest.home) if name == home]
-    done = np.unique(manifest.partition[np.isin(manifest.run, indices)])
     missing = np.setdiff1d(np.arange(state.plan.partitions), done).tolist()
     receipts = find_recoverable(log.store, home, missing, closed=entry.runs[run].closed)
     # Chunks of a newer epoch belong to a coordinator that has already taken over.

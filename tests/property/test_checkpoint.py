@@ -47,6 +47,7 @@ class Progress(RuleBasedStateMachine):
         limit=limits,
         closed=st.integers(0, 2),
         epoch=st.integers(3, 4),
+        ordered=st.booleans(),
     )
     def begin(
         self,
@@ -55,13 +56,16 @@ class Progress(RuleBasedStateMachine):
         limit: MaxFailures,
         closed: int,
         epoch: int,
+        *,
+        ordered: bool,
     ) -> None:
         """Begin an epoch with missing partitions."""
         plan = Plan(PARTITIONS, None, "0" * 32, None)
         self.before = RunState(plan, 0, epoch=epoch, closed=closed, inputs=10, samples=9)
         self.now = self.clock = 1000.0
         self.interval, self.limit, self.missing = interval, limit, missing
-        self.progress = RunProgress(missing, interval, limit, self.before, self.now)
+        self.progress = RunProgress(missing, interval, limit, self.before, self.now, ordered)
+        self.ordered = ordered
         #: The valid receipt or failure of each partition, in order of arrival.
         self.taken: dict[int, Receipt | Failure] = {}
         #: All accepted receipts and failures.
@@ -79,7 +83,18 @@ class Progress(RuleBasedStateMachine):
 
     @property
     def waiting(self) -> list[int]:
-        """Accepted partitions that wait for a commit, in order."""
+        """Accepted partitions that may be committed, in the order of the next commit."""
+        waiting = [p for p in self.uncommitted if p < self.frontier]
+        return sorted(waiting) if self.ordered else waiting
+
+    @property
+    def frontier(self) -> int:
+        """Partition before which commits end."""
+        return min(self.open, default=PARTITIONS) if self.ordered else PARTITIONS
+
+    @property
+    def uncommitted(self) -> list[int]:
+        """Accepted partitions that are in no commit, in order of arrival."""
         flying = partitions_of(self.flying) if self.flying else []
         return [p for p in self.taken if p not in self.committed and p not in flying]
 
@@ -103,7 +118,7 @@ class Progress(RuleBasedStateMachine):
             assert self.stop is not None
             assert self.stop.kind == "too-many"
         if self.stop is not None and self.stop.kind == "too-many":
-            for waiting in self.waiting:
+            for waiting in self.uncommitted:
                 if has_failures(self.taken[waiting]):
                     del self.taken[waiting]
                     self.hopeless.add(waiting)
@@ -197,6 +212,12 @@ class Progress(RuleBasedStateMachine):
         assert self.progress.stop == self.stop
 
     @invariant()
+    def commits_a_prefix(self) -> None:
+        """Check that the commits in the order of the input are a prefix of the missing partitions."""
+        if self.ordered:
+            assert sorted(self.missing)[: len(self.committed)] == sorted(self.committed)
+
+    @invariant()
     def due_with_something(self) -> None:
         """Check that a commit is due exactly if partitions wait, no commit is in flight, and its time has come."""
         waiting = self.waiting
@@ -239,7 +260,7 @@ class Progress(RuleBasedStateMachine):
         return self.draining & self.open <= self.hopeless
 
     def teardown(self) -> None:
-        """End the run: all valid accepted partitions are committed."""
+        """End the run: all accepted partitions that may be committed are committed."""
         if not hasattr(self, "progress"):
             return
         self.progress.end(Stop("cancelled"))
@@ -250,7 +271,7 @@ class Progress(RuleBasedStateMachine):
                 self.progress.take()
             self.committed += partitions_of(self.progress.in_flight)
             self.progress.committed(self.now)
-        assert sorted(self.committed) == sorted(self.taken)
+        assert sorted(self.committed) == sorted(p for p in self.taken if p < self.frontier)
         assert not self.progress.due(self.now)
 
 

@@ -95,6 +95,66 @@ class TestDue:
         assert run.commits == 0
 
 
+class TestInputOrder:
+    """Commits of the contiguous prefix only."""
+
+    def ordered(self, partitions: int, limit: MaxFailures = NEVER) -> RunProgress:
+        """Make the progress of a first epoch in the order of the input."""
+        before = RunState(Plan(partitions, None, "0" * 32, None), 0)
+        interval = CheckpointInterval(inputs=15)
+        return RunProgress(range(partitions), interval, limit, before, 0.0, ordered=True)
+
+    def test_straggler(self) -> None:
+        """Partitions behind a slow one wait, do not count for the interval, and follow it."""
+        run = self.ordered(5)
+        for partition in (3, 1, 2):
+            run.received(receipt(partition))
+        assert not run.due(1e9)
+        assert run.written_inputs == 30
+        run.received(receipt(0))
+        assert [r.partition for r in run.take().receipts] == [0, 1, 2, 3]
+        run.committed(0.0)
+        run.received(receipt(4))
+        assert [r.partition for r in run.take().receipts] == [4]
+        run.committed(0.0)
+        assert run.ended
+
+    def test_end_before_the_straggler(self) -> None:
+        """A run that ends early commits its prefix, and leaves the receipts behind the gap."""
+        run = self.ordered(4)
+        run.received(receipt(0))
+        run.received(receipt(2))
+        run.end(Stop("failed", failure("run", 1, 0)))
+        run.drain({1, 3})
+        run.received(receipt(3))
+        assert [r.partition for r in run.take().receipts] == [0]
+        run.committed(0.0)
+        assert (run.ended, run.complete) == (True, False)
+
+    def test_skipped_partition(self) -> None:
+        """A partition that failed as a whole is complete, and is committed in its turn."""
+        run = self.ordered(3)
+        run.failed(failure("run", 1, 0))
+        run.received(receipt(2))
+        assert not run.lost
+        run.received(receipt(0))
+        batch = run.take()
+        assert [r.partition for r in batch.receipts] == [0, 2]
+        assert [f.partition for f in batch.lost] == [1]
+
+    def test_too_many_failures(self) -> None:
+        """Failed partitions that are left for a resume are gaps, which later partitions wait for."""
+        run = self.ordered(4, MaxFailures(count=1))
+        run.received(receipt(0))
+        run.received(receipt(1, failed=1))
+        run.received(receipt(2))
+        run.received(receipt(3, failed=1))
+        run.drain(())
+        assert [r.partition for r in run.take().receipts] == [0]
+        run.committed(0.0)
+        assert run.ended
+
+
 class TestStopped:
     """Runs that end early."""
 

@@ -250,7 +250,8 @@ class TestResume:
         write(flaky_lake, start(flaky_store, "create", "own"), 1)
         again = start(flaky_store, "resume", None)
         assert (again.run, again.missing) == ("own", (0, 2))
-        start(flaky_store, "append", "second")
+        with pytest.warns(UserWarning, match="interrupted run 'own'"):
+            start(flaky_store, "append", "second")
         with pytest.raises(InvalidInputError, match=r"'own', 'second'.*run="):
             start(flaky_store, "resume", None)
 
