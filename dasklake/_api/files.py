@@ -7,7 +7,7 @@ from functools import partial
 
 from dasklake._links.verify import fetch
 from dasklake._media.file import File
-from dasklake._storage.store import absolute_url
+from dasklake._storage.urls import file_url
 from dasklake.exceptions import InvalidInputError
 
 __all__ = ["File", "read"]
@@ -43,7 +43,7 @@ def read(path: str | os.PathLike[str], creds_key: str | None = None) -> File:
     name = os.fspath(path)
     if not name:
         raise InvalidInputError("path must be the path or URL of a file, got an empty string.")
-    url = absolute_url(name)
+    url = file_url(name)
     return File(partial(_fetch, url, creds_key), url=url)
 
 

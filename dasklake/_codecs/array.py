@@ -82,6 +82,11 @@ class ArrayCodec(Codec):
             self._check(array)
         return column_of(self._as_elements(array), self.spec)
 
+    @property
+    def _by_value(self) -> bool:
+        """Whether arrays are cast by value, as lists are: boxes are float64 in most sources."""
+        return self.spec.kind.name.startswith("bbox")
+
     def decode(self, stored: Encoded) -> object:
         """Return a numpy scalar or array with the dtype of the spec."""
         if self._layout is Layout.BLOB:
@@ -93,6 +98,10 @@ class ArrayCodec(Codec):
         return stored.view(self._dtype).reshape(self.spec.shape)[()]
 
     def _checked(self, value: object) -> npt.NDArray[Any]:
+        if self._by_value and hasattr(value, "__array__"):
+            refuse_masked(value)
+            array = np.asarray(value)
+            value = lossless(array, self._dtype) if array.dtype.kind in "iuf" else value
         array = to_shape(to_array(value, self._dtype), self.spec.shape, self._ranks)
         if self._check is not None:
             self._check(array)
@@ -104,7 +113,8 @@ class ArrayCodec(Codec):
             return None
         if array.dtype == self._dtype:
             return array
-        if array.ndim == 1 and array.dtype.kind in "iu":
+        kinds = "iuf" if self._by_value else "iu" if array.ndim == 1 else ""
+        if array.dtype.kind in kinds:
             with suppress(SampleError):
                 return lossless(array, self._dtype)
             return None

@@ -63,7 +63,7 @@ class MaskCodec(Codec):
             array = array.astype(bool)
         array = np.ascontiguousarray(to_shape(array, self.spec.shape, self.spec.kind.ranks))
         if self.spec.compression == _RLE:
-            masks = from_pixels(array.reshape(*array.shape[:2], -1))
+            masks = from_pixels(array.reshape(*array.shape[:2], math.prod(array.shape[2:])))
             return Blob(_SEPARATOR.join(masks.counts), array.shape)
         stored: npt.NDArray[Any] = np.packbits(array.reshape(-1)) if self._packed else array
         return as_blob(stored, array.shape, self._inner)

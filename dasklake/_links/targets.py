@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from dasklake._storage.errors import is_beyond
 from dasklake._storage.fsspec_backend import file_system_of, whole_options
-from dasklake._storage.urls import LOCAL, absolute_url
+from dasklake._storage.urls import LOCAL, absolute_url, is_chained
 
 __all__ = ["Begin", "Target", "target_of"]
 
@@ -62,7 +62,7 @@ def target_of(url: str, options: Mapping[str, Any], *, connections: int) -> Targ
         # The default of botocore is 10 connections.
         config = {"max_pool_connections": connections, **options.get("config_kwargs", {})}
         options["config_kwargs"] = config
-    local = not separator or (protocol in LOCAL and "::" not in url)
+    local = not is_chained(url) and (not separator or protocol in LOCAL)
     fs, path = file_system_of(absolute_url(url) if local else url, options)
     if not getattr(fs, "async_impl", False):
         return _Blocking(fs, path)

@@ -16,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from dasklake._fork import RenewedLock
 from dasklake._storage.local_backend import LocalBackend, temporary_target
-from dasklake._storage.urls import LOCAL, safe_url
+from dasklake._storage.urls import LOCAL, is_chained, safe_url
 from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
 
 __all__ = ["Backend", "file_system_of", "io_loop", "open_backend", "whole_options"]
@@ -209,7 +209,7 @@ class _MemoryBackend(FsspecBackend):
 def open_backend(url: str, options: dict[str, Any], *, confined: bool = True) -> Backend:
     """Open the backend of a URL; ``confined`` refuses symbolic links that leave a local root."""
     protocol = url.partition("://")[0]
-    chained = "::" in url
+    chained = is_chained(url)
     if protocol in LOCAL and not chained:
         return LocalBackend(url.removeprefix("file://"), confined=confined)
     fs, root = file_system_of(url, options)
@@ -227,10 +227,11 @@ def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     protocol = url.partition("://")[0]
     # Listings must be fresh. The cache is also invalidated before each listing, for file systems
     # that ignore this option, and if the caller overrides it.
-    if protocol in _CONDITIONAL and "::" not in url:
+    chained = is_chained(url)
+    if protocol in _CONDITIONAL and not chained:
         options = {"use_listings_cache": False, **options}
     try:
-        for part in url.split("::"):
+        for part in url.split("::") if chained else [url]:
             fsspec.get_filesystem_class(part.partition("://")[0])
     except ValueError as error:
         raise UnsupportedStoreError(f"{safe_url(url)}: {error}. Correct the URL.") from error
@@ -238,7 +239,13 @@ def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         if protocol not in _EXTRAS:
             raise UnsupportedStoreError(f"{safe_url(url)}: {error}.") from error
         raise MissingExtraError(f"{protocol}://", _EXTRAS[protocol]) from error
-    fs, root = fsspec.url_to_fs(url, **options)
+    if chained or "::" not in url:
+        fs, root = fsspec.url_to_fs(url, **options)
+    else:
+        # fsspec takes two colons in a name for a chain.
+        kind = fsspec.get_filesystem_class(protocol)
+        named = kind._get_kwargs_from_urls(url)  # noqa: SLF001 # as url_to_fs does
+        fs, root = kind(**{**named, **options}), kind._strip_protocol(url)  # noqa: SLF001
     while isinstance(fs, DirFileSystem):
         fs, root = fs.fs, fs._join(root)  # noqa: SLF001 # has no public equivalent
     return fs, root

@@ -9,10 +9,17 @@ from typing import Any
 
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["LOCAL", "absolute_url", "safe_url"]
+__all__ = ["LOCAL", "absolute_url", "file_url", "is_chained", "safe_url"]
 
 #: Protocols of local files.
 LOCAL = frozenset({"file", "local"})
+
+#: Protocols that no chain begins with.
+_STORAGES = LOCAL | {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "azure", "memory"}
+_STORAGES |= {"http", "https", "ftp", "hdfs", "sftp"}
+
+#: File systems that read from another one.
+_WRAPPERS = {"simplecache", "filecache", "blockcache", "cached", "zip", "tar", "libarchive", "dir"}
 
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*:[^/\s]*@")
 _TOKEN = re.compile(r"(\bhttps?://)[^/\s]+@")
@@ -54,7 +61,7 @@ def absolute_url(url: str | os.PathLike[str]) -> str:
         raise InvalidInputError(
             f"url must be a path or a URL, got {text!r}. Give for example s3://bucket/lake."
         )
-    if "::" in text:
+    if is_chained(text):
         return text.rstrip("/")
     protocol, separator, path = text.partition("://")
     if not separator:
@@ -71,6 +78,47 @@ def absolute_url(url: str | os.PathLike[str]) -> str:
             f"url must not contain '.' or '..', got {safe_url(text)}. Give the absolute path."
         )
     return f"{protocol}://{'/'.join(parts)}"
+
+
+def file_url(url: str | os.PathLike[str]) -> str:
+    """Return the URL of a file: absolute for a local path, and unchanged for an object.
+
+    Keys of objects may have empty parts and other names that paths do not have.
+
+    Raises
+    ------
+    InvalidInputError
+        ``url`` is neither a path nor a URL, or has no path.
+
+    Examples
+    --------
+    >>> file_url("s3://bucket/raw//a.jpg")
+    's3://bucket/raw//a.jpg'
+    >>> file_url("/data/a::b.jpg")
+    'file:///data/a::b.jpg'
+    """
+    text: Any = os.fspath(url) if isinstance(url, os.PathLike) else url
+    if isinstance(text, str) and (is_chained(text) or text.partition("://")[2].strip("/")):
+        protocol = text.partition("://")[0]
+        return absolute_url(text) if protocol in LOCAL and not is_chained(text) else text
+    return absolute_url(text)
+
+
+def is_chained(url: str) -> bool:
+    """Return whether a URL chains several file systems, such as ``zip://a.txt::s3://b/c.zip``.
+
+    Names of files and objects may have two colons, too.
+
+    Examples
+    --------
+    >>> is_chained("simplecache::s3://b/x"), is_chained("s3://b/x::y"), is_chained("a::b.jpg")
+    (True, False, False)
+    """
+    first, colons, rest = url.partition("::")
+    protocol, separator, _ = first.partition("://")
+    if not colons or (separator and protocol in _STORAGES):
+        return False
+    return bool(separator) or "://" in rest or protocol in _WRAPPERS
 
 
 def safe_url(url: str) -> str:
