@@ -194,7 +194,9 @@ def _parquet_files(leaf: Any) -> list[list[str]] | None:
     info = leaf._dataset_info  # noqa: SLF001 # the expression's only list of files
     if "ds" in info:
         return file_versions(info["fs"], list(info["ds"].files))
-    return file_versions(leaf.fs, [part.fragment.path for part in info["fragments"]])
+    return file_versions(
+        leaf.fs, [getattr(part, "fragment", part).path for part in info["fragments"]]
+    )
 
 
 class _TaskArguments:
