@@ -84,7 +84,7 @@ class ArrayCodec(Codec):
 
     @property
     def _by_value(self) -> bool:
-        """Whether arrays are cast by value, as lists are: boxes are float64 in most sources."""
+        """Return whether arrays are cast by value, as lists are: most sources have float64 boxes."""
         return self.spec.kind.name.startswith("bbox")
 
     def decode(self, stored: Encoded) -> object:
