@@ -149,7 +149,7 @@ class Log:
             raise type(error)(f"{error}{remedy}") from error
 
     def newest_readable(self, before: int) -> Commit | None:
-        """Return the newest readable commit below ``before``, or None close to it."""
+        """Return the newest readable commit just below ``before``, or None."""
         for version in range(before - 1, max(-1, before - 1 - _SEARCHED), -1):
             try:
                 return self.read(version)
