@@ -7,7 +7,9 @@ A block that cannot run is opened with a comment that gives the reason::
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +52,18 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.fixture
+def same_logging() -> Iterator[None]:
+    """Undo what a page configures of logging."""
+    loggers = [logging.getLogger(), logging.getLogger("dasklake")]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("same_logging")
 @pytest.mark.parametrize("page", WITH_CODE, ids=_name)
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page run one after the other, as a reader would type them."""
