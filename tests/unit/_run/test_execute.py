@@ -51,6 +51,7 @@ def test_log_of_a_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
 def test_log_of_a_finished_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A resume of a finished run logs that it has nothing to do."""
     report = write(tmp_path, "create")
+    caplog.clear()
     caplog.set_level(logging.INFO, "dasklake")
     assert write(tmp_path, "resume").version == report.version
     assert lines(caplog) == [f"Run 'job' is already finished, version {report.version}"]
