@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import fsspec
+import fsspec.asyn
 from fsspec.asyn import AsyncFileSystem, get_loop
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -28,6 +30,12 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 
 #: Makes a create in ``memory://`` atomic: fsspec checks for the object, then writes.
 _MEMORY = RenewedLock()
+
+
+# Releases of fsspec before 2025 leave the loop of the parent process to a forked child, where no
+# thread runs it.
+if not hasattr(fsspec.asyn, "reset_after_fork"):
+    os.register_at_fork(after_in_child=fsspec.asyn.reset_lock)
 
 
 def whole_options(fs: Any) -> dict[str, Any]:
