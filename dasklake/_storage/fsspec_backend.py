@@ -253,7 +253,7 @@ def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         # fsspec takes two colons in a name for a chain.
         kind = fsspec.get_filesystem_class(protocol)
         named = kind._get_kwargs_from_urls(url)  # noqa: SLF001 # as url_to_fs does
-        fs, root = kind(**{**named, **options}), kind._strip_protocol(url)  # noqa: SLF001
+        fs, root = kind(**{**named, **options}), kind._strip_protocol(url)  # noqa: SLF001 # as above
     while isinstance(fs, DirFileSystem):
         fs, root = fs.fs, fs._join(root)  # noqa: SLF001 # has no public equivalent
     return fs, root
