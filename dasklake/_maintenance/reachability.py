@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -134,6 +134,8 @@ class BranchHeads:
     ----------
     heads : dict of str to Commit
         The newest commit of each branch.
+    expired : mapping of str to Versions
+        The expired versions, by branch.
     """
 
     def __init__(self, store: ObjectStore, logs: dict[str, Log]) -> None:
@@ -143,7 +145,7 @@ class BranchHeads:
         self.logs = logs
         main = logs[MAIN].head() if MAIN in logs else None
         # Read before the branches: versions that expire after that are still kept.
-        self._expired: Mapping[str, Versions] = main.expired if main else {}
+        self.expired: Mapping[str, Versions] = main.expired if main else {}
         heads = {name: main if name == MAIN else log.head() for name, log in logs.items()}
         self.heads: dict[str, Commit] = {name: head for name, head in heads.items() if head}
 
@@ -161,34 +163,24 @@ class BranchHeads:
             if not state.finished and head.kind is not Kind.CLOSED
         }
 
-    def commits(self, branch: str, without: Iterable[int] = ()) -> Iterator[Commit]:
-        """Yield the commits of a branch that are not expired, newest first.
+    @property
+    def unrestorable(self) -> Mapping[str, Container[int]]:
+        """Return the versions that no concurrent restore can bring back: the expired ones of main.
 
-        Parameters
-        ----------
-        branch : str
-            The branch.
-        without : iterable of int
-            Further versions to leave out.
+        A restore on another branch may have read the expire marks before, and loses no race until
+        the vacuum that set them has fenced the branch.
         """
-        expired = self._expired.get(branch, ())
-        excluded = set(without)
-        newest = self.heads[branch].version
-        versions = [v for v in range(newest, -1, -1) if v not in expired and v not in excluded]
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            yield from pool.map(self.logs[branch].read, versions)
+        return {MAIN: self.expired.get(MAIN, Versions())}
 
-    def reachable(
-        self, homes: set[str], without: Mapping[str, Sequence[int]] | None = None
-    ) -> Reachable:
-        """Return the objects that versions name that are not expired.
+    def reachable(self, homes: set[str], without: Mapping[str, Container[int]]) -> Reachable:
+        """Return the objects that versions name.
 
         Parameters
         ----------
         homes : set of str
             The runs whose chunks are collected, as ``<branch>/<run>``.
-        without : mapping of str to sequence of int, optional
-            Further versions to leave out, by branch.
+        without : mapping of str to container of int
+            Versions to leave out, by branch.
 
         Raises
         ------
@@ -198,18 +190,41 @@ class BranchHeads:
         reachable = Reachable()
         tables: dict[str, Table] = {}
         for branch in self.heads:
-            for commit in self.commits(branch, (without or {}).get(branch, ())):
+            for commit in self._commits(branch, without.get(branch, ())):
                 reachable.failures.update(ref.name for ref in commit.failures)
                 for ref in commit.segments:
-                    tables.setdefault(ref.name, Table(self.logs[branch], ref, commit.version))
+                    table = tables.get(ref.name)
+                    if table is None or table.version in self.expired.get(table.log.branch, ()):
+                        tables[ref.name] = Table(self.logs[branch], ref, commit.version)
         reachable.segments.update(tables)
         if not homes:
             return reachable
         with ThreadPoolExecutor(REQUESTS) as pool:
-            for manifest in pool.map(_segment, tables.values()):
+            for manifest in pool.map(self._segment, tables.values()):
                 if manifest is not None:
                     reachable.add(manifest, homes)
         return reachable
+
+    def _commits(self, branch: str, without: Container[int]) -> Iterator[Commit]:
+        """Yield the commits of a branch but some, newest first."""
+        newest = self.heads[branch].version
+        versions = [version for version in range(newest, -1, -1) if version not in without]
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            yield from pool.map(self.logs[branch].read, versions)
+
+    def _segment(self, table: Table) -> Manifest | None:
+        """Read a segment; return None if its version has expired and a vacuum has deleted it."""
+        try:
+            return table.log.segment(table.ref)
+        except ObjectNotFoundError as error:
+            if table.version in self.expired.get(table.log.branch, ()):
+                return None
+            reason = table.log.missing_object_error(
+                table.version, object_keys.segment_key(table.ref.name)
+            )
+            if isinstance(reason, VersionExpiredError):
+                return None
+            raise reason from error
 
 
 def delete_objects(store: ObjectStore, keys: Sequence[str], on_status: OnStatus | None) -> None:
@@ -218,16 +233,3 @@ def delete_objects(store: ObjectStore, keys: Sequence[str], on_status: OnStatus 
         store.delete(keys[start : start + _STEP])
         if on_status is not None:
             on_status(min(start + _STEP, len(keys)), len(keys))
-
-
-def _segment(table: Table) -> Manifest | None:
-    """Read a segment; return None if its version has expired since then."""
-    try:
-        return table.log.segment(table.ref)
-    except ObjectNotFoundError as error:
-        reason = table.log.missing_object_error(
-            table.version, object_keys.segment_key(table.ref.name)
-        )
-        if isinstance(reason, VersionExpiredError):
-            return None
-        raise reason from error

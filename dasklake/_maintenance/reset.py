@@ -180,7 +180,10 @@ def _leftovers(
     """List the objects of closed epochs that no version names, by run; then read the heads."""
     listed = {home: store.walk(object_keys.data_prefix(home), temporary=True) for home in closing}
     # After the listing, so that an object that is committed in between counts as committed.
-    reachable = read_heads().reachable(set(closing)) if closing else Reachable()
+    reachable = Reachable()
+    if closing:
+        heads = read_heads()
+        reachable = heads.reachable(set(closing), heads.unrestorable)
     return {
         home: [(key, size) for key, size in listed[home] if _is_leftover(key, closing, reachable)]
         for home in closing

@@ -22,6 +22,7 @@ from dasklake._maintenance.reachability import (
     parse_data_key,
 )
 from dasklake._model.commit import Commit, Kind, RunState
+from dasklake._model.versions import Versions
 from dasklake._storage.store import ObjectStore, temporary_target
 from dasklake.exceptions import InvalidInputError, UnsupportedStoreError
 
@@ -123,7 +124,11 @@ def vacuum(
         name: [version for version in versions if not keep(logs[name], version)]
         for name, versions in find_expirable(before.heads[MAIN], logs).items()
     }
-    garbage = candidates.unreachable(before.reachable(candidates.homes, old))
+    without = {
+        name: before.expired.get(name, Versions()) | Versions.each(old.get(name, ()))
+        for name in before.heads
+    }
+    garbage = candidates.unreachable(before.reachable(candidates.homes, without))
     expired = {name: tuple(versions) for name, versions in old.items() if versions}
     if not garbage and not candidates.uploads:
         expired = {}
@@ -134,8 +139,10 @@ def vacuum(
             for name, spans in entry.entry["expired"].items()
         }
         _fence(store, logs, entry)
-        # From here on, a writer whose objects were not yet named must write them again.
-        garbage = candidates.unreachable(BranchHeads(store, logs).reachable(candidates.homes))
+        # From here on, a writer whose objects were not yet named must write them again, and no
+        # restore can name what has expired. What another vacuum expires since is not fenced yet.
+        after = BranchHeads(store, logs)
+        garbage = candidates.unreachable(after.reachable(candidates.homes, entry.expired))
         delete_objects(store, [key for key, _ in garbage], on_status)
         store.abort_uploads(candidates.uploads)
     size = sum(size for _, size in garbage)

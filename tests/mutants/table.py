@@ -98,7 +98,7 @@ MUTANTS = (
         "_maintenance/reachability.py",
         (
             (
-                "for commit in self.commits(branch, (without or {}).get(branch, ())):",
+                "for commit in self._commits(branch, without.get(branch, ())):",
                 "for commit in [self.heads[branch]]:",
             ),
         ),
@@ -114,6 +114,17 @@ MUTANTS = (
             ),
         ),
         _H + "TestReset::test_h10",
+    ),
+    Mutant(
+        "H24",
+        _RESET,
+        (
+            (
+                "heads.reachable(set(closing), heads.unrestorable)",
+                "heads.reachable(set(closing), heads.expired)",
+            ),
+        ),
+        _H + "TestReset::test_h24",
     ),
     Mutant(
         "abort is a commit",
@@ -380,6 +391,17 @@ MUTANTS = (
             ),
         ),
         _H + "TestVacuum::test_h22",
+    ),
+    Mutant(
+        "H25",
+        _VACUUM,
+        (
+            (
+                "after.reachable(candidates.homes, entry.expired)",
+                "after.reachable(candidates.homes, after.expired)",
+            ),
+        ),
+        _H + "TestVacuum::test_h25",
     ),
     Mutant(
         "expire is a commit",

@@ -153,6 +153,32 @@ class TestReset:
             sim.end("A")
         sim.end("X")
 
+    def test_h24(self, sim: Simulation) -> None:
+        """H24: versions of a branch that a vacuum expires, but has not fenced yet, still count."""
+        log = quick_log(sim.root)
+        create_branch(log, log.require_head(), "b", ("main", 0))
+        branch = quick_log(sim.root, "b")
+        entry = begin(branch, branch.require_head(), "R", sim.request("R", "append").plan)
+        writer = RunWriter(branch, "R", 1, entry, SCHEMA)
+        commit(sim, writer, write(sim, writer, 0))
+        restored = branch.require_head().version
+        emptied(sim)
+        sim.start("X", sim.reset)
+        sim.until("X", "create", "_lake/log/b")
+        sim.step("X")
+        sim.start("T", lambda store: sim.restore(store, "b", restored))
+        sim.until("T", "create", "_lake/log/b")
+        sim.start("V", sim.vacuum)
+        sim.until("V", "create", LOG)
+        sim.step("V")
+        sim.end("X")
+        sim.end("T")
+        sim.look()
+        assert values(sim, "b") == samples("R", 0)
+        sim.end("V")
+        sim.vacuum(sim.root)
+        sim.reset(sim.root)  # the segments of expired versions are gone now
+
 
 class TestResume:
     """Concurrent resumes, and resumes of runs that have ended (rules 14 to 17)."""
@@ -517,6 +543,27 @@ class TestVacuum:
         sim.end("V")
         sim.look()
         sim.end("D")
+
+    @pytest.mark.usefixtures("branched")
+    def test_h25(self, sim: Simulation) -> None:
+        """H25: a vacuum ignores what another vacuum has expired, but not fenced yet."""
+        sim.write(sim.root, "S", "overwrite", "b")
+        restored = quick_log(sim.root, "b").require_head().version
+        sim.start("V", sim.vacuum)
+        sim.until("V", "create", "_lake/log/b")
+        sim.step("V")
+        sim.partitions["Q"] = 1
+        sim.write(sim.root, "Q", "overwrite", "b")
+        sim.start("T", lambda store: sim.restore(store, "b", restored))
+        sim.until("T", "create", "_lake/log/b")
+        sim.start("U", sim.vacuum)
+        sim.until("U", "create", LOG)
+        sim.step("U")
+        sim.end("V")
+        sim.end("T")
+        sim.look()
+        assert values(sim, "b") == samples("S", 0)
+        sim.end("U")
 
 
 class TestDoubt:
