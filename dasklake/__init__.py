@@ -18,7 +18,7 @@ Examples
 
 from __future__ import annotations
 
-import types
+import inspect
 from importlib import metadata
 
 from dasklake import masks
@@ -64,7 +64,10 @@ def _set_module() -> None:
     """Show public names under ``dasklake``, not under the private modules that define them."""
     for name in __all__:
         value = globals()[name]
-        if not isinstance(value, types.ModuleType):
+        if inspect.isclass(value):
+            # typing.get_type_hints would look for the names in annotations here.
+            value.__annotations__ = inspect.get_annotations(value, eval_str=True)
+        if not inspect.ismodule(value):
             value.__module__ = __name__
 
 

@@ -317,15 +317,17 @@ def ways(url: str, names: Sequence[str]) -> dict[str, Callable[[], object]]:
         "verify": lambda: verify(ObjectStore(url), Log(ObjectStore(url))),
         "reset": lambda: reset(ObjectStore(url), Log(ObjectStore(url)), dry_run=True),
     }
+
+    def readers_of(name: str) -> dict[str, Callable[[], object]]:
+        return {
+            f"{name}[3]": lambda: opened()[name][3],
+            f"{name}[1:5]": lambda: opened()[name][1:5],
+            f"frame {name}": lambda: opened().to_dask_dataframe([name]).compute(),
+            f"array {name}": lambda: opened().to_dask_array(name).compute(),
+        }
+
     for name in names:
-        readers[f"{name}[3]"] = lambda name=name: opened()[name][3]  # type: ignore[misc]
-        readers[f"{name}[1:5]"] = lambda name=name: opened()[name][1:5]  # type: ignore[misc]
-        readers[f"frame {name}"] = lambda name=name: (  # type: ignore[misc]
-            opened().to_dask_dataframe([name]).compute()
-        )
-        readers[f"array {name}"] = lambda name=name: (  # type: ignore[misc]
-            opened().to_dask_array(name).compute()
-        )
+        readers |= readers_of(name)
     return readers
 
 

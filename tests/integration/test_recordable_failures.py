@@ -106,7 +106,7 @@ ERRORS: dict[str, Callable[[], Any]] = {
     "nested": raising(nested, 300),
     "recursive": lambda: recursive(0),
     "group": raising(ExceptionGroup, "several \udcff", [SilentError(), ValueError(LATIN)]),
-    "foreign-tensor": raising(lambda: SampleError("bad", tensor=NotText())),  # type: ignore[arg-type]
+    "foreign-tensor": raising(lambda: SampleError("bad", tensor=NotText())),  # type: ignore[arg-type] # the error under test
     "path": lambda: Path(f"/missing/{LATIN}").read_bytes(),
 }
 

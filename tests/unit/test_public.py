@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from numpydoc.validate import validate
@@ -92,6 +93,18 @@ def _listed() -> dict[str, object]:
 def test_public_names_show_no_private_module() -> None:
     """Public classes and functions report ``dasklake`` as their module."""
     assert {value.__module__ for value in _listed().values()} == {"dasklake"}
+
+
+@pytest.mark.parametrize("name", sorted(_listed()))
+def test_type_hints_of_public_names(name: str) -> None:
+    """``typing.get_type_hints`` resolves the annotations of public classes and functions."""
+    value = _listed()[name]
+    members = [inspect.unwrap(member) for member in vars(value).values() if callable(member)]
+    for item in (value, *filter(inspect.isfunction, members)):
+        hints = get_type_hints(item)
+        assert not any(isinstance(hint, str) for hint in hints.values())
+    if is_dataclass(value):
+        assert {field.name for field in fields(value)} <= get_type_hints(value).keys()
 
 
 def test_public_names_can_be_pickled() -> None:
