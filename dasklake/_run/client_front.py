@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +18,6 @@ from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph
 
 __all__ = ["run_on_client"]
-
-#: Seconds in which all errors about one dead worker arrive.
-_BLAME_SECONDS = 0.5
 
 
 def run_on_client(
@@ -81,9 +77,9 @@ class _ClientFront:
 
     def drain(self) -> None:
         """Cancel the tasks of a stopped run that have not begun, and settle the others."""
-        scheduler: Any = self.client.scheduler
-        states = self.client.sync(scheduler.get_task_status, keys=list(self.pending))
-        begun = {k for k, state in states.items() if state in ("processing", "memory", "erred")}
+        begun = {
+            k for k, state in self._states().items() if state in ("processing", "memory", "erred")
+        }
         self.client.cancel([future for key, future in self.pending.items() if key not in begun])
         self.coordinator.drain({self.graph.keys[key] for key in begun})
         for future in as_completed([self.pending[key] for key in begun], loop=self.client.loop):
@@ -110,15 +106,23 @@ class _ClientFront:
 
     def _culprit(self, future: Any) -> Any:
         """Return the task that killed the worker of a task that failed with it."""
-        time.sleep(_BLAME_SECONDS)
         worker = future.exception().last_worker.address
+        # The scheduler fails all tasks of a dead worker at once; their errors may still be arriving.
         errors = {
             key
-            for key, other in self.pending.items()
-            if other.status == "error"
-            and isinstance(error := other.exception(), KilledWorker)
+            for key, state in self._states().items()
+            if state == "erred"
+            and isinstance(error := self.pending[key].exception(), KilledWorker)
             and error.last_worker.address == worker
         }
         partitions = {key: self.graph.keys[key] for key in self.pending}
         key = executing_keys(future.exception(), partitions, errors)[0]
         return self.pending[key] if key in errors else future
+
+    def _states(self) -> dict[Any, str]:
+        """Return the scheduler's states of the tasks that are not settled yet."""
+        scheduler: Any = self.client.scheduler
+        states: dict[Any, str] = self.client.sync(
+            scheduler.get_task_status, keys=list(self.pending)
+        )
+        return states
