@@ -295,23 +295,27 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         return self._reader.stream(list(self.schema))
 
     def _groups(
-        self, names: Sequence[str], blocksize: int | str | None
+        self, names: Sequence[str], blocksize: int | str | None, *, frame: bool = False
     ) -> list[tuple[ChunkLocation, ...]]:
         size = None if blocksize is None else parse_size(blocksize, "blocksize")
-        return self._reader.groups(names, size)
+        return self._reader.groups(names, size, frame=frame)
 
     def to_dask_bag(
         self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
     ) -> db.Bag:
         """Return the samples as a Dask Bag of dicts.
 
+        A task decodes one sample at a time. It holds all decoded samples of its partition only if
+        the samples themselves are its result, as in ``bag.persist()``.
+
         Parameters
         ----------
         columns : sequence of str, optional
             Tensors to read. By default, all.
         blocksize : int or str, optional
-            Maximum size of a partition that joins several chunks, in bytes or as text such as
-            ``"64 MiB"``. By default, each chunk is a partition.
+            Maximum size of a partition in memory, in decoded bytes or as text such as
+            ``"64 MiB"``: smaller chunks are joined, and larger ones are split between samples. By
+            default, each chunk is a partition.
 
         Returns
         -------
@@ -343,7 +347,8 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
             Tensors to read. By default, all. A later selection, such as ``frame[columns]``, also
             restricts what is read.
         blocksize : int or str, optional
-            As for :meth:`to_dask_bag`.
+            As for :meth:`to_dask_bag`. By default, each chunk is a partition, and chunks of more
+            than 128 MiB in memory are split.
 
         Returns
         -------
@@ -358,7 +363,7 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
             ``columns`` is not a sequence of names, or ``blocksize`` is not a valid size.
         """
         names = self._reader.names(columns)
-        groups = self._groups(names, blocksize)
+        groups = self._groups(names, blocksize, frame=True)
         frame = to_dataframe(self._reader.origin, groups)
         return frame if columns is None else frame[names]
 
@@ -370,7 +375,7 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         name : str
             Name of the tensor.
         blocksize : int or str, optional
-            As for :meth:`to_dask_bag`.
+            As for :meth:`to_dask_dataframe`.
 
         Returns
         -------

@@ -18,18 +18,21 @@ import pyarrow as pa
 from dasklake._codecs.compression import max_decoded_size
 from dasklake._format.columns import read_class_names, renumber_labels
 from dasklake._read.chunk_reader import MALFORMED, OpenChunk, column_of_type
+from dasklake._read.column_slices import ColumnSlice, fetch_slices, load_slices
 from dasklake._read.pandas_columns import Part
 from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
 
-__all__ = ["checked_part", "label_indices"]
+__all__ = ["checked_part", "fetch_rows", "label_indices"]
 
 #: Maximum product of the axes of a sample without elements, with empty axes counted as 1.
 _MOST_EMPTY = 2**28
 
 
-def checked_part(chunk: OpenChunk, name: str, spec: TensorSpec) -> Part:
-    """Return the validated columns of a tensor, values and shapes, from a loaded chunk.
+def checked_part(
+    chunk: OpenChunk, name: str, spec: TensorSpec, rows: tuple[int, int] | None = None
+) -> Part:
+    """Return the validated columns of a tensor, values and shapes.
 
     Parameters
     ----------
@@ -39,21 +42,24 @@ def checked_part(chunk: OpenChunk, name: str, spec: TensorSpec) -> Part:
         Name of the tensor in the chunk.
     spec : TensorSpec
         Description of the tensor.
+    rows : (int, int), optional
+        First row to fetch, and the one after the last. By default, all rows; the tensor must then
+        be loaded.
 
     Raises
     ------
     CorruptionError
         The columns do not match the schema.
     """
-    storage = storage_of(spec)
     batch = chunk.head.batch
     try:
-        column = column_of_type(batch, name, storage.type)
-        column.validate(full=True)
-        shapes = None
-        if storage.layout is Layout.BLOB:
-            shapes = column_of_type(batch, shape_column(name), storage.shape_type)
-            shapes.validate(full=True)
+        columns = _typed_columns(batch, name, spec)
+        if rows is not None:
+            columns = load_slices(chunk, [ColumnSlice(column, *rows) for column in columns])
+        for column in columns:
+            column.validate(full=True)
+        column, shapes = columns[0], columns[1] if len(columns) > 1 else None
+        if shapes is not None:
             _check_shapes(column, shapes, spec)
         indices = label_indices(batch.schema.field(name), spec)
         if indices is not None:
@@ -61,6 +67,40 @@ def checked_part(chunk: OpenChunk, name: str, spec: TensorSpec) -> Part:
     except MALFORMED as error:
         raise chunk.mismatch_error(error) from error
     return column, shapes
+
+
+def fetch_rows(chunk: OpenChunk, specs: Mapping[str, TensorSpec], rows: tuple[int, int]) -> None:
+    """Fetch some rows of several tensors together.
+
+    Parameters
+    ----------
+    chunk : OpenChunk
+        The chunk.
+    specs : mapping of str to TensorSpec
+        The tensors, by their names in the chunk.
+    rows : (int, int)
+        First row, and the one after the last.
+
+    Raises
+    ------
+    CorruptionError
+        The columns do not match the schema.
+    """
+    batch = chunk.head.batch
+    try:
+        columns = [c for name, spec in specs.items() for c in _typed_columns(batch, name, spec)]
+        fetch_slices(chunk, [ColumnSlice(column, *rows) for column in columns])
+    except MALFORMED as error:
+        raise chunk.mismatch_error(error) from error
+
+
+def _typed_columns(batch: pa.RecordBatch, name: str, spec: TensorSpec) -> list[Any]:
+    """Return the column of a tensor, and that of its shapes if it has one."""
+    storage = storage_of(spec)
+    columns = [column_of_type(batch, name, storage.type)]
+    if storage.layout is Layout.BLOB:
+        columns.append(column_of_type(batch, shape_column(name), storage.shape_type))
+    return columns
 
 
 def _check_shapes(column: Any, shapes: Any, spec: TensorSpec) -> None:

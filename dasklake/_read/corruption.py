@@ -13,9 +13,9 @@ __all__ = ["OnCorrupt", "parse_on_corrupt", "warn_once"]
 
 OnCorrupt = Literal["raise", "skip"]
 
-#: Damaged chunks that this process has reported; cleared if there are very many.
+#: Damaged chunks, or parts of them, that this process has reported; cleared if there are very many.
 _MAX_REPORTED = 100_000
-_reported: set[tuple[str, str]] = set()
+_reported: set[tuple[str, str, int]] = set()
 _guard = RenewedLock()
 
 
@@ -47,13 +47,13 @@ def warn_once(url: str, location: ChunkLocation, error: CorruptionError) -> None
         The damage.
     """
     with _guard.lock:
-        if (url, location.key) in _reported:
+        if (url, location.key, location.begin) in _reported:
             return
         if len(_reported) >= _MAX_REPORTED:
             _reported.clear()
-        _reported.add((url, location.key))
+        _reported.add((url, location.key, location.begin))
     warnings.warn(
-        f"Samples {location.first} to {location.first + location.rows - 1} of {url} are left out: chunk "
+        f"Samples {location.span[0]} to {location.span[-1]} of {url} are left out: chunk "
         f"{location.key} is damaged. {error}",
         CorruptionWarning,
         stacklevel=3,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import dask.array as da
@@ -46,12 +47,41 @@ class _Names:
         self.names = tuple(names)
 
 
+class _Samples(Sequence[dict[str, Any]]):
+    """The samples of a partition, decoded one at a time while they are iterated.
+
+    A list would hold every decoded sample at once, and an iterator would have no length and could
+    be consumed only once.
+    """
+
+    def __init__(self, part: _Locations, origin: Origin, names: _Names) -> None:
+        self._locations = part.locations
+        self._origin = origin
+        self._names = names.names
+
+    def __len__(self) -> int:
+        if self._origin.on_corrupt == "skip":
+            return sum(1 for _ in self)
+        return sum(len(location.span) for location in self._locations)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return read_rows(self._origin, self._locations, self._names)
+
+    def __getitem__(self, item: Any) -> Any:
+        rows = range(len(self))[item]
+        if isinstance(rows, range):
+            return [self[row] for row in rows]
+        return next(islice(self, rows, None))
+
+
 def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
     """Return a bag of samples, one partition per group."""
     parts = [_Locations(group) for group in groups or [()]]
     name = f"read-lake-{_token(origin, groups, names)}"
     graph: dict[Any, Any] = {
-        (name, i): (_bag, part, origin, _Names(names)) for i, part in enumerate(parts)
+        # Dask omits the call of list if another task of the same chain consumes the samples.
+        (name, i): (list, (_Samples, part, origin, _Names(names)))
+        for i, part in enumerate(parts)
     }
     return db.Bag(HighLevelGraph.from_collections(name, graph), name, len(parts))
 
@@ -59,8 +89,8 @@ def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
 def to_dataframe(origin: Origin, groups: _Groups) -> dd.DataFrame:
     """Return a frame, one partition per group, indexed by the row number in the version."""
     groups = groups or [()]
-    firsts = [group[0].first for group in groups if group]
-    last = groups[-1][-1].first + groups[-1][-1].rows - 1 if firsts else None
+    firsts = [group[0].span[0] for group in groups if group]
+    last = groups[-1][-1].span[-1] if firsts else None
     frame: dd.DataFrame = dd.from_map(
         _frame,
         [_Locations(group) for group in groups],
@@ -83,18 +113,19 @@ def to_array(origin: Origin, groups: _Groups, name: str) -> da.Array:
         (key, i, *rest): (_array, _Locations(group), origin, _Names([name]))
         for i, group in enumerate(groups)
     }
-    lengths = tuple(sum(location.rows for location in group) for group in groups)
+    lengths = tuple(sum(len(location.span) for location in group) for group in groups)
     chunks = (lengths, *((axis,) for axis in shape))
     meta = np.empty((0,) * (1 + len(shape)), np.dtype(str(spec.dtype)))
     return da.Array(HighLevelGraph.from_collections(key, graph), key, chunks, meta=meta)
 
 
 def _token(origin: Origin, groups: _Groups, *more: Any) -> str:
-    return str(tokenize(origin, [len(group) for group in groups], *more))
+    return str(tokenize(origin, [_shape(group) for group in groups], *more))
 
 
-def _bag(part: _Locations, origin: Origin, names: _Names) -> list[dict[str, Any]]:
-    return list(read_rows(origin, part.locations, names.names))
+def _shape(group: tuple[ChunkLocation, ...]) -> tuple[int, int, int]:
+    """Return what distinguishes a group from others of the same version."""
+    return (len(group), group[0].span[0], group[-1].span[-1]) if group else (0, 0, 0)
 
 
 def _frame(part: _Locations, *, origin: Origin, columns: Sequence[str]) -> Any:
@@ -113,7 +144,7 @@ def to_link_problems(
 
     def check(locations: _Locations) -> list[Problem]:
         specs = {name: origin.schema[name] for name in names}
-        first = locations.locations[0].first
+        first = locations.locations[0].span[0]
         samples = read_rows(origin, locations.locations, names)
         return check_rows(samples, first, specs, decode=decode)
 

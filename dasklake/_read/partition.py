@@ -16,7 +16,7 @@ from dasklake._codecs.compression import max_decoded_size
 from dasklake._codecs.registry import Codec, codec_for
 from dasklake._format.columns import iterate_stored, missing_column, view_numbers
 from dasklake._read.chunk_reader import MALFORMED
-from dasklake._read.column_checks import checked_part
+from dasklake._read.column_checks import checked_part, fetch_rows
 from dasklake._read.corruption import warn_once
 from dasklake._read.linked_values import linked
 from dasklake._read.origin import Origin, open_chunk
@@ -94,20 +94,26 @@ def _columns(
     origin: Origin, location: ChunkLocation, names: Sequence[str]
 ) -> dict[str, Part | None]:
     """Fetch the columns of some tensors; None for tensors that the chunk does not have."""
+    schema = origin.schema
     stored_names = {name: origin.stored_name(name, location) for name in names}
     present = [name for name in stored_names.values() if name is not None]
     if not present:
         return dict.fromkeys(names)
-    chunk = open_chunk(origin, location, whole=len(names) == len(origin.schema))
+    whole = len(names) == len(schema) and not location.is_part
+    chunk = open_chunk(origin, location, whole=whole)
+    rows = (location.begin, location.stop) if location.is_part else None
     try:
-        chunk.load_tensors(present)
+        if rows is None:
+            chunk.load_tensors(present)
+        else:
+            specs = {c: schema[name] for name, c in stored_names.items() if c is not None}
+            fetch_rows(chunk, specs, rows)
+        return {
+            name: None if column is None else checked_part(chunk, column, schema[name], rows)
+            for name, column in stored_names.items()
+        }
     except ObjectNotFoundError as error:
         raise origin.missing(location.key) from error
-    schema = origin.schema
-    return {
-        name: None if column is None else checked_part(chunk, column, schema[name])
-        for name, column in stored_names.items()
-    }
 
 
 def _read_chunks(
@@ -138,8 +144,9 @@ def read_rows(
     names = list(schema) if names is None else names
     decoder = Decoder({name: schema[name] for name in names}, origin.keys)
     for location, columns in _read_chunks(origin, locations, names):
-        stored = [_values(columns[name], schema[name], location.rows) for name in names]
-        for sample, row in enumerate(zip(*stored, strict=True), location.first):
+        stored = [_values(columns[name], schema[name], len(location.span)) for name in names]
+        rows = zip(*stored, strict=True) if stored else repeat((), len(location.span))
+        for sample, row in zip(location.span, rows, strict=True):
             yield {
                 name: decoder.decode(name, value, sample)
                 for name, value in zip(names, row, strict=True)
@@ -158,7 +165,9 @@ def read_frame(
     series = {}
     for name in names:
         spec = schema[name]
-        parts = [columns[name] or missing_column(spec, location.rows) for location, columns in read]
+        parts = [
+            columns[name] or missing_column(spec, len(location.span)) for location, columns in read
+        ]
         try:
             series[name] = series_of(parts, spec)
         except LakeError:
@@ -172,10 +181,10 @@ def read_frame(
 
 def _index(locations: Sequence[ChunkLocation]) -> pd.Index:
     """Return the row numbers of some chunks in the version."""
-    spans = [(location.first, location.first + location.rows) for location in locations]
-    if all(a[1] == b[0] for a, b in pairwise(spans)):
-        return pd.RangeIndex(spans[0][0], spans[-1][1])
-    return pd.Index(np.concatenate([np.arange(*span, dtype=np.int64) for span in spans]))
+    spans = [location.span for location in locations]
+    if all(a.stop == b.start for a, b in pairwise(spans)):
+        return pd.RangeIndex(spans[0].start, spans[-1].stop)
+    return pd.Index(np.concatenate([np.array(span, np.int64) for span in spans]))
 
 
 def _mismatch_error(
@@ -183,7 +192,7 @@ def _mismatch_error(
 ) -> CorruptionError:
     """Return the error for chunks that do not match the schema."""
     return CorruptionError(
-        f"Tensor {name!r} of samples {locations[0].first} to {locations[-1].first + locations[-1].rows - 1} "
+        f"Tensor {name!r} of samples {locations[0].span[0]} to {locations[-1].span[-1]} "
         f"does not match the schema ({error}). Restore {locations[0].key} and the chunks after it."
     )
 
@@ -205,15 +214,15 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
     spec = origin.schema[name]
     shape = array_shape(name, spec)
     dtype = np.dtype(str(spec.dtype))
-    rows = sum(location.rows for location in locations)
+    rows = sum(len(location.span) for location in locations)
     size = rows * math.prod(shape) * dtype.itemsize
     if size > max_decoded_size(sum(location.size for location in locations)):
         raise _mismatch_error(ValueError(f"{size} bytes"), name, locations)
     array = np.empty((rows, *shape), dtype)
     begin = 0
     for location in locations:
-        block = array[begin : begin + location.rows]
-        begin += location.rows
+        block = array[begin : begin + len(location.span)]
+        begin += len(location.span)
         try:
             part = _columns(origin, location, [name])[name]
         except CorruptionError as error:
@@ -223,7 +232,7 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
             warn_once(origin.store.url, location, error)
             block[...] = _missing_value(dtype)
             continue
-        column, shapes = missing_column(spec, location.rows) if part is None else part
+        column, shapes = missing_column(spec, len(location.span)) if part is None else part
         try:
             _fill(block, column, shapes, spec)
         except LakeError:
@@ -272,7 +281,7 @@ def _mark_missing(block: npt.NDArray[Any], column: Any, location: ChunkLocation,
         return
     missing = column.is_null().to_numpy(zero_copy_only=False)
     if block.dtype.kind not in _NULLABLE_KINDS:
-        row = location.first + int(np.flatnonzero(missing)[0])
+        row = location.span[int(np.flatnonzero(missing)[0])]
         raise InvalidInputError(
             f"Tensor {name!r} has no value in sample {row}, and {block.dtype} cannot represent that. "
             "Use to_dask_bag() or to_dask_dataframe()."

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dasklake._format.segment import chunk_key_at
 from dasklake._model.manifest import Manifest
 
-__all__ = ["ChunkLocation", "ReadPlan"]
+__all__ = ["ChunkLocation", "ReadPlan", "Sizes", "split_and_join"]
 
 
 class ChunkLocation(NamedTuple):
     """The object of a chunk and its rows in the version, small enough for each task.
 
-    ``first`` is the number of its first sample in the version.
+    Attributes
+    ----------
+    key : str
+        Key of the object.
+    first : int
+        Number of the chunk's first sample in the version.
+    rows : int
+        Samples in the chunk.
+    size, head, crc : int
+        Length of the object and of its head in bytes, crc32c of the head.
+    begin, end : int
+        Samples of the chunk to read, as offsets in it. An ``end`` of -1 means up to the last.
     """
 
     key: str
@@ -26,6 +41,23 @@ class ChunkLocation(NamedTuple):
     size: int
     head: int
     crc: int
+    begin: int = 0
+    end: int = -1
+
+    @property
+    def stop(self) -> int:
+        """One after the last sample to read, as an offset in the chunk."""
+        return self.rows if self.end < 0 else self.end
+
+    @property
+    def span(self) -> range:
+        """Numbers of the samples to read in the version."""
+        return range(self.first + self.begin, self.first + self.stop)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether only some samples of the chunk are read."""
+        return len(self.span) < self.rows
 
 
 class ReadPlan:
@@ -65,22 +97,57 @@ class ReadPlan:
             chunk_key_at(m, chunk), self._ends[chunk] - rows, rows, size, head, crc
         )
 
-    def groups(self, blocksize: int | None = None) -> list[tuple[ChunkLocation, ...]]:
-        """Return all chunks with rows, in order, joined up to ``blocksize`` bytes.
+    def locations(self) -> list[ChunkLocation]:
+        """Return the locations of all chunks with rows, in order."""
+        return [self.location(chunk) for chunk in np.flatnonzero(self._manifest.rows).tolist()]
 
-        Parameters
-        ----------
-        blocksize : int or None
-            Maximum size of a group of several chunks; None for one chunk per group.
-        """
-        groups: list[tuple[ChunkLocation, ...]] = []
-        group: list[ChunkLocation] = []
-        size = 0
-        for chunk in np.flatnonzero(self._manifest.rows).tolist():
-            location = self.location(chunk)
-            if group and (blocksize is None or size + location.size > blocksize):
+
+#: Decoded bytes of a chunk: one number for all of its rows, or one for each row.
+Sizes = int | npt.NDArray[np.int64]
+
+
+def split_and_join(
+    locations: Sequence[ChunkLocation], sizes: Sequence[Sizes], blocksize: int, *, join: bool
+) -> list[tuple[ChunkLocation, ...]]:
+    """Return groups of at most ``blocksize`` decoded bytes; a larger sample is alone.
+
+    Parameters
+    ----------
+    locations : sequence of ChunkLocation
+        Whole chunks, in order.
+    sizes : sequence of (int or numpy.ndarray)
+        The decoded bytes of each chunk. A chunk with one number is split into equal parts.
+    blocksize : int
+        Maximum decoded bytes of a group.
+    join : bool
+        Whether small parts of neighbouring chunks become one group.
+    """
+    groups: list[tuple[ChunkLocation, ...]] = []
+    group: list[ChunkLocation] = []
+    filled = 0
+    for location, size in zip(locations, sizes, strict=True):
+        for begin, end, nbytes in _cuts(location.rows, size, blocksize):
+            whole = end - begin == location.rows
+            part = location if whole else location._replace(begin=begin, end=end)
+            if group and (not join or filled + nbytes > blocksize):
                 groups.append(tuple(group))
-                group, size = [], 0
-            group.append(location)
-            size += location.size
-        return [*groups, tuple(group)] if group else groups
+                group, filled = [], 0
+            group.append(part)
+            filled += nbytes
+    return [*groups, tuple(group)] if group else groups
+
+
+def _cuts(rows: int, size: Sizes, blocksize: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the parts of a chunk: first row, the one after the last, and decoded bytes."""
+    if isinstance(size, int):
+        count = min(rows, max(1, math.ceil(size / blocksize)))
+        edges = [rows * i // count for i in range(count + 1)]
+        yield from ((begin, end, size * (end - begin) // rows) for begin, end in pairwise(edges))
+        return
+    ends = np.cumsum(size)
+    begin, before = 0, 0
+    while begin < rows:
+        end = int(np.searchsorted(ends, before + blocksize, side="right"))
+        end = max(end, begin + 1)
+        yield begin, end, int(ends[end - 1]) - before
+        begin, before = end, int(ends[end - 1])

@@ -16,9 +16,10 @@ from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
 from dasklake._read.column_readers import Shape
 from dasklake._read.corruption import OnCorrupt, warn_once
+from dasklake._read.decoded_sizes import decoded_sizes
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.partition import Decoder, read_rows
-from dasklake._read.plan import ChunkLocation, ReadPlan
+from dasklake._read.plan import ChunkLocation, ReadPlan, split_and_join
 from dasklake._read.row_reader import RowReader
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
@@ -38,6 +39,10 @@ _T = TypeVar("_T")
 #: Most chunks, and bytes of their pages, that a reader keeps in memory.
 _MAX_CHUNKS = 1024
 _MAX_BYTES = 256 * 2**20
+
+#: Decoded bytes of a partition from which on a chunk is split. A frame of masks takes two to three
+#: times as much while it is built, and a worker builds several at the same time.
+DEFAULT_BLOCKSIZE = 128 * 2**20
 
 
 class Reader:
@@ -71,10 +76,28 @@ class Reader:
         return self._plan
 
     def groups(
-        self, names: Iterable[str], blocksize: int | None = None
+        self, names: Sequence[str], blocksize: int | None = None, *, frame: bool = False
     ) -> list[tuple[ChunkLocation, ...]]:
-        """Return the chunks of some tensors, joined up to ``blocksize`` bytes."""
-        return self.plan.groups(blocksize) if self.origin.length(names) else []
+        """Return the partitions of some tensors, each the samples of some neighbouring chunks.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The tensors.
+        blocksize : int, optional
+            Maximum decoded bytes of a partition with more than one sample; small chunks are
+            joined. By default, they are not joined, and larger ones than ``DEFAULT_BLOCKSIZE`` are
+            split. Shapes of samples that are read one by one are not fetched for that.
+        frame : bool, default False
+            Whether the partitions are those of a frame, in which files are not decoded.
+        """
+        if not self.origin.length(names):
+            return []
+        locations = self.plan.locations()
+        limit = blocksize or DEFAULT_BLOCKSIZE
+        fetch = frame or blocksize is not None
+        sizes = decoded_sizes(self.origin, locations, names, limit, frame=frame, fetch=fetch)
+        return split_and_join(locations, sizes, limit, join=blocksize is not None)
 
     def names(self, columns: Any = None) -> list[str]:
         """Validate the names of tensors; None means all.
@@ -106,8 +129,8 @@ class Reader:
         The segments are read at once, so that an error in them is raised before a list allocates
         memory for all samples.
         """
-        groups = self.groups(names)
-        return (sample for group in groups for sample in read_rows(self.origin, group, names))
+        locations = self.plan.locations() if self.origin.length(names) else []
+        return read_rows(self.origin, locations, names)
 
     def one(self, row: int, names: Sequence[str]) -> list[Any]:
         """Return the values of one sample."""
@@ -182,9 +205,8 @@ class Reader:
 
     def shapes(self, name: str) -> Iterator[Shape | None]:
         """Yield the shape of each value of a tensor, or None for no value."""
-        for group in self.groups([name]):
-            for location in group:
-                yield from self._rows(location).shapes(name)
+        for location in self.plan.locations() if self.origin.length([name]) else ():
+            yield from self._rows(location).shapes(name)
 
     def _using(self, number: int, read: Callable[[RowReader], _T]) -> _T:
         """Read from a chunk; if it is missing, raise the reason."""

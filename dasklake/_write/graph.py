@@ -230,7 +230,8 @@ def _chain(part: Key, graph: Mapping[Key, GraphNode], dependents: Counter[Key]) 
 
 
 def _lazy(node: GraphNode) -> GraphNode:
-    if isinstance(node, Task) and node.func is reify and isinstance(node.args[0], Task):
+    """Return a task that returns an iterable instead of a list, if Dask would do so too."""
+    if isinstance(node, Task) and node.func in (reify, list) and isinstance(node.args[0], Task):
         inner = node.args[0]
         return Task(node.key, inner.func, *inner.args, **inner.kwargs)
     return node

@@ -18,6 +18,7 @@ from dasklake._format.segment import read_failures, read_segment
 from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
 from dasklake._read import chunk_reader
 from dasklake._read.chunk_reader import OpenChunk
+from dasklake._read.decoded_sizes import decoded_sizes
 from dasklake._read.origin import Origin
 from dasklake._read.partition import Decoder, read_array, read_frame, read_rows
 from dasklake._read.plan import ChunkLocation
@@ -105,7 +106,7 @@ def _chunk(data: bytes) -> object:
         origin = Origin(store, _VERSION)
         # Each way separately, because an object that one refuses must not break another.
         for name in held:
-            for read in (_one_by_one, _shapes, _whole, _frame, _array):
+            for read in (_one_by_one, _shapes, _whole, _parts, _frame, _array):
                 with suppress(LakeError):
                     read(origin, location, name)
     return held
@@ -127,6 +128,14 @@ def _shapes(origin: Origin, location: ChunkLocation, name: str) -> None:
 def _whole(origin: Origin, location: ChunkLocation, name: str) -> None:
     for _ in read_rows(origin, [location], [name]):
         pass
+
+
+def _parts(origin: Origin, location: ChunkLocation, name: str) -> None:
+    decoded_sizes(origin, [location], [name], 1, frame=True)
+    for row in range(min(_ROWS, location.rows)):
+        with suppress(LakeError):
+            for _ in read_rows(origin, [location._replace(begin=row, end=row + 1)], [name]):
+                pass
 
 
 def _frame(origin: Origin, location: ChunkLocation, name: str) -> None:

@@ -159,7 +159,7 @@ def _rows(lake: ObjectStore, key: str) -> range:
     """Return the rows that an object holds, or a few of them if it refers to all."""
     main = Log(lake)
     plan = ReadPlan(main.manifest(main.require_head()))
-    locations = [location for group in plan.groups() for location in group if location.key == key]
+    locations = [location for location in plan.locations() if location.key == key]
     return (
         range(locations[0].first, locations[0].first + locations[0].rows)
         if locations

@@ -32,6 +32,6 @@ def test_the_schema_is_not_pickled(make_lake: Make, monkeypatch: pytest.MonkeyPa
     assert unpickled.schema == SCHEMA
     assert unpickled.schema is pickle.loads(data).schema
     assert tokenize(unpickled) == tokenize(origin)
-    locations = ReadPlan(log.manifest(commit)).groups()[0]
+    locations = ReadPlan(log.manifest(commit)).locations()
     assert list(read_rows(unpickled, locations, ["tensor 299"])) == [{"tensor 299": 7}]
     assert read_frame(locations, origin=unpickled, columns=["tensor 5"])["tensor 5"].tolist() == [7]
