@@ -19,6 +19,9 @@ from dasklake.exceptions import SampleError
 __all__ = ["fit_shape", "fits_safely", "lossless", "refuse_masked", "to_array", "to_shape"]
 
 _NUMBERS = "biufc"
+
+#: Smaller integers are exact as floats of 64 bits.
+_EXACT = 2.0**53
 _TIMES = (datetime, date, timedelta)
 
 
@@ -176,11 +179,24 @@ def _parsed(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         ) from error
     if array.size == 0 and array.dtype.kind in _NUMBERS:
         return array.astype(dtype)
+    if array.dtype.kind in "fc" and (np.abs(array) >= _EXACT).any():
+        _refuse_rounded_integers(value, array, dtype)
     if array.dtype.kind == "O":
         array = _times(value, dtype)
     if array.dtype.kind not in ("mM" if dtype.kind in "mM" else _NUMBERS):
         raise wrong_value(f"of the tensor's dtype {dtype}", value, "Convert it.")
     return array
+
+
+def _refuse_rounded_integers(value: Any, array: npt.NDArray[Any], dtype: np.dtype[Any]) -> None:
+    """Refuse integers that numpy rounded because the list has floats as well."""
+    flat = np.asarray(value, dtype=object).ravel().tolist()
+    for number, cast in zip(flat, array.ravel().tolist(), strict=True):
+        if isinstance(number, int | np.integer) and number != cast:
+            raise SampleError(
+                f"value {number} does not fit the tensor's dtype {dtype} in a list with floats. Fix "
+                "the value, or change the dtype."
+            )
 
 
 def _times(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -215,6 +231,8 @@ def _lost(array: npt.NDArray[Any], cast: npt.NDArray[Any]) -> npt.NDArray[np.boo
     if source.kind in "fc" and target.kind in "fc":
         # Rounding to fewer digits is expected of a narrower float; overflow is not.
         return np.asarray(np.isfinite(array) & ~np.isfinite(cast))
+    if source.kind in "iu" and target.kind in "fc":
+        return _rounded(array, cast.real)
     if np.can_cast(source, target, "safe"):
         return None
     if target.kind in "iu":
@@ -222,6 +240,18 @@ def _lost(array: npt.NDArray[Any], cast: npt.NDArray[Any]) -> npt.NDArray[np.boo
         inside = (array >= limits.min) & (array <= limits.max)
         return np.asarray(~inside | (cast != array))
     return np.asarray(cast.astype(source) != array)
+
+
+def _rounded(array: npt.NDArray[Any], cast: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    """Return a mask of the integers that are not exact as floats, or None if all of them are."""
+    limits = np.iinfo(array.dtype)
+    if limits.max <= 2 ** (np.finfo(cast.dtype).nmant + 1):
+        return None
+    # The limits of the integers are powers of two, so they are exact as floats.
+    wide = cast.astype(np.float64)
+    inside = (wide >= float(limits.min)) & (wide < 2.0 ** (limits.bits - (limits.min < 0)))
+    back = np.where(inside, wide, 0).astype(array.dtype)
+    return np.asarray(~inside | (back != array))
 
 
 def _limits(dtype: np.dtype[Any]) -> str:

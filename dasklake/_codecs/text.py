@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from dasklake._codecs.arrow_cast import CONVERSION_ERRORS, as_exact
+from dasklake._codecs.arrow_column_cast import as_column
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, shorten, wrong_value
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import SampleError
 
 __all__ = ["ArrowCodec", "TextCodec", "checked_text", "string_column"]
-
-#: Errors that Arrow raises for a value that does not fit a type.
-_CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
 
 
 class ArrowCodec(Codec):
@@ -33,25 +32,17 @@ class ArrowCodec(Codec):
         self._type = self.storage.type
 
     def encode(self, value: object) -> Encoded:
-        """Convert the value to an Arrow scalar of the column's type."""
-        _check_lossless(value, self._type)
+        """Convert the value to an equal Arrow scalar of the column's type."""
+        exact = as_exact(value, self._type)
         try:
-            return pa.scalar(value, type=self._type, from_pandas=True)
-        except _CONVERSION_ERRORS as error:
+            return pa.scalar(exact, type=self._type, from_pandas=False)
+        except CONVERSION_ERRORS as error:
             remedy = f"Convert it, or change the tensor's dtype. Cause: {error}."
             raise wrong_value(f"a valid {self._type}", value, remedy) from error
 
     def encode_column(self, values: object) -> pa.Array | None:
         """Check many values at once."""
-        try:
-            if pa.types.is_integer(self._type):
-                # First to the type of the values, so that the cast does not cut off fractions.
-                return _as_array(_as_array(values, None), self._type)
-            if pa.types.is_nested(self._type) and not isinstance(values, pa.Array):
-                values = pa.array(values)
-            return _as_array(values, self._type)
-        except _CONVERSION_ERRORS:
-            return None
+        return as_column(values, self._type)
 
     def decode(self, stored: Encoded) -> object:
         """Return the stored value."""
@@ -71,38 +62,12 @@ class TextCodec(Codec):
         """Check many strings at once."""
         try:
             return string_column(values, self.storage.type)
-        except _CONVERSION_ERRORS:
+        except CONVERSION_ERRORS:
             return None
 
     def decode(self, stored: Encoded) -> object:
         """Return the string."""
         return stored
-
-
-def _check_lossless(value: Any, dtype: pa.DataType) -> None:
-    """Refuse values of which Arrow would silently drop fractions or unknown fields."""
-    if pa.types.is_integer(dtype):
-        if isinstance(value, float | np.floating) and not float(value).is_integer():
-            raise SampleError(
-                f"the value must be a whole number of {dtype}, got {value}. Round it."
-            )
-    elif pa.types.is_struct(dtype) and isinstance(value, dict):
-        types = {field.name: field.type for field in dtype}
-        for name, member in value.items():
-            if name not in types:
-                raise SampleError(
-                    f"the value has a field {name!r} that the type {dtype} does not have. Remove the "
-                    "field, or add it to the tensor's dtype."
-                )
-            _check_lossless(member, types[name])
-    elif _is_list(dtype) and isinstance(value, list | tuple | np.ndarray):
-        for item in value:
-            _check_lossless(item, dtype.value_type)
-
-
-def _is_list(dtype: pa.DataType) -> bool:
-    checks = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(check(dtype) for check in checks)
 
 
 def checked_text(value: str) -> str:

@@ -349,7 +349,7 @@ def _array(values: list[Any], spec: TensorSpec) -> pa.Array:
     if storage.layout is Layout.BLOB:
         return _blob_array(values)
     if storage.element is None:
-        return pa.array(values, type=storage.type, from_pandas=True)
+        return _arrow_array(values, storage.type)
     missing = np.fromiter((value is None for value in values), bool, len(values))
     if storage.layout is Layout.TENSOR:
         return _tensor_array(values, storage.type, missing)
@@ -415,4 +415,25 @@ def _size_of(value: Any) -> int:
         return len(value) + _ROW_BYTES
     if isinstance(value, dict):
         return sum(_size_of(item) for item in value.values())
+    if isinstance(value, pa.Scalar):
+        return _size_of_scalar(value)
     return int(getattr(value, "nbytes", 0)) or _ROW_BYTES
+
+
+def _size_of_scalar(value: pa.Scalar) -> int:
+    """Return the size of an Arrow scalar of any type, in bytes."""
+    if isinstance(value, pa.BinaryScalar):
+        data = value.as_buffer()
+        return _ROW_BYTES + (0 if data is None else int(data.size))
+    if not pa.types.is_nested(value.type):
+        return _ROW_BYTES
+    return int(_arrow_array([value], value.type).nbytes)
+
+
+def _arrow_array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Return values or Arrow scalars as an array. NaN is a number, not a missing value."""
+    try:
+        return pa.array(values, kind, from_pandas=False)
+    except NotImplementedError:  # scalars with parts of some types, such as null
+        plain = [v.as_py() if isinstance(v, pa.Scalar) else v for v in values]
+        return pa.array(plain, kind, from_pandas=False)

@@ -7,7 +7,7 @@ are errors that name the tensor, so that the columns of a chunk always stay alig
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,25 @@ class Block:
         Returns an iterable of the items.
     columns : mapping or None
         The columns by name, if the input has columns.
+    floats : mapping
+        The numpy type of each column of a frame that holds floats. Its values are Python's floats
+        in the items.
     """
 
     count: int
     items: Callable[[], Iterable[Any]]
     columns: Mapping[str, Any] | None = None
+    floats: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+
+    def sample(self, item: Any) -> Any:
+        """Return the sample of an item that is not transformed, with the dtypes of its columns."""
+        if not self.floats:
+            return item
+        floats = self.floats
+        return {
+            name: floats[name](value) if name in floats and value is not None else value
+            for name, value in item.items()
+        }
 
 
 def blocks_of(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iterator[Block]:
@@ -62,7 +76,7 @@ def blocks_of(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iter
     elif kind == "dataframe":
         frame = _with_index(parts[0])
         columns = {str(name): frame[name] for name in frame.columns}
-        yield Block(len(frame), lambda: _rows(columns), columns)
+        yield Block(len(frame), lambda: _rows(columns), columns, _float_types(columns))
     else:
         yield _array_block(kind, names, parts)
 
@@ -88,6 +102,17 @@ def _array_block(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> B
 def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
     named = [name for name in frame.index.names if name is not None]
     return frame.reset_index(named) if named else frame
+
+
+def _float_types(columns: Mapping[str, pd.Series]) -> dict[str, Callable[[Any], Any]]:
+    """Return the numpy type of each column of floats."""
+    dtypes = {name: column.dtype for name, column in columns.items()}
+    dtypes = {name: getattr(dtype, "subtype", dtype) for name, dtype in dtypes.items()}
+    return {
+        name: np.dtype(f"f{dtype.itemsize}").type
+        for name, dtype in dtypes.items()
+        if getattr(dtype, "kind", "") == "f"
+    }
 
 
 def _rows(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

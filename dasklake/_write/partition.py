@@ -317,35 +317,38 @@ class _Attempt:
             if columns is not None:
                 self.chunks.extend(columns)
                 return None
-        write = self._add if self.queue is None else partial(self._enqueue, self.queue)
+        if self.queue is None:
+            write = partial(self._add, block)
+        else:
+            write = partial(self._enqueue, self.queue, block)
         for row, item in enumerate(block.items(), position):
             outcome = write(row, item)
             if outcome is not None:
                 return outcome
         return None
 
-    def _samples(self, item: Any) -> list[dict[str, Any]]:
+    def _samples(self, block: Block, item: Any) -> list[dict[str, Any]]:
         """Transform an item, and encode the samples made from it."""
         transform = self.job.transform
-        sample = item if transform is None else transform(item, **self.job.kwargs)
+        sample = block.sample(item) if transform is None else transform(item, **self.job.kwargs)
         samples = self.chunks.encoder.encode_all(sample, transformed=transform is not None)
         require_keys(self.unverified, samples)
         return samples
 
-    def _add(self, row: int, item: Any) -> Outcome | None:
+    def _add(self, block: Block, row: int, item: Any) -> Outcome | None:
         """Write the samples of an item; return an outcome if it ends the partition."""
         try:
-            for sample in self._samples(item):
+            for sample in self._samples(block, item):
                 self.chunks.add(sample)
         except Exception as error:  # noqa: BLE001 # judged there
             return self._sample_failed(error, row, item)
         return None
 
-    def _enqueue(self, queue: LinkQueue, row: int, item: Any) -> Outcome | None:
+    def _enqueue(self, queue: LinkQueue, block: Block, row: int, item: Any) -> Outcome | None:
         """Put an item in the queue, and write the samples that are ready."""
         queued, flush = QueuedInput(row, item), False
         try:
-            queued.samples += self._samples(item)
+            queued.samples += self._samples(block, item)
             queue.put(queued)
         except Exception as error:  # noqa: BLE001 # judged after the samples before it
             queue.fail(queued, error)

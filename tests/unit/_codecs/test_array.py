@@ -125,7 +125,7 @@ def test_values_that_do_not_fit_are_refused(spec: TensorSpec, value: Any, parts:
 def test_nat_round_trips() -> None:
     """NaT is stored as a value, not as a missing value."""
     codec = codec_for(TensorSpec(dtype="datetime64[ns]", shape=()))
-    decoded: Any = codec.decode(codec.encode(np.datetime64("NaT")))
+    decoded: Any = codec.decode(codec.encode(np.datetime64("NaT", "ns")))
     assert np.isnat(decoded)
 
 

@@ -30,7 +30,7 @@ def _rows(builder: ColumnBuilder, spec: TensorSpec) -> list[Any]:
         (TensorSpec(dtype="int64", shape=()), [1, None, 3]),
         (TensorSpec(dtype="bool", shape=()), [True, None, False] * 5),
         (TensorSpec(dtype="float16", shape=()), [None, 1.5]),
-        (TensorSpec(dtype="datetime64[ns]", shape=()), [np.datetime64("NaT"), None]),
+        (TensorSpec(dtype="datetime64[ns]", shape=()), [np.datetime64("NaT", "ns"), None]),
         (TensorSpec(dtype="complex64", shape=()), [1j, None]),
         (TensorSpec(dtype="float32", shape=(2, 2)), [np.ones((2, 2), "f4"), None]),
         (TensorSpec(dtype="bool", shape=(3,)), [None, np.array([True, False, True])]),
