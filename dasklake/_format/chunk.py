@@ -43,7 +43,7 @@ from dasklake._model.stored_types import Count
 from dasklake._schema.arrow_layout import shape_column
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
-__all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "head_length", "max_rows", "write_chunk"]
+__all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "max_rows", "write_chunk"]
 
 #: Bytes of a page, which has its own checksum and is the smallest read. Over 64 MiB, pages of 4 KiB
 #: cost 16 to 23 ms and 87 kB of head, 16 KiB 6 to 11 ms and 22 kB, 64 KiB 7 ms and 5 kB; but with
@@ -153,29 +153,6 @@ def write_chunk(columns: Sequence[tuple[pa.Field, pa.Array]], header: ChunkHeade
 def max_rows(size: Any) -> Any:
     """Return the largest number of rows that a chunk of ``size`` bytes, or each of several, may have."""
     return _EMPTY_ROWS + 8 * size
-
-
-def head_length(prefix: Any) -> int | None:
-    """Return the length of a chunk's head, or None if the prefix is too short.
-
-    Parameters
-    ----------
-    prefix : bytes-like
-        The first bytes of the object. For a few tensors, some hundred bytes are enough.
-
-    Raises
-    ------
-    CorruptionError
-        The object is not a chunk.
-    """
-    try:
-        return _walk(np.frombuffer(prefix, np.uint8))[0]
-    except IndexError:
-        return None
-    except ValueError as error:
-        raise CorruptionError(
-            f"An object is not a chunk: {error}. Restore it from a copy."
-        ) from error
 
 
 class ChunkHead:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dasklake import creds
-from dasklake._log.log import Draft, Log
+from dasklake._log.log import Log
 from dasklake._log.transactions import next_commit, raise_if_closed
 from dasklake._model.commit import Commit, Kind
 from dasklake._model.creds_key import CredsKey
@@ -103,9 +103,9 @@ def _raise_if_unusable(keys: _Keys, name: str) -> None:
 
 
 def _publish(log: Log, head: Commit, change: Callable[[_Keys], _Keys], message: str) -> Commit:
-    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Commit:
         raise_if_closed(head, since)
         keys = change(head.creds)
-        return Draft(next_commit(head, commit_id, Kind.CREDS, message, creds=keys))
+        return next_commit(head, commit_id, Kind.CREDS, message, creds=keys)
 
     return log.publish(head, build)

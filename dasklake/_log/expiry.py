@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dasklake._log.log import MAIN, Draft, Log
+from dasklake._log.log import MAIN, Log
 from dasklake._log.transactions import branch_names, next_commit
 from dasklake._model.commit import Commit, Kind
 from dasklake._model.versions import Versions
@@ -67,22 +67,20 @@ def expire(log: Log, head: Commit, keep: RetentionPolicy) -> Commit:
     """
     logs = {MAIN: log}
 
-    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft:
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Commit:
         expirable = {
             name: Versions.each(v for v in versions if not keep(logs[name], v))
             for name, versions in find_expirable(head, logs).items()
         }
         new = {name: versions for name, versions in expirable.items() if versions}
         expired = {name: head.expired.get(name, Versions()) | gone for name, gone in new.items()}
-        return Draft(
-            next_commit(
-                head,
-                commit_id,
-                Kind.EXPIRE,
-                f"Expire {sum(map(len, new.values()))} versions",
-                entry={"expired": {name: versions.spans for name, versions in new.items()}},
-                expired={**head.expired, **expired},
-            )
+        return next_commit(
+            head,
+            commit_id,
+            Kind.EXPIRE,
+            f"Expire {sum(map(len, new.values()))} versions",
+            entry={"expired": {name: versions.spans for name, versions in new.items()}},
+            expired={**head.expired, **expired},
         )
 
     return log.publish(head, build)
@@ -106,9 +104,9 @@ def fence(log: Log, head: Commit) -> Commit:
         The entry; or the head, if the branch was deleted.
     """
 
-    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Commit | None:
         if head.kind is Kind.CLOSED:
             return None
-        return Draft(next_commit(head, commit_id, Kind.FENCE, "Fence"))
+        return next_commit(head, commit_id, Kind.FENCE, "Fence")
 
     return log.publish(head, build)

@@ -79,8 +79,8 @@ class Draft(NamedTuple):
 
 
 #: Makes the next commit from the head, the commits since the first head that was tried, and a
-#: fresh id. None if nothing is left to commit.
-Build = Callable[[Commit, Sequence[Commit], str], Draft | None]
+#: fresh id; a draft if it names new objects. None if nothing is left to commit.
+Build = Callable[[Commit, Sequence[Commit], str], Commit | Draft | None]
 
 
 class Log:
@@ -397,7 +397,8 @@ class Log:
             )
 
     def _draft(self, build: Build, head: Commit, since: Sequence[Commit]) -> Draft | None:
-        return self.retry(lambda: build(head, since, object_keys.new_id()), ObjectNotFoundError)
+        next_ = self.retry(lambda: build(head, since, object_keys.new_id()), ObjectNotFoundError)
+        return Draft(next_) if isinstance(next_, Commit) else next_
 
     def _commits_from(self, version: int) -> list[Commit]:
         return self.retry(lambda: list(self.walk(version)))

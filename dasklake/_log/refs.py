@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dasklake._format import object_keys
-from dasklake._log.log import MAIN, Draft, Log
-from dasklake._log.run_entries import next_order
+from dasklake._log.log import MAIN, Log
+from dasklake._log.run_entries import next_order, replace_unfinished
 from dasklake._log.transactions import next_commit, raise_if_closed
-from dasklake._model.commit import Commit, Kind, RunState
+from dasklake._model.commit import Commit, Kind
 from dasklake._model.versions import Versions
 from dasklake.exceptions import (
     ConflictError,
@@ -58,7 +58,7 @@ def tag(log: Log, head: Commit, name: str, branch: str, version: int) -> Commit:
     """
     object_keys.valid_name("tag", name)
 
-    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft:
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Commit:
         if name in head.tags:
             raise ConflictError(
                 f"Tag {name!r} already exists, for version {head.tags[name][1]} of branch "
@@ -66,15 +66,13 @@ def tag(log: Log, head: Commit, name: str, branch: str, version: int) -> Commit:
             )
         _raise_if_unavailable(log, head, branch, version)
         target = [branch, version]
-        return Draft(
-            next_commit(
-                head,
-                commit_id,
-                Kind.TAG,
-                f"Tag version {version} of {branch} as {name}",
-                entry={"tag": name, "source": target},
-                tags={**head.tags, name: target},
-            )
+        return next_commit(
+            head,
+            commit_id,
+            Kind.TAG,
+            f"Tag version {version} of {branch} as {name}",
+            entry={"tag": name, "source": target},
+            tags={**head.tags, name: target},
         )
 
     return log.publish(head, build)
@@ -103,14 +101,12 @@ def untag(log: Log, head: Commit, name: str) -> Commit:
         The tag does not exist.
     """
 
-    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft:
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Commit:
         if name not in head.tags:
             raise VersionNotFoundError(f"Tag {name!r} does not exist. {_list('tags', head.tags)}")
         tags = {other: target for other, target in head.tags.items() if other != name}
         entry = {"tag": name, "source": None}
-        return Draft(
-            next_commit(head, commit_id, Kind.TAG, f"Remove tag {name}", entry=entry, tags=tags)
-        )
+        return next_commit(head, commit_id, Kind.TAG, f"Remove tag {name}", entry=entry, tags=tags)
 
     return log.publish(head, build)
 
@@ -145,7 +141,7 @@ def create_branch(log: Log, head: Commit, name: str, source: tuple[str, int]) ->
     object_keys.valid_name("branch", name)
     _raise_if_main(name)
 
-    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Commit | None:
         existing = head.branches.get(name)
         if existing is not None and tuple(existing["source"]) == source:
             return None
@@ -165,15 +161,13 @@ def create_branch(log: Log, head: Commit, name: str, source: tuple[str, int]) ->
             "first": 0 if last is None else last.version + 1,
             "entry": head.version + 1,
         }
-        return Draft(
-            next_commit(
-                head,
-                commit_id,
-                Kind.BRANCH,
-                f"Create branch {name} from version {source[1]} of {source[0]}",
-                entry={"branch": name, **about},
-                branches={**head.branches, name: about},
-            )
+        return next_commit(
+            head,
+            commit_id,
+            Kind.BRANCH,
+            f"Create branch {name} from version {source[1]} of {source[0]}",
+            entry={"branch": name, **about},
+            branches={**head.branches, name: about},
         )
 
     entry = log.publish(head, build)
@@ -218,8 +212,8 @@ def _first_version(log: Log, head: Commit, name: str) -> Commit:
         first_order=max(orders),
     )
 
-    def build(head: Commit, _: Sequence[Commit], __: str) -> Draft | None:
-        return None if head.version >= first else Draft(commit)
+    def build(head: Commit, _: Sequence[Commit], __: str) -> Commit | None:
+        return None if head.version >= first else commit
 
     if before is None:
         own.publish_first(lambda _: commit)
@@ -254,7 +248,7 @@ def delete_branch(log: Log, head: Commit, name: str) -> Commit:
     """
     _raise_if_main(name)
 
-    def unbranch(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
+    def unbranch(head: Commit, _: Sequence[Commit], commit_id: str) -> Commit | None:
         if name not in head.branches:
             return None
         # A process that paused while creating the branch must not create it after its deletion.
@@ -262,9 +256,7 @@ def delete_branch(log: Log, head: Commit, name: str) -> Commit:
         branches = {other: about for other, about in head.branches.items() if other != name}
         message = f"Delete branch {name}"
         entry = {"branch": name}
-        return Draft(
-            next_commit(head, commit_id, Kind.UNBRANCH, message, entry=entry, branches=branches)
-        )
+        return next_commit(head, commit_id, Kind.UNBRANCH, message, entry=entry, branches=branches)
 
     main = log.publish(head, unbranch)
     own = Log(log.store, name)
@@ -277,12 +269,12 @@ def delete_branch(log: Log, head: Commit, name: str) -> Commit:
     if recreated is not None:
         return own.read(recreated["first"] - 1)  # another process closed and recreated it
 
-    def close(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
+    def close(head: Commit, since: Sequence[Commit], commit_id: str) -> Commit | None:
         if any(commit.kind is Kind.CLOSED for commit in (head, *since)):
             return None  # closed already; later commits are of a recreated branch
         message = f"Close branch {name}"
-        runs = _replaced(head.runs)
-        return Draft(next_commit(head, commit_id, Kind.CLOSED, message, runs=runs))
+        runs = replace_unfinished(head.runs)
+        return next_commit(head, commit_id, Kind.CLOSED, message, runs=runs)
 
     own.publish(last, close)
     return next(commit for commit in own.walk(last.version) if commit.kind is Kind.CLOSED)
@@ -313,7 +305,7 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
         The version does not exist, or was expired.
     """
 
-    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Commit:
         raise_if_closed(head, since)
         # Read main after the branch's head, on every rebase: an expire that is not visible here
         # is followed by a fence, and this commit loses the race to it.
@@ -322,31 +314,21 @@ def restore(log: Log, head: Commit, version: int) -> Commit:
         if not 0 <= version <= head.version:
             raise _version_not_found(log.branch, version)
         restored = log.read(version)
-        return Draft(
-            next_commit(
-                head,
-                commit_id,
-                Kind.RESTORE,
-                f"Restore version {version}",
-                entry={"version": version},
-                schema=restored.schema.with_all_names_settled,
-                segments=restored.segments,
-                failures=restored.failures,
-                totals=restored.totals,
-                histories=restored.histories,
-                runs=_replaced(head.runs),
-            )
+        return next_commit(
+            head,
+            commit_id,
+            Kind.RESTORE,
+            f"Restore version {version}",
+            entry={"version": version},
+            schema=restored.schema.with_all_names_settled,
+            segments=restored.segments,
+            failures=restored.failures,
+            totals=restored.totals,
+            histories=restored.histories,
+            runs=replace_unfinished(head.runs),
         )
 
     return log.publish(head, build)
-
-
-def _replaced(runs: Mapping[str, RunState]) -> dict[str, RunState]:
-    """Return a run table in which no unfinished run can be continued."""
-    return {
-        name: state if state.finished else replace(state, replaced=True, names=None)
-        for name, state in runs.items()
-    }
 
 
 def _raise_if_unavailable(log: Log, main: Commit, branch: str, version: int) -> None:

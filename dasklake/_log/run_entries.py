@@ -6,17 +6,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from dasklake._format import object_keys
-from dasklake._log.log import Draft, Log
+from dasklake._log.log import Log
 from dasklake._log.transactions import next_commit, raise_if_closed
 from dasklake._model.commit import Commit, Kind, Plan, RunState
 from dasklake.exceptions import ConflictError, LakeExistsError, RunSupersededError
 
-__all__ = ["abort", "begin", "next_order", "resume", "with_run"]
+__all__ = ["abort", "begin", "next_order", "replace_unfinished", "resume", "with_run"]
 
 
 def with_run(head: Commit, run: str, state: RunState) -> Mapping[str, RunState]:
     """Return the run table of a version with the state of one run replaced."""
     return {**head.runs, run: state}
+
+
+def replace_unfinished(runs: Mapping[str, RunState], but: str | None = None) -> dict[str, RunState]:
+    """Return a run table in which no unfinished run but one can be continued."""
+    return {
+        name: state if state.finished or name == but else replace(state, replaced=True, names=None)
+        for name, state in runs.items()
+    }
 
 
 def next_order(head: Commit) -> int:
@@ -57,7 +65,7 @@ def begin(
     """
     object_keys.valid_name("run", run)
 
-    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Commit:
         raise_if_closed(head, since)
         check(head)
         if run in head.runs:
@@ -69,7 +77,7 @@ def begin(
         entry = {"run": run, "epoch": 1}
         runs = with_run(head, run, state)
         message = f"Begin run {run}"
-        return Draft(next_commit(head, commit_id, Kind.BEGIN, message, entry=entry, runs=runs))
+        return next_commit(head, commit_id, Kind.BEGIN, message, entry=entry, runs=runs)
 
     return log.publish(head, build)
 
@@ -102,7 +110,7 @@ def resume(log: Log, head: Commit, run: str, *, take_over: bool = False) -> Comm
         Another resume of the run committed its epoch first.
     """
 
-    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Commit | None:
         raise_if_closed(head, since)
         state = head.runs[run]
         if state.finished:
@@ -122,7 +130,7 @@ def resume(log: Log, head: Commit, run: str, *, take_over: bool = False) -> Comm
         entry = {"run": run, "epoch": epoch}
         runs = with_run(head, run, replace(state, epoch=epoch))
         message = f"Resume run {run} as epoch {epoch}"
-        return Draft(next_commit(head, commit_id, Kind.EPOCH, message, entry=entry, runs=runs))
+        return next_commit(head, commit_id, Kind.EPOCH, message, entry=entry, runs=runs)
 
     return log.publish(head, build)
 
@@ -138,7 +146,7 @@ def abort(log: Log, head: Commit, runs: Iterable[str]) -> Commit | None:
     """
     names = sorted(set(runs))
 
-    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Draft | None:
+    def build(head: Commit, _: Sequence[Commit], commit_id: str) -> Commit | None:
         if head.kind is Kind.CLOSED:
             return None
         open_runs = {
@@ -151,15 +159,13 @@ def abort(log: Log, head: Commit, runs: Iterable[str]) -> Commit | None:
         closed = {name: max(s.epoch, s.closed) for name, s in open_runs.items()}
         states = {name: replace(s, closed=closed[name]) for name, s in open_runs.items()}
         message = f"Close {', '.join(f'run {name} up to epoch {e}' for name, e in closed.items())}"
-        return Draft(
-            next_commit(
-                head,
-                commit_id,
-                Kind.ABORT,
-                message,
-                entry={"closed": closed},
-                runs={**head.runs, **states},
-            )
+        return next_commit(
+            head,
+            commit_id,
+            Kind.ABORT,
+            message,
+            entry={"closed": closed},
+            runs={**head.runs, **states},
         )
 
     commit, created = log.try_publish(head, build)

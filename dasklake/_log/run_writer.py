@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dasklake._format import object_keys
 from dasklake._format.segment import build_manifest
 from dasklake._log.log import Draft, Log
-from dasklake._log.run_entries import with_run
+from dasklake._log.run_entries import replace_unfinished, with_run
 from dasklake._log.segments import add_failures, add_segment
 from dasklake._log.transactions import next_commit
 from dasklake._model.commit import Commit, Kind, Progress, RunState, Totals
@@ -141,12 +141,7 @@ class RunWriter:
         schema = self.schema if replaces else head.schema
         runs = with_run(head, self.run, state)
         if replaces:
-            runs = {
-                name: other
-                if name == self.run or other.finished
-                else replace(other, replaced=True, names=None)
-                for name, other in runs.items()
-            }
+            runs = replace_unfinished(runs, but=self.run)
         schema, runs = apply_discovered_names(schema, runs)
         progress = _progress(self.run, state)
         commit = next_commit(

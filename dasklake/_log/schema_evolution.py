@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dasklake._log.heartbeat import is_alive
-from dasklake._log.log import Draft, Log
+from dasklake._log.log import Log
 from dasklake._log.transactions import next_commit, raise_if_closed
 from dasklake._model.commit import Commit, Kind, RunState, Totals
 from dasklake._model.tensor_history import TensorHistory
@@ -206,7 +206,7 @@ def empty_lake(log: Log, head: Commit) -> Commit:
         Samples were committed concurrently.
     """
 
-    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Commit:
         raise_if_closed(head, since)
         for commit in since:
             if commit.kind in (Kind.DATA, Kind.OVERWRITE, Kind.RESTORE):
@@ -220,19 +220,17 @@ def empty_lake(log: Log, head: Commit) -> Commit:
                     f"Run {run!r} is being written. Wait for it to end (`dasklake watch` shows it), "
                     "or stop it, then try again."
                 )
-        return Draft(
-            next_commit(
-                head,
-                commit_id,
-                Kind.OVERWRITE,
-                "Empty the lake",
-                schema=Schema({}),
-                histories={},
-                runs=_replaced(head, head.runs),
-                segments=(),
-                failures=(),
-                totals=Totals(),
-            )
+        return next_commit(
+            head,
+            commit_id,
+            Kind.OVERWRITE,
+            "Empty the lake",
+            schema=Schema({}),
+            histories={},
+            runs=_replaced(head, head.runs),
+            segments=(),
+            failures=(),
+            totals=Totals(),
         )
 
     return log.publish(head, build)
@@ -245,7 +243,7 @@ def _publish(
     message: str,
     entry: Mapping[str, Any],
 ) -> Commit:
-    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft | None:
+    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Commit | None:
         raise_if_closed(head, since)
         # Discovered names keep their indices: runs that could move them are replaced below.
         head = replace(head, schema=head.schema.with_all_names_settled)
@@ -253,18 +251,16 @@ def _publish(
         if changed is None:
             return None
         _raise_if_runs_open(head)
-        return Draft(
-            next_commit(
-                head,
-                commit_id,
-                Kind.SCHEMA,
-                message,
-                entry=dict(entry),
-                schema=changed.schema,
-                histories=changed.histories,
-                # Runs that a reset closed were planned with the old schema.
-                runs=_replaced(head, _unfinished(head)),
-            )
+        return next_commit(
+            head,
+            commit_id,
+            Kind.SCHEMA,
+            message,
+            entry=dict(entry),
+            schema=changed.schema,
+            histories=changed.histories,
+            # Runs that a reset closed were planned with the old schema.
+            runs=_replaced(head, _unfinished(head)),
         )
 
     return log.publish(head, build)

@@ -23,7 +23,6 @@ from dasklake.exceptions import (
 __all__ = [
     "MAPPED_TYPES",
     "is_beyond",
-    "is_conflict",
     "is_dead",
     "is_precondition",
     "is_transient",
@@ -171,11 +170,6 @@ def kind_of(error: BaseException) -> type[StoreError]:
 def is_precondition(error: BaseException) -> bool:
     """Return whether a conditional write was refused (HTTP 412)."""
     return any(_status(cause) == 412 for cause in _chain(error))
-
-
-def is_conflict(error: BaseException) -> bool:
-    """Return whether a conditional write conflicts with another and can be retried (HTTP 409)."""
-    return any(_status(cause) == 409 for cause in _chain(error))
 
 
 def is_beyond(error: BaseException) -> bool:

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from dasklake._format import object_keys
-from dasklake._format.chunk import EncodedChunk, head_length
+from dasklake._format.chunk import EncodedChunk, _walk
 from dasklake._format.segment import chunk_key_at
 from dasklake._log.log import Log
 from dasklake._storage.store import ObjectStore
+from dasklake.exceptions import CorruptionError
 
 _SUMS = b'{"head":"'
 
@@ -40,10 +41,19 @@ def table(batch: pa.RecordBatch, compression: str | None = None) -> bytes:
     return bytes(sink.getvalue())
 
 
+def _head_length(data: bytes) -> int:
+    try:
+        return _walk(np.frombuffer(data, np.uint8))[0]
+    except IndexError:
+        return len(data)
+    except ValueError as error:
+        raise CorruptionError(str(error)) from error
+
+
 def sealed_chunk(data: bytes) -> EncodedChunk:
     """Return a chunk with valid checksums of all its bytes, if there is still room for them."""
     sealed = bytearray(data)
-    head = head_length(data) or len(data)
+    head = _head_length(data)
     offset = data.rfind(_SUMS, 0, head)
     if offset >= 0:
         text = data[offset : data.index(b"}", offset) + 1] if b"}" in data[offset:head] else b"{}"

@@ -67,7 +67,7 @@ _NAMED_AND_KEPT = f"""    if merged:
         _KEPT[merged] = ref
 {_NAMED}"""
 _NOT_NAMED = _NAMED.replace("(*unmerged, ref)", "(unmerged if merged else (*unmerged, ref))")
-_RESTORE = """    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Draft:
+_RESTORE = """    def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Commit:
         raise_if_closed(head, since)
         # Read main after"""
 _RESTORE_ONCE = f"""    once = None if log.branch == MAIN else Log(log.store).require_head()
@@ -238,8 +238,8 @@ MUTANTS = (
         _BRANCHES,
         (
             (
-                "                runs=_replaced(head.runs),\n",
-                "                runs=restored.runs,\n",
+                "            runs=replace_unfinished(head.runs),\n",
+                "            runs=restored.runs,\n",
             ),
         ),
         _H + "TestReplacing::test_h13",

@@ -12,7 +12,7 @@ import pytest
 
 from dasklake import Schema, TensorSpec
 from dasklake._codecs.registry import codec_for
-from dasklake._format.chunk import ChunkHead, head_length, write_chunk
+from dasklake._format.chunk import ChunkHead, write_chunk
 from dasklake._format.columns import iterate_stored
 from dasklake._model.receipt import Failure
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
@@ -153,17 +153,6 @@ def test_garbage_is_refused() -> None:
         data[offset : offset + 64] = rng.bytes(64)
         with pytest.raises(CorruptionError):
             ChunkHead.parse(bytes(data), len(data), "k")
-
-
-def test_the_length_of_a_head_is_found_from_its_beginning() -> None:
-    """A prefix determines the head's length, or is reported as too short."""
-    data = bytes(CHUNK.data)
-    assert head_length(data) == CHUNK.head
-    assert head_length(data[: CHUNK.head]) == CHUNK.head
-    assert head_length(data[: CHUNK.head - 1]) is None
-    assert head_length(b"") is None
-    with pytest.raises(CorruptionError):
-        head_length(b"PAR1" + data)
 
 
 def test_newer_chunks_are_refused() -> None:
