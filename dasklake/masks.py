@@ -8,6 +8,7 @@ always returns pixels, equal to those of pycocotools' ``annToMask``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -90,14 +91,21 @@ def from_polygons(
     if drawing is None:
         raise MissingExtraError("dasklake.masks.from_polygons", "coco")
     height, width = _size(size)
-    empty = compress_counts(np.array([height * width], np.int64))
+    corners = [
+        [numbers for polygon in mask if len(numbers := _corners(index, polygon)) >= 6]
+        for index, mask in enumerate(polygons)
+    ]
+    # One call for all polygons: its fixed cost exceeds that of drawing one.
+    flat = [numbers for mask in corners for numbers in mask]
+    drawn = iter(drawing.frPyObjects(flat, height, width) if flat else ())
     counts = []
-    for index, mask in enumerate(polygons):
-        corners = [_corners(index, polygon) for polygon in mask]
-        corners = [numbers for numbers in corners if len(numbers) >= 6]
-        drawn = drawing.frPyObjects(corners, height, width) if corners else []
-        merged = drawing.merge(drawn) if len(drawn) > 1 else (drawn or [{"counts": empty}])[0]
-        counts.append(merged["counts"])
+    for mask in corners:
+        pieces = list(islice(drawn, len(mask)))
+        if pieces:
+            merged = pieces[0] if len(pieces) == 1 else drawing.merge(pieces)
+            counts.append(merged["counts"])
+        else:
+            counts.append(compress_counts(np.array([height * width], np.int64)))
     return RunLengthMasks(height, width, tuple(counts))
 
 

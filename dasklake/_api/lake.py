@@ -257,7 +257,7 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         return self._commit.totals.samples
 
     def __len__(self) -> int:
-        return self._reader.origin.length(self.schema)
+        return self._reader.samples
 
     def __repr__(self) -> str:
         return lake_text(self.url, self._commit, complete=self.is_complete)
@@ -284,7 +284,7 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         if isinstance(item, slice | list | tuple | np.ndarray):
             rows = resolve_rows(item, len(self))
             return [dict(zip(names, row, strict=True)) for row in self._reader.many(rows, names)]
-        values = self._reader.one(resolve_row(item, len(self)), names)
+        values = self._reader.one(resolve_row(item, self._reader.samples), names)
         return dict(zip(names, values, strict=True))
 
     def __contains__(self, name: object) -> bool:

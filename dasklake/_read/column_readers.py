@@ -53,6 +53,10 @@ class ColumnReader:
         start = self._validity
         return start is None or bool(self.memory[start + (row >> 3)] >> (row & 7) & 1)
 
+    def all_have(self, begin: int, end: int) -> bool:
+        """Return whether all rows from ``begin`` to before ``end`` have a value."""
+        return self._validity is None or all(map(self.has, range(begin, end)))
+
     def _bit_ranges(self, row: int) -> list[Range]:
         """Return the range of the row's validity."""
         if self._validity is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,6 +67,11 @@ class Reader:
     def __reduce__(self) -> tuple[Any, ...]:
         origin = self.origin
         return _reopen, (origin.store, origin.branch, origin.version, origin.on_corrupt)
+
+    @cached_property
+    def samples(self) -> int:
+        """Number of samples that have every tensor of the version."""
+        return self.origin.length(self.schema)
 
     @property
     def plan(self) -> ReadPlan:
@@ -214,12 +219,14 @@ class Reader:
         if reader is None:
             reader = self._rows(self.plan.location(number))
             # Other threads use it at once, not only after this read.
-            self._cache.put(number, reader)
+            self._cache.put(number, reader, reader.chunk.resident)
+        resident = reader.chunk.resident
         try:
             result = read(reader)
         except ObjectNotFoundError as error:
             raise self.origin.missing(reader.chunk.location.key) from error
-        self._cache.put(number, reader, reader.chunk.resident)
+        if reader.chunk.resident != resident:
+            self._cache.put(number, reader, reader.chunk.resident)
         return result
 
     def _rows(self, location: ChunkLocation) -> RowReader:

@@ -52,7 +52,18 @@ class RowReader:
 
     def read(self, row: int, names: Sequence[str]) -> list[Any]:
         """Return the stored value of each tensor in a row, copied; None for no value."""
-        return self.read_many((row,), names)[0]
+        # The most common read: calling read_many instead would cost a third more.
+        columns = [self._columns.get(name) or self._open(name) for name in names]
+        load = self.chunk.load
+        load([part for column in columns for part in column.fixed_ranges(row)])
+        try:
+            variable = [part for column in columns for part in column.variable_ranges(row)]
+            if variable:
+                load(variable)
+            values = [column.value(row) for column in columns]
+            return self._with_version_indices(values, names) if self._indices else values
+        except MALFORMED as error:
+            raise self.chunk.mismatch_error(error) from error
 
     def read_many(self, rows: Sequence[int], names: Sequence[str]) -> list[list[Any]]:
         """Return the stored values of some rows, fetched together."""
@@ -92,7 +103,7 @@ class RowReader:
         if not isinstance(column, NumberColumn):
             return None
         self._load_span(column.fixed_ranges, begin, end)
-        if not all(map(column.has, range(begin, end))):
+        if not column.all_have(begin, end):
             return None
         try:
             numbers: npt.NDArray[Any] = self._with_version_indices(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -52,8 +53,13 @@ class Tensor:
         """Description of the tensor: htype, dtype, shape and so on."""
         return self._reader.schema[self.name]
 
-    def __len__(self) -> int:
+    @cached_property
+    def _length(self) -> int:
+        # Never changes: the reader is that of one version.
         return self._reader.origin.length([self.name])
+
+    def __len__(self) -> int:
+        return self._length
 
     def __repr__(self) -> str:
         return f"Tensor({self.name!r}, {len(self)} samples, {self.spec})"
@@ -77,7 +83,7 @@ class Tensor:
             if block is not None:
                 return block
             return self._stacked([row[0] for row in self._reader.many(rows, [self.name])])
-        return self._reader.one(resolve_row(item, len(self)), [self.name])[0]
+        return self._reader.one(resolve_row(item, self._length), [self.name])[0]
 
     def numpy(self) -> npt.NDArray[Any] | list[Any]:
         """Return the values of all samples.
