@@ -11,6 +11,7 @@ from tests.benchmarks import (
     latency,
     links,
     masks,
+    orders,
     reading,
     validation,
 )
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "latency": latency.main,
     "links": links.main,
     "masks": masks.main,
+    "orders": orders.main,
     "reading": reading.main,
     "validation": validation.main,
 }
