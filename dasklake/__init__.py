@@ -23,10 +23,13 @@ from importlib import metadata
 
 from dasklake import masks
 from dasklake._api import dask_methods
-from dasklake._api.compute import Pipeline, SampleIn, SampleOut, compose, compute
-from dasklake._api.files import File, read
-from dasklake._api.lake import Lake, Tensor, empty, load, open, read_lake
+from dasklake._api.compute import Pipeline, compose, compute
+from dasklake._api.files import read
+from dasklake._api.lake import Lake, empty, load, open, read_lake
+from dasklake._api.sample_in_out import SampleIn, SampleOut
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
+from dasklake._media.file import File
+from dasklake._read.tensor import Tensor
 from dasklake._run.preview import Preview
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Link, Samples, link

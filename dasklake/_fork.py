@@ -12,8 +12,6 @@ import threading
 import weakref
 from typing import Any, Protocol
 
-__all__ = ["RenewedLock", "renew_after_fork"]
-
 
 class _Renewable(Protocol):
     def renew(self) -> None:

@@ -9,8 +9,6 @@ from typing import Generic, TypeVar
 
 from dasklake._fork import renew_after_fork
 
-__all__ = ["LRUCache"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -35,8 +35,6 @@ from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import LakeError, VersionNotFoundError
 
-__all__ = ["cli", "main"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Target:

@@ -36,8 +36,6 @@ from dasklake._schema.printable import safe_repr
 from dasklake._schema.values import Samples
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["ComputeFunction", "Pipeline", "SampleIn", "SampleOut", "compose", "compute"]
-
 #: Least number of partitions, most items of a partition, and most partitions.
 _MIN_PARTITIONS, _ITEMS, _MAX_PARTITIONS = 64, 250, 20_000
 

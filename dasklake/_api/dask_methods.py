@@ -16,8 +16,6 @@ from dask.dataframe.extensions import register_dataframe_accessor
 
 from dasklake._api.write import to_lake
 
-__all__ = ["bind_methods"]
-
 
 def bind_methods() -> None:
     """Bind ``to_lake`` to Bag, Array and DataFrame, once."""

@@ -23,8 +23,6 @@ from dasklake._run.preview import Preview
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import InvalidInputError, RunFailedError, SampleError, SchemaError
 
-__all__ = ["EditMethods"]
-
 #: Names that other libraries use for parameters of TensorSpec.
 _ALIASES = {"sample_compression": "compression", "chunk_compression": "compression"}
 

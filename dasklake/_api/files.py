@@ -10,8 +10,6 @@ from dasklake._media.file import File
 from dasklake._storage.urls import file_url
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["File", "read"]
-
 
 def read(path: str | os.PathLike[str], creds_key: str | None = None) -> File:
     """Refer to a file, as a value of a sample. Its bytes are read when they are used.

@@ -17,19 +17,6 @@ from dasklake._model.commit import Commit, RunState
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Link
 
-__all__ = [
-    "History",
-    "commit_document",
-    "damage_text",
-    "deletion_lines",
-    "lake_html",
-    "lake_text",
-    "plain_value",
-    "run_document",
-    "run_text",
-    "value_text",
-]
-
 _COLUMNS = ("tensor", "htype", "shape", "dtype", "compression")
 
 #: Tensors shown of a lake that has many.

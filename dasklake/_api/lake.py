@@ -32,8 +32,6 @@ from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions, either
 from dasklake.exceptions import CorruptionError, LakeExistsError, UnsupportedFormatError
 
-__all__ = ["Lake", "Tensor", "empty", "load", "open", "read_lake"]
-
 
 def open(
     url: str | os.PathLike[str],

@@ -17,8 +17,6 @@ from dasklake._read.reader import make_reader
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 
-__all__ = ["LakeBase"]
-
 
 class LakeBase:
     """One version of a lake.

@@ -18,8 +18,6 @@ from dasklake._read.linked_values import Problem, fetched, unwrapped
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import InvalidInputError, SchemaError
 
-__all__ = ["LinkMethods"]
-
 
 class LinkMethods(LakeBase):
     """Manage credentials keys, check links, and replace them by the linked files."""

@@ -20,8 +20,6 @@ from dasklake._run.options import parse_age, parse_size
 from dasklake._run.progress_bar import make_count_bar
 from dasklake._run.report import WriteReport
 
-__all__ = ["MaintenanceMethods"]
-
 
 class MaintenanceMethods(LakeBase):
     """Reset, vacuum, compact and verify a lake, and retry its failures."""

@@ -23,8 +23,6 @@ from dasklake.exceptions import (
     VersionNotFoundError,
 )
 
-__all__ = ["Items", "retry"]
-
 #: Source of items that are not kept with the failures.
 Items = Callable[[Mapping[str, Any]], Any] | Sequence[Any] | None
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from dasklake.exceptions import SampleError
 
-__all__ = ["SampleIn", "SampleOut"]
-
 
 class SampleIn(dict[str, Any]):
     """The sample that a function of a pipeline reads, as a dict of values by name of tensor.

@@ -23,8 +23,6 @@ import pyarrow.types as pt
 from dasklake._codecs.compression import wrong_value
 from dasklake.exceptions import SampleError
 
-__all__ = ["CONVERSION_ERRORS", "IS_BINARY", "IS_TEXT", "any_of", "as_exact"]
-
 #: Errors that Arrow raises for a value that does not fit a type.
 CONVERSION_ERRORS = (
     pa.ArrowException,

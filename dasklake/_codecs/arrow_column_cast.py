@@ -16,8 +16,6 @@ import pyarrow.types as pt
 
 from dasklake._codecs.arrow_cast import CONVERSION_ERRORS, IS_BINARY, IS_TEXT, any_of
 
-__all__ = ["as_column"]
-
 #: Families of types: a column is cast within its family only.
 _FAMILIES = (
     any_of("integer", "floating"),

@@ -20,8 +20,6 @@ from dasklake._codecs.compression import Encoded
 from dasklake._schema.arrow_layout import Storage, storage_of
 from dasklake._schema.schema import TensorSpec
 
-__all__ = ["Codec"]
-
 
 class Codec(ABC):
     """Encoder and decoder of the values of one tensor.

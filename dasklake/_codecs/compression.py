@@ -13,18 +13,6 @@ from dasklake._schema.printable import printable, safe_repr
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 
-__all__ = [
-    "Encoded",
-    "as_blob",
-    "compress",
-    "decoded_size",
-    "decompress",
-    "from_blob",
-    "max_decoded_size",
-    "shorten",
-    "wrong_value",
-]
-
 #: An Arrow-compatible scalar, an array or a blob, depending on the layout.
 Encoded = Any
 

@@ -20,8 +20,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob, UnresolvedLabels
 from dasklake.exceptions import SampleError
 
-__all__ = ["CONSTRAINTS", "Check", "LengthCheck", "check_labels", "constraint_for"]
-
 Array: TypeAlias = npt.NDArray[Any]
 
 #: Function that raises a SampleError if an array violates a constraint.

@@ -16,8 +16,6 @@ from dasklake._media.sniff import format_of
 from dasklake._schema.values import Blob
 from dasklake.exceptions import SampleError
 
-__all__ = ["FileCodec", "bytes_of"]
-
 
 class FileCodec(Codec):
     """Codec of tensors whose compression is a file format."""

@@ -14,8 +14,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 
-__all__ = ["JsonCodec"]
-
 
 class JsonCodec(Codec):
     """Codec of ``json``, ``list`` and ``tag``.

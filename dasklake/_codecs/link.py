@@ -14,8 +14,6 @@ from dasklake._codecs.text import checked_text, string_column
 from dasklake._schema.values import Link, link
 from dasklake.exceptions import SampleError
 
-__all__ = ["LinkCodec"]
-
 #: Query parameters that grant access, in lower case.
 _SECRETS = frozenset(
     {

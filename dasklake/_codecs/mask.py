@@ -21,8 +21,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 
-__all__ = ["MaskCodec"]
-
 _PACKED = "packbits-"
 _RLE = "rle"
 

@@ -20,8 +20,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import CorruptionError, SampleError
 
-__all__ = ["ItemLocation", "SequenceCodec", "item_locations"]
-
 
 class ItemLocation(NamedTuple):
     """Range of the bytes of an item within the sample, and the shape of the item."""

@@ -15,8 +15,6 @@ from dasklake._codecs.compression import Encoded, shorten, wrong_value
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import SampleError
 
-__all__ = ["ArrowCodec", "TextCodec", "checked_text", "string_column"]
-
 
 class ArrowCodec(Codec):
     """Codec of a ``generic`` tensor with an Arrow type.

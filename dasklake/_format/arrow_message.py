@@ -10,17 +10,6 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple
 
-__all__ = [
-    "BATCH",
-    "CONTINUATION",
-    "DICTIONARY",
-    "MAGIC",
-    "SCHEMA",
-    "Message",
-    "read_message",
-    "walk_messages",
-]
-
 #: Kinds of messages.
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3
 

@@ -43,8 +43,6 @@ from dasklake._model.stored_types import Count
 from dasklake._schema.arrow_layout import shape_column
 from dasklake.exceptions import CorruptionError, UnsupportedFormatError
 
-__all__ = ["ChunkHead", "ChunkHeader", "EncodedChunk", "max_rows", "write_chunk"]
-
 #: Bytes of a page, which has its own checksum and is the smallest read. Over 64 MiB, pages of 4 KiB
 #: cost 16 to 23 ms and 87 kB of head, 16 KiB 6 to 11 ms and 22 kB, 64 KiB 7 ms and 5 kB; but with
 #: 64 KiB, reading a sample of 100 bytes takes four times as many bytes.

@@ -33,21 +33,6 @@ from dasklake.exceptions import (
     UnsupportedFormatError,
 )
 
-__all__ = [
-    "FORMAT_VERSION",
-    "MAX_DOCUMENT_BYTES",
-    "EncodedSchema",
-    "Heartbeat",
-    "commit_bytes",
-    "encode_schema",
-    "heartbeat_bytes",
-    "json_schema",
-    "read_commit",
-    "read_heartbeat",
-    "read_schema",
-    "schema_digest",
-]
-
 #: Version of the documents and chunks that this release writes.
 FORMAT_VERSION = 1
 

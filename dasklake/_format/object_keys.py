@@ -19,26 +19,6 @@ from typing import NamedTuple
 from dasklake._model.stored_types import ID_PATTERN, NAME_PATTERN
 from dasklake.exceptions import CorruptionError, InvalidInputError
 
-__all__ = [
-    "ChunkName",
-    "chunk_key",
-    "commit_key",
-    "data_prefix",
-    "failures_key",
-    "heartbeat_key",
-    "home_of",
-    "log_bucket",
-    "log_prefix",
-    "new_id",
-    "parse_chunk_key",
-    "parse_commit_key",
-    "partition_failures_key",
-    "probe_key",
-    "schema_key",
-    "segment_key",
-    "valid_name",
-]
-
 #: Commits in one directory of a log, so that one page lists it.
 BUCKET = 1000
 

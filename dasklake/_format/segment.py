@@ -25,17 +25,6 @@ from dasklake._model.receipt import Failure, Receipt
 from dasklake._model.stored_types import MAX_COUNT
 from dasklake.exceptions import CorruptionError
 
-__all__ = [
-    "build_manifest",
-    "chunk_key_at",
-    "failures_bytes",
-    "join_manifests",
-    "read_failures",
-    "read_segment",
-    "segment_bytes",
-    "table_ref",
-]
-
 _NUMBERS: dict[str, Any] = {
     "order": np.int64,
     "partition": np.int64,

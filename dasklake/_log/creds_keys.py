@@ -14,8 +14,6 @@ from dasklake._model.creds_key import CredsKey
 from dasklake._model.stored_types import NAME_PATTERN
 from dasklake.exceptions import InvalidInputError, VersionNotFoundError
 
-__all__ = ["add_key", "check_keys", "update_key"]
-
 _NAME = re.compile(NAME_PATTERN)
 
 _Keys = Mapping[str, CredsKey]

@@ -9,8 +9,6 @@ from dasklake._log.transactions import branch_names, next_commit
 from dasklake._model.commit import Commit, Kind
 from dasklake._model.versions import Versions
 
-__all__ = ["RetentionPolicy", "expire", "fence", "find_expirable"]
-
 #: Return whether a version of a branch is kept that no tag or branch keeps.
 RetentionPolicy = Callable[[Log, int], bool]
 

@@ -17,8 +17,6 @@ from dasklake._storage.retry import NO_RETRIES
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError, StoreError
 
-__all__ = ["BEAT_SECONDS", "OBSERVE_SECONDS", "is_alive", "newest_heartbeat", "send_heartbeats"]
-
 _LOGGER = logging.getLogger(__name__)
 
 #: Seconds between two heartbeats of a coordinator.

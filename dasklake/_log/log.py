@@ -47,8 +47,6 @@ from dasklake.exceptions import (
     VersionNotFoundError,
 )
 
-__all__ = ["MAIN", "Build", "Draft", "Log"]
-
 MAIN = "main"
 
 _LOGGER = logging.getLogger(__name__)

@@ -25,8 +25,6 @@ from dasklake.exceptions import (
     VersionNotFoundError,
 )
 
-__all__ = ["create_branch", "delete_branch", "restore", "tag", "untag"]
-
 
 def tag(log: Log, head: Commit, name: str, branch: str, version: int) -> Commit:
     """Commit a tag for a version, which is kept as long as the tag exists.

@@ -11,8 +11,6 @@ from dasklake._log.transactions import next_commit, raise_if_closed
 from dasklake._model.commit import Commit, Kind, Plan, RunState
 from dasklake.exceptions import ConflictError, LakeExistsError, RunSupersededError
 
-__all__ = ["abort", "begin", "next_order", "replace_unfinished", "resume", "with_run"]
-
 
 def with_run(head: Commit, run: str, state: RunState) -> Mapping[str, RunState]:
     """Return the run table of a version with the state of one run replaced."""

@@ -17,8 +17,6 @@ from dasklake._model.receipt import Failure, Receipt
 from dasklake._schema.schema import Schema
 from dasklake.exceptions import ConflictError, RunAbortedError, RunSupersededError
 
-__all__ = ["RunWriter"]
-
 
 @dataclass(slots=True)
 class RunWriter:

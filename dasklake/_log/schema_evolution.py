@@ -21,9 +21,6 @@ from dasklake._model.tensor_history import TensorHistory
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import ConflictError, RunActiveError, SchemaError, VersionNotFoundError
 
-__all__ = ["add_class_names", "add_tensors", "drop_tensor", "empty_lake", "rename_tensor"]
-
-
 #: Number of class names that a message shows.
 _SHOWN = 4
 

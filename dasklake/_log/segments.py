@@ -18,8 +18,6 @@ from dasklake._model.commit import Commit, SegmentRef
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import Failure
 
-__all__ = ["add_failures", "add_segment"]
-
 #: Number of tables of one level that become one table of the next level.
 _MERGE = 16
 

@@ -20,8 +20,6 @@ from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import ConflictError, InvalidInputError
 
-__all__ = ["author", "branch_names", "create_lake", "next_commit", "raise_if_closed"]
-
 _LOGS = "_lake/log"
 
 

@@ -19,16 +19,6 @@ from dasklake._model.versions import Versions
 from dasklake._storage.store import ObjectStore, temporary_target
 from dasklake.exceptions import ObjectNotFoundError, VersionExpiredError
 
-__all__ = [
-    "REQUESTS",
-    "BranchHeads",
-    "OnStatus",
-    "Reachable",
-    "Table",
-    "delete_objects",
-    "parse_data_key",
-]
-
 #: Concurrent requests.
 REQUESTS = 16
 

@@ -23,8 +23,6 @@ from dasklake._model.commit import RunState
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import RunActiveError, UnsupportedStoreError
 
-__all__ = ["ResetReport", "reset"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -26,8 +26,6 @@ from dasklake._model.versions import Versions
 from dasklake._storage.store import ObjectStore, temporary_target
 from dasklake.exceptions import InvalidInputError, UnsupportedStoreError
 
-__all__ = ["VacuumReport", "vacuum"]
-
 _LOGGER = logging.getLogger(__name__)
 
 _TABLE = re.compile(r"_lake/(?:segments|failures)/[0-9a-f]{16,32}\.arrow")

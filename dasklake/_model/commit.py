@@ -14,8 +14,6 @@ from dasklake._model.tensor_history import TensorHistory
 from dasklake._model.versions import Versions
 from dasklake._schema.schema import Schema
 
-__all__ = ["Commit", "Kind", "Plan", "Progress", "RunState", "SegmentRef", "Totals"]
-
 
 class Kind(StrEnum):
     """The kind of a commit. Only the data kinds change the samples of a version."""

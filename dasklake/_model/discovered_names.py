@@ -13,8 +13,6 @@ from dasklake._model.commit import RunState
 from dasklake._model.receipt import Receipt
 from dasklake._schema.schema import Schema
 
-__all__ = ["DiscoveredNames", "apply_discovered_names", "merge_discovered_names"]
-
 #: By tensor: names, each with its partition and its position among the names there.
 DiscoveredNames = Mapping[str, Mapping[str, tuple[int, int]]]
 

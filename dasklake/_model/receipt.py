@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from dasklake._model.stored_types import Count
 
-__all__ = ["ChunkRef", "Failure", "Receipt"]
-
 
 @dataclass(frozen=True, slots=True)
 class ChunkRef:

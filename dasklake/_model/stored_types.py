@@ -6,8 +6,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-__all__ = ["ID_PATTERN", "MAX_COUNT", "NAME_PATTERN", "Count", "Name", "NonNegative", "ObjectId"]
-
 #: No count, position or length is larger than this.
 MAX_COUNT = 2**63 - 1
 

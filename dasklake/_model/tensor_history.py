@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from dasklake._model.stored_types import Count
 
-__all__ = ["TensorHistory"]
-
 
 @dataclass(frozen=True, slots=True)
 class TensorHistory:

@@ -6,8 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Versions"]
-
 
 @dataclass(frozen=True, slots=True)
 class Versions:

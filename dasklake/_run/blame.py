@@ -15,8 +15,6 @@ from typing import Any
 
 from dasklake._dask import KilledWorker
 
-__all__ = ["executing_keys"]
-
 
 def executing_keys(
     error: KilledWorker, partitions: Mapping[Any, int], failed: Iterable[Any]

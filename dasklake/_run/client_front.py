@@ -17,8 +17,6 @@ from dasklake._run.submit import cluster_errors, seal, submit
 from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph
 
-__all__ = ["run_on_client"]
-
 
 def run_on_client(
     client: Client, assignment: Assignment, graph: WriteGraph, *, retries: int, on_status: OnStatus

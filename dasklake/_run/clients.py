@@ -10,8 +10,6 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster, get_worker
 
-__all__ = ["asynchronous_client", "client_of", "inside_task", "local_client", "on_own_client"]
-
 
 def client_of(scheduler: object) -> Client | None:
     """Return the client whose cluster runs a Dask ``get`` function, or None if it is local."""

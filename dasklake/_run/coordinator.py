@@ -33,8 +33,6 @@ from dasklake._write.failures import never_skipped
 from dasklake._write.partition import Outcome
 from dasklake.exceptions import LakeError, RunFailedError, StoreError
 
-__all__ = ["Coordinator", "Status", "commit_recovered", "load_failures", "record_outcome"]
-
 _LOGGER = logging.getLogger(__name__)
 
 #: Longest wait, in seconds, for tasks that are running when the run is stopped.

@@ -25,8 +25,6 @@ from dasklake._write.graph import Delivery, argument_futures, write_graph
 from dasklake._write.input import Source
 from dasklake._write.partition import Job, Outcome
 
-__all__ = ["lazy_write"]
-
 _LOGGER = logging.getLogger(__name__)
 
 #: Outcomes that one task of the tree gathers.

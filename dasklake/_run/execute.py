@@ -42,8 +42,6 @@ from dasklake._write.input import Source
 from dasklake._write.partition import Job
 from dasklake.exceptions import LakeExistsError
 
-__all__ = ["Call", "lazy_call", "preview_call", "run_call"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

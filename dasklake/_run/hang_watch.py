@@ -18,8 +18,6 @@ from dasklake._run.coordinator import Coordinator
 from dasklake._write.failures import failure_of_task
 from dasklake.exceptions import PartitionTimeoutError, RunFailedError
 
-__all__ = ["HangWatch", "Nannies"]
-
 _LOGGER = logging.getLogger(__name__)
 
 #: Longest time between two checks for tasks that hang, in seconds.

@@ -11,8 +11,6 @@ from distributed import Client, Future
 from dasklake._run.submit import cluster_errors
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["hold_results"]
-
 #: States in which the scheduler computes a result or has it.
 _HELD = {"waiting", "no-worker", "queued", "processing", "memory", "erred"}
 

@@ -21,8 +21,6 @@ from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph
 from dasklake._write.partition import Outcome
 
-__all__ = ["LocalDeliver", "local_deliver", "run_locally"]
-
 #: Seconds between two status reports.
 _REPORT = 0.2
 

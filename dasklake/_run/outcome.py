@@ -18,16 +18,6 @@ from dasklake.exceptions import (
     TransformError,
 )
 
-__all__ = [
-    "explain",
-    "interrupt_error",
-    "is_lake_error",
-    "resume_hint",
-    "second_interrupt_error",
-    "storage_error",
-    "transform_error",
-]
-
 #: The exception to raise and its cause; None and None for success.
 OutcomeError = tuple[BaseException | None, BaseException | None]
 

@@ -26,8 +26,6 @@ from dasklake._write.graph import Delivery, write_graph
 from dasklake._write.input import Source
 from dasklake._write.partition import Job, Outcome, PartMaker, write_partition
 
-__all__ = ["Preview", "Trial", "preview_write", "try_partition"]
-
 #: Maximum number of partitions from which items are taken.
 _PARTITIONS = 8
 

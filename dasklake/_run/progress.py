@@ -28,8 +28,6 @@ from typing import NamedTuple
 from dasklake._model.commit import RunState
 from dasklake._model.receipt import Failure, Receipt
 
-__all__ = ["Batch", "CheckpointInterval", "MaxFailures", "RunProgress", "Stop"]
-
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInterval:

@@ -15,8 +15,6 @@ try:  # the extra `progress`
 except ImportError:
     tqdm = None
 
-__all__ = ["make_bar", "make_count_bar"]
-
 #: Seconds before a bar is shown.
 _DELAY = 1.0
 

@@ -19,8 +19,6 @@ from dasklake._model.receipt import Receipt
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError
 
-__all__ = ["find_recoverable"]
-
 _LOGGER = logging.getLogger(__name__)
 
 #: Number of attempts read at the same time.

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from dasklake._model.commit import RunState
 from dasklake._run.coordinator import Status
 
-__all__ = ["WriteReport", "report_write"]
-
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:

@@ -13,8 +13,6 @@ from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake._schema.schema import Schema
 from dasklake._write.chunk_writer import RunLocation
 
-__all__ = ["Assignment", "RunSpec"]
-
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:

@@ -23,8 +23,6 @@ from dasklake._run.submit import cluster_errors, submit
 from dasklake._write.graph import WriteGraph
 from dasklake.exceptions import InvalidInputError, RunFailedError, RunLostError
 
-__all__ = ["find_on_scheduler", "follow_on_scheduler", "open_on_scheduler", "run_on_scheduler"]
-
 #: Receives the status of a run from time to time, such as a progress bar.
 OnStatus = Callable[[Status], None]
 

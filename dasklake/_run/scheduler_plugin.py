@@ -30,8 +30,6 @@ from dasklake._run.task_outcome import METADATA, exception_of, unpack_outcome
 from dasklake._write.failures import failure_of_task
 from dasklake.exceptions import LakeError
 
-__all__ = ["CheckpointPlugin"]
-
 #: Dask's own client for tasks whose results no client holds.
 _OWNER = "fire-and-forget"
 

@@ -30,8 +30,6 @@ from dasklake.exceptions import (
     SchemaError,
 )
 
-__all__ = ["MODES", "check_plan", "check_schema", "start_run"]
-
 _LOGGER = logging.getLogger(__name__)
 
 #: Values of ``mode``.

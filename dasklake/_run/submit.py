@@ -19,8 +19,6 @@ from dasklake._schema.printable import safe_str
 from dasklake._write.graph import WriteGraph
 from dasklake.exceptions import InvalidInputError, LakeError, RunLostError
 
-__all__ = ["cluster_errors", "seal", "submit"]
-
 
 def submit(client: Client, graph: WriteGraph, retries: int) -> list[Any]:
     """Submit a graph; return the futures of its write tasks.

@@ -10,8 +10,6 @@ from dasklake._dask import Serialize, Worker, deserialize, dumps, loads
 from dasklake._write.partition import Outcome
 from dasklake.exceptions import RunFailedError
 
-__all__ = ["METADATA", "TaskDeliver", "exception_of", "unpack_outcome"]
-
 #: Name of the entry in a task's metadata.
 METADATA = "dasklake"
 

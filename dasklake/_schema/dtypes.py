@@ -12,8 +12,6 @@ import pyarrow as pa
 
 from dasklake.exceptions import SchemaError
 
-__all__ = ["normalize_dtype"]
-
 #: Bytes of Arrow's widest numbers, by the kind of their dtype.
 _WIDEST = MappingProxyType({"f": 8, "c": 16})
 

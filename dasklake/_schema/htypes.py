@@ -13,16 +13,6 @@ from typing import Literal, NamedTuple
 
 from dasklake.exceptions import SchemaError
 
-__all__ = [
-    "COMPRESSION_ALIASES",
-    "COORDS",
-    "HTYPES",
-    "LINKABLE",
-    "Htype",
-    "ParsedHtype",
-    "parse_htype",
-]
-
 CodecName = Literal["array", "mask", "image", "file", "text", "json", "polygon"]
 
 #: Names of the checks of a strict write; ``_codecs/constraints.py`` implements them.

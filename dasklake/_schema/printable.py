@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import traceback
 
-__all__ = ["error_text", "printable", "safe_repr", "safe_str", "shorten_middle"]
-
 
 def printable(text: str) -> str:
     r"""Return a text that UTF-8 can encode, with lone surrogates as backslash escapes.

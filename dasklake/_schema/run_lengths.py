@@ -20,8 +20,6 @@ import numpy.typing as npt
 
 from dasklake.exceptions import SampleError
 
-__all__ = ["RunLengthMasks", "compress_counts", "expand_counts", "from_pixels", "to_pixels"]
-
 _FIRST_LETTER = ord("0")
 _BITS, _SIGN, _MORE = 0x1F, 0x10, 0x20
 

@@ -8,8 +8,6 @@ from types import MappingProxyType
 from dasklake._schema.spec import TensorSpec
 from dasklake.exceptions import SchemaError
 
-__all__ = ["count_axis", "same_length_groups"]
-
 #: Least rank of a value that has an axis for its objects, if that is not 1.
 _LEAST_RANK = MappingProxyType(
     {"binary_mask": 3, "keypoints_coco": 2, "bbox": 2, "bbox.3d": 2, "point": 2}

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from dasklake.exceptions import SampleError
 
-__all__ = ["Blob", "Link", "Samples", "UnresolvedLabels", "link"]
-
 
 class Blob(NamedTuple):
     """The bytes of one sample and the shape they decode to."""

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-__all__ = ["file_versions", "safe_path"]
-
 #: Properties that identify the content of a file, in the order of preference.
 _CONTENT = ("etag", "content-md5", "content_md5", "md5hash", "md5", "checksum", "generation")
 _TIMES = ("mtime_ns", "mtime", "lastmodified", "last_modified", "updated", "modified", "created")

@@ -21,8 +21,6 @@ from dasklake._storage.local_backend import LocalBackend, temporary_target
 from dasklake._storage.urls import LOCAL, is_chained, safe_url
 from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
 
-__all__ = ["Backend", "file_system_of", "io_loop", "open_backend", "whole_options"]
-
 #: File systems whose ``pipe_file(mode="create")`` is one conditional request of the storage.
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "azure"}
 

@@ -24,8 +24,6 @@ from typing import ClassVar
 
 from dasklake.exceptions import CorruptionError, UnsupportedStoreError
 
-__all__ = ["LocalBackend", "temporary_target"]
-
 _NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 _TEMPORARY = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}\.tmp")

@@ -30,8 +30,6 @@ from dasklake.exceptions import (
     UnsupportedStoreError,
 )
 
-__all__ = ["NO_RETRIES", "PERMANENT", "STORE_RETRIES", "RetryPolicy", "in_context"]
-
 #: Errors that another attempt cannot fix.
 PERMANENT = (
     LakeNotSharedError,

@@ -9,8 +9,6 @@ from typing import Any
 
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["LOCAL", "absolute_url", "file_url", "is_chained", "safe_url"]
-
 #: Protocols of local files.
 LOCAL = frozenset({"file", "local"})
 

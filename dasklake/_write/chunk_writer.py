@@ -15,8 +15,6 @@ from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake._write.encoder import Encoder
 
-__all__ = ["ChunkWriter", "RunLocation", "write_lost"]
-
 #: Most failures of a partition that are kept in the chunk head and the receipt. More of them are
 #: written to an object of their own.
 _INLINE_FAILURES = 8

@@ -14,16 +14,6 @@ from dasklake._schema.printable import error_text, printable, safe_repr, safe_st
 from dasklake._storage.errors import safe_text
 from dasklake.exceptions import CorruptionError, MissingExtraError, SampleError, StoreError
 
-__all__ = [
-    "attach",
-    "attached",
-    "describe_item",
-    "failure_of_sample",
-    "failure_of_task",
-    "kept_value",
-    "never_skipped",
-]
-
 #: Most characters of an item, a message and a traceback.
 _ITEM, _MESSAGE, _TRACEBACK = 120, 500, 4000
 

@@ -13,8 +13,6 @@ from typing import Any
 from dasklake._dask import GraphNode, TaskRef
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["check_transform", "cull_graph", "find_futures", "is_future", "refuse_local"]
-
 Key = Any
 
 #: Largest list, tuple or dict that is searched.

@@ -35,8 +35,6 @@ from dasklake._write.input import Key, Source
 from dasklake._write.partition import Deliver, Job, PartMaker, bind, write_partition
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["Delivery", "WriteGraph", "argument_futures", "check_arguments", "write_graph"]
-
 
 @dataclass(frozen=True, slots=True)
 class WriteGraph:

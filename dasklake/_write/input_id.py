@@ -34,8 +34,6 @@ from dasklake._dask import (
 )
 from dasklake._storage.file_versions import file_versions
 
-__all__ = ["digest", "expression_roots", "graph_roots"]
-
 Key = Any
 
 #: Operands of a frame's source that do not change the data it reads.

@@ -21,8 +21,6 @@ from dasklake._schema.values import Blob
 from dasklake._write.failures import describe_item
 from dasklake.exceptions import LinkError
 
-__all__ = ["LinkQueue", "QueuedInput", "require_keys"]
-
 #: Most inputs in the queue, and most bytes of their samples.
 _MAX_INPUTS, _MAX_BYTES = 256, 32 * 2**20
 

@@ -37,8 +37,6 @@ from dasklake.exceptions import (
     StoreError,
 )
 
-__all__ = ["Deliver", "Job", "Outcome", "PartMaker", "bind", "write_partition"]
-
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -17,8 +17,6 @@ from dasklake.exceptions import (
     UnsupportedStoreError,
 )
 
-__all__ = ["RetryingStore"]
-
 #: Time for which one operation is retried before the attempt fails, in seconds: longer than
 #: storages throttle, and with Dask's own retries about as long as a commit is retried.
 _RETRY_SECONDS = 150.0

@@ -17,8 +17,6 @@ import pandas as pd
 from dasklake._schema.schema import Schema
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["raise_if_converted"]
-
 #: Name that stands for a converted index without a name.
 _INDEX = "the index"
 

@@ -35,8 +35,6 @@ from dasklake.sources._coco_records import (
     taken_once,
 )
 
-__all__ = ["CocoIndex", "OnUnsegmented", "Outline"]
-
 #: What to do with annotations that have no segmentation.
 OnUnsegmented = Literal["error", "empty"]
 

@@ -9,19 +9,6 @@ from typing import Any, Literal
 
 from dasklake.exceptions import InvalidInputError
 
-__all__ = [
-    "OnRepeated",
-    "bad",
-    "box_of",
-    "categories_of",
-    "few",
-    "file_name_of",
-    "grouped",
-    "records_of",
-    "size_of",
-    "taken_once",
-]
-
 #: What to do with records that are listed more than once.
 OnRepeated = Literal["error", "first"]
 
