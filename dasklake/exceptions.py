@@ -6,7 +6,7 @@
     ├── InvalidInputError (ValueError)        fix the call or the data, then call again
     │   ├── SchemaError                       the schema is invalid, or cannot be inferred
     │   ├── SampleError                       a value does not fit its tensor
-    │   │   └── LinkError                     the target of a link is missing or truncated
+    │   │   └── LinkError                     the target of a link is missing or not delivered
     │   ├── PlanMismatchError                 the run of that name had another input or schema
     │   └── NestedRunError                    ``to_lake`` was called inside a Dask task
     ├── NotFoundError (LookupError)           the name or URL does not exist: check it
@@ -37,7 +37,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 __all__ = [
     "ConflictError",
@@ -148,9 +148,33 @@ class SampleError(InvalidInputError):
 
 
 class LinkError(SampleError):
-    """The target of a link is missing, of a wrong kind, or truncated. Fix or drop the link."""
+    """The target of a link is missing, of a wrong kind, truncated, or not delivered by its host.
+
+    Fix or drop the link, or try it again.
+
+    Parameters
+    ----------
+    message : str
+        Description of the problem.
+    tensor, sample : str or None
+        As for :class:`SampleError`.
+    reason : {"broken", "denied", "unavailable"}, default "broken"
+        ``"broken"``: the link is wrong; ``"denied"``: its host denies access; ``"unavailable"``: its
+        host did not deliver it within the limits of the :class:`dasklake.LinkPolicy`.
+    """
 
     code = "link"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tensor: str | None = None,
+        sample: str | None = None,
+        reason: Literal["broken", "denied", "unavailable"] = "broken",
+    ) -> None:
+        super().__init__(message, tensor=tensor, sample=sample)
+        self.reason = reason
 
 
 class PlanMismatchError(InvalidInputError):

@@ -320,7 +320,7 @@ class EditMethods(LakeBase):
             run = self._resumable_name(run)
         try:
             result: WriteReport | Delayed | Preview = to_lake(
-                collection, self._store, mode=mode, run=run, **options
+                collection, self._store, mode=mode, run=run, **{"links": self._links, **options}
             )
         finally:
             self.refresh()
@@ -356,6 +356,7 @@ class EditMethods(LakeBase):
                 input_id=run,
                 checkpoint_every=None,
                 progress=False,
+                links=self._links,
                 options=WriteOptions(scheduler="sync"),
             )
         except RunFailedError as error:

@@ -26,7 +26,7 @@ from dasklake._read.graph import to_array, to_bag, to_dataframe
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.reader import resolve_commit, resolve_row, resolve_rows
 from dasklake._read.tensor import Tensor
-from dasklake._run.options import parse_size
+from dasklake._run.options import LinkPolicy, parse_size
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions, either
@@ -39,6 +39,7 @@ def open(
     version: int | None = None,
     reset: bool = False,
     on_corrupt: OnCorrupt = "raise",
+    links: LinkPolicy | None = None,
     storage_options: StorageOptions = None,
     creds: StorageOptions = None,
 ) -> Lake:
@@ -62,6 +63,8 @@ def open(
         Handling of damaged chunks. With ``"skip"``, a warning names the chunk, and its samples are
         left out of loops, slices and Dask collections. Lengths and indices do not change, and
         ``lake[i]`` of such a sample still raises an error.
+    links : LinkPolicy, optional
+        Limits for reading the targets of links, and the default of methods that take ``links``.
     storage_options : mapping, callable or str, optional
         Options for the fsspec file system of the URL, a function that returns them, or a
         credentials key.
@@ -103,7 +106,7 @@ def open(
     log = Log(store)
     if reset:
         _reset(store, log, version)
-    return Lake(store, log, resolve_commit(log, version), skipping)
+    return Lake(store, log, resolve_commit(log, version), skipping, links)
 
 
 def _reset(store: ObjectStore, log: Log, version: int | None) -> None:
@@ -231,6 +234,8 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         Commit of the version.
     on_corrupt : "raise" or "skip", default "raise"
         Handling of damaged chunks, as for :func:`open`.
+    links : LinkPolicy, optional
+        Limits for reading the targets of links.
 
     Examples
     --------
@@ -247,7 +252,8 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._store, self._log.branch, self.version, self._on_corrupt)
+        version = self._store, self._log.branch, self.version
+        return _reopen, (*version, self._on_corrupt, self._links)
 
     @property
     def max_len(self) -> int:
@@ -391,6 +397,8 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         return to_array(self._reader.origin, groups, name)
 
 
-def _reopen(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Lake:
+def _reopen(
+    store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt, links: LinkPolicy | None
+) -> Lake:
     log = Log(store, branch)
-    return Lake(store, log, resolve_commit(log, version), on_corrupt)
+    return Lake(store, log, resolve_commit(log, version), on_corrupt, links)

@@ -14,6 +14,7 @@ from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure
 from dasklake._read.corruption import OnCorrupt
 from dasklake._read.reader import make_reader
+from dasklake._run.options import LinkPolicy, parse_links
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 
@@ -31,19 +32,28 @@ class LakeBase:
         Commit of the version.
     on_corrupt : "raise" or "skip", default "raise"
         Handling of damaged chunks, as for :func:`dasklake.open`.
+    links : LinkPolicy, optional
+        Limits for reading the targets of links.
     """
 
     def __init__(
-        self, store: ObjectStore, log: Log, commit: Commit, on_corrupt: OnCorrupt = "raise"
+        self,
+        store: ObjectStore,
+        log: Log,
+        commit: Commit,
+        on_corrupt: OnCorrupt = "raise",
+        links: LinkPolicy | None = None,
     ) -> None:
         self._store = store
         self._log = log
         self._on_corrupt: OnCorrupt = on_corrupt
+        self._links = links
+        self._limits = parse_links(links)
         self._pin(commit)
 
     def _pin(self, commit: Commit) -> None:
         self._commit = commit
-        self._reader = make_reader(self._log, commit, self._on_corrupt)
+        self._reader = make_reader(self._log, commit, self._on_corrupt, self._limits)
 
     def flush(self) -> None:
         """Commit the changes that a ``with`` block has collected."""

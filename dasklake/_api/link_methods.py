@@ -15,6 +15,7 @@ from dasklake._api.write import WriteReport, to_lake
 from dasklake._log.creds_keys import add_key, check_keys, update_key
 from dasklake._read.graph import to_bag, to_link_problems
 from dasklake._read.linked_values import Problem, fetched, unwrapped
+from dasklake._run.options import LinkPolicy, parse_links
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import InvalidInputError, SchemaError
 
@@ -121,7 +122,11 @@ class LinkMethods(LakeBase):
         creds.populate(name, {} if from_environment else values)
 
     def check_links(
-        self, tensors: Sequence[str] | None = None, *, decode: bool = False
+        self,
+        tensors: Sequence[str] | None = None,
+        *,
+        decode: bool = False,
+        links: LinkPolicy | None = None,
     ) -> pd.DataFrame:
         """Check all links in parallel, on the current Dask scheduler.
 
@@ -131,13 +136,16 @@ class LinkMethods(LakeBase):
             Names of link tensors. By default, all.
         decode : bool, default False
             Fetch and decode each target. By default, only its first and last bytes are read.
+        links : LinkPolicy, optional
+            Limits for reading the targets. By default, those of :func:`dasklake.open`.
 
         Returns
         -------
         pandas.DataFrame
             One row per problem: sample, tensor, url, creds_key, problem, message. The problem is
             ``"broken"`` (the target is missing, of another format, or truncated), ``"changed"``
-            (its size or etag is not that of the write) or ``"denied"`` (access is denied).
+            (its size or etag is not that of the write), ``"denied"`` (access is denied) or
+            ``"unavailable"`` (a web host did not deliver it within the limits).
 
         Raises
         ------
@@ -149,7 +157,9 @@ class LinkMethods(LakeBase):
         names = self._linked(tensors)
         check_keys(self._commit, managed=False)
         groups = self._reader.groups(names)
-        parts = to_link_problems(self._reader.origin, groups, names, decode=decode).compute()
+        limits = parse_links(links, self._links)
+        origin = self._reader.origin
+        parts = to_link_problems(origin, groups, names, decode=decode, limits=limits).compute()
         rows = [problem for part in parts for problem in part]
         frame = pd.DataFrame(rows, columns=pd.Index(Problem._fields))
         return frame.astype(
@@ -176,8 +186,8 @@ class LinkMethods(LakeBase):
             Format of the files in the new lake, by default the tensor's ``compression``. Files of
             that format are copied unchanged; others are decoded and encoded.
         **options
-            Further arguments of :func:`dasklake.to_lake`, such as ``mode``, ``on_error`` or
-            ``storage_options``.
+            Further arguments of :func:`dasklake.to_lake`, such as ``mode``, ``on_error``,
+            ``links`` or ``storage_options``.
 
         Returns
         -------
@@ -202,9 +212,11 @@ class LinkMethods(LakeBase):
         check_keys(self._commit, managed=False)
         columns = list(self.schema)
         bag = to_bag(self._reader.origin, self._reader.groups(columns), columns)
-        options = {"input_id": f"{self.url}@{self._commit.id}", **options}
+        identity = f"{self.url}@{self._commit.id}"
+        options = {"input_id": identity, "links": self._links, **options}
+        limits = parse_links(options["links"])
         report: WriteReport = to_lake(
-            bag.map_partitions(fetched, names),
+            bag.map_partitions(fetched, names, limits),
             url,
             schema=Schema(specs).with_all_names_settled,
             transform=unwrapped,

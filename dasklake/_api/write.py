@@ -20,9 +20,11 @@ from dasklake._run.clients import (
 )
 from dasklake._run.execute import Call, lazy_call, preview_call, run_call
 from dasklake._run.options import (
+    LinkPolicy,
     WriteOptions,
     parse_checkpoint_interval,
     parse_items,
+    parse_links,
     parse_max_failures,
     parse_size,
     parse_timeout,
@@ -39,7 +41,7 @@ from dasklake._write.input import Source, source_of
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
 
-__all__ = ["WriteArguments", "WriteOptions", "WriteReport", "to_lake"]
+__all__ = ["LinkPolicy", "WriteArguments", "WriteOptions", "WriteReport", "to_lake"]
 
 #: A schema, or a mapping of tensor names to specs, htypes or parameters of specs.
 SchemaLike = Schema | Mapping[str, TensorSpec | str | Mapping[str, Any]]
@@ -65,6 +67,7 @@ class WriteArguments(TypedDict, total=False):
     coordinator: Literal["auto", "scheduler", "client"]
     progress: bool | Literal["auto"]
     on_checkpoint: Callable[[int], object] | None
+    links: LinkPolicy | None
     options: WriteOptions
 
 
@@ -124,6 +127,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     progress: bool | Literal["auto"] = "auto",
     preview: int | None = None,
     on_checkpoint: Callable[[int], object] | None = None,
+    links: LinkPolicy | None = None,
     options: WriteOptions = _DEFAULTS,
 ) -> WriteReport | Delayed | Preview:
     """Write a Dask collection as a lake.
@@ -195,6 +199,8 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         Function called in this process as ``on_checkpoint(version)`` soon after a commit. After
         several commits in quick succession it is called once, with the newest version. If it
         raises, a warning is issued and the run continues.
+    links : LinkPolicy, optional
+        Limits for reading the targets of links and the files of :func:`read`.
     options : WriteOptions, optional
         Less common options.
 
@@ -268,6 +274,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         progress=progress,
         chunk_size=chunk_size,
         strict=options.validate == "strict",
+        links=parse_links(links),
         on_checkpoint=on_checkpoint,
     )
     check_arguments(call.kwargs)

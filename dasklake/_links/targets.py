@@ -1,26 +1,36 @@
 """Read the target of a link on fsspec's event loop: its first bytes, its last bytes, or all.
 
 For HTTP and S3, one response contains the first bytes, the length and the version of the file,
-which saves a second request.
+which saves a second request. No more than the requested bytes are read, whatever a server sends.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from dasklake._links.limits import in_reader_thread
+from dasklake._schema.printable import printable
 from dasklake._storage.errors import is_beyond
 from dasklake._storage.fsspec_backend import file_system_of, whole_options
 from dasklake._storage.urls import LOCAL, absolute_url, is_chained
 
-__all__ = ["Begin", "Target", "target_of"]
+#: Bytes that one step reads from a stream.
+_STEP = 2**18
+
+#: Lengths that a lake can store.
+_MAX_LENGTH = 2**63 - 1
 
 #: Names under which file systems report the version of a file.
 _VERSIONS = (
     *("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified"),
     *("last_modified", "mtime", "created"),
 )
+
+
+class TooManyBytesError(Exception):
+    """The target has more bytes than the limit."""
 
 
 class Begin(NamedTuple):
@@ -40,11 +50,26 @@ class Target(Protocol):
     async def last(self, count: int, size: int) -> bytes | None:
         """Read the last ``count`` of ``size`` bytes, or return None if the server has no ranges."""
 
-    async def whole(self) -> bytes:
-        """Read all bytes."""
+    async def whole(self, limit: int, *, strict: bool = True) -> bytes:
+        """Read all bytes.
+
+        Parameters
+        ----------
+        limit : int
+            Most bytes to read from a web server.
+        strict : bool, default True
+            Whether the limit also holds if the server announces the length.
+
+        Raises
+        ------
+        TooManyBytesError
+            The target has more bytes.
+        """
 
 
-def target_of(url: str, options: Mapping[str, Any], *, connections: int) -> Target:
+def target_of(
+    url: str, options: Mapping[str, Any], *, connections: int, seconds: float | None = None
+) -> Target:
     """Open the target of a link.
 
     Parameters
@@ -55,9 +80,13 @@ def target_of(url: str, options: Mapping[str, Any], *, connections: int) -> Targ
         Resolved storage options.
     connections : int
         Maximum number of concurrent requests.
+    seconds : float, optional
+        Timeout of a connection and of each read from a web server; by default the library's.
     """
     protocol, separator, _ = url.partition("://")
     options = dict(options)
+    if protocol == "ftp" and seconds is not None:
+        options.setdefault("timeout", max(round(seconds), 1))
     if protocol in ("s3", "s3a"):
         # The default of botocore is 10 connections.
         config = {"max_pool_connections": connections, **options.get("config_kwargs", {})}
@@ -67,7 +96,7 @@ def target_of(url: str, options: Mapping[str, Any], *, connections: int) -> Targ
     if not getattr(fs, "async_impl", False):
         return _Blocking(fs, path)
     if type(fs).__module__ == "fsspec.implementations.http":
-        return _Http(fs, path)
+        return _Http(fs, path, seconds)
     if type(fs).__module__ == "s3fs.core":
         return _S3(fs, path)
     return _Other(fs, path)
@@ -76,52 +105,84 @@ def target_of(url: str, options: Mapping[str, Any], *, connections: int) -> Targ
 class _Http:
     """File on a web server: one request for bytes, length and version."""
 
-    def __init__(self, fs: Any, path: str) -> None:
+    def __init__(self, fs: Any, path: str, seconds: float | None) -> None:
         self._fs = fs
         self._path = path
+        self._seconds = seconds
 
     async def first(self, count: int) -> Begin:
-        answer, data = await self._get(f"bytes=0-{count - 1}", count)
-        headers = answer.headers
-        size = _length(headers, data, count, partial=answer.status != 200)
-        return Begin(data, size, _version(headers))
+        async with await self._request(f"bytes=0-{count - 1}") as answer:
+            data = await _read(answer, count)
+            size = _length(answer, data, count)
+            return Begin(data, size, _version(answer.headers))
 
     async def last(self, count: int, size: int) -> bytes | None:
-        answer, data = await self._get(f"bytes={max(size - count, 0)}-{size - 1}", count)
-        return data if answer.status == 206 else None
+        async with await self._request(f"bytes={max(size - count, 0)}-{size - 1}") as answer:
+            # A server without ranges sends the whole file: it is not read.
+            return await _read(answer, count) if answer.status == 206 else None
 
-    async def whole(self) -> bytes:
-        _, data = await self._get(None, None)
-        return data
+    async def whole(self, limit: int, *, strict: bool = True) -> bytes:
+        async with await self._request(None) as answer:
+            announced = _announced(answer)
+            if strict and announced is not None and announced > limit:
+                raise TooManyBytesError
+            most = limit if strict or announced is None else announced
+            return _limited(await _read(answer, most + 1), most)
 
-    async def _get(self, byte_range: str | None, max_bytes: int | None) -> tuple[Any, bytes]:
+    async def _request(self, byte_range: str | None) -> Any:
         session = await self._fs.set_session()
         options = dict(self._fs.kwargs)
         headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
         if byte_range is not None:
             headers["Range"] = byte_range
+        if self._seconds is not None and "timeout" not in options:
+            options["timeout"] = _timeout(self._seconds)
         url = self._fs.encode_url(self._path)
-        async with session.get(url, headers=headers, **options) as answer:
-            if answer.status == 416:
-                return answer, b""
-            answer.raise_for_status()
-            if max_bytes is None:
-                return answer, bytes(await answer.read())
-            # A server without ranges sends the whole file: do not read the rest.
-            parts: list[bytes] = []
-            while max_bytes > 0 and (part := await answer.content.read(max_bytes)):
-                parts.append(part)
-                max_bytes -= len(part)
-            return answer, b"".join(parts)
+        return session.get(url, headers=headers, **options)
 
 
-def _length(headers: Mapping[str, str], data: bytes, count: int, *, partial: bool) -> int | None:
+def _timeout(seconds: float) -> Any:
+    import aiohttp  # noqa: PLC0415 # optional, and imported already if there is a target on the web
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+
+
+async def _read(answer: Any, count: int) -> bytes:
+    """Read at most ``count`` bytes of a response, and not the rest."""
+    if answer.status == 416:  # the file is empty
+        return b""
+    answer.raise_for_status()
+    data = bytearray()
+    while len(data) < count and (part := await answer.content.read(min(count - len(data), _STEP))):
+        data += part
+    return bytes(data)
+
+
+def _limited(data: bytes, limit: int | None) -> bytes:
+    if limit is not None and len(data) > limit:
+        raise TooManyBytesError
+    return data
+
+
+def _announced(answer: Any) -> int | None:
+    """Return the length of a response's body, or None if it is unknown or compressed."""
+    text = answer.headers.get("Content-Length", "")
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    return _number(text) if encoding == "identity" else None
+
+
+def _number(text: str) -> int | None:
+    number = int(text) if text.isdecimal() and len(text) < 20 else None
+    return number if number is not None and number <= _MAX_LENGTH else None
+
+
+def _length(answer: Any, data: bytes, count: int) -> int | None:
     """Return the length of a file from the response for its first bytes, or None."""
-    text = headers.get("Content-Range", "").rpartition("/")[2]
-    text = text if partial else headers.get("Content-Length", "")
-    if text.isdecimal():
-        return int(text)
-    return len(data) if len(data) < count else None
+    if answer.status in (206, 416):
+        size = _number(answer.headers.get("Content-Range", "").rpartition("/")[2])
+    else:
+        size = _announced(answer)
+    return len(data) if size is None and len(data) < count else size
 
 
 class _S3:
@@ -145,7 +206,9 @@ class _S3:
     async def last(self, count: int, size: int) -> bytes | None:
         return (await self._get(f"bytes={max(size - count, 0)}-{size - 1}"))[1]
 
-    async def whole(self) -> bytes:
+    async def whole(self, limit: int, *, strict: bool = True) -> bytes:
+        if strict:
+            return _limited((await self._get(f"bytes=0-{limit}"))[1], limit)
         return bytes(await self._fs._cat_file(self._path, **whole_options(self._fs)))  # noqa: SLF001 # as above
 
     async def _get(self, byte_range: str) -> tuple[Any, bytes]:
@@ -173,8 +236,10 @@ class _Other:
     async def last(self, count: int, size: int) -> bytes | None:
         return await self._read(max(size - count, 0), size)
 
-    async def whole(self) -> bytes:
-        return await self._read(None, None)
+    async def whole(self, limit: int, *, strict: bool = True) -> bytes:
+        if not strict:
+            return await self._read(None, None)
+        return _limited(await self._read(0, limit + 1), limit)
 
     async def _read(self, start: int | None, end: int | None) -> bytes:
         return bytes(await self._fs._cat_file(self._path, start=start, end=end))  # noqa: SLF001 # as above
@@ -188,7 +253,7 @@ class _Blocking:
         self._path = path
 
     async def first(self, count: int) -> Begin:
-        return await asyncio.to_thread(self._first, count)
+        return await in_reader_thread(partial(self._first, count))
 
     def _first(self, count: int) -> Begin:
         info = _file(self._fs.info(self._path))
@@ -197,10 +262,13 @@ class _Blocking:
 
     async def last(self, count: int, size: int) -> bytes | None:
         start = max(size - count, 0)
-        return bytes(await asyncio.to_thread(self._fs.cat_file, self._path, start=start, end=size))
+        read = partial(self._fs.cat_file, self._path, start=start, end=size)
+        return bytes(await in_reader_thread(read))
 
-    async def whole(self) -> bytes:
-        return bytes(await asyncio.to_thread(self._fs.cat_file, self._path))
+    async def whole(self, limit: int, *, strict: bool = True) -> bytes:
+        part = {"start": 0, "end": limit + 1} if strict else {}
+        data = await in_reader_thread(partial(self._fs.cat_file, self._path, **part))
+        return _limited(bytes(data), limit if strict else None)
 
 
 def _file(info: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -214,4 +282,5 @@ def _version(info: Mapping[str, Any]) -> str | None:
     version = next((info[name] for name in _VERSIONS if info.get(name)), None)
     if version is None:
         return None
-    return version.isoformat() if hasattr(version, "isoformat") else str(version).strip('"')
+    text = version.isoformat() if hasattr(version, "isoformat") else str(version).strip('"')
+    return printable(text)  # headers may have any bytes

@@ -1,48 +1,34 @@
 """Verify links concurrently: each target must exist, be readable, complete and of its format.
 
 Each verification is a coroutine on fsspec's loop, and its caller holds a future. A ``LinkError``
-reports an invalid target and concerns one sample. A ``StoreError`` reports a failure of the
-storage, a rate limit or refused credentials, and concerns all samples.
+reports an invalid target, or a web host that does not deliver it, and concerns one sample. A
+``StoreError`` reports a failure of the storage, or refused credentials, and concerns all samples.
 """
 
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from dasklake import creds
-from dasklake._links.targets import Begin, Target, target_of
-from dasklake._media import image
-from dasklake._storage.errors import is_dead, kind_of, safe_text
-from dasklake._storage.fsspec_backend import io_loop
-from dasklake._storage.retry import RetryPolicy
-from dasklake._storage.urls import safe_url
-from dasklake.exceptions import (
-    LakeError,
-    LinkError,
-    PermissionDeniedError,
-    SampleError,
-    StoreError,
-    UnsupportedStoreError,
+from dasklake._links.limits import (
+    LinkLimits,
+    in_decoder_thread,
+    limits_in_use,
+    loop_limits,
 )
+from dasklake._links.link_target import LinkTarget
+from dasklake._links.targets import Begin
+from dasklake._media import image
+from dasklake._storage.fsspec_backend import io_loop
+from dasklake.exceptions import SampleError
 
-__all__ = ["AT_ONCE", "Findings", "VerifyOptions", "fetch", "verify_link"]
-
-#: Maximum numbers of targets that one process reads, and holds completely, at the same time.
-AT_ONCE = 64
-_WHOLE = 8
-
-#: Retries of one read of a target.
-_RETRIES = RetryPolicy(seconds=35.0, first=0.2, longest=10.0)
-
-#: Timeouts in seconds of a request for a part, and for all, of a target.
-_PART_SECONDS, _WHOLE_SECONDS = 60.0, 600.0
-
-_T = TypeVar("_T")
+#: Pixels above which images are decoded one at a time.
+_LARGE_IMAGE = 16_000_000
 
 
 class VerifyOptions(NamedTuple):
@@ -81,7 +67,9 @@ class Findings(NamedTuple):
     shape: tuple[int, ...] | None = None
 
 
-def verify_link(url: str, creds_key: str | None, options: VerifyOptions) -> Future[Findings]:
+def verify_link(
+    url: str, creds_key: str | None, options: VerifyOptions, limits: LinkLimits | None = None
+) -> Future[Findings]:
     """Start to verify a link.
 
     Parameters
@@ -92,173 +80,124 @@ def verify_link(url: str, creds_key: str | None, options: VerifyOptions) -> Futu
         Key of the credentials for the target.
     options : VerifyOptions
         Checks to perform.
+    limits : LinkLimits, optional
+        Limits of time, retries and bytes. By default, those of the enclosing ``use_limits``.
 
     Returns
     -------
     concurrent.futures.Future
         Future of the findings. It raises ``LinkError`` if the target is missing, truncated or not
-        an image, and ``StoreError`` if the storage fails or refuses access.
+        an image, or a web host does not deliver it, and ``StoreError`` if a storage fails or
+        refuses access.
 
     Raises
     ------
     PermissionDeniedError
         This process has no credentials under ``creds_key``.
     """
-    link = _LinkTarget(url, creds_key, creds.current(creds_key))
-    return _submit(link, partial(_verify, options=options))
+    return _submit(url, creds_key, limits, partial(_verify, options=options))
 
 
-def fetch(url: str, creds_key: str | None) -> Future[bytes]:
+def fetch(url: str, creds_key: str | None, limits: LinkLimits | None = None) -> Future[bytes]:
     """Start to read a target completely; see :func:`verify_link`."""
-    return _submit(_LinkTarget(url, creds_key, creds.current(creds_key)), _fetch)
+    return _submit(url, creds_key, limits, _fetch)
 
 
-class _LinkTarget:
-    """The target of a link, with its current credentials."""
-
-    def __init__(self, url: str, key: str | None, credentials: creds.Credentials) -> None:
-        self.url = url
-        self.key = key
-        self._credentials = credentials
-        self._target: Target | None = None
-
-    @property
-    def target(self) -> Target:
-        if self._target is None:
-            try:
-                self._target = target_of(self.url, self._credentials.options, connections=AT_ONCE)
-            except (ValueError, UnsupportedStoreError) as error:
-                raise LinkError(f"the link {safe_url(self.url)} cannot be read: {error}") from None
-        return self._target
-
-    async def call_with_retries(
-        self, read: Callable[[Target], Awaitable[_T]], seconds: float = _PART_SECONDS
-    ) -> _T:
-        """Read from the target, with retries and renewed credentials."""
-        pauses, renewable = _RETRIES.pauses(), True
-        while True:
-            await self._refresh()
-            try:
-                return await asyncio.wait_for(read(self.target), seconds)
-            except (LakeError, MemoryError):
-                raise
-            except Exception as error:  # noqa: BLE001 # every storage library has errors of its own
-                denied = kind_of(error) is PermissionDeniedError
-                # Expired credentials are renewed each time, others once.
-                pause = next(pauses, None)
-                expired = pause is not None and not self._credentials.fresh
-                if denied and (renewable or expired) and await self._renewed():
-                    renewable = False
-                    continue
-                if denied or pause is None or is_dead(error):
-                    raise self._translated(error) from None  # the cause may hold secrets
-            await asyncio.sleep(pause)
-
-    async def _refresh(self) -> None:
-        """Renew credentials that expired while the link waited."""
-        if not self._credentials.fresh:
-            self._credentials = await asyncio.to_thread(creds.current, self.key)
-            self._target = None
-
-    async def _renewed(self) -> bool:
-        """Look up the credentials again, and return whether they changed."""
-        if self.key is None:
-            return False
-        credentials = await asyncio.to_thread(creds.replaced, self.key, self._credentials)
-        if credentials is None:
-            return False
-        self._credentials, self._target = credentials, None
-        return True
-
-    def _translated(self, error: Exception) -> LakeError:
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        text = safe_text(cause, self._credentials.options)[:300]
-        link = f"the link {safe_url(self.url)}"
-        if is_dead(error):
-            return LinkError(f"{link} is dead ({text}). Fix the link, or remove it.")
-        if kind_of(error) is PermissionDeniedError:
-            remedy = (
-                f"Check the credentials under the key {self.key!r}"
-                if self.key is not None
-                else "Name credentials with dasklake.link(url, creds_key=...)"
-            )
-            return PermissionDeniedError(f"Access to {link} was denied ({text}). {remedy}.")
-        return StoreError(
-            f"T{link[1:]} could not be read for {_RETRIES.seconds:.0f} seconds ({text}). "
-            "Resume when its storage is available again."
-        )
+async def _fetch(link: LinkTarget) -> bytes:
+    async with loop_limits().whole(link.host, web=link.access.web):
+        return await link.whole(strict=False)
 
 
-async def _fetch(link: _LinkTarget) -> bytes:
-    async with _limits().whole:
-        return await link.call_with_retries(lambda target: target.whole(), _WHOLE_SECONDS)
-
-
-async def _verify(link: _LinkTarget, options: VerifyOptions) -> Findings:
-    begin = await link.call_with_retries(lambda target: target.first(image.HEAD))
+async def _verify(link: LinkTarget, options: VerifyOptions) -> Findings:
+    link.start()
+    begin = await link.first(image.HEAD)
     findings = Findings(begin.size, begin.etag)
     if not begin.data:
-        raise _invalid(link, "is empty: it has no bytes")
+        raise link.invalid("is empty: it has no bytes")
     if not options.is_image:
         return findings
     if not image.starts_like_image(begin.data):
-        raise _invalid(link, f"is not an image: it begins with {begin.data[:8]!r}")
+        raise link.invalid(f"is not an image: it begins with {begin.data[:8]!r}")
     properties = None if options.decode else await _format_and_shape(link, begin)
     if properties is None:
-        complete = begin.size == len(begin.data)
-        data = begin.data if complete else await _fetch(link)
-        try:
-            properties = await asyncio.to_thread(image.decode_completely, data)
-        except SampleError as error:
-            reason = error.message.partition(". ")[0].rstrip(".")
-            raise _invalid(link, f"is truncated or damaged: {reason}") from None
-        findings = findings._replace(size=len(data))
+        properties, size = await _decode(link, begin)
+        findings = findings._replace(size=size)
     return findings._replace(format=properties[0], shape=properties[1])
 
 
-async def _format_and_shape(link: _LinkTarget, begin: Begin) -> tuple[str, tuple[int, ...]] | None:
+async def _format_and_shape(link: LinkTarget, begin: Begin) -> tuple[str, tuple[int, ...]] | None:
     """Return format and shape from both ends of an image, or None if all of it is needed."""
     size, head = begin.size, begin.data
     if size is None:
         return None
-    properties = image.image_format_and_shape(head)
+    properties = _properties(head)
     if properties is None and len(head) < size:
-        more = await link.call_with_retries(lambda target: target.first(image.MORE))
-        properties = image.image_format_and_shape(more.data)
+        properties = _properties((await link.first(image.MORE)).data)
     if properties is None:
         return None
     tail: bytes | None = head[-image.TAIL :]
     if len(head) < size:
-        tail = await link.call_with_retries(lambda target: target.last(image.TAIL, size))
+        tail = await link.last(image.TAIL, size)
     return properties if tail is not None and image.ends_like(properties[0], tail) else None
 
 
-def _invalid(link: _LinkTarget, problem: str) -> LinkError:
-    return LinkError(f"the link {safe_url(link.url)} {problem}. Fix the link, or remove it.")
+def _properties(head: bytes) -> tuple[str, tuple[int, ...]] | None:
+    try:
+        return image.image_format_and_shape(head)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 # decoders raise errors of many types for damaged headers
+        return None
 
 
-class _Limits:
-    """Limits of the concurrent reads on one loop."""
+async def _decode(link: LinkTarget, begin: Begin) -> tuple[tuple[str, tuple[int, ...]], int]:
+    """Read and decode an image completely; return its format, shape and size."""
+    if begin.size is not None and begin.size > link.limits.max_bytes:
+        raise link.too_large()
+    async with _held(link):
+        data = begin.data if begin.size == len(begin.data) else await link.whole(strict=True)
+        try:
+            return await _decode_in_thread(data), len(data)
+        except SampleError as error:
+            reason = error.message.partition(". ")[0].rstrip(".")
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 # decoders raise errors of many types
+            reason = f"{type(error).__name__}: {error}"
+    raise link.invalid(f"is truncated or damaged: {reason}")
 
-    def __init__(self) -> None:
-        self.links = asyncio.Semaphore(AT_ONCE)
-        self.whole = asyncio.Semaphore(_WHOLE)
+
+@asynccontextmanager
+async def _held(link: LinkTarget) -> Any:
+    """Wait until a target may be held completely; the link's time does not include this."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    async with loop_limits().whole(link.host, web=link.access.web):
+        link.extend(clock() - began)
+        yield
 
 
-_by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Limits] = (
-    weakref.WeakKeyDictionary()
-)
+async def _decode_in_thread(data: bytes) -> tuple[str, tuple[int, ...]]:
+    decode = partial(image.decode_completely, data)
+    properties = _properties(data)
+    height, width = properties[1][:2] if properties is not None else (0, 0)
+    if height * width <= _LARGE_IMAGE:
+        return await in_decoder_thread(decode)
+    async with loop_limits().large_image:
+        return await in_decoder_thread(decode)
 
 
-def _limits() -> _Limits:
-    return _by_loop.setdefault(asyncio.get_running_loop(), _Limits())
-
-
-def _submit(link: _LinkTarget, action: Callable[[_LinkTarget], Any]) -> Future[Any]:
+def _submit(
+    url: str,
+    creds_key: str | None,
+    limits: LinkLimits | None,
+    action: Callable[[LinkTarget], Awaitable[Any]],
+) -> Future[Any]:
+    link = LinkTarget(url, creds_key, creds.current(creds_key), limits or limits_in_use())
     future: Future[Any] = Future()
 
     async def run() -> None:
-        async with _limits().links:
+        async with loop_limits().link(link.access.host, link.most_at_once) as link.host:
             if not future.set_running_or_notify_cancel():
                 return  # the caller cancelled it
             try:

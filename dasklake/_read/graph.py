@@ -14,6 +14,7 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 
+from dasklake._links.limits import LinkLimits
 from dasklake._read.linked_values import Problem, check_rows
 from dasklake._read.origin import Origin
 from dasklake._read.partition import (
@@ -138,7 +139,12 @@ def _array(part: _Locations, origin: Origin, names: _Names) -> Any:
 
 
 def to_link_problems(
-    origin: Origin, groups: _Groups, names: Sequence[str], *, decode: bool
+    origin: Origin,
+    groups: _Groups,
+    names: Sequence[str],
+    *,
+    decode: bool,
+    limits: LinkLimits | None = None,
 ) -> Delayed:
     """Return the problems of the links of some tensors, a list per partition."""
 
@@ -146,7 +152,7 @@ def to_link_problems(
         specs = {name: origin.schema[name] for name in names}
         first = locations.locations[0].span[0]
         samples = read_rows(origin, locations.locations, names)
-        return check_rows(samples, first, specs, decode=decode)
+        return check_rows(samples, first, specs, decode=decode, limits=limits)
 
     # Many small results are returned as one value.
     tasks = [delayed(check, pure=False)(_Locations(group)) for group in groups]

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._links.limits import LinkLimits
 from dasklake._links.verify import Findings, VerifyOptions, fetch, verify_link
 from dasklake._media.image import decode_image
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Link
-from dasklake.exceptions import LakeError, LinkError, PermissionDeniedError
+from dasklake.exceptions import LinkError, PermissionDeniedError
 
 __all__ = ["Linked", "LinkedImage", "Problem", "check_rows", "fetched", "linked", "unwrapped"]
 
@@ -45,12 +46,15 @@ class Linked(Link):
         The storage's identifier of that version of the target.
     format : str or None
         Its format, such as ``"jpeg"``.
+    limits : LinkLimits or None
+        Limits for reading it; None for the defaults.
     """
 
     shape: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
     size: int | None = field(default=None, repr=False, compare=False)
     etag: str | None = field(default=None, repr=False, compare=False)
     format: str | None = field(default=None, repr=False, compare=False)
+    limits: LinkLimits | None = field(default=None, repr=False, compare=False)
 
     def bytes(self) -> bytes:
         """Return the bytes of the file.
@@ -63,11 +67,11 @@ class Linked(Link):
         Raises
         ------
         LinkError
-            The file does not exist.
+            The file does not exist, or its web host does not deliver it.
         StoreError
-            The file cannot be read.
+            The storage of the file failed.
         """
-        return fetch(self.url, self.creds_key).result()
+        return fetch(self.url, self.creds_key, self.limits).result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class LinkedImage(Linked):
 
     Attributes
     ----------
-    url, creds_key, shape, size, etag, format
+    url, creds_key, shape, size, etag, format, limits
         As of other links. The shape is height x width x channels.
 
     Examples
@@ -98,9 +102,9 @@ class LinkedImage(Linked):
         Raises
         ------
         LinkError
-            The file does not exist.
+            The file does not exist, or its web host does not deliver it.
         StoreError
-            The file cannot be read.
+            The storage of the file failed.
         SampleError
             The file is not an image.
         """
@@ -113,8 +117,25 @@ class LinkedImage(Linked):
         return np.asarray(self.numpy(), dtype=dtype)
 
 
-def linked(spec: TensorSpec, stored: Mapping[str, Any], keys: Mapping[str, str]) -> Linked:
-    """Make a value of a stored link. ``keys`` are the new names of renamed credentials keys."""
+def linked(
+    spec: TensorSpec,
+    stored: Mapping[str, Any],
+    keys: Mapping[str, str],
+    limits: LinkLimits | None = None,
+) -> Linked:
+    """Make a value of a stored link.
+
+    Parameters
+    ----------
+    spec : TensorSpec
+        The tensor.
+    stored : mapping
+        The stored link.
+    keys : mapping of str to str
+        The new names of renamed credentials keys.
+    limits : LinkLimits, optional
+        Limits for reading the target.
+    """
     shape, size, key = stored.get("shape"), stored.get("size"), stored["creds_key"]
     return (LinkedImage if spec.kind.codec == "image" else Linked)(
         stored["url"],
@@ -123,6 +144,7 @@ def linked(spec: TensorSpec, stored: Mapping[str, Any], keys: Mapping[str, str])
         size=None if size is None else int(size),
         etag=stored.get("etag"),
         format=stored.get("format"),
+        limits=limits,
     )
 
 
@@ -141,7 +163,8 @@ class Problem(NamedTuple):
         Credentials key.
     problem : str
         ``"broken"``: the target is missing, of another format, or truncated; ``"changed"``: it is
-        not the version that was written; ``"denied"``: access is denied.
+        not the version that was written; ``"denied"``: access is denied; ``"unavailable"``: a web
+        host did not deliver it within the limits.
     message : str
         Details.
     """
@@ -160,6 +183,7 @@ def check_rows(
     specs: Mapping[str, TensorSpec],
     *,
     decode: bool,
+    limits: LinkLimits | None = None,
 ) -> list[Problem]:
     """Check the links of some samples, many at the same time.
 
@@ -173,6 +197,8 @@ def check_rows(
         The link tensors.
     decode : bool
         Fetch and decode each target completely.
+    limits : LinkLimits, optional
+        Limits for reading each target; by default, those of the link.
 
     Returns
     -------
@@ -183,7 +209,8 @@ def check_rows(
     def start(value: tuple[int, str, Linked]) -> Future[Findings]:
         _, name, link = value
         is_image = specs[name].kind.codec == "image"
-        return verify_link(link.url, link.creds_key, VerifyOptions(is_image, decode))
+        options = VerifyOptions(is_image, decode)
+        return verify_link(link.url, link.creds_key, options, limits or link.limits)
 
     values = (
         (number, name, sample[name])
@@ -203,7 +230,7 @@ def _verdict(link: Linked, future: Future[Findings]) -> tuple[str, str]:
     try:
         findings = future.result()
     except LinkError as error:
-        return "broken", error.message
+        return error.reason, error.message
     except PermissionDeniedError as error:
         return "denied", str(error)
     pairs = {"size": (link.size, findings.size), "etag": (link.etag, findings.etag)}
@@ -218,18 +245,23 @@ def _verdict(link: Linked, future: Future[Findings]) -> tuple[str, str]:
 class _Lost(NamedTuple):
     """The error of a file that could not be fetched, in place of its bytes."""
 
-    error: LakeError
+    error: LinkError
 
 
-def fetched(samples: Iterable[dict[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def fetched(
+    samples: Iterable[dict[str, Any]], names: Sequence[str], limits: LinkLimits | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield samples with bytes in place of their links. Some are fetched ahead.
 
-    :func:`unwrapped` raises the error of a file that cannot be fetched.
+    ``limits`` are those of the links by default. :func:`unwrapped` raises the error of a file that cannot be fetched.
     """
 
     def start(sample: dict[str, Any]) -> list[Future[bytes] | None]:
         links = (sample[name] for name in names)
-        return [None if link is None else fetch(link.url, link.creds_key) for link in links]
+        return [
+            None if link is None else fetch(link.url, link.creds_key, limits or link.limits)
+            for link in links
+        ]
 
     for sample, futures in _ahead(iter(samples), start, _FETCHES):
         values = zip(names, map(_bytes, futures), strict=True)
@@ -255,7 +287,7 @@ def unwrapped(sample: dict[str, Any]) -> dict[str, Any]:
     """
     for name, value in sample.items():
         if isinstance(value, _Lost):
-            raise LinkError(str(value.error), tensor=name)
+            raise LinkError(value.error.message, tensor=name, reason=value.error.reason)
     return sample
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dasklake._links.limits import LinkLimits
 from dasklake._log.log import Log
 from dasklake._lru import LRUCache
 from dasklake._model.commit import Commit
@@ -41,21 +42,30 @@ class Origin:
         Commit of the version.
     on_corrupt : "raise" or "skip", default "raise"
         Handling of damaged chunks: raise an error, or warn and leave out their rows.
+    limits : LinkLimits, optional
+        Limits for reading the targets of links.
     """
 
-    def __init__(self, store: ObjectStore, commit: Commit, on_corrupt: OnCorrupt = "raise") -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        commit: Commit,
+        on_corrupt: OnCorrupt = "raise",
+        limits: LinkLimits | None = None,
+    ) -> None:
         self.store = store
         self.branch = commit.branch
         self.version = commit.version
         self.id = commit.id
         self.samples = commit.totals.samples
         self.on_corrupt = on_corrupt
+        self.limits = limits
         self._describe(commit)
 
     def __dask_tokenize__(self) -> Any:
         # The contents of a version never change; the URL distinguishes copies.
         version = (self.store.url, self.branch, self.version, self.id)
-        return ("dasklake-version", *version, self.on_corrupt)
+        return ("dasklake-version", *version, self.on_corrupt, self.limits)
 
     def _describe(self, commit: Commit) -> _Description:
         description = commit.schema, commit.histories, current_key_names(commit.creds)

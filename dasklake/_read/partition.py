@@ -15,6 +15,7 @@ import pandas as pd
 from dasklake._codecs.compression import max_decoded_size
 from dasklake._codecs.registry import Codec, codec_for
 from dasklake._format.columns import iterate_stored, missing_column, view_numbers
+from dasklake._links.limits import LinkLimits
 from dasklake._read.chunk_reader import MALFORMED
 from dasklake._read.column_checks import checked_part, fetch_rows
 from dasklake._read.corruption import warn_once
@@ -57,9 +58,15 @@ class Decoder:
         New names of renamed credentials keys.
     """
 
-    def __init__(self, schema: Mapping[str, TensorSpec], keys: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        schema: Mapping[str, TensorSpec],
+        keys: Mapping[str, str],
+        limits: LinkLimits | None = None,
+    ) -> None:
         self._specs = schema
         self._keys = keys
+        self._limits = limits
         self._codecs: dict[str, Codec] = {name: codec_for(spec) for name, spec in schema.items()}
 
     def decode(self, name: str, stored: Any, sample: int) -> Any:
@@ -84,9 +91,10 @@ class Decoder:
                 "chunk from a copy. If the chunk was changed, `dasklake verify` reports its name."
             ) from error
         if isinstance(value, Link):
-            return linked(self._specs[name], stored, self._keys)
+            return linked(self._specs[name], stored, self._keys, self._limits)
         if isinstance(value, list) and value and isinstance(value[0], Link):
-            return [linked(self._specs[name], asdict(link), self._keys) for link in value]
+            spec, keys = self._specs[name], self._keys
+            return [linked(spec, asdict(link), keys, self._limits) for link in value]
         return value
 
 
@@ -142,7 +150,7 @@ def read_rows(
     """Yield the samples of some chunks, in order."""
     schema = origin.schema
     names = list(schema) if names is None else names
-    decoder = Decoder({name: schema[name] for name in names}, origin.keys)
+    decoder = Decoder({name: schema[name] for name in names}, origin.keys, origin.limits)
     for location, columns in _read_chunks(origin, locations, names):
         stored = [_values(columns[name], schema[name], len(location.span)) for name in names]
         rows = zip(*stored, strict=True) if stored else repeat((), len(location.span))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._links.limits import LinkLimits
 from dasklake._log.log import Log
 from dasklake._lru import LRUCache
 from dasklake._model.commit import Commit
@@ -61,12 +62,13 @@ class Reader:
         self._manifest = manifest
         self._plan: ReadPlan | None = None
         self.schema = origin.schema
-        self._decoder = Decoder(self.schema, origin.keys)
+        self._decoder = Decoder(self.schema, origin.keys, origin.limits)
         self._cache = LRUCache[int, RowReader](max_entries=_MAX_CHUNKS, max_size=_MAX_BYTES)
 
     def __reduce__(self) -> tuple[Any, ...]:
         origin = self.origin
-        return _reopen, (origin.store, origin.branch, origin.version, origin.on_corrupt)
+        version = origin.store, origin.branch, origin.version
+        return _reopen, (*version, origin.on_corrupt, origin.limits)
 
     @cached_property
     def samples(self) -> int:
@@ -234,14 +236,25 @@ class Reader:
         return RowReader(open_chunk(self.origin, location), self.schema, stored)
 
 
-def make_reader(log: Log, commit: Commit, on_corrupt: OnCorrupt = "raise") -> Reader:
+def make_reader(
+    log: Log,
+    commit: Commit,
+    on_corrupt: OnCorrupt = "raise",
+    limits: LinkLimits | None = None,
+) -> Reader:
     """Return a reader of a version."""
-    return Reader(Origin(log.store, commit, on_corrupt), partial(log.manifest, commit))
+    return Reader(Origin(log.store, commit, on_corrupt, limits), partial(log.manifest, commit))
 
 
-def _reopen(store: ObjectStore, branch: str, version: int, on_corrupt: OnCorrupt) -> Reader:
+def _reopen(
+    store: ObjectStore,
+    branch: str,
+    version: int,
+    on_corrupt: OnCorrupt,
+    limits: LinkLimits | None,
+) -> Reader:
     log = Log(store, branch)
-    return make_reader(log, resolve_commit(log, version), on_corrupt)
+    return make_reader(log, resolve_commit(log, version), on_corrupt, limits)
 
 
 def resolve_row(item: Any, length: int) -> int:

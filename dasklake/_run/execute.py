@@ -15,6 +15,7 @@ from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
 from dasklake._format import object_keys
+from dasklake._links.limits import LinkLimits
 from dasklake._log.log import Log
 from dasklake._run.client_front import run_on_client
 from dasklake._run.coordinator import Status, commit_recovered
@@ -69,6 +70,8 @@ class Call:
         Bytes after which a chunk is full.
     strict : bool
         Whether the constraints of htypes are checked.
+    links : LinkLimits
+        Limits for reading the targets of links.
     on_checkpoint : callable or None
         Called with the version after a commit.
     began : float
@@ -84,6 +87,7 @@ class Call:
     progress: bool | Literal["auto"]
     chunk_size: int
     strict: bool
+    links: LinkLimits = field(default_factory=LinkLimits)
     on_checkpoint: Callable[[int], object] | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -100,6 +104,7 @@ class Call:
             skip=self.spec.skip,
             chunk_size=self.chunk_size,
             strict=self.strict,
+            links=self.links,
         )
 
 

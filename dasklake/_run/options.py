@@ -13,14 +13,17 @@ import numpy as np
 import pandas as pd
 from dask.utils import parse_bytes, parse_timedelta
 
+from dasklake._links.limits import PER_HOST, LinkLimits
 from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake.exceptions import InvalidInputError
 
 __all__ = [
+    "LinkPolicy",
     "WriteOptions",
     "parse_age",
     "parse_checkpoint_interval",
     "parse_items",
+    "parse_links",
     "parse_max_failures",
     "parse_size",
     "parse_timeout",
@@ -66,6 +69,87 @@ class WriteOptions:
     partition_timeout: float | str | timedelta | None = None
     validate: Literal["strict", "basic"] = "strict"
     commit_order: Literal["completion", "input"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPolicy:
+    """Limits for reading the targets of links.
+
+    ``retries``, ``timeout`` and ``per_host`` concern web hosts, which are read without a credentials
+    key. If such a host is busy, denies access or does not answer, the failure concerns the sample.
+    A storage such as S3, and whatever is read with a credentials key, is retried for half a minute.
+    If it stays down, the run ends.
+
+    Parameters
+    ----------
+    retries : int, default 3
+        Number of retries if a web host is busy (HTTP 429 or 5xx) or a connection fails. Pauses
+        double from half a second, or are as long as the host demands. A refused connection, a
+        missing file and other permanent failures are not retried.
+    timeout : float, str or timedelta, default 30.0
+        Maximum time to verify one link, in seconds or as a string such as ``"10s"``, with all its
+        retries. For reading a target completely, the maximum time without a byte. A host whose
+        links exceed it several times in a row gets a tenth of it until it answers.
+    max_bytes : int or str, default "64 MiB"
+        Maximum number of bytes to read from one target for its verification, if its ends are not
+        conclusive. Also the maximum length of a target on the web whose server does not announce its
+        length, whenever it is read.
+    per_host : int, default 32
+        Maximum number of concurrent reads of one process from one web host.
+
+    Raises
+    ------
+    InvalidInputError
+        A value is not valid.
+
+    Examples
+    --------
+    >>> import dasklake
+    >>> policy = dasklake.LinkPolicy(retries=1, timeout="5s", max_bytes="8 MiB")
+    >>> lake = dasklake.empty("memory://policy")
+    >>> lake.create_tensor("image", htype="link[image]", sample_compression="jpeg")
+    >>> dasklake.open("memory://policy", links=policy).check_links().empty
+    True
+    """
+
+    retries: int = 3
+    timeout: float | str | timedelta = 30.0
+    max_bytes: int | str = "64 MiB"
+    per_host: int = PER_HOST
+
+    def __post_init__(self) -> None:
+        """Validate the values."""
+        parse_links(self)
+
+
+def parse_links(links: Any, default: LinkPolicy | None = None) -> LinkLimits:
+    """Parse ``links``; None means ``default``, or the default policy.
+
+    Raises
+    ------
+    InvalidInputError
+        ``links`` is not a LinkPolicy, or one of its values is not valid.
+    """
+    if links is None:
+        links = default or LinkPolicy()
+    if not isinstance(links, LinkPolicy):
+        raise InvalidInputError(
+            f"links must be a dasklake.LinkPolicy, got {type(links).__name__}. Use "
+            "links=dasklake.LinkPolicy(...)."
+        )
+    for name, least in (("retries", 0), ("per_host", 1)):
+        value = getattr(links, name)
+        if not _is_whole(value) or value < least:
+            raise InvalidInputError(
+                f"{name} must be a whole number of at least {least}, got {value!r}. Use "
+                f"LinkPolicy({name}={getattr(LinkLimits(), name)})."
+            )
+    return LinkLimits(
+        int(links.retries),
+        _parse_seconds(links.timeout, "timeout", "10s"),
+        parse_size(links.max_bytes, "max_bytes"),
+        int(links.per_host),
+    )
 
 
 def parse_checkpoint_interval(every: Any) -> CheckpointInterval:
@@ -147,8 +231,10 @@ def parse_timeout(timeout: Any) -> float | None:
     InvalidInputError
         ``timeout`` is not a positive duration.
     """
-    if timeout is None:
-        return None
+    return None if timeout is None else _parse_seconds(timeout, "partition_timeout", "10min")
+
+
+def _parse_seconds(timeout: Any, name: str, example: str) -> float:
     seconds = timeout
     if isinstance(seconds, str):
         seconds = float(seconds) if seconds.strip().isdigit() else _time(seconds)
@@ -157,7 +243,7 @@ def parse_timeout(timeout: Any) -> float | None:
     number = isinstance(seconds, int | float | np.number) and not isinstance(seconds, bool)
     if not number or not 0 < float(seconds) < math.inf:  # false for NaN, and so for NaT
         raise InvalidInputError(
-            f"partition_timeout must be a positive duration, got {timeout!r}. Use '10min', a "
+            f"{name} must be a positive duration, got {timeout!r}. Use {example!r}, a "
             "timedelta, or a number of seconds."
         )
     return float(seconds)

@@ -22,12 +22,14 @@ from dasklake.exceptions import (
 
 __all__ = [
     "MAPPED_TYPES",
+    "causes_of",
     "is_beyond",
     "is_dead",
     "is_precondition",
     "is_transient",
     "kind_of",
     "safe_text",
+    "status_of",
     "translate_errors",
 ]
 
@@ -157,11 +159,11 @@ def kind_of(error: BaseException) -> type[StoreError]:
         return StorageFullError
     if isinstance(error, NotImplementedError):
         return UnsupportedStoreError
-    for cause in _chain(error):
+    for cause in causes_of(error):
         for cls in type(cause).__mro__:
             if cls.__name__ in MAPPED_TYPES:
                 return MAPPED_TYPES[cls.__name__]
-        status = 403 if _code(cause) in _DENIED_CODES else _status(cause)
+        status = 403 if _code(cause) in _DENIED_CODES else status_of(cause)
         if status is not None and status in _STATUS:
             return _STATUS[status]
     return StoreError
@@ -169,18 +171,18 @@ def kind_of(error: BaseException) -> type[StoreError]:
 
 def is_precondition(error: BaseException) -> bool:
     """Return whether a conditional write was refused (HTTP 412)."""
-    return any(_status(cause) == 412 for cause in _chain(error))
+    return any(status_of(cause) == 412 for cause in causes_of(error))
 
 
 def is_beyond(error: BaseException) -> bool:
     """Return whether a range lies beyond the end of the object (HTTP 416)."""
-    return any(_status(cause) == 416 for cause in _chain(error))
+    return any(status_of(cause) == 416 for cause in causes_of(error))
 
 
 def is_transient(error: BaseException) -> bool:
     """Return whether another attempt at an operation may succeed."""
-    causes = list(_chain(error))
-    statuses = [status for status in map(_status, causes) if status is not None and status >= 400]
+    causes = list(causes_of(error))
+    statuses = [status for status in map(status_of, causes) if status is not None and status >= 400]
     if statuses:
         return any(status in _RETRIED or status >= 500 for status in statuses)
     if is_dead(error) or kind_of(error) is not StoreError:
@@ -197,10 +199,10 @@ def is_dead(error: BaseException) -> bool:
     kind = kind_of(error)
     if kind in (ObjectNotFoundError, PermissionDeniedError):
         return kind is ObjectNotFoundError
-    for cause in _chain(error):
+    for cause in causes_of(error):
         if type(cause).__name__ in _INVALID_ADDRESS:
             return True
-        status = _status(cause)
+        status = status_of(cause)
         # A web server means the URL by most of these statuses, an object storage does not.
         web = hasattr(cause, "request_info") and status not in _NOT_ABOUT_OBJECT
         if status == 410 or (web and status is not None and 400 <= status < 500):
@@ -211,7 +213,7 @@ def is_dead(error: BaseException) -> bool:
     return False
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes_of(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes."""
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -222,16 +224,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """Return the HTTP status of an error, or None if it has none."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return status if isinstance(status, int) else None
-    for name in ("status", "status_code", "code"):
-        status = getattr(error, name, None)
-        if isinstance(status, int):
-            return status
+    # The library requests keeps the status in the response only.
+    for source in (error, response):
+        for name in ("status", "status_code", "code"):
+            status = getattr(source, name, None)
+            if isinstance(status, int):
+                return status
     return None
 
 
@@ -242,7 +246,7 @@ def _code(error: BaseException) -> str | None:
 
 def _traceback_text(error: BaseException) -> str:
     """Return the texts that a traceback of the error shows."""
-    return " ".join(f"{cause!r} {cause}" for cause in _chain(error))
+    return " ".join(f"{cause!r} {cause}" for cause in causes_of(error))
 
 
 def safe_text(text: str, options: Mapping[str, Any] | None = None) -> str:

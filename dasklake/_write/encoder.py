@@ -20,7 +20,7 @@ from dasklake._codecs.registry import Codec, codec_for
 from dasklake._format.columns import ColumnBuilder
 from dasklake._schema.schema import Schema
 from dasklake._schema.values import Samples
-from dasklake.exceptions import SampleError
+from dasklake.exceptions import LinkError, SampleError
 
 __all__ = ["Block", "Encoder", "blocks_of"]
 
@@ -208,6 +208,8 @@ class Encoder:
             value = sample.get(name)
             try:
                 encoded[name] = None if value is None else codec.encode(value)
+            except LinkError as error:
+                raise LinkError(error.message, tensor=name, reason=error.reason) from error
             except SampleError as error:
                 raise SampleError(error.message, tensor=name) from error
         for check_lengths in self.groups:

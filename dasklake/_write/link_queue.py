@@ -76,7 +76,7 @@ class QueuedInput:
             try:
                 _add_findings(link, future.result(), schema[name])
             except LinkError as error:
-                raise LinkError(error.message, tensor=name) from None
+                raise LinkError(error.message, tensor=name, reason=error.reason) from None
 
 
 class LinkQueue:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
 
+from dasklake._links.limits import LinkLimits, use_limits
 from dasklake._log.creds_keys import check_keys
 from dasklake._log.log import Log
 from dasklake._model.commit import Commit
@@ -69,6 +70,8 @@ class Job:
         None if Dask repeats it.
     strict : bool
         Whether the constraints of htypes are checked.
+    links : LinkLimits
+        Limits for reading the targets of links.
     """
 
     location: RunLocation
@@ -83,6 +86,7 @@ class Job:
     only: frozenset[int] | None = None
     retries: int | None = None
     strict: bool = True
+    links: LinkLimits = field(default_factory=LinkLimits)
 
     def at(self, location: RunLocation, entry: Commit) -> Job:
         """Return the job of the epoch that a commit began."""
@@ -265,7 +269,8 @@ class _Attempt:
         """Write the partition, and return the outcome."""
         try:
             self.storage.call(lambda: check_shared(self.job))
-            return self._run(self._blocks(makers, values))
+            with use_limits(self.job.links):
+                return self._run(self._blocks(makers, values))
         except StoreError as error:
             if error is not self.storage.refusal:
                 raise

@@ -11,7 +11,7 @@ import aiohttp
 import dask.bag as db
 
 import dasklake
-from dasklake._links import verify as engine
+from dasklake._links.limits import PER_HOST
 from dasklake._media import image
 from tests.benchmarks.common import scratch
 from tests.support.web import Web, web_server
@@ -99,7 +99,7 @@ def main() -> None:
         for number in range(ROUNDS):
             lake = f"{folder}/{number}"
             before = web.requests()
-            alone = timed(lambda: asyncio.run(bare(web.url, range(LINKS), engine.AT_ONCE)))
+            alone = timed(lambda: asyncio.run(bare(web.url, range(LINKS), PER_HOST)))
             between = web.requests()
             duration = timed(lambda lake=lake: written(web, lake))  # type: ignore[misc] # bound now
             after = web.requests()
@@ -109,7 +109,7 @@ def main() -> None:
                 for reason in ("is dead", "is not an image", "is truncated")
             }
             print(
-                f"{LINKS} links, {engine.AT_ONCE} at once: written in {duration:.2f} s "
+                f"{LINKS} links, {PER_HOST} at once: written in {duration:.2f} s "
                 f"({after - between} requests), bare client {alone:.2f} s "
                 f"({between - before} requests): {duration / alone:.2f} of it (goal 1.5), "
                 f"{one_by_one / duration:.0f} times as fast as one by one (goal 20); {reasons}, "

@@ -18,7 +18,8 @@ import s3fs
 from PIL import Image
 
 import dasklake
-from dasklake._links import verify as engine
+from dasklake._links import link_target
+from dasklake._links.limits import PER_HOST
 from dasklake._storage.retry import RetryPolicy
 from dasklake.exceptions import (
     InvalidInputError,
@@ -46,6 +47,11 @@ def _threads() -> Iterator[None]:
 def sample(item: tuple[int, str]) -> dict[str, Any]:
     """Make a sample of a number and a URL."""
     return {"image": dasklake.link(item[1]), "n": item[0]}
+
+
+def keyed_sample(item: tuple[int, str]) -> dict[str, Any]:
+    """Make a sample of a number and a URL that is read with a credentials key."""
+    return {"image": dasklake.link(item[1], "vault"), "n": item[0]}
 
 
 def write(lake: Path | str, urls: list[str], **more: Any) -> dasklake.WriteReport:
@@ -217,25 +223,33 @@ def test_queued_samples_are_copied(web: Web, tmp_path: Path, shape: tuple[int | 
 
 
 def test_refusals_end_the_run(web: Web, tmp_path: Path) -> None:
-    """A link to which access is denied is never skipped, and not retried for long."""
+    """A link with a credentials key to which access is denied is never skipped."""
     urls = [f"{web.url}/good/1", f"{web.url}/denied/2"]
-    with pytest.raises((RunFailedError, StoreError)) as raised:
-        write(tmp_path / "lake", urls, on_error="skip", max_failures=None)
+    with (
+        dask.config.set({"dasklake.creds.vault": {}}),
+        pytest.raises((RunFailedError, StoreError)) as raised,
+    ):
+        write(tmp_path / "lake", urls, transform=keyed_sample, on_error="skip", max_failures=None)
     chain = [raised.value, raised.value.__cause__]
     assert any(isinstance(error, PermissionDeniedError) for error in chain)
-    assert "creds_key" in "".join(map(str, chain))
+    assert "'vault'" in "".join(map(str, chain))
 
 
 def test_storage_that_is_down_ends_the_run(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests to a busy storage are retried; one that stays busy ends the run, even with skipping."""
-    monkeypatch.setattr(engine, "_RETRIES", RetryPolicy(seconds=3.0, first=0.001))
-    write(tmp_path / "busy", [f"{web.url}/busy/a{n}" for n in range(3)])
-    with pytest.raises((RunFailedError, StoreError)) as raised:
+    monkeypatch.setattr(link_target, "_RETRIES", RetryPolicy(seconds=3.0, first=0.001))
+    with dask.config.set({"dasklake.creds.vault": {}}):
+        write(tmp_path / "busy", [f"{web.url}/busy/a{n}" for n in range(3)], transform=keyed_sample)
+    with (
+        dask.config.set({"dasklake.creds.vault": {}}),
+        pytest.raises((RunFailedError, StoreError)) as raised,
+    ):
         write(
             tmp_path / "lake",
             [f"{web.url}/down/1"],
+            transform=keyed_sample,
             on_error="skip",
             max_failures=None,
             options=dasklake.WriteOptions(retries=0),
@@ -393,7 +407,7 @@ def test_slow_links_are_verified_concurrently(tmp_path: Path) -> None:
         if seconds * 20 > one_by_one * bench.LINKS / len(few):
             every = range(bench.LINKS)
             assert seconds <= 1.5 * bench.timed(
-                lambda: asyncio.run(bench.bare(web.url, every, engine.AT_ONCE))
+                lambda: asyncio.run(bench.bare(web.url, every, PER_HOST))
             )
     assert (report.samples, report.failures) == (1_700, 300)
     failures = dasklake.open(tmp_path / "lake").failures()["message"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dasklake import creds
-from dasklake._links import verify
+from dasklake._links import link_target
 from dasklake._links.targets import Begin
 from dasklake._links.verify import Findings, VerifyOptions, fetch, verify_link
 from dasklake._storage.retry import RetryPolicy
@@ -51,8 +51,10 @@ class FlakyTarget:
         """Answer."""
         return png()[-count:]
 
-    async def whole(self) -> bytes:
+    async def whole(self, limit: int, *, strict: bool) -> bytes:
         """Answer."""
+        assert strict
+        assert limit >= len(png())
         return png()
 
 
@@ -60,8 +62,8 @@ class FlakyTarget:
 def flaky(monkeypatch: pytest.MonkeyPatch) -> FlakyTarget:
     """Replace all targets by a flaky one, and shorten the pauses."""
     target = FlakyTarget()
-    monkeypatch.setattr(verify, "target_of", target)
-    monkeypatch.setattr(verify, "_RETRIES", RetryPolicy(0.3, first=0.01, longest=0.02))
+    monkeypatch.setattr(link_target, "target_of", target)
+    monkeypatch.setattr(link_target, "_RETRIES", RetryPolicy(0.3, first=0.01, longest=0.02))
     return target
 
 
@@ -73,6 +75,8 @@ def memory() -> Iterator[Any]:
     files.rm("/links", recursive=True)
 
 
+#: A storage: its failures are retried for longer than those of web hosts.
+STORED = "s3://bucket/a.png"
 URL = "https://host/a.png?size=1"
 FINDINGS = Findings(len(png()), "v1", "png", (2, 3, 3))
 
@@ -80,7 +84,7 @@ FINDINGS = Findings(len(png()), "v1", "png", (2, 3, 3))
 def test_failures_of_the_storage_are_retried(flaky: FlakyTarget) -> None:
     """Lost connections, timeouts and a busy storage are retried."""
     flaky.errors = [ConnectionResetError(), TimeoutError(), OSError(16, "SlowDown")]
-    assert verify_link(URL, None, VerifyOptions()).result() == FINDINGS
+    assert verify_link(STORED, None, VerifyOptions()).result() == FINDINGS
     assert flaky.attempts == 4
 
 
@@ -88,7 +92,7 @@ def test_retries_are_limited(flaky: FlakyTarget) -> None:
     """After the last retry the error is a StoreError, not an error of the sample."""
     flaky.errors = [ConnectionResetError("by peer") for _ in range(100)]
     with pytest.raises(StoreError, match=r"could not be read for 0 seconds.*by peer"):
-        verify_link(URL, None, VerifyOptions()).result()
+        verify_link(STORED, None, VerifyOptions()).result()
     assert flaky.attempts > 2
 
 
@@ -125,7 +129,11 @@ def test_denied_access_without_a_key_suggests_one(flaky: FlakyTarget) -> None:
     """If a link has no credentials key, the error explains how to add one."""
     flaky.errors = [PermissionError("no")]
     with pytest.raises(PermissionDeniedError, match="creds_key="):
+        verify_link(STORED, None, VerifyOptions()).result()
+    flaky.errors = [PermissionError("no")]
+    with pytest.raises(LinkError, match="creds_key=") as raised:
         verify_link(URL, None, VerifyOptions()).result()
+    assert raised.value.reason == "denied"
 
 
 def test_unknown_keys_are_refused_before_any_request(flaky: FlakyTarget) -> None:
