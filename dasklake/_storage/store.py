@@ -12,8 +12,8 @@ from typing import Any, Self, TypeVar
 
 from dasklake import creds
 from dasklake._format import object_keys
-from dasklake._storage.errors import translate_errors
-from dasklake._storage.fsspec_backend import Backend, open_backend
+from dasklake._storage.connection import Connection
+from dasklake._storage.fsspec_backend import Backend
 from dasklake._storage.local_backend import temporary_target
 from dasklake._storage.retry import STORE_RETRIES, RetryPolicy, in_context
 from dasklake._storage.urls import absolute_url, safe_url
@@ -21,7 +21,6 @@ from dasklake.exceptions import (
     CorruptionError,
     ObjectExistsError,
     ObjectNotFoundError,
-    PermissionDeniedError,
     StoreError,
     UnsupportedStoreError,
 )
@@ -76,13 +75,9 @@ class ObjectStore:
         single_writer: bool = False,
         confined: bool = True,
     ) -> None:
-        self._address = absolute_url(url)
-        self._confined = confined
-        self._storage_options = storage_options
+        self._connection = Connection(absolute_url(url), storage_options, confined=confined)
         self._retries = STORE_RETRIES
-        self._connected: tuple[int, Backend, dict[str, Any]] | None = None
-        self._credentials = creds.Credentials({})
-        self.url = safe_url(self._address)
+        self.url = safe_url(self._connection.url)
         self.single_writer = single_writer
 
     def __repr__(self) -> str:
@@ -94,57 +89,35 @@ class ObjectStore:
         return self.__reduce__() == other.__reduce__()
 
     def __hash__(self) -> int:
-        return hash((self._address, self.single_writer))
+        return hash((self._connection.url, self.single_writer))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (
-            self._address,
-            self._storage_options,
-            self.single_writer,
-            self._confined,
-        )
+        url, options = self._connection.url, self._connection.storage_options
+        return _rebuild, (url, options, self.single_writer, self._connection.confined)
 
     @property
     def creates_exclusively(self) -> bool:
         """Support of exclusive creation, as declared by the backend; :meth:`probe` tests it."""
-        return self._files.creates_exclusively
+        return self._connection.files.creates_exclusively
 
     @property
     def read_only(self) -> bool:
         """True if the storage cannot be written, for example under a chained URL."""
-        return not self._files.writable
+        return not self._connection.files.writable
 
     @property
     def shared(self) -> bool:
         """True if other processes can access the storage."""
-        return self._files.shared
+        return self._connection.files.shared
 
     def with_retries(self, policy: RetryPolicy) -> Self:
-        """Return the same store with another retry policy.
-
-        Parameters
-        ----------
-        policy : RetryPolicy
-            Policy for failed operations. It is not pickled with the store.
-
-        Returns
-        -------
-        ObjectStore
-            Store that shares the connection of this one.
-        """
+        """Return the same store and connection with another retry policy, which is not pickled."""
         store = copy.copy(self)
         store._retries = policy  # noqa: SLF001 # a new copy
         return store
 
     def put(self, key: str, data: Any) -> None:
-        """Write or replace an object atomically.
-
-        Parameters
-        ----------
-        key : str
-            Key of the object.
-        data : bytes-like
-            Content, as any object with the buffer protocol. A local disk writes it without a copy.
+        """Write or replace an object atomically; ``data`` has the buffer protocol.
 
         Raises
         ------
@@ -156,13 +129,6 @@ class ObjectStore:
 
     def create(self, key: str, data: Any) -> None:
         """Create an object atomically; it must not exist yet.
-
-        Parameters
-        ----------
-        key : str
-            Key of the object.
-        data : bytes-like
-            Content of the object.
 
         Raises
         ------
@@ -178,13 +144,7 @@ class ObjectStore:
         self._do("create", key, lambda files: files.create(key, _view(data), single_writer=single))
 
     def sync(self, key: str) -> None:
-        """Flush the directory of an object to the disk.
-
-        Parameters
-        ----------
-        key : str
-            Key of the object.
-        """
+        """Flush the directory of an object to the disk."""
         self._do("flush the directory of", key, lambda files: files.sync(key))
 
     def get(self, key: str, max_bytes: int | None = None) -> bytes:
@@ -196,11 +156,6 @@ class ObjectStore:
             Key of the object.
         max_bytes : int, optional
             Maximum length in bytes. At most one byte more is fetched.
-
-        Returns
-        -------
-        bytes
-            Content of the object.
 
         Raises
         ------
@@ -226,35 +181,11 @@ class ObjectStore:
         return data
 
     def get_many(self, keys: Sequence[str]) -> list[bytes]:
-        """Read whole objects concurrently; see :meth:`get`.
-
-        Parameters
-        ----------
-        keys : sequence of str
-            Keys of the objects.
-
-        Returns
-        -------
-        list of bytes
-            Contents, in the order of the keys.
-        """
+        """Read whole objects concurrently; see :meth:`get`."""
         return self._each(self.get, keys)
 
     def get_range(self, key: str, start: int, stop: int) -> bytes:
-        """Read a part of an object; see :meth:`get_ranges`.
-
-        Parameters
-        ----------
-        key : str
-            Key of the object.
-        start, stop : int
-            Offsets of the first byte, and after the last one.
-
-        Returns
-        -------
-        bytes
-            ``stop - start`` bytes.
-        """
+        """Read a part of an object; see :meth:`get_ranges`."""
         return self.get_ranges(key, [(start, stop)])[0]
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -302,16 +233,6 @@ class ObjectStore:
     def size(self, key: str) -> int:
         """Return the length of an object in bytes.
 
-        Parameters
-        ----------
-        key : str
-            Key of the object.
-
-        Returns
-        -------
-        int
-            Length in bytes.
-
         Raises
         ------
         ObjectNotFoundError
@@ -320,18 +241,7 @@ class ObjectStore:
         return self._do("look up", key, lambda files: files.size(key))
 
     def exists(self, key: str) -> bool:
-        """Return whether an object exists.
-
-        Parameters
-        ----------
-        key : str
-            Key of the object.
-
-        Returns
-        -------
-        bool
-            True if it exists.
-        """
+        """Return whether an object exists."""
         try:
             self.size(key)
         except ObjectNotFoundError:
@@ -339,22 +249,14 @@ class ObjectStore:
         return True
 
     def names(self, prefix: str) -> list[str]:
-        """List one level, without caches and temporary files.
+        """Return the sorted names in a directory, without caches and temporary files.
 
-        Parameters
-        ----------
-        prefix : str
-            Key of the directory.
-
-        Returns
-        -------
-        list of str
-            Sorted base names of its objects and directories; empty if it does not exist.
+        The list is empty if the directory does not exist.
         """
         return self._do("list", prefix, lambda files: files.names(prefix))
 
     def walk(self, prefix: str, *, temporary: bool = False) -> list[tuple[str, int]]:
-        """List all objects under a directory, without caches.
+        """Return the sorted keys and the lengths of all objects under a directory, without caches.
 
         Parameters
         ----------
@@ -363,53 +265,26 @@ class ObjectStore:
         temporary : bool, default False
             Include files that a writer has not completed, or left when it was killed.
             :func:`temporary_target` returns their target keys.
-
-        Returns
-        -------
-        list of (str, int)
-            Sorted keys, and lengths in bytes.
         """
         objects = self._do("list", prefix, lambda files: files.walk(prefix))
         return sorted(o for o in objects if temporary or temporary_target(o[0]) is None)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects concurrently, and ignore missing ones.
-
-        Parameters
-        ----------
-        keys : iterable of str
-            Keys of the objects.
-        """
+        """Delete objects concurrently, and ignore missing ones."""
         self._check_writable()
         self._each(lambda key: self._do("delete", key, lambda f: f.delete(key)), list(keys))
 
     def pending_uploads(self, prefix: str) -> list[tuple[str, str]]:
-        """List multipart uploads that were neither completed nor aborted.
+        """Return keys and ids of multipart uploads that were neither completed nor aborted.
 
         They use storage, and no other listing shows them. Only object storages have them.
-
-        Parameters
-        ----------
-        prefix : str
-            Key of the directory.
-
-        Returns
-        -------
-        list of (str, str)
-            Target keys and ids of the uploads.
         """
         if self.read_only:
             return []
         return sorted(self._do("list", prefix, lambda files: files.pending_uploads(prefix)))
 
     def abort_uploads(self, uploads: Iterable[tuple[str, str]]) -> None:
-        """Abort multipart uploads, and delete their parts.
-
-        Parameters
-        ----------
-        uploads : iterable of (str, str)
-            Keys and ids from :meth:`pending_uploads`; missing ones are ignored.
-        """
+        """Abort multipart uploads, given by keys and ids, and delete their parts; ignore missing ones."""
         for key, upload in uploads:
             with suppress(ObjectNotFoundError):
                 self._do("abort an upload of", key, methodcaller("abort_upload", key, upload))
@@ -449,55 +324,13 @@ class ObjectStore:
             "writer."
         )
 
-    @property
-    def _files(self) -> Backend:
-        return self._connect()[0]
-
-    def _connect(self) -> tuple[Backend, dict[str, Any]]:
-        """Return the connection of this process.
-
-        The store connects once in each process, because a connection does not survive a fork, and
-        again when the credentials are about to expire.
-        """
-        connection = self._connected
-        if connection is None or connection[0] != os.getpid() or not self._credentials.fresh:
-            connection = self._open(creds.current(self._storage_options))
-        return connection[1:]
-
-    def _open(self, credentials: creds.Credentials) -> tuple[int, Backend, dict[str, Any]]:
-        options = credentials.options
-        with translate_errors("open", "", self._address, options):
-            files = open_backend(self._address, options, confined=self._confined)
-        self._credentials, self._connected = credentials, (os.getpid(), files, options)
-        return self._connected
-
-    def _renew(self) -> bool:
-        """Connect with renewed credentials, and return whether there are any."""
-        credentials = creds.replaced(self._storage_options, self._credentials)
-        if credentials is not None:
-            self._open(credentials)
-        return credentials is not None
-
     def _do(self, operation: str, key: str, action: Callable[[Backend], _T]) -> _T:
         if key.startswith("/") or ".." in key.split("/"):
             raise CorruptionError(
                 f"The key {key!r} leaves the root of the lake. Restore the object that contains it "
                 "from a backup."
             )
-        return self._retries.call(lambda: self._attempt(operation, key, action))
-
-    def _attempt(self, operation: str, key: str, action: Callable[[Backend], _T]) -> _T:
-        """Call the backend, and repeat the call once with renewed credentials if it denied access."""
-        files, options = self._connect()
-        try:
-            with translate_errors(operation, key, self._address, options):
-                return action(files)
-        except PermissionDeniedError:
-            if not self._renew():
-                raise
-        files, options = self._connect()
-        with translate_errors(operation, key, self._address, options):
-            return action(files)
+        return self._retries.call(lambda: self._connection.call(operation, key, action))
 
     def _check_writable(self) -> None:
         if self.read_only:

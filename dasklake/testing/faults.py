@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from dasklake._format import object_keys
+from dasklake._storage.connection import Connection
 from dasklake._storage.fsspec_backend import Backend
 from dasklake._storage.retry import NO_RETRIES, RetryPolicy
 from dasklake._storage.store import ObjectStore
@@ -58,14 +59,7 @@ class Fault(Enum):
 
 
 #: Faults of any operation that do not kill the process.
-LOSSES = (
-    Fault.BEFORE,
-    Fault.AFTER,
-    Fault.TIMEOUT,
-    Fault.CONFLICT,
-    Fault.REFUSED,
-    Fault.BUSY,
-)
+LOSSES = (Fault.BEFORE, Fault.AFTER, Fault.TIMEOUT, Fault.CONFLICT, Fault.REFUSED, Fault.BUSY)
 
 #: Faults that kill the process.
 CRASHES = (Fault.CRASH_BEFORE, Fault.CRASH_MIDDLE, Fault.CRASH_AFTER)
@@ -113,6 +107,18 @@ class _Order:
             return False
         self.skip -= 1
         return self.skip < 0
+
+
+class _FaultConnection(Connection):
+    """A connection whose backend injects the faults of a store."""
+
+    def __init__(self, plain: Connection, store: FaultStore) -> None:
+        super().__init__(plain.url, plain.storage_options, confined=plain.confined)
+        self._store = store
+
+    def _current(self) -> tuple[Backend, dict[str, Any]]:
+        files, options = super()._current()
+        return _FaultBackend(files, self._store), options
 
 
 class _FaultBackend:
@@ -252,6 +258,8 @@ class FaultStore(ObjectStore):
 
     def __init__(self, url: str = "", *, retries: RetryPolicy = NO_RETRIES, **options: Any) -> None:
         super().__init__(url or f"memory://{uuid.uuid4().hex}", **options)
+        self._plain = self._connection
+        self._connection = _FaultConnection(self._plain, self)
         self._retries = retries
         self._options = {"retries": retries, **options}
         self.sent: list[tuple[str, str, bytes]] = []
@@ -261,10 +269,6 @@ class FaultStore(ObjectStore):
         self.gate: Callable[[str, str], Fault] | None = None
         self.crashed = False
         self._orders: list[_Order] = []
-
-    def _connect(self) -> tuple[Backend, dict[str, Any]]:
-        files, options = super()._connect()
-        return _FaultBackend(files, self), options
 
     @property
     def pending(self) -> int:
@@ -279,7 +283,7 @@ class FaultStore(ObjectStore):
         FaultStore
             Store with the gate of this one, and no scheduled faults.
         """
-        other = type(self)(self._address, **self._options)
+        other = type(self)(self._plain.url, **self._options)
         other.sent, other.landed, other.held = self.sent, self.landed, self.held
         other.gate = self.gate
         return other
@@ -390,6 +394,5 @@ class FaultStore(ObjectStore):
 
         Objects in memory are shared by all stores of this Python process until it ends.
         """
-        files = super()._connect()[0]
-        for key, _ in files.walk(""):
-            files.delete(key)
+        for key, _ in self._plain.files.walk(""):
+            self._plain.files.delete(key)

@@ -249,7 +249,7 @@ def test_userinfo_is_never_shown(start: str) -> None:
     shown = f"{store!r} {store.url} {caught.value} {caught.value.__cause__}"
     assert "hunter2" not in shown
     assert store.url == "https://127.0.0.1:1/lake"
-    assert pickle.loads(pickle.dumps(store))._address == store._address
+    assert pickle.loads(pickle.dumps(store))._connection.url == store._connection.url
 
 
 def test_denied_directory(tmp_path: Path) -> None:
@@ -269,8 +269,9 @@ def test_connects_again_after_a_fork(tmp_path: Path) -> None:
     """A store that was used before a fork works in the child."""
     store = ObjectStore(tmp_path)
     store.put("key", b"value")
-    before = store._connected
-    store._connected = (-1, *before[1:]) if before else None
+    connection = store._connection
+    before = connection._opened
+    connection._opened = (-1, *before[1:]) if before else None
     assert store.get("key") == b"value"
-    assert store._connected is not None
-    assert store._connected[0] == os.getpid()
+    assert connection._opened is not None
+    assert connection._opened[0] == os.getpid()
