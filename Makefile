@@ -37,7 +37,7 @@ docs: $(STAMPS)/docs ## build docs/_build/html, warnings as errors
 	@echo "docs/_build/html/index.html"
 
 deep: $(STAMPS)/test ## a long search for counterexamples
-	@HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/property tests/fault $(ARGS)
+	@HYPOTHESIS_PROFILE=deep $(PY) -m pytest -o faulthandler_timeout=7200 tests/property tests/fault $(ARGS)
 	@$(PY) -m tests.mutants
 
 chaos: $(STAMPS)/test ## random kills of a running job: SEED=1 BUDGET=20min

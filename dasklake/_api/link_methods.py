@@ -31,6 +31,8 @@ class LinkMethods(LakeBase):
     def add_creds_key(self, name: str, *, managed: bool = False) -> None:
         """Add a credentials key for links. Only its name is stored.
 
+        A key that exists with the same settings is left as it is, so that a script can run twice.
+
         Parameters
         ----------
         name : str
@@ -43,7 +45,8 @@ class LinkMethods(LakeBase):
         Raises
         ------
         InvalidInputError
-            ``name`` is not a valid name, or the lake already has the key.
+            ``name`` is not a valid name, the lake has the key with another ``managed``, or the name
+            was renamed and samples may still have links with it.
 
         Examples
         --------

@@ -20,17 +20,26 @@ _Keys = Mapping[str, CredsKey]
 
 
 def add_key(log: Log, head: Commit, name: str, *, managed: bool) -> Commit:
-    """Commit that links may use a key.
+    """Commit that links may use a key. A key that exists with the same settings is left as it is.
 
     Raises
     ------
     InvalidInputError
         ``name`` is not a valid key name, or is taken.
     """
+    if name in head.creds and head.creds[name].managed == managed:
+        return head
 
-    def change(keys: _Keys) -> _Keys:
-        _raise_if_unusable(keys, name)
-        return {**keys, name: CredsKey(managed=managed)}
+    def change(head: Commit) -> _Keys:
+        _raise_if_invalid(name)
+        key = head.creds.get(name)
+        if key is not None and key.managed != managed:
+            raise InvalidInputError(
+                f"Credentials key {name!r} exists with managed={key.managed}. Change it with "
+                f"update_creds_key({name!r}, managed={managed}), or use another name."
+            )
+        keys = _without_former(head, name)
+        return {**keys, name: key or CredsKey(managed=managed)}
 
     return _publish(log, head, change, f"Add credentials key {name!r}")
 
@@ -48,7 +57,8 @@ def update_key(
         ``new`` is not a valid key name, or is taken.
     """
 
-    def change(keys: _Keys) -> _Keys:
+    def change(head: Commit) -> _Keys:
+        keys = head.creds
         if name not in keys:
             listing = ", ".join(map(repr, keys)) or "none"
             raise VersionNotFoundError(
@@ -59,7 +69,12 @@ def update_key(
             key = replace(key, managed=managed)
         if new is None or new == name:
             return {**keys, name: key}
-        _raise_if_unusable({other: key for other, key in keys.items() if other != name}, new)
+        _raise_if_invalid(new)
+        if new in keys:
+            raise InvalidInputError(f"Credentials key {new!r} exists. Use another name.")
+        # A key may get its own former name back.
+        if new not in key.former:
+            keys = _without_former(head, new)
         former = tuple(old for old in (*key.former, name) if old != new)
         changed = replace(key, former=former)
         return {(new if o == name else o): (changed if o == name else k) for o, k in keys.items()}
@@ -88,22 +103,40 @@ def check_keys(commit: Commit, *, managed: bool) -> None:
             creds.current(name)
 
 
-def _raise_if_unusable(keys: _Keys, name: str) -> None:
+def _raise_if_invalid(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidInputError(
             f"A credentials key must be a name of up to 128 letters, digits, '.', '_' and '-', got "
             f"{name!r}. Give a name, never the credentials themselves."
         )
-    if name in keys or any(name in key.former for key in keys.values()):
-        raise InvalidInputError(
-            f"Credentials key {name!r} exists, or existed before a rename. Use another name."
-        )
 
 
-def _publish(log: Log, head: Commit, change: Callable[[_Keys], _Keys], message: str) -> Commit:
+def _without_former(head: Commit, name: str) -> _Keys:
+    """Return the keys of a version, none of which had the name before a rename.
+
+    Raises
+    ------
+    InvalidInputError
+        Samples may have links that were written with the former name.
+    """
+    renamed = {new: key for new, key in head.creds.items() if name in key.former}
+    for new in renamed:
+        if head.totals.samples or any(
+            not run.finished and not run.replaced for run in head.runs.values()
+        ):
+            raise InvalidInputError(
+                f"Links may use the name {name!r}, which credentials key {new!r} had before it was "
+                "renamed. Use another name."
+            )
+    keys = dict(head.creds)
+    for new, key in renamed.items():
+        keys[new] = replace(key, former=tuple(old for old in key.former if old != name))
+    return keys
+
+
+def _publish(log: Log, head: Commit, change: Callable[[Commit], _Keys], message: str) -> Commit:
     def build(head: Commit, since: Sequence[Commit], commit_id: str) -> Commit:
         raise_if_closed(head, since)
-        keys = change(head.creds)
-        return next_commit(head, commit_id, Kind.CREDS, message, creds=keys)
+        return next_commit(head, commit_id, Kind.CREDS, message, creds=change(head))
 
     return log.publish(head, build)
