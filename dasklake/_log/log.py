@@ -1,4 +1,4 @@
-"""The log of a branch: find its head, walk it, publish the next commit.
+"""The log of a branch: publish the next commit.
 
 Publishing never trusts the error of a create. After any error the version itself is read back. It
 has the own id: success. It has another id: a lost race. It is missing: the same bytes are sent
@@ -8,10 +8,8 @@ again. After a lost race, everything is rebuilt from the new head under a new ra
 from __future__ import annotations
 
 import logging
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -23,48 +21,26 @@ from dasklake._format.documents import (
     commit_bytes,
     encode_schema,
     read_commit,
-    read_schema,
 )
-from dasklake._format.segment import join_manifests, read_failures, read_segment
-from dasklake._lru import LRUCache
-from dasklake._model.commit import Commit, SegmentRef
-from dasklake._model.manifest import Manifest
-from dasklake._model.receipt import Failure
-from dasklake._schema.schema import Schema
-from dasklake._storage.retry import RetryPolicy, in_context
+from dasklake._log.log_reader import MAIN, LogReader
+from dasklake._model.commit import Commit
+from dasklake._storage.retry import RetryPolicy
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
-    CorruptionError,
-    LakeNotFoundError,
-    NotFoundError,
     ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
     StoreError,
     UnsupportedFormatError,
     UnsupportedStoreError,
-    VersionExpiredError,
-    VersionNotFoundError,
 )
 
-MAIN = "main"
+__all__ = ["MAIN", "Build", "Draft", "Log"]
 
 _LOGGER = logging.getLogger(__name__)
 
 #: Lost races of one publish from which on each is a warning.
 _MANY_RACES = 3
-
-#: Segments fetched at the same time.
-_FETCHES = 16
-
-#: Bytes, as stored, of the commits, or large schemas, and of the segments that a log remembers.
-_COMMITS = 4 << 20
-_SEGMENTS = 64 << 20
-
-#: Commits that are read to find a readable one, if the newest is not.
-_SEARCHED = 1000
-
-_BUCKET = re.compile(r"[0-9]{6,}")
 
 _T = TypeVar("_T")
 
@@ -81,8 +57,8 @@ class Draft(NamedTuple):
 Build = Callable[[Commit, Sequence[Commit], str], Commit | Draft | None]
 
 
-class Log:
-    """The numbered commits of one branch.
+class Log(LogReader):
+    """The numbered commits of one branch, to which a process can add further ones.
 
     Parameters
     ----------
@@ -97,8 +73,7 @@ class Log:
     def __init__(
         self, store: ObjectStore, branch: str = MAIN, *, retry_seconds: float = 600.0
     ) -> None:
-        self.store = store
-        self.branch = object_keys.valid_name("branch", branch)
+        super().__init__(store, branch)
         #: Set to cancel the retries of a publish.
         self.stop = threading.Event()
         renew_after_fork(self)
@@ -110,200 +85,12 @@ class Log:
             permanent=(PermissionDeniedError, UnsupportedStoreError),
             on_retry=self._note_retry,
         )
-        self._commits = LRUCache[int, Commit](max_size=_COMMITS)
-        self._schemas = LRUCache[str, Schema](max_size=_COMMITS)
-        self._segments = LRUCache[str, Manifest](max_size=_SEGMENTS)
 
     def renew(self) -> None:
         """Replace the event, on which another thread may have been waiting."""
         stopped, self.stop = self.stop.is_set(), threading.Event()
         if stopped:
             self.stop.set()
-
-    def head(self) -> Commit | None:
-        """Return the newest commit, or None if the branch has no log.
-
-        This takes two listings of at most 1,000 names each, however long the log is.
-        """
-        version = self.head_version()
-        if version is None:
-            return None
-        try:
-            return self.read(version)
-        except (CorruptionError, UnsupportedFormatError, VersionNotFoundError) as error:
-            older = self.newest_readable(version)
-            remedy = (
-                ""
-                if older is None
-                else (
-                    " Until then, older versions stay readable: "
-                    f"dasklake.open(url, version={older.version}) is the newest of them."
-                )
-            )
-            if isinstance(error, VersionNotFoundError):
-                key = object_keys.commit_key(self.branch, version)
-                text = f"Commit {key} is listed but cannot be read. Restore it from a copy."
-                raise CorruptionError(f"{text}{remedy}") from error
-            raise type(error)(f"{error}{remedy}") from error
-
-    def newest_readable(self, before: int) -> Commit | None:
-        """Return the newest readable commit just below ``before``, or None."""
-        for version in range(before - 1, max(-1, before - 1 - _SEARCHED), -1):
-            try:
-                return self.read(version)
-            except (CorruptionError, UnsupportedFormatError, NotFoundError):
-                continue
-        return None
-
-    def head_version(self) -> int | None:
-        """Return the number of the newest commit, or None if the branch has no log."""
-        prefix = object_keys.log_prefix(self.branch)
-        buckets = [n for n in self.store.names(prefix) if _BUCKET.fullmatch(n)]
-        # A crash may leave a new directory empty: check the one before it, too.
-        for bucket in sorted(buckets, key=int, reverse=True):
-            names = self.store.names(f"{prefix}/{bucket}")
-            numbers = [v for v in map(object_keys.parse_commit_key, names) if v is not None]
-            # A commit in the wrong directory is a foreign name.
-            versions = [
-                v for v in numbers if object_keys.log_bucket(self.branch, v) == f"{prefix}/{bucket}"
-            ]
-            if versions:
-                return max(versions)
-        return None
-
-    def versions(self, newest: int) -> range:
-        """Return the numbers of all commits up to ``newest``.
-
-        Raises
-        ------
-        CorruptionError
-            Most of the log's directories are missing, so that a scan might never end.
-        """
-        buckets = [
-            n for n in self.store.names(object_keys.log_prefix(self.branch)) if _BUCKET.fullmatch(n)
-        ]
-        if newest // object_keys.BUCKET >= len(buckets):
-            raise CorruptionError(
-                f"The log of branch {self.branch!r} ends with version {newest}, but most earlier "
-                "versions are missing. Restore them from a copy."
-            )
-        return range(newest + 1)
-
-    def require_head(self) -> Commit:
-        """Return the newest commit.
-
-        Raises
-        ------
-        LakeNotFoundError
-            The lake does not exist.
-        """
-        head = self.head()
-        if head is None:
-            raise self._missing_lake_error()
-        return head
-
-    def _missing_lake_error(self) -> LakeNotFoundError:
-        return LakeNotFoundError(
-            f"No lake found under {self.store.url}. Write one with to_lake(), or check the URL and "
-            "the storage options."
-        )
-
-    def require_head_version(self) -> int:
-        """Return the number of the newest commit, which may be damaged.
-
-        Raises
-        ------
-        LakeNotFoundError
-            The lake does not exist.
-        """
-        version = self.head_version()
-        if version is None:
-            raise self._missing_lake_error()
-        return version
-
-    def read(self, version: int) -> Commit:
-        """Return one commit.
-
-        Raises
-        ------
-        VersionNotFoundError
-            The log has no such version.
-        """
-        commit = self._commits.get(version)
-        if commit is not None:
-            return commit
-        key = object_keys.commit_key(self.branch, version)
-        try:
-            data = self.store.get(key, MAX_DOCUMENT_BYTES)
-        except ObjectNotFoundError as error:
-            raise VersionNotFoundError(
-                f"{self.store.url} has no version {version}. `dasklake log` lists them."
-            ) from error
-        commit = read_commit(data, key, self._schema)
-        if (commit.version, commit.branch) != (version, self.branch):
-            raise CorruptionError(
-                f"Commit {key} must be version {version} of branch {self.branch!r}, got version "
-                f"{commit.version} of {commit.branch!r}. Restore it from a copy."
-            )
-        self._commits.put(version, commit, len(data))
-        return commit
-
-    def walk(self, start: int, stop: int | None = None) -> Iterator[Commit]:
-        """Yield the commits from ``start`` to the newest, or up to but excluding ``stop``."""
-        version = start
-        while stop is None or version < stop:
-            try:
-                commit = self.read(version)
-            except VersionNotFoundError:
-                if stop is None:
-                    return
-                raise
-            yield commit
-            version += 1
-
-    def manifest(self, commit: Commit) -> Manifest:
-        """Return the chunk references of a commit, in row order.
-
-        Raises
-        ------
-        VersionExpiredError
-            A segment is missing because the version was expired.
-        CorruptionError
-            A segment is damaged, or is missing from a version that was not expired.
-        """
-        with ThreadPoolExecutor(max_workers=_FETCHES) as pool:
-            try:
-                return join_manifests(list(pool.map(in_context(self.segment), commit.segments)))
-            except ObjectNotFoundError as error:
-                raise self.missing_object_error(commit.version, str(error)) from error
-
-    def failures(self, commit: Commit) -> list[Failure]:
-        """Return the failures of a commit, oldest first."""
-        failures: list[Failure] = []
-        for ref in commit.failures:
-            key = object_keys.failures_key(ref.name)
-            try:
-                failures += read_failures(self.store.get(key, ref.size), ref, key)
-            except ObjectNotFoundError as error:
-                raise self.missing_object_error(commit.version, key) from error
-        return failures
-
-    def missing_object_error(self, version: int, key: str) -> VersionExpiredError | CorruptionError:
-        """Return the error for a missing object of a version: it was expired, or is lost."""
-        main = self if self.branch == MAIN else Log(self.store)
-        try:
-            head = main.head()
-        except (CorruptionError, UnsupportedFormatError):
-            head = main.newest_readable(main.head_version() or 0)
-        expired = head.expired.get(self.branch, ()) if head else ()
-        if version in expired:
-            return VersionExpiredError(
-                f"Version {version} of {self.store.url} was expired. Call refresh(), or open the "
-                "newest version."
-            )
-        return CorruptionError(
-            f"An object of version {version} is missing ({key}). Restore it from a copy."
-        )
 
     def publish(self, head: Commit, build: Build) -> Commit:
         """Create the next commit of the branch.
@@ -473,27 +260,3 @@ class Log:
 
     def _note_retry(self, reason: str | None) -> None:
         self.retry_reason = reason
-
-    def segment(self, ref: SegmentRef) -> Manifest:
-        """Return one segment; raise ``ObjectNotFoundError`` if it is missing."""
-        manifest = self._segments.get(ref.name)
-        if manifest is None:
-            data = self.store.get(object_keys.segment_key(ref.name), ref.size)
-            manifest = read_segment(data, ref)
-            self._segments.put(ref.name, manifest, len(data))
-        return manifest
-
-    def _schema(self, digest: str) -> Schema:
-        schema = self._schemas.get(digest)
-        if schema is None:
-            key = object_keys.schema_key(digest)
-            try:
-                data = self.store.get(key, MAX_DOCUMENT_BYTES)
-            except ObjectNotFoundError as error:
-                # It was written before the commit that names it.
-                raise CorruptionError(
-                    f"Schema {key} is missing. Restore it from a copy."
-                ) from error
-            schema = read_schema(data, digest)
-            self._schemas.put(digest, schema, len(data))
-        return schema

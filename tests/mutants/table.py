@@ -33,6 +33,7 @@ class Mutant(NamedTuple):
 
 _H = "tests/property/test_counterexamples.py::"
 _LOG = "_log/log.py"
+_LOG_READER = "_log/log_reader.py"
 _ENTRIES = "_log/run_entries.py"
 _EXPIRY = "_log/expiry.py"
 _RUNS = "_log/run_writer.py"
@@ -377,7 +378,7 @@ MUTANTS = (
     ),
     Mutant(
         "H21",
-        _LOG,
+        _LOG_READER,
         (("        if version in expired:\n", "        if False:\n"),),
         _H + "TestVacuum::test_h21",
     ),

@@ -13,7 +13,7 @@ import pytest
 
 from dasklake._format import object_keys
 from dasklake._format.documents import commit_bytes, schema_digest
-from dasklake._log import log as log_module
+from dasklake._log import log_reader
 from dasklake._log.log import Build, Draft, Log
 from dasklake._log.transactions import create_lake, next_commit
 from dasklake._maintenance.reset import reset
@@ -165,7 +165,7 @@ class TestRead:
         size = store.size(key(0))
         for _ in range(9):
             publish(store)
-        monkeypatch.setattr(log_module, "_COMMITS", 3 * size + size // 2)
+        monkeypatch.setattr(log_reader, "_COMMITS", 3 * size + size // 2)
         log = Log(store)
         store.sent.clear()
         for version in (*range(10), 9, 8, 0):
@@ -181,7 +181,7 @@ class TestRead:
         for partition in range(14):
             writer.commit([small_lake.write(writer, partition)], [])
         commit = small_lake.head
-        monkeypatch.setattr(log_module, "_SEGMENTS", 2 * commit.segments[0].size)
+        monkeypatch.setattr(log_reader, "_SEGMENTS", 2 * commit.segments[0].size)
         log = Log(small_lake.store)
         assert len(log.manifest(commit)) == 14
         kept = [ref for ref in commit.segments if log._segments.get(ref.name) is not None]
@@ -191,7 +191,7 @@ class TestRead:
         """Threads that share a log with a tiny cache read correct data."""
         for _ in range(5):
             publish(store)
-        monkeypatch.setattr(log_module, "_COMMITS", 2 * store.size(key(0)))
+        monkeypatch.setattr(log_reader, "_COMMITS", 2 * store.size(key(0)))
         log, wrong = Log(store), list[int]()
 
         def read() -> None:
