@@ -30,6 +30,7 @@ from dask.base import get_scheduler, is_dask_collection
 from dasklake._api.lake import Lake
 from dasklake._api.sample_in_out import SampleIn, SampleOut
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
+from dasklake._codecs.sample import Sample
 from dasklake._format import object_keys
 from dasklake._run.clients import client_of, local_client
 from dasklake._schema.printable import safe_repr
@@ -311,7 +312,7 @@ class _Transform:
 
     def __init__(self, functions: Sequence[ComputeFunction], lake: Lake, *, skip_ok: bool) -> None:
         self.functions = tuple(functions)
-        self.blank: dict[str, Any] = dict.fromkeys(lake.schema if skip_ok else ())
+        self.blank = Sample(dict.fromkeys(lake.schema if skip_ok else ()))
 
     def __call__(self, item: Any, **arguments: Any) -> Samples:
         """Return the samples made from an item."""
@@ -321,11 +322,11 @@ class _Transform:
             results: list[Any] = []
             for sample in samples:
                 out = SampleOut()
-                sample_in = SampleIn(sample) if type(sample) is dict else sample
+                sample_in = SampleIn(sample) if type(sample) in (dict, Sample) else sample
                 function.function(sample_in, out, *args, **kwargs)
                 results += out.samples()
             samples = results
-        return Samples({**self.blank, **sample} for sample in samples)
+        return Samples(self.blank | sample for sample in samples)
 
 
 def _check(lake: Any, write: Mapping[str, Any]) -> None:

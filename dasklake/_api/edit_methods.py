@@ -15,6 +15,8 @@ from dask.delayed import Delayed
 
 from dasklake._api.lake_base import LakeBase
 from dasklake._api.write import WriteArguments, WriteOptions, WriteReport, to_lake
+from dasklake._codecs.decoded_origins import origin_of, remember
+from dasklake._codecs.sample import Sample, sealed
 from dasklake._format import object_keys
 from dasklake._log.run_entries import abort
 from dasklake._log.schema_evolution import add_class_names, add_tensors, drop_tensor, rename_tensor
@@ -256,8 +258,8 @@ class EditMethods(LakeBase):
         """
         rows = _rows(samples)
         if skip_ok:
-            blank = dict.fromkeys([*self.schema, *self._collected_tensors()])
-            rows = [{**blank, **row} if isinstance(row, Mapping) else row for row in rows]
+            blank = Sample(dict.fromkeys([*self.schema, *self._collected_tensors()]))
+            rows = [_merged(blank, row) if isinstance(row, Mapping) else row for row in rows]
         if self._collected is None:
             self._append(rows)
             return
@@ -396,13 +398,25 @@ def _spec(name: str, parameters: Mapping[str, Any]) -> TensorSpec:
     return replace(alone, compression=compression, same_length=parameters.get("same_length"))
 
 
+def _merged(blank: Sample, row: Mapping[str, Any]) -> Sample:
+    merged = blank.copy()
+    merged.update(row)
+    return merged
+
+
 def _copied(value: Any) -> Any:
     """Return a copy of containers, arrays and buffers, which the caller may change later."""
     if isinstance(value, np.ndarray):
         # Objects in the array may be containers, too; `astype` would keep references to them.
-        return deepcopy(value) if value.dtype.hasobject else value.copy()
+        copy = deepcopy(value) if value.dtype.hasobject else value.copy()
+        origin = origin_of(value)
+        if origin is not None:
+            remember(copy, origin.stored, origin.codec)
+        return copy
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
+    if isinstance(value, Sample):
+        return sealed(value, _copied)
     if type(value) is dict:
         return {key: _copied(item) for key, item in value.items()}
     return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value

@@ -287,9 +287,8 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         names = list(self.schema)
         if isinstance(item, slice | list | tuple | np.ndarray):
             rows = resolve_rows(item, len(self))
-            return [dict(zip(names, row, strict=True)) for row in self._reader.many(rows, names)]
-        values = self._reader.one(resolve_row(item, self._reader.samples), names)
-        return dict(zip(names, values, strict=True))
+            return list(self._reader.many(rows, names))
+        return self._reader.one(resolve_row(item, self._reader.samples), names)
 
     def __contains__(self, name: object) -> bool:
         """Return whether there is a tensor of this name."""

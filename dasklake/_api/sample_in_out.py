@@ -7,35 +7,45 @@ from typing import Any
 
 import numpy as np
 
+from dasklake._codecs.sample import Sample, StoredValue, raw_value
 from dasklake.exceptions import SampleError
 
 
-class SampleIn(dict[str, Any]):
+class SampleIn(Sample):
     """The sample that a function of a pipeline reads, as a dict of values by name of tensor.
 
-    ``sample_in["boxes"]`` is the value, ``sample_in.boxes.numpy()`` the value as an array.
+    ``sample_in["boxes"]`` is the value, ``sample_in.boxes.numpy()`` the value as an array. Values of
+    a lake are decoded when they are first used.
+
+    Parameters
+    ----------
+    *args, **kwargs : object
+        As for a dict.
     """
 
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
         if name in self:
-            return _Value(self[name])
-        group = {key[len(name) + 1 :]: self[key] for key in self if key.startswith(f"{name}/")}
+            return _Value(raw_value(self, name))
+        group = SampleIn()
+        for key in self:
+            if key.startswith(f"{name}/"):
+                group[key[len(name) + 1 :]] = raw_value(self, key)
         if not group:
             raise AttributeError(f"The sample has no tensor {name!r}. It has {list(self)}.")
-        return SampleIn(group)
+        return group
 
 
 class _Value:
-    """A value of a :class:`SampleIn`."""
+    """A value of a :class:`SampleIn`, not decoded yet if it comes from a lake."""
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
 
     def numpy(self) -> Any:
         """Return the value as an array."""
-        return np.asarray(self.value)
+        return np.asarray(self.raw.get() if isinstance(self.raw, StoredValue) else self.raw)
 
 
 class _OutTensor:
@@ -122,7 +132,7 @@ class SampleOut:
         for name in sample:
             self._values.setdefault(name, [None] * rows)
         for name, values in self._values.items():
-            values.append(_unwrap(sample.get(name)))
+            values.append(_unwrap(raw_value(sample, name)))
 
     def extend(self, samples: Mapping[str, Sequence[Any]], *, append_empty: bool = False) -> None:
         """Add several samples.
@@ -166,7 +176,7 @@ class SampleOut:
         """
         self._rows()
         rows = zip(*self._values.values(), strict=True)
-        return [dict(zip(self._values, row, strict=True)) for row in rows]
+        return [Sample(zip(self._values, row, strict=True)) for row in rows]
 
 
 def _listed(names: Mapping[str, Any]) -> str:
@@ -184,4 +194,4 @@ def _count(lengths: Mapping[str, int]) -> int:
 
 
 def _unwrap(value: Any) -> Any:
-    return value.value if isinstance(value, _Value) else value
+    return value.raw if isinstance(value, _Value) else value

@@ -13,6 +13,7 @@ import numpy as np
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, as_blob, from_blob, shorten
 from dasklake._codecs.convert import fit_shape, refuse_masked, to_shape
+from dasklake._codecs.decoded_origins import remember
 from dasklake._codecs.file import bytes_of
 from dasklake._media.image import (
     CHANNELS,
@@ -86,7 +87,9 @@ class ImageCodec(Codec):
             return from_blob(stored, np.dtype(np.uint8), self._compression)
         pixels = decode_image(stored.data)
         with translate_errors("image"):
-            return pixels.reshape(stored.shape)
+            pixels = pixels.reshape(stored.shape)
+        remember(pixels, stored, self)
+        return pixels
 
     def _from_bytes(self, data: bytes) -> Blob:
         format_ = format_of(data)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, as_blob, decoded_size, from_blob
 from dasklake._codecs.convert import fit_shape, refuse_masked, to_shape
+from dasklake._codecs.decoded_origins import remember
 from dasklake._schema.run_lengths import RunLengthMasks, from_pixels, to_pixels
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
@@ -69,13 +70,15 @@ class MaskCodec(Codec):
     def decode(self, stored: Encoded) -> object:
         """Return the masks as an array of bools."""
         if self.spec.compression == _RLE:
-            return _pixels(stored)
+            pixels = _pixels(stored)
+            remember(pixels, stored, self)  # run lengths may be written in several ways
+            return pixels
         if not self._packed:
             return from_blob(stored, np.dtype(bool), self._inner)
-        pixels = decoded_size(stored, 1)
-        packed = stored._replace(shape=(-(-pixels // 8),))
+        size = decoded_size(stored, 1)
+        packed = stored._replace(shape=(-(-size // 8),))
         bits = from_blob(packed, np.dtype(np.uint8), self._inner)
-        return np.unpackbits(bits, count=pixels).view(bool).reshape(stored.shape)
+        return np.unpackbits(bits, count=size).view(bool).reshape(stored.shape)
 
 
 def _pixels(stored: Blob) -> npt.NDArray[np.bool_]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, wrong_value
+from dasklake._codecs.transfer import encode_value
 from dasklake._schema.arrow_layout import Layout
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
@@ -87,7 +88,7 @@ class SequenceCodec(Codec):
             if item is None:
                 raise SampleError(f"item {number}: an item must not be None. Leave it out.")
             try:
-                blob = as_item(self.item.encode(item), self.item)
+                blob = as_item(encode_value(item, self.item), self.item)
             except SampleError as error:
                 raise SampleError(f"item {number}: {error.message}") from error
             pieces.append(blob.data)

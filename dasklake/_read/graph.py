@@ -14,7 +14,9 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 
+from dasklake._codecs.sample import Sample
 from dasklake._links.limits import LinkLimits
+from dasklake._read.dask_hooks import register_samples
 from dasklake._read.linked_values import Problem, check_rows
 from dasklake._read.origin import Origin
 from dasklake._read.partition import (
@@ -25,6 +27,8 @@ from dasklake._read.partition import (
     read_rows,
 )
 from dasklake._read.plan import ChunkLocation
+
+register_samples()
 
 __all__ = ["to_array", "to_bag", "to_dataframe", "to_link_problems"]
 
@@ -48,7 +52,7 @@ class _Names:
         self.names = tuple(names)
 
 
-class _Samples(Sequence[dict[str, Any]]):
+class _Samples(Sequence[Sample]):
     """The samples of a partition, decoded one at a time while they are iterated.
 
     A list would hold every decoded sample at once, and an iterator would have no length and could
@@ -65,7 +69,7 @@ class _Samples(Sequence[dict[str, Any]]):
             return sum(1 for _ in self)
         return sum(len(location.span) for location in self._locations)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Sample]:
         return read_rows(self._origin, self._locations, self._names)
 
     def __getitem__(self, item: Any) -> Any:

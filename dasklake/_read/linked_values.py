@@ -26,7 +26,7 @@ _CHECKS, _FETCHES = 1024, 32
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Linked(Link):
     """A value of a ``link[...]`` tensor.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, repeat
 from typing import Any
 
@@ -13,29 +12,26 @@ import numpy.typing as npt
 import pandas as pd
 
 from dasklake._codecs.compression import max_decoded_size
-from dasklake._codecs.registry import Codec, codec_for
+from dasklake._codecs.registry import codec_for
+from dasklake._codecs.sample import Sample
 from dasklake._format.columns import iterate_stored, missing_column, view_numbers
-from dasklake._links.limits import LinkLimits
 from dasklake._read.chunk_reader import MALFORMED
 from dasklake._read.column_checks import checked_part, fetch_rows
 from dasklake._read.corruption import warn_once
-from dasklake._read.linked_values import linked
+from dasklake._read.decoder import Decoder
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.pandas_columns import Part, dtype_of, series_of
 from dasklake._read.plan import ChunkLocation
 from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.schema import Schema, TensorSpec
-from dasklake._schema.values import Link
 from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,
     LakeError,
     ObjectNotFoundError,
-    SampleError,
 )
 
 __all__ = [
-    "Decoder",
     "empty_frame",
     "read_array",
     "read_frame",
@@ -45,57 +41,6 @@ __all__ = [
 
 #: Kinds of dtypes that can represent a missing value.
 _NULLABLE_KINDS = "fcmM"
-
-
-class Decoder:
-    """Decodes stored values.
-
-    Parameters
-    ----------
-    schema : mapping of str to TensorSpec
-        The tensors.
-    keys : mapping of str to str
-        New names of renamed credentials keys.
-    """
-
-    def __init__(
-        self,
-        schema: Mapping[str, TensorSpec],
-        keys: Mapping[str, str],
-        limits: LinkLimits | None = None,
-    ) -> None:
-        self._specs = schema
-        self._keys = keys
-        self._limits = limits
-        self._codecs: dict[str, Codec] = {name: codec_for(spec) for name, spec in schema.items()}
-
-    def decode(self, name: str, stored: Any, sample: int) -> Any:
-        """Decode a stored value; None means no value.
-
-        Raises
-        ------
-        SampleError
-            The bytes are undamaged but cannot be decoded.
-        """
-        if stored is None:
-            return None
-        try:
-            value = self._codecs[name].decode(stored)
-        except SampleError as error:
-            raise SampleError(error.message, tensor=name, sample=str(sample)) from error
-        except LakeError:
-            raise
-        except MALFORMED as error:
-            raise CorruptionError(
-                f"Tensor {name!r} of sample {sample} does not match the schema ({error}). Restore its "
-                "chunk from a copy. If the chunk was changed, `dasklake verify` reports its name."
-            ) from error
-        if isinstance(value, Link):
-            return linked(self._specs[name], stored, self._keys, self._limits)
-        if isinstance(value, list) and value and isinstance(value[0], Link):
-            spec, keys = self._specs[name], self._keys
-            return [linked(spec, asdict(link), keys, self._limits) for link in value]
-        return value
 
 
 def _columns(
@@ -146,19 +91,17 @@ def _values(part: Part | None, spec: TensorSpec, rows: int) -> Iterable[Any]:
 
 def read_rows(
     origin: Origin, locations: Sequence[ChunkLocation], names: Sequence[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yield the samples of some chunks, in order."""
+) -> Iterator[Sample]:
+    """Yield the samples of some chunks, in order. Values are decoded on first access."""
     schema = origin.schema
     names = list(schema) if names is None else names
     decoder = Decoder({name: schema[name] for name in names}, origin.keys, origin.limits)
+    lazy = origin.on_corrupt == "raise"
     for location, columns in _read_chunks(origin, locations, names):
         stored = [_values(columns[name], schema[name], len(location.span)) for name in names]
         rows = zip(*stored, strict=True) if stored else repeat((), len(location.span))
-        for sample, row in zip(location.span, rows, strict=True):
-            yield {
-                name: decoder.decode(name, value, sample)
-                for name, value in zip(names, row, strict=True)
-            }
+        for number, row in zip(location.span, rows, strict=True):
+            yield decoder.sample(names, row, number, lazy=lazy)
 
 
 def read_frame(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._codecs.sample import Sample
 from dasklake._links.limits import LinkLimits
 from dasklake._log.log import Log
 from dasklake._lru import LRUCache
@@ -18,8 +19,9 @@ from dasklake._model.manifest import Manifest
 from dasklake._read.column_readers import Shape
 from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.decoded_sizes import decoded_sizes
+from dasklake._read.decoder import Decoder
 from dasklake._read.origin import Origin, open_chunk
-from dasklake._read.partition import Decoder, read_rows
+from dasklake._read.partition import read_rows
 from dasklake._read.plan import ChunkLocation, ReadPlan, split_and_join
 from dasklake._read.row_reader import RowReader
 from dasklake._storage.store import ObjectStore
@@ -130,7 +132,7 @@ class Reader:
                 )
         return names
 
-    def stream(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def stream(self, names: Sequence[str]) -> Iterator[Sample]:
         """Return all samples, chunk by chunk.
 
         The segments are read at once, so that an error in them is raised before a list allocates
@@ -139,11 +141,9 @@ class Reader:
         locations = self.plan.locations() if self.origin.length(names) else []
         return read_rows(self.origin, locations, names)
 
-    def one(self, row: int, names: Sequence[str]) -> list[Any]:
-        """Return the values of one sample."""
-        decode = self._decoder.decode
-        stored = self.stored(row, names)
-        return [decode(name, value, row) for name, value in zip(names, stored, strict=True)]
+    def one(self, row: int, names: Sequence[str]) -> Sample:
+        """Return one sample."""
+        return self._decoder.sample(names, self.stored(row, names), row)
 
     def stored(self, row: int, names: Sequence[str]) -> list[Any]:
         """Return the stored, encoded values of one sample."""
@@ -151,8 +151,8 @@ class Reader:
         number, offset = plan.locate(row)
         return self._using(number, lambda reader: reader.read(offset, names))
 
-    def many(self, rows: Sequence[int], names: Sequence[str]) -> Iterator[list[Any]]:
-        """Yield the values of some samples. Neighbours in one chunk are fetched together.
+    def many(self, rows: Sequence[int], names: Sequence[str]) -> Iterator[Sample]:
+        """Yield some samples. Neighbours in one chunk are fetched together.
 
         With ``on_corrupt="skip"``, samples of damaged chunks are left out.
         """
@@ -167,8 +167,7 @@ class Reader:
             read = partial(RowReader.read_many, rows=offsets, names=names)
             stored = self._read_or_skip(number, read)
             for row, values in zip(rows[begin:end], stored or (), strict=stored is not None):
-                pairs = zip(names, values, strict=True)
-                yield [self._decoder.decode(name, value, row) for name, value in pairs]
+                yield self._decoder.sample(names, values, row)
             begin = end
 
     def block(self, rows: range, name: str) -> npt.NDArray[Any] | None:

@@ -82,8 +82,8 @@ class Tensor:
             block = self._block(rows)
             if block is not None:
                 return block
-            return self._stacked([row[0] for row in self._reader.many(rows, [self.name])])
-        return self._reader.one(resolve_row(item, self._length), [self.name])[0]
+            return self._stacked([row[self.name] for row in self._reader.many(rows, [self.name])])
+        return self._reader.one(resolve_row(item, self._length), [self.name])[self.name]
 
     def numpy(self) -> npt.NDArray[Any] | list[Any]:
         """Return the values of all samples.

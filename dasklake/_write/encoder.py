@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 
 from dasklake._codecs.constraints import LengthCheck
 from dasklake._codecs.registry import Codec, codec_for
+from dasklake._codecs.sample import raw_value
+from dasklake._codecs.transfer import encode_value
 from dasklake._format.columns import ColumnBuilder
 from dasklake._schema.schema import Schema
 from dasklake._schema.values import Samples
@@ -205,9 +207,9 @@ class Encoder:
             self._check_names(sample)
         encoded = {}
         for name, codec in self.codecs.items():
-            value = sample.get(name)
+            value = raw_value(sample, name)
             try:
-                encoded[name] = None if value is None else codec.encode(value)
+                encoded[name] = None if value is None else encode_value(value, codec)
             except LinkError as error:
                 raise LinkError(error.message, tensor=name, reason=error.reason) from error
             except SampleError as error:

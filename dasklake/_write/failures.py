@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+from dasklake._codecs.sample import raw_value
 from dasklake._model.receipt import Failure
 from dasklake._schema.printable import error_text, printable, safe_repr, safe_str, shorten_middle
 from dasklake._storage.errors import safe_text
@@ -96,8 +97,8 @@ def describe_item(item: Any) -> str:
 def _description(item: Any) -> str:
     if isinstance(item, Mapping):
         # One key more than fits, so that the text is cut there.
-        pairs = islice(item.items(), _ITEM // 2)
-        text = ", ".join(f"{safe_repr(key)}: {describe_item(value)}" for key, value in pairs)
+        names = islice(item, _ITEM // 2)
+        text = ", ".join(f"{safe_repr(n)}: {describe_item(raw_value(item, n))}" for n in names)
         return f"{{{text}}}"
     # In this order: reading the shape of a file may require to read its header.
     if hasattr(item, "dtype") and hasattr(item, "shape") and bool(getattr(item, "ndim", 0)):

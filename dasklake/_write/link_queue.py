@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from dasklake import creds
+from dasklake._codecs.sample import raw_value
+from dasklake._codecs.transfer import CopiedLink
 from dasklake._links.verify import Findings, VerifyOptions, verify_link
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Blob
@@ -104,7 +106,7 @@ class LinkQueue:
         for name, spec in self._verified.items():
             target = VerifyOptions(spec.kind.codec == "image", spec.verify == "decode")
             for link in (sample.get(name) for sample in queued.samples):
-                if link is not None:
+                if link is not None and not isinstance(link, CopiedLink):
                     future = verify_link(link["url"], link["creds_key"], target)
                     queued.checks.append((name, link, future))
         if queued.checks or self._inputs:
@@ -159,7 +161,8 @@ def require_keys(names: Sequence[str], samples: Sequence[Encoded]) -> None:
     """
     for name in names:
         for sample in samples:
-            if (link := sample.get(name)) is not None:
+            link = sample.get(name)
+            if link is not None and not isinstance(link, CopiedLink):
                 creds.current(link["creds_key"])
 
 
@@ -188,7 +191,7 @@ class _Text:
 
 def _light(item: Any) -> Any:
     """Return an input, or only its text if it holds large arrays."""
-    values = item.values() if isinstance(item, Mapping) else (item,)
+    values = (raw_value(item, n) for n in item) if isinstance(item, Mapping) else (item,)
     large = any(getattr(value, "nbytes", 0) > _LARGE for value in values)
     return _Text(describe_item(item)) if large else item
 

@@ -19,8 +19,9 @@ from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
 from dasklake._read import chunk_reader
 from dasklake._read.chunk_reader import OpenChunk
 from dasklake._read.decoded_sizes import decoded_sizes
+from dasklake._read.decoder import Decoder
 from dasklake._read.origin import Origin
-from dasklake._read.partition import Decoder, read_array, read_frame, read_rows
+from dasklake._read.partition import read_array, read_frame, read_rows
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.row_reader import RowReader
 from dasklake._schema.schema import Schema
@@ -126,16 +127,16 @@ def _shapes(origin: Origin, location: ChunkLocation, name: str) -> None:
 
 
 def _whole(origin: Origin, location: ChunkLocation, name: str) -> None:
-    for _ in read_rows(origin, [location], [name]):
-        pass
+    for sample in read_rows(origin, [location], [name]):
+        repr(sample[name])  # decoded on first access
 
 
 def _parts(origin: Origin, location: ChunkLocation, name: str) -> None:
     decoded_sizes(origin, [location], [name], 1, frame=True)
     for row in range(min(_ROWS, location.rows)):
         with suppress(LakeError):
-            for _ in read_rows(origin, [location._replace(begin=row, end=row + 1)], [name]):
-                pass
+            for sample in read_rows(origin, [location._replace(begin=row, end=row + 1)], [name]):
+                repr(sample[name])
 
 
 def _frame(origin: Origin, location: ChunkLocation, name: str) -> None:

@@ -52,6 +52,8 @@ def public() -> Iterator[str]:
         ]
         for member in sorted({name for each in ours or () for name in vars(each)}):
             routine = inspect.isroutine(getattr(value, member))
+            if issubclass(value, dict) and hasattr(dict, member):
+                continue  # documented by Python
             if routine and not member.startswith("_") and member not in INNER:
                 yield f"dasklake.{name}.{member}"
 

@@ -287,7 +287,7 @@ def test_pictures_by_bytes(make_lake: Make) -> None:
         schema, [[[{"image": data[:1500]}]]], ObjectStore("memory://test-lake/cut-picture")
     )
     with pytest.raises(SampleError, match="tensor 'image', sample 0"):
-        open_lake(cut.url)[0]
+        open_lake(cut.url)[0]["image"]
     assert open_lake(cut.url)["image"].bytes(0) == data[:1500]
 
 

@@ -1,0 +1,389 @@
+"""Every way from a lake to a lake keeps what is stored, byte for byte, for every htype."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask.bag as db
+import numpy as np
+import pytest
+from distributed import Client
+
+import dasklake
+from dasklake import Lake, TensorSpec, masks
+from dasklake._schema.values import Blob
+from dasklake.exceptions import TransformError
+from tests.support import media
+from tests.support.htypes import FITTING
+
+SYNC = dasklake.WriteOptions(scheduler="sync")
+
+
+def _noise(form: str) -> bytes:
+    """Make a picture that no format keeps exactly when it is encoded again."""
+    return media.picture(form, size=(40, 30))
+
+
+#: Further forms of storage: every format of pictures, compressions, layouts and Arrow types.
+_FORMS: dict[str, tuple[TensorSpec, list[Any]]] = {
+    **{
+        f"image as {form}": (TensorSpec("image", compression=form), [_noise(form)])
+        for form in media.PICTURES
+    },
+    "image in lz4": (TensorSpec("image", compression="lz4"), [media.pixels(4, 5, 3)]),
+    "a list of jpegs": (TensorSpec("sequence[image]", compression="jpeg"), [[_noise("jpeg")] * 2]),
+    **{
+        f"mask in {form}": (
+            TensorSpec("binary_mask", compression=form),
+            [np.random.default_rng(1).random((7, 5, 2)) > 0.5],
+        )
+        for form in ("none", "lz4", "zstd", "packbits-zstd", "rle")
+    },
+    "run lengths that are not the shortest": (
+        TensorSpec("binary_mask", compression="rle"),
+        [masks.from_rle([{"counts": [2, 0, 1, 3]}], size=(2, 3))],
+    ),
+    "a list of run lengths": (
+        TensorSpec("sequence[binary_mask]", compression="rle"),
+        [[masks.from_rle([{"counts": [2, 0, 1, 3]}], size=(2, 3))]],
+    ),
+    **{
+        f"array in {form}": (
+            TensorSpec(dtype="float32", shape=(None, 3), compression=form),
+            [np.array([[np.nan, -0.0, np.inf]], "f4"), np.zeros((0, 3), "f4")],
+        )
+        for form in ("none", "lz4", "zstd")
+    },
+    "any rank": (TensorSpec(dtype="int16"), [np.arange(6, dtype="i2").reshape(1, 2, 3), 5]),
+    "fixed shape": (TensorSpec(dtype="float64", shape=(2, 2)), [np.eye(2)]),
+    "complex": (TensorSpec(dtype="complex64", shape=(None,)), [np.array([1 + 2j, -1j], "c8")]),
+    "one complex number": (TensorSpec(dtype="complex128", shape=()), [1 - 2j]),
+    "times": (
+        TensorSpec(dtype="datetime64[ns]", shape=(None,)),
+        [np.array(["2026-01-01T00:00:00.000000001", "NaT"], "M8[ns]")],
+    ),
+    "one time": (TensorSpec(dtype="datetime64[ns]", shape=()), [np.datetime64("NaT", "ns")]),
+    "days": (TensorSpec(dtype="datetime64[D]", shape=()), [np.datetime64("2026-01-01")]),
+    "one bool": (TensorSpec(dtype="bool", shape=()), [True, False]),
+    "bools": (TensorSpec(dtype="bool", shape=(None,)), [np.array([True, False])]),
+    "half": (TensorSpec(dtype="float16", shape=()), [np.float16("nan")]),
+    "binary": (TensorSpec(dtype="binary"), [b"\x00\xff", b""]),
+    "one label": (
+        TensorSpec("class_label", class_names=["a", "b"], shape=()),
+        ["b", 0],
+    ),
+    "discovered label": (TensorSpec("class_label", discover=True, shape=()), ["x", "y"]),
+    "discovered labels": (TensorSpec("class_label", discover=True), [["x", "z"], []]),
+    "point_cloud in lz4": (TensorSpec("point_cloud", compression="lz4"), [np.ones((2, 3), "f4")]),
+    "audio as flac": (TensorSpec("audio", compression="flac"), [media.sound("flac")]),
+    "a link with a key": (
+        TensorSpec("link[video]", compression="mp4", verify=False),
+        [dasklake.link("s3://bucket/a.mp4")],
+    ),
+}
+VALUES = FITTING | _FORMS
+ROWS = 5
+
+
+def stored(lake: Lake) -> list[dict[str, Any]]:
+    """Return the stored values of all samples, with the names of collected labels."""
+    names = list(lake.schema)
+    rows = [lake._reader.stored(row, names) for row in range(lake.max_len)]
+    return [
+        {
+            name: _comparable(value, lake.schema[name])
+            for name, value in zip(names, row, strict=True)
+        }
+        for row in rows
+    ]
+
+
+def _comparable(value: Any, spec: TensorSpec) -> Any:
+    if value is None:
+        return None
+    if spec.discover:
+        numbers = np.frombuffer(value.data, "u4") if isinstance(value, Blob) else [value]
+        return [spec.class_names[i] for i in numbers]
+    if isinstance(value, Blob):
+        return bytes(value.data), tuple(value.shape)
+    return repr(value.tobytes()) if hasattr(value, "tobytes") else repr(value)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Write one tensor for each htype and form of storage, some without a value."""
+    columns = {
+        name: [([None, *values] * ROWS)[row] for row in range(ROWS)]
+        for name, (_, values) in VALUES.items()
+    }
+    samples = [
+        {"row": row, **{name: values[row] for name, values in columns.items()}}
+        for row in range(ROWS)
+    ]
+    schema = {name: spec for name, (spec, _) in VALUES.items()}
+    url = tmp_path_factory.mktemp("copies") / "source"
+    dasklake.to_lake(
+        db.from_sequence(samples, npartitions=2),
+        url,
+        schema={"row": TensorSpec(dtype="int64", shape=()), **schema},
+        options=SYNC,
+        input_id="copies",
+    )
+    return dasklake.open(url)
+
+
+@dasklake.compute
+def whole(sample_in: dasklake.SampleIn, sample_out: dasklake.SampleOut) -> None:
+    """Copy a sample."""
+    sample_out.append(sample_in)
+
+
+@dasklake.compute
+def by_tensor(sample_in: dasklake.SampleIn, sample_out: dasklake.SampleOut) -> None:
+    """Copy a sample, tensor by tensor."""
+    for name in sample_in:
+        sample_out[name].append(sample_in[name])
+
+
+def _filled(source: Lake, url: Path) -> Lake:
+    """Make a lake without samples that has the tensors of another."""
+    out = dasklake.empty(url)
+    out._edit(partial(out._add_tensors, dict(source.schema)))
+    return out
+
+
+def by_bag(source: Lake, url: Path) -> None:
+    """Copy with a bag."""
+    dasklake.to_lake(source.to_dask_bag(), url, schema=source.schema, options=SYNC)
+
+
+def by_decoded_bag(source: Lake, url: Path) -> None:
+    """Copy with plain dicts of decoded values."""
+    bag = source.to_dask_bag().map(dict)
+    bag.to_lake(url, schema=source.schema, options=SYNC)
+
+
+def by_filtered_bag(source: Lake, url: Path) -> None:
+    """Copy with a bag whose filter looks at every value."""
+    bag = source.to_dask_bag().filter(lambda s: len(list(s.values())) and s["row"] >= 0)
+    bag.to_lake(url, schema=source.schema, options=SYNC)
+
+
+def by_pickles(source: Lake, url: Path) -> None:
+    """Copy samples that another process has pickled, some after decoding."""
+    bag = source.to_dask_bag().map(lambda s: (s, s["image"])[0]).map(pickle.dumps)
+    bag.map(pickle.loads).to_lake(url, schema=source.schema, options=SYNC)
+
+
+def by_eval(source: Lake, url: Path) -> None:
+    """Copy with a function of samples."""
+    whole().eval(source, _filled(source, url), scheduler="sync")
+
+
+def by_eval_of_tensors(source: Lake, url: Path) -> None:
+    """Copy with a function that takes each value out of its sample."""
+    by_tensor().eval(source, _filled(source, url), scheduler="sync")
+
+
+def by_append(source: Lake, url: Path) -> None:
+    """Copy with a loop."""
+    out = _filled(source, url)
+    for sample in source:
+        out.append(sample)
+
+
+def by_block(source: Lake, url: Path) -> None:
+    """Copy with a loop in a ``with`` block, as plain dicts."""
+    with _filled(source, url) as out:
+        for sample in source:
+            out.append({**sample})
+
+
+WAYS = [
+    *(by_bag, by_decoded_bag, by_filtered_bag, by_pickles),
+    *(by_eval, by_eval_of_tensors, by_append, by_block),
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_stored_value_is_equal(
+    source: Lake, tmp_path: Path, way: Callable[[Lake, Path], None]
+) -> None:
+    """Every htype and form of storage is copied byte for byte."""
+    way(source, tmp_path / "copy")
+    copy = dasklake.open(tmp_path / "copy")
+    assert list(copy.schema) == list(source.schema)
+    for before, after in zip(stored(source), stored(copy), strict=True):
+        assert {n for n in before if before[n] != after[n]} == set()
+
+
+def _pair(tmp_path: Path, spec: TensorSpec, values: list[Any]) -> Lake:
+    schema = {"x": spec, "y": TensorSpec(dtype="int64", shape=())}
+    bag = db.from_sequence([{"x": v, "y": i} for i, v in enumerate(values)], npartitions=2)
+    bag.to_lake(tmp_path / "a", schema=schema, options=SYNC, input_id="pair")
+    return dasklake.open(tmp_path / "a")
+
+
+def _through(lake: Lake, url: Path, change: Callable[[Any], Any], **schema: TensorSpec) -> Lake:
+    bag = lake.to_dask_bag().map(change)
+    bag.to_lake(url, schema={**lake.schema, **schema}, options=SYNC)
+    return dasklake.open(url)
+
+
+def _darkened(sample: Any) -> Any:
+    sample["x"][:] = 0
+    return sample
+
+
+def _boxes(sample: Any) -> Any:
+    sample["x"][0, 0] = -7
+    return sample
+
+
+def _documents(sample: Any) -> Any:
+    sample["x"]["seen"].append(True)
+    return sample
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, dict, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize(
+    ("spec", "value", "change", "expected"),
+    [
+        (TensorSpec("image", compression="png"), media.picture("png"), _darkened, 0),
+        (TensorSpec("binary_mask", compression="rle"), np.ones((2, 3, 1), bool), _darkened, False),
+        (TensorSpec("binary_mask"), np.ones((2, 3, 1), bool), _darkened, False),
+        (TensorSpec(dtype="int16", shape=(2,)), [1, 2], _darkened, 0),
+        (TensorSpec("json"), {"seen": []}, _documents, {"seen": [True]}),
+    ],
+)
+def test_values_changed_in_place_are_written_as_changed(
+    tmp_path: Path, spec: TensorSpec, value: Any, change: Any, expected: Any, wrap: Any
+) -> None:
+    """A decoded value that was changed in place is encoded again, also after pickling."""
+    lake = _pair(tmp_path, spec, [value, value])
+    copy = _through(lake, tmp_path / "b", lambda s: wrap(change(s)))
+    result = copy["x"][0]
+    assert result == expected if isinstance(expected, dict) else np.all(result == expected)
+    assert copy["y"][:].tolist() == [0, 1]
+
+
+def test_values_changed_in_place_are_checked(tmp_path: Path) -> None:
+    """A change in place that breaks a constraint is refused, although nothing else was replaced."""
+    spec = TensorSpec("bbox", coords="fractional-ltrb")
+    lake = _pair(tmp_path, spec, [np.array([[0, 0, 1, 1]], "f4")])
+    with pytest.raises(TransformError, match="box 0 must be valid"):
+        _through(lake, tmp_path / "b", _boxes)
+
+
+def test_replaced_values_are_written_and_the_others_kept(tmp_path: Path) -> None:
+    """A replaced tensor is encoded; the picture beside it keeps its bytes."""
+    lake = _pair(tmp_path, TensorSpec("image", compression="jpeg"), [_noise("jpeg")])
+    for number, change in enumerate(
+        (lambda s: {**s, "y": 5}, lambda s: s | {"y": 5}, lambda s: {"x": s["x"], "y": 5})
+    ):
+        copy = _through(lake, tmp_path / str(number), change)
+        assert copy["x"].bytes(0) == _noise("jpeg")
+        assert copy["y"][0] == 5
+
+
+@pytest.mark.parametrize(
+    ("spec", "value", "target"),
+    [
+        ("image", "jpeg", TensorSpec("image", compression="png")),
+        ("image", "jpeg", TensorSpec("image", compression="zstd")),
+        ("image", "png", TensorSpec("image.gray", compression="png")),
+        ("image", "png", TensorSpec("image", compression="webp")),
+    ],
+)
+def test_another_format_is_encoded(
+    tmp_path: Path, spec: str, value: str, target: TensorSpec
+) -> None:
+    """A picture is encoded again if the target has another format or number of channels."""
+    lake = _pair(tmp_path, TensorSpec(spec, compression=value), [_noise(value)])
+    copy = _through(lake, tmp_path / "b", lambda s: s, x=target)
+    before, after = lake["x"][0], copy["x"][0]
+    if target.kind.name == "image.gray":
+        assert after.shape == (*before.shape[:2], 1)
+    else:
+        assert np.abs(before.astype(int) - after).max() <= (
+            8 if target.compression == "webp" else 0
+        )
+
+
+def test_a_file_of_the_same_format_is_kept_for_another_htype(tmp_path: Path) -> None:
+    """A JPEG of three channels stays the same file in ``image.rgb``, and of a fixed shape."""
+    lake = _pair(tmp_path, TensorSpec("image", compression="jpeg"), [_noise("jpeg")])
+    for number, target in enumerate(
+        (
+            TensorSpec("image.rgb", compression="jpeg"),
+            TensorSpec("image", compression="jpeg", shape=(30, 40, 3)),
+        )
+    ):
+        copy = _through(lake, tmp_path / str(number), lambda s: s, x=target)
+        assert copy["x"].bytes(0) == _noise("jpeg")
+    other = TensorSpec("image", compression="jpeg", shape=(None, 9, 3))
+    with pytest.raises(TransformError, match="axis 1 must have length 9"):
+        _through(lake, tmp_path / "c", lambda s: s, x=other)
+
+
+@pytest.mark.parametrize("shape", [(), None, (2,)])
+@pytest.mark.parametrize("discover", [True, False])
+def test_labels_keep_their_names(tmp_path: Path, shape: Any, *, discover: bool) -> None:
+    """Labels get the target's index of the same name; a name that it lacks is refused."""
+    spec = TensorSpec("class_label", class_names=["cat", "dog"], shape=shape)
+    values: list[Any] = ["dog", "cat"] if shape == () else [["dog", "cat"], ["cat", "cat"]]
+    lake = _pair(tmp_path, spec, values)
+    target = TensorSpec(
+        "class_label", class_names=["bird", "dog", "cat"], shape=shape, discover=discover
+    )
+    copy = _through(lake, tmp_path / "b", lambda s: s, x=target)
+    names = np.array(copy.schema["x"].class_names, object)
+    assert [np.array(names[copy["x"][i]]).tolist() for i in range(2)] == values
+    lacking = TensorSpec("class_label", class_names=["cat"], shape=shape)
+    with pytest.raises(TransformError, match="'dog' must be one of the class names 'cat'"):
+        _through(lake, tmp_path / "c", lambda s: s, x=lacking)
+
+
+def test_boxes_of_other_coordinates_are_refused(tmp_path: Path) -> None:
+    """Numbers are not copied to a tensor in which they mean something else."""
+    lake = _pair(tmp_path, TensorSpec("bbox", coords="pixel-ltwh"), [[[1, 2, 3, 4]]])
+    target = TensorSpec("bbox", coords="pixel-ltrb")
+    with pytest.raises(TransformError, match="must have the tensor's coords pixel-ltrb"):
+        _through(lake, tmp_path / "b", lambda s: s, x=target)
+    converted = _through(lake, tmp_path / "c", lambda s: {**s}, x=target)
+    assert converted["x"][0].tolist() == [[1, 2, 3, 4]]
+
+
+def test_links_keep_the_properties_of_their_targets(tmp_path: Path) -> None:
+    """A verified link is copied with its fingerprint, although its target is gone."""
+    target = tmp_path / "picture.jpg"
+    target.write_bytes(_noise("jpeg"))
+    lake = _pair(tmp_path, TensorSpec("link[image]"), [str(target)] * 2)
+    target.unlink()
+    for number, change in enumerate((lambda s: s, dict)):
+        copy = _through(lake, tmp_path / str(number), change)
+        assert stored(copy) == stored(lake)
+        assert copy["x"][0].size == len(_noise("jpeg"))
+    decoded = TensorSpec("link[image]", verify="decode")
+    with pytest.raises(TransformError, match="is dead"):
+        _through(lake, tmp_path / "c", lambda s: s, x=decoded)
+
+
+def test_samples_stay_as_stored_between_the_processes_of_a_cluster(
+    tmp_path: Path, client: Client
+) -> None:
+    """Samples that are shuffled between workers arrive as stored."""
+    lake = _pair(tmp_path, TensorSpec("image", compression="jpeg"), [_noise("jpeg")] * 8)
+    shuffled = lake.to_dask_bag().groupby(lambda s: int(s["y"]) % 3).map(lambda pair: pair[1])
+    on_cluster = dasklake.WriteOptions(scheduler=client)
+    shuffled.flatten().to_lake(tmp_path / "b", schema=lake.schema, options=on_cluster)
+    persisted = client.persist(lake.to_dask_bag())
+    persisted.to_lake(tmp_path / "c", schema=lake.schema, options=on_cluster, input_id="persisted")
+    for name in ("b", "c"):
+        copy = dasklake.open(tmp_path / name)
+        assert sorted(copy["y"][:].tolist()) == list(range(8))
+        assert {copy["x"].bytes(i) for i in range(8)} == {_noise("jpeg")}
