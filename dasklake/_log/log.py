@@ -23,6 +23,7 @@ from dasklake._format.documents import (
     read_commit,
 )
 from dasklake._log.log_reader import MAIN, LogReader
+from dasklake._main_guard import raise_if_importing_main
 from dasklake._model.commit import Commit
 from dasklake._storage.retry import RetryPolicy
 from dasklake._storage.store import ObjectStore
@@ -190,6 +191,7 @@ class Log(LogReader):
 
     def _create(self, draft: Draft) -> bool:
         """Create a commit; return whether the version is this commit in the end."""
+        raise_if_importing_main()
         commit = draft.commit
         schema = encode_schema(commit.schema)
         for name, data in [*draft.objects, *self._new_schema(schema)]:

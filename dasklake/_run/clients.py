@@ -10,6 +10,8 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster, get_worker
 
+from dasklake._main_guard import raise_if_unguarded
+
 
 def client_of(scheduler: object) -> Client | None:
     """Return the client whose cluster runs a Dask ``get`` function, or None if it is local."""
@@ -39,7 +41,14 @@ def local_client(workers: int) -> Iterator[Client]:
     ----------
     workers : int
         Number of processes, with one thread each.
+
+    Raises
+    ------
+    InvalidInputError
+        The processes would run the user's script again.
     """
+    if dask.config.get("distributed.worker.multiprocessing-method", "spawn") != "fork":
+        raise_if_unguarded()
     addresses: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, **addresses) as cluster,
