@@ -37,7 +37,7 @@ def run(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     script = folder / "script.py"
     script.write_text(text)
     command = [sys.executable, str(script)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # the test's own
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def guarded(job: str) -> str:
