@@ -17,6 +17,20 @@ from dask._task_spec import (
     _execute_subgraph,
     convert_legacy_graph,
 )
+from dask.dataframe.dask_expr import new_collection  # type: ignore[attr-defined] # not listed
+from dask.dataframe.dask_expr._expr import (
+    Head,
+    Index,
+    Lengths,
+    Literal,
+    PartitionsFiltered,
+    Projection,
+    Sample,
+    Tail,
+)
+from dask.dataframe.dask_expr._indexing import LocElement, LocList, LocSlice
+from dask.dataframe.dask_expr._reductions import Len
+from dask.dataframe.dask_expr.io.io import BlockwiseIO
 from distributed.protocol.pickle import dumps, loads
 from distributed.protocol.serialize import Serialize, deserialize
 from distributed.scheduler import KilledWorker, WorkerState
@@ -24,12 +38,25 @@ from distributed.worker import Worker
 
 __all__ = [
     "Alias",
+    "BlockwiseIO",
     "DataNode",
     "Dict",
     "GraphNode",
+    "Head",
+    "Index",
     "KilledWorker",
+    "Len",
+    "Lengths",
     "List",
+    "Literal",
+    "LocElement",
+    "LocList",
+    "LocSlice",
+    "PartitionsFiltered",
+    "Projection",
+    "Sample",
     "Serialize",
+    "Tail",
     "Task",
     "TaskRef",
     "Worker",
@@ -39,6 +66,7 @@ __all__ = [
     "dumps",
     "is_fused",
     "loads",
+    "new_collection",
 ]
 
 

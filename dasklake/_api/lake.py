@@ -298,10 +298,10 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         return self._reader.stream(list(self.schema))
 
     def _groups(
-        self, names: Sequence[str], blocksize: int | str | None, *, frame: bool = False
+        self, names: Sequence[str], blocksize: int | str | None
     ) -> list[tuple[ChunkLocation, ...]]:
         size = None if blocksize is None else parse_size(blocksize, "blocksize")
-        return self._reader.groups(names, size, frame=frame)
+        return self._reader.groups(names, size)
 
     def to_dask_bag(
         self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
@@ -366,9 +366,8 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
             ``columns`` is not a sequence of names, or ``blocksize`` is not a valid size.
         """
         names = self._reader.names(columns)
-        groups = self._groups(names, blocksize, frame=True)
-        frame = to_dataframe(self._reader.origin, groups)
-        return frame if columns is None else frame[names]
+        size = None if blocksize is None else parse_size(blocksize, "blocksize")
+        return to_dataframe(self._reader.frame_plan(names, size), names)
 
     def to_dask_array(self, name: str, *, blocksize: int | str | None = None) -> da.Array:
         """Return a tensor of fixed shape as a Dask Array; axis 0 is the samples.

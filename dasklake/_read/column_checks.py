@@ -7,7 +7,7 @@ offsets and shapes are therefore validated before they are used.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -69,7 +69,9 @@ def checked_part(
     return column, shapes
 
 
-def fetch_rows(chunk: OpenChunk, specs: Mapping[str, TensorSpec], rows: tuple[int, int]) -> None:
+def fetch_rows(
+    chunk: OpenChunk, specs: Mapping[str, TensorSpec], rows: Sequence[tuple[int, int]]
+) -> None:
     """Fetch some rows of several tensors together.
 
     Parameters
@@ -78,8 +80,8 @@ def fetch_rows(chunk: OpenChunk, specs: Mapping[str, TensorSpec], rows: tuple[in
         The chunk.
     specs : mapping of str to TensorSpec
         The tensors, by their names in the chunk.
-    rows : (int, int)
-        First row, and the one after the last.
+    rows : sequence of (int, int)
+        First row, and the one after the last, of each part.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def fetch_rows(chunk: OpenChunk, specs: Mapping[str, TensorSpec], rows: tuple[in
     batch = chunk.head.batch
     try:
         columns = [c for name, spec in specs.items() for c in _typed_columns(batch, name, spec)]
-        fetch_slices(chunk, [ColumnSlice(column, *rows) for column in columns])
+        fetch_slices(chunk, [ColumnSlice(column, *span) for span in rows for column in columns])
     except MALFORMED as error:
         raise chunk.mismatch_error(error) from error
 

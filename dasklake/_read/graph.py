@@ -15,15 +15,16 @@ from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from dasklake._codecs.sample import Sample
+from dasklake._dask import new_collection
 from dasklake._links.limits import LinkLimits
 from dasklake._read.dask_hooks import register_samples
+from dasklake._read.frame_expr import read_lake_expr
+from dasklake._read.frame_plan import FramePlan
 from dasklake._read.linked_values import Problem, check_rows
 from dasklake._read.origin import Origin
 from dasklake._read.partition import (
     array_shape,
-    empty_frame,
     read_array,
-    read_frame,
     read_rows,
 )
 from dasklake._read.plan import ChunkLocation
@@ -91,20 +92,11 @@ def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
     return db.Bag(HighLevelGraph.from_collections(name, graph), name, len(parts))
 
 
-def to_dataframe(origin: Origin, groups: _Groups) -> dd.DataFrame:
-    """Return a frame, one partition per group, indexed by the row number in the version."""
-    groups = groups or [()]
-    firsts = [group[0].span[0] for group in groups if group]
-    last = groups[-1][-1].span[-1] if firsts else None
-    frame: dd.DataFrame = dd.from_map(
-        _frame,
-        [_Locations(group) for group in groups],
-        meta=empty_frame(origin.schema, list(origin.schema)),
-        divisions=(*firsts, last) if firsts else (None, None),
-        label="read-lake",
-        origin=origin,
-    )
-    return frame
+def to_dataframe(plan: FramePlan, columns: Sequence[str]) -> dd.DataFrame:
+    """Return a frame of some tensors, indexed by the row number in the version."""
+    names = list(dict.fromkeys(columns))
+    frame: dd.DataFrame = new_collection(read_lake_expr(plan, names))
+    return frame if len(names) == len(columns) else frame[list(columns)]
 
 
 def to_array(origin: Origin, groups: _Groups, name: str) -> da.Array:
@@ -131,11 +123,6 @@ def _token(origin: Origin, groups: _Groups, *more: Any) -> str:
 def _shape(group: tuple[ChunkLocation, ...]) -> tuple[int, int, int]:
     """Return what distinguishes a group from others of the same version."""
     return (len(group), group[0].span[0], group[-1].span[-1]) if group else (0, 0, 0)
-
-
-def _frame(part: _Locations, *, origin: Origin, columns: Sequence[str]) -> Any:
-    # No default: Dask would omit columns=[], and all columns would be read.
-    return read_frame(part.locations, origin=origin, columns=columns)
 
 
 def _array(part: _Locations, origin: Origin, names: _Names) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise, repeat
+from itertools import groupby, pairwise, repeat
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -44,27 +45,29 @@ _NULLABLE_KINDS = "fcmM"
 
 
 def _columns(
-    origin: Origin, location: ChunkLocation, names: Sequence[str]
-) -> dict[str, Part | None]:
-    """Fetch the columns of some tensors; None for tensors that the chunk does not have."""
-    schema = origin.schema
+    origin: Origin, parts: Sequence[ChunkLocation], names: Sequence[str]
+) -> list[dict[str, Part | None]]:
+    """Fetch some tensors of some parts of one chunk; None for tensors that it does not have."""
+    schema, location = origin.schema, parts[0]
     stored_names = {name: origin.stored_name(name, location) for name in names}
-    present = [name for name in stored_names.values() if name is not None]
-    if not present:
-        return dict.fromkeys(names)
-    whole = len(names) == len(schema) and not location.is_part
-    chunk = open_chunk(origin, location, whole=whole)
-    rows = (location.begin, location.stop) if location.is_part else None
+    specs = {stored: schema[name] for name, stored in stored_names.items() if stored is not None}
+    if not specs:
+        return [dict.fromkeys(names)] * len(parts)
+    whole = not any(part.is_part for part in parts)
+    chunk = open_chunk(origin, location, whole=whole and len(names) == len(schema))
     try:
-        if rows is None:
-            chunk.load_tensors(present)
+        if whole:
+            chunk.load_tensors(specs)
         else:
-            specs = {c: schema[name] for name, c in stored_names.items() if c is not None}
-            fetch_rows(chunk, specs, rows)
-        return {
-            name: None if column is None else checked_part(chunk, column, schema[name], rows)
-            for name, column in stored_names.items()
-        }
+            fetch_rows(chunk, specs, [(part.begin, part.stop) for part in parts])
+        return [
+            {
+                name: None if stored is None else checked_part(chunk, stored, schema[name], rows)
+                for name, stored in stored_names.items()
+            }
+            for part in parts
+            for rows in [(part.begin, part.stop) if part.is_part else None]
+        ]
     except ObjectNotFoundError as error:
         raise origin.missing(location.key) from error
 
@@ -73,15 +76,16 @@ def _read_chunks(
     origin: Origin, locations: Sequence[ChunkLocation], names: Sequence[str]
 ) -> Iterator[tuple[ChunkLocation, dict[str, Part | None]]]:
     """Yield chunks with their columns. With ``on_corrupt="skip"``, skip damaged chunks."""
-    for location in locations:
+    for _, group in groupby(locations, key=attrgetter("key")):
+        parts = list(group)
         try:
-            columns = _columns(origin, location, names)
+            columns = _columns(origin, parts, names)
         except CorruptionError as error:
             if origin.on_corrupt == "raise":
                 raise
-            warn_once(origin.store.url, location, error)
+            warn_once(origin.store.url, parts[0], error)
             continue
-        yield location, columns
+        yield from zip(parts, columns, strict=True)
 
 
 def _values(part: Part | None, spec: TensorSpec, rows: int) -> Iterable[Any]:
@@ -175,7 +179,7 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
         block = array[begin : begin + len(location.span)]
         begin += len(location.span)
         try:
-            part = _columns(origin, location, [name])[name]
+            part = _columns(origin, [location], [name])[0][name]
         except CorruptionError as error:
             # The shape is fixed, so rows cannot be left out, only be marked as missing.
             if origin.on_corrupt == "raise" or dtype.kind not in _NULLABLE_KINDS:

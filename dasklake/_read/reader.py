@@ -20,6 +20,7 @@ from dasklake._read.column_readers import Shape
 from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.decoded_sizes import decoded_sizes
 from dasklake._read.decoder import Decoder
+from dasklake._read.frame_plan import FramePlan
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.partition import read_rows
 from dasklake._read.plan import ChunkLocation, ReadPlan, split_and_join
@@ -107,6 +108,12 @@ class Reader:
         fetch = frame or blocksize is not None
         sizes = decoded_sizes(self.origin, locations, names, limit, frame=frame, fetch=fetch)
         return split_and_join(locations, sizes, limit, join=blocksize is not None)
+
+    def frame_plan(self, names: Sequence[str], blocksize: int | None = None) -> FramePlan:
+        """Return the partitions of a frame of some tensors, computed when they are needed."""
+        rows = self.origin.length(names)
+        groups = partial(self.groups, names, blocksize, frame=True)
+        return FramePlan(self.origin, rows, groups, (list(names), blocksize))
 
     def names(self, columns: Any = None) -> list[str]:
         """Validate the names of tensors; None means all.
