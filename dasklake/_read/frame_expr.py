@@ -123,7 +123,7 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
 
     @property
     def _is_exact(self) -> bool:
-        """Whether the manifest shows which rows are read, and the chunks need not."""
+        """Return whether the manifest alone shows which rows are read."""
         return self.operand("rows") is None and self._plan.origin.on_corrupt != "skip"
 
     def _sampled(self, parent: Any) -> Any:

@@ -56,7 +56,7 @@ class ChunkLocation(NamedTuple):
 
     @property
     def is_part(self) -> bool:
-        """Whether only some samples of the chunk are read."""
+        """Return whether only some samples of the chunk are read."""
         return len(self.span) < self.rows
 
 
