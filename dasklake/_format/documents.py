@@ -1,4 +1,4 @@
-"""The JSON documents of a lake: commits and heartbeats.
+"""The JSON documents of commits and schemas.
 
 A commit carries its own crc32c in its first field, over all bytes that follow it. A document may
 come from an untrusted lake: msgspec validates types and ranges, :func:`read_commit` the rest.
@@ -18,6 +18,7 @@ import google_crc32c
 import msgspec
 
 from dasklake._format import object_keys
+from dasklake._format.heartbeat import Heartbeat
 from dasklake._format.validate import validate
 from dasklake._model.commit import Commit, Kind, Progress, RunState, SegmentRef, Totals
 from dasklake._model.creds_key import CredsKey
@@ -139,36 +140,6 @@ class CommitDocument(CommitPreface, frozen=True):
     first_order: Count = 0
     past: dict[str, StoredHistory] = {}
     creds: dict[str, StoredKey] = {}
-
-
-class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A sign of life that a coordinator writes from time to time; advisory only.
-
-    Attributes
-    ----------
-    epoch : int
-        The epoch it coordinates.
-    coordinator : str
-        Its random name.
-    counter : int
-        Increases with every heartbeat. Readers compare two reads and never use a clock.
-    state : str
-        ``"running"``, or the outcome of the run.
-    inputs : int
-        Input samples whose partitions are written, committed or not.
-    failures : int
-        Samples that failed.
-    trouble : str
-        Reason for late commits while the storage fails, else empty.
-    """
-
-    epoch: Count
-    coordinator: str
-    counter: Count
-    state: str = "running"
-    inputs: Count = 0
-    failures: Count = 0
-    trouble: str = ""
 
 
 class EncodedSchema(NamedTuple):
@@ -399,19 +370,6 @@ def _check_consistency(commit: CommitDocument) -> None:
             raise ValueError(f"the entry of a commit of kind {commit.kind} must have {name!r}")
     if commit.kind is Kind.ABORT:
         validate(commit.entry["closed"], dict[Name, Count])
-
-
-def heartbeat_bytes(heartbeat: Heartbeat) -> bytes:
-    """Return the object of a heartbeat."""
-    return _dumps(msgspec.structs.asdict(heartbeat))
-
-
-def read_heartbeat(data: bytes) -> Heartbeat | None:
-    """Decode a heartbeat, or return None if it is torn or foreign."""
-    try:
-        return validate(json.loads(data), Heartbeat)
-    except (ValueError, RecursionError):
-        return None
 
 
 def json_schema() -> dict[str, Any]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 from dasklake._format import object_keys
-from dasklake._format.documents import Heartbeat, heartbeat_bytes, read_heartbeat
+from dasklake._format.heartbeat import Heartbeat, heartbeat_bytes, read_heartbeat
 from dasklake._storage.retry import NO_RETRIES
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError, StoreError

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dasklake._format import object_keys
-from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._format.heartbeat import Heartbeat, heartbeat_bytes
 from dasklake._format.segment import read_failures
 from dasklake._log.heartbeat import BEAT_SECONDS
 from dasklake._log.run_writer import RunWriter

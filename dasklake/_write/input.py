@@ -26,7 +26,8 @@ from dasklake._dask import (
 )
 from dasklake._schema.schema import Schema, TensorSpec, describe
 from dasklake._write.futures import cull_graph, is_future
-from dasklake._write.input_id import digest, expression_roots, graph_roots
+from dasklake._write.input_id import digest
+from dasklake._write.input_roots import expression_roots, graph_roots
 from dasklake._write.string_conversion import raise_if_converted
 from dasklake.exceptions import InvalidInputError, SchemaError
 

@@ -13,7 +13,8 @@ import pytest
 
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
-from dasklake._format.documents import read_commit, read_heartbeat, read_schema
+from dasklake._format.documents import read_commit, read_schema
+from dasklake._format.heartbeat import read_heartbeat
 from dasklake._format.segment import read_failures, read_segment
 from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
 from dasklake._read import chunk_reader

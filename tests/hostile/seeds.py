@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dasklake._format.documents import Heartbeat, commit_bytes, heartbeat_bytes
+from dasklake._format.documents import commit_bytes
+from dasklake._format.heartbeat import Heartbeat, heartbeat_bytes
 from dasklake._format.segment import build_manifest, failures_bytes, segment_bytes
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
 from dasklake._model.creds_key import CredsKey

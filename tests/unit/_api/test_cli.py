@@ -19,7 +19,7 @@ from dasklake._api import cli as command_line
 from dasklake._api.cli import cli
 from dasklake._api.formatting import plain_value, value_text
 from dasklake._format import object_keys
-from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._format.heartbeat import Heartbeat, heartbeat_bytes
 from dasklake._schema.values import Link
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import LakeNotFoundError

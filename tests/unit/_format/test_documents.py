@@ -11,16 +11,14 @@ import pytest
 
 from dasklake._format import documents
 from dasklake._format.documents import (
-    Heartbeat,
     commit_bytes,
     encode_schema,
-    heartbeat_bytes,
     now,
     read_commit,
-    read_heartbeat,
     read_schema,
     schema_digest,
 )
+from dasklake._format.heartbeat import Heartbeat, heartbeat_bytes, read_heartbeat
 from dasklake._model.commit import Commit, Kind, Plan, Progress, RunState, SegmentRef, Totals
 from dasklake._model.versions import Versions
 from dasklake._schema.schema import Schema, TensorSpec

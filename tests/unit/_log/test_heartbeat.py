@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from dasklake._format import object_keys
-from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._format.heartbeat import Heartbeat, heartbeat_bytes
 from dasklake._log import heartbeat
 from dasklake._log.heartbeat import is_alive, newest_heartbeat
 from dasklake.exceptions import StoreError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dasklake._format import object_keys
-from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._format.heartbeat import Heartbeat, heartbeat_bytes
 from dasklake._log import transactions
 from dasklake._log.log import Log
 from dasklake._log.refs import create_branch, delete_branch, restore, tag

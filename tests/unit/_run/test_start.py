@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dasklake._format import object_keys
-from dasklake._format.documents import Heartbeat, heartbeat_bytes
+from dasklake._format.heartbeat import Heartbeat, heartbeat_bytes
 from dasklake._log import heartbeat
 from dasklake._log.log import Log
 from dasklake._log.run_entries import abort
