@@ -233,6 +233,13 @@ def _report(call: Call, run: str, status: Status) -> WriteReport:
     """Return the report of a run that has ended, or raise the error that ended it."""
     if status.problem is not None:
         raise status.problem from status.cause
+    if status.failures:
+        _LOGGER.warning(
+            "Run %r: skipped %d failures, wrote %d samples. lake.failures() lists the skipped ones.",
+            run,
+            status.failures,
+            status.samples,
+        )
     return report_write(run, status.version, status, call.began, status.commits)
 
 

@@ -153,6 +153,7 @@ def _too_many(progress: RunProgress, stop: Stop, hint: str) -> TooManyFailuresEr
     tally, failure = progress.tally(), stop.failure
     last = f" The last failure: {failure.exception}: {failure.message}" if failure else ""
     return TooManyFailuresError(
-        f"{tally.lost_inputs} of {tally.inputs} samples failed, more than max_failures allows."
-        f"{last}\n{hint}"
+        f"{tally.lost_inputs} of {tally.inputs} samples failed, more than "
+        f"max_failures={progress.max_failures.value} allows. Fix the input or the function, or pass "
+        f"a higher max_failures=; None means no limit.{last}\n{hint}"
     )

@@ -78,7 +78,8 @@ class MaxFailures:
     after : int
         Input samples before the fraction is checked.
     none : int
-        Failures that exceed the limit before that, if there is not a single sample.
+        Failures that exceed the limit before that, if there is not a single sample. Not if all
+        input samples but one may fail (``share`` of 1).
     """
 
     count: int | None = None
@@ -86,13 +87,19 @@ class MaxFailures:
     after: int = 1000
     none: int = 100
 
+    @property
+    def value(self) -> float | None:
+        """The value that the caller gave."""
+        return self.share if self.count is None else self.count
+
     def exceeded(self, tally: Tally, *, complete: bool) -> bool:
         """Return whether the failures exceed the limit."""
         if self.count is not None:
             return tally.failures > self.count
         if self.share is None:
             return False
-        if tally.failures and not tally.samples and (complete or tally.failures >= self.none):
+        hopeless = self.share < 1 and tally.failures >= self.none
+        if tally.failures and not tally.samples and (complete or hopeless):
             # Whatever the size of the input: a run without any sample must not succeed.
             return True
         return tally.inputs >= self.after and tally.lost_inputs > self.share * tally.inputs

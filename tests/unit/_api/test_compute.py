@@ -177,9 +177,28 @@ class TestEval:
         assert values(lake) == [1, 0, 3, 0]
         assert lake.failures()["index"].tolist() == [1]
 
+    def test_failures_at_the_beginning(
+        self, lake: dasklake.Lake, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The run continues if its first items all fail; one line at the end counts them."""
+
+        @dasklake.compute
+        def late(sample_in: int, sample_out: dasklake.SampleOut) -> None:
+            sample_out.append({"x": sample_in if sample_in >= 150 else "no number"})
+
+        report = late().eval(list(range(160)), lake, ignore_errors=True, checkpoint_interval=20)
+        assert (report.samples, report.failures) == (10, 150)
+        assert len(lake.failures()) == 150
+        lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(lines) == 1
+        assert "skipped 150 failures, wrote 10 samples. lake.failures()" in lines[0]
+
     def test_everything_fails(self, lake: dasklake.Lake) -> None:
         """A run in which all items fail is not a success, even if errors are ignored."""
-        with pytest.raises(dasklake.exceptions.TooManyFailuresError):
+        with pytest.raises(
+            dasklake.exceptions.TooManyFailuresError,
+            match=r"2 of 2 samples failed, more than max_failures=1.0 allows. .*higher max_failures=",
+        ):
             named("no number").eval([1, 2], lake, ignore_errors=True)
 
     def test_left_out(self, lake: dasklake.Lake) -> None:

@@ -247,6 +247,8 @@ class TestTooMany:
             (MaxFailures(share=0.01), Tally(99, 0, 99, 99), False, False),
             (MaxFailures(share=0.01), Tally(100, 0, 100, 100), False, True),
             (MaxFailures(share=1.0), Tally(5, 1, 6, 5), True, False),
+            (MaxFailures(share=1.0), Tally(5000, 0, 5000, 5000), False, False),
+            (MaxFailures(share=1.0), Tally(5000, 0, 5000, 5000), True, True),
         ],
     )
     def test_limits(
