@@ -22,6 +22,7 @@ from dasklake._log.schema_evolution import empty_lake
 from dasklake._log.transactions import create_lake
 from dasklake._maintenance.reset import reset as reset_lake
 from dasklake._read.corruption import OnCorrupt, parse_on_corrupt
+from dasklake._read.frame_index import index_tensors
 from dasklake._read.graph import to_array, to_bag, to_dataframe
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.reader import resolve_commit, resolve_row, resolve_rows
@@ -182,6 +183,8 @@ def read_lake(
     url: str | os.PathLike[str],
     columns: Sequence[str] | None = None,
     storage_options: StorageOptions = None,
+    *,
+    index: str | Sequence[str] | bool | None = None,
 ) -> dd.DataFrame:
     """Read the newest version of a lake as a Dask DataFrame.
 
@@ -193,11 +196,13 @@ def read_lake(
         Tensors to read. By default, all.
     storage_options : mapping, callable or str, optional
         As for :func:`open`.
+    index : str, sequence of str or bool, optional
+        As for :meth:`Lake.to_dask_dataframe`.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        One partition per chunk, indexed by the number of the sample.
+        One partition per chunk, with the stored index, or indexed by the number of the sample.
 
     Raises
     ------
@@ -215,7 +220,7 @@ def read_lake(
     >>> frame.npartitions, int(frame.x.sum().compute())
     (2, 6)
     """
-    return open(url, storage_options=storage_options).to_dask_dataframe(columns)
+    return open(url, storage_options=storage_options).to_dask_dataframe(columns, index=index)
 
 
 class Lake(LinkMethods, EditMethods, MaintenanceMethods):
@@ -337,18 +342,26 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         return to_bag(self._reader.origin, groups, names)
 
     def to_dask_dataframe(
-        self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        index: str | Sequence[str] | bool | None = None,
+        blocksize: int | str | None = None,
     ) -> dd.DataFrame:
-        """Return the samples as a Dask DataFrame, indexed by the number of the sample.
+        """Return the samples as a Dask DataFrame.
 
-        Columns that were written from a DataFrame have their original dtype. Arrays become Arrow
-        types.
+        Columns that were written from a DataFrame have their original dtype, and its index is the
+        index again. Without a stored index, the index is the number of the sample. Arrays become
+        Arrow types.
 
         Parameters
         ----------
         columns : sequence of str, optional
             Tensors to read. By default, all. A later selection, such as ``frame[columns]``, also
             restricts what is read.
+        index : str, sequence of str or bool, optional
+            Tensors that become the index. By default, the index that was written from a frame,
+            unless ``columns`` has its tensors. False means the number of the sample.
         blocksize : int or str, optional
             As for :meth:`to_dask_bag`. By default, each chunk is a partition, and chunks of more
             than 128 MiB in memory are split.
@@ -356,18 +369,21 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
         Returns
         -------
         dask.dataframe.DataFrame
-            The samples, in order, with known divisions.
+            The samples, in order. The divisions are known if the index is the number of the sample.
 
         Raises
         ------
         VersionNotFoundError
             The lake does not have a tensor of ``columns``.
         InvalidInputError
-            ``columns`` is not a sequence of names, or ``blocksize`` is not a valid size.
+            ``columns`` is not a sequence of names, ``index`` is not a tensor with one value per
+            sample, or ``blocksize`` is not a valid size.
         """
         names = self._reader.names(columns)
+        levels = index_tensors(self.schema, columns, index)
         size = None if blocksize is None else parse_size(blocksize, "blocksize")
-        return to_dataframe(self._reader.frame_plan(names, size), names)
+        plan = self._reader.frame_plan(list(dict.fromkeys([*names, *levels])), size)
+        return to_dataframe(plan, [name for name in names if name not in levels], levels)
 
     def to_dask_array(self, name: str, *, blocksize: int | str | None = None) -> da.Array:
         """Return a tensor of fixed shape as a Dask Array; axis 0 is the samples.

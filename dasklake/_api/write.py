@@ -248,7 +248,9 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     chunk_size = parse_size(options.chunk_size)
     _check_choice("validate", options.validate, ("strict", "basic"))
     _check_choice("commit_order", options.commit_order, (None, "completion", "input"))
-    source, resolved = _resolve_schema(collection, schema, store, mode, run)
+    source, resolved = _resolve_schema(
+        collection, schema, store, mode, run, transformed=transform is not None
+    )
     spec = RunSpec(
         mode=mode,
         run=run,
@@ -359,13 +361,19 @@ def _check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> 
 
 
 def _resolve_schema(
-    collection: Any, schema: SchemaLike | None, store: ObjectStore, mode: str, run: str | None
+    collection: Any,
+    schema: SchemaLike | None,
+    store: ObjectStore,
+    mode: str,
+    run: str | None,
+    *,
+    transformed: bool,
 ) -> tuple[Source, Schema]:
     """Return the source of a collection, and the given schema, the lake's, or the inferred one."""
     given = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
     if given is not None and not given:
         raise SchemaError("schema has no tensors. Give at least one tensor name and its spec.")
-    source = source_of(collection, given)
+    source = source_of(collection, given, transformed=transformed)
     resolved = given or _lake_schema(store, mode, run, source.schema)
     if resolved is None:
         raise SchemaError(
@@ -375,7 +383,7 @@ def _resolve_schema(
         )
     if not resolved:
         raise SchemaError("The lake has no tensors yet. Add some with lake.create_tensor(...).")
-    return source, resolved
+    return source.with_schema(resolved, transformed=transformed), resolved
 
 
 def _lake_schema(

@@ -67,6 +67,8 @@ class ArrayCodec(Codec):
         refuse_masked(values)
         if self._layout is Layout.BLOB:
             return None
+        if isinstance(values, pd.Series) and isinstance(values.dtype, pd.SparseDtype):
+            values = values.sparse.to_dense()
         if isinstance(values, pd.Series) and not isinstance(values.dtype, np.dtype):
             values = pa.array(values)
         if isinstance(values, pa.ChunkedArray):

@@ -41,7 +41,7 @@ FORMAT_VERSION = 1
 READER_FEATURES: frozenset[str] = frozenset({"past", "names"})
 
 #: Features that a writer must know before it may build on a commit.
-WRITER_FEATURES: frozenset[str] = frozenset({"past", "names"})
+WRITER_FEATURES: frozenset[str] = frozenset({"past", "names", "frame"})
 
 #: Schemas up to this many bytes are repeated in every commit; larger ones have their own object.
 _INLINE_SCHEMA = 32_768
@@ -203,9 +203,11 @@ def commit_bytes(commit: Commit, schema: EncodedSchema | None = None) -> bytes:
     needed = ["past"] if commit.histories else []
     # A release without "names" would take positions in a chunk's own list of names for indices.
     needed += ["names"] if any(spec.discover for spec in commit.schema.values()) else []
+    # A release without "frame" would drop the roles of tensors in a frame in writing.
+    framed = any(spec.index or spec.ordered for spec in commit.schema.values())
     first = {
         "format": FORMAT_VERSION,
-        "features": {"reader": needed, "writer": needed},
+        "features": {"reader": needed, "writer": [*needed, "frame"] if framed else needed},
         "version": commit.version,
         "id": commit.id,
         "parent": commit.parent,

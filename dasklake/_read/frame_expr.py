@@ -35,6 +35,7 @@ from dasklake._dask import (
     Tail,
     Task,
 )
+from dasklake._read.frame_index import stored_index
 from dasklake._read.frame_plan import FramePlan, RowRanges, ranges_of
 from dasklake._read.origin import Origin
 from dasklake._read.partition import empty_frame, read_frame
@@ -64,10 +65,12 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
         so the divisions stay those of all samples.
     _partitions : list of int, optional
         The selected partitions.
+    index : tuple of str, optional
+        The tensors of the index. By default, the index is the number of the sample.
     """
 
-    _parameters = ["plan", "columns", "rows", "_partitions"]  # noqa: RUF012 # as Dask has it
-    _defaults = {"rows": None, "_partitions": None}  # noqa: RUF012 # as Dask has it
+    _parameters = ["plan", "columns", "rows", "_partitions", "index"]  # noqa: RUF012 # as Dask has it
+    _defaults = {"rows": None, "_partitions": None, "index": ()}  # noqa: RUF012 # as Dask has it
     _absorb_projections = True
 
     @property
@@ -77,7 +80,12 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
 
     @cached_property
     def _meta(self) -> pd.DataFrame:
-        return empty_frame(self._plan.origin.schema, self.columns)
+        return empty_frame(self._plan.origin.schema, self.columns, self._levels)
+
+    @property
+    def _levels(self) -> tuple[str, ...]:
+        levels: tuple[str, ...] = self.operand("index")
+        return levels
 
     @property
     def _plan(self) -> FramePlan:
@@ -85,7 +93,8 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
         return plan
 
     def _divisions(self) -> tuple[int | None, ...]:
-        return self._plan.divisions
+        divisions = self._plan.divisions
+        return (None,) * len(divisions) if self._levels else divisions
 
     @property
     def _lengths(self) -> tuple[int, ...]:
@@ -95,7 +104,7 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
     def _filtered_task(self, name: Any, index: int) -> Task:
         locations = self._plan.locations(index, self.operand("rows"))
         origin = self._plan.origin
-        return Task(name, _read, locations, origin, self.columns, _data_producer=True)
+        return Task(name, _read, locations, origin, self.columns, self._levels, _data_producer=True)
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
         simplified = self._without_values(parent)
@@ -193,6 +202,8 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
                 return ((max(0, stop - count), stop),)
             start = spans[partitions[0]].start
             return ((start, start + count),)
+        if self._levels:
+            return None  # labels are not numbers of samples
         labels = parent.operand("iindexer")
         if isinstance(parent, LocSlice):
             return _rows_of_slice(labels, self._plan.rows)
@@ -210,7 +221,7 @@ class SampleLake(ReadLake):
 
     Parameters
     ----------
-    plan, columns, rows, _partitions : object
+    plan, columns, rows, _partitions, index : object
         As for :class:`ReadLake`.
     states : dict
         The state of the random generator of each partition.
@@ -229,17 +240,16 @@ class SampleLake(ReadLake):
         drawn = methods.sample(numbers, self.states[index], self.frac, self.operand("replace"))
         rows = drawn.tolist()
         locations = plan.locations(index, ranges_of(rows))
-        return Task(
-            name, _read_rows, locations, plan.origin, self.columns, rows, _data_producer=True
-        )
+        names = (self.columns, self._levels)
+        return Task(name, _read_rows, locations, plan.origin, *names, rows, _data_producer=True)
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
         return BlockwiseIO._simplify_up(self, parent, dependents)
 
 
-def read_lake_expr(plan: FramePlan, columns: list[str]) -> ReadLake:
-    """Return the expression of a frame of some tensors."""
-    return ReadLake(plan, columns)
+def read_lake_expr(plan: FramePlan, columns: list[str], index: tuple[str, ...] = ()) -> ReadLake:
+    """Return the expression of a frame of some tensors, and of those of its index."""
+    return ReadLake(plan, columns, index=index)
 
 
 def _rows_of_slice(labels: slice, rows: int) -> RowRanges | None:
@@ -253,12 +263,22 @@ def _rows_of_slice(labels: slice, rows: int) -> RowRanges | None:
 
 
 def _read(
-    locations: tuple[ChunkLocation, ...], origin: Origin, columns: Sequence[str]
+    locations: tuple[ChunkLocation, ...],
+    origin: Origin,
+    columns: Sequence[str],
+    index: Sequence[str],
 ) -> pd.DataFrame:
-    return read_frame(locations, origin=origin, columns=columns)
+    return read_frame(locations, origin=origin, columns=columns, index=index)
 
 
 def _read_rows(
-    locations: tuple[ChunkLocation, ...], origin: Origin, columns: Sequence[str], rows: list[int]
+    locations: tuple[ChunkLocation, ...],
+    origin: Origin,
+    columns: Sequence[str],
+    index: Sequence[str],
+    rows: list[int],
 ) -> pd.DataFrame:
-    return read_frame(locations, origin=origin, columns=columns).loc[rows]
+    names = list(dict.fromkeys((*columns, *index)))
+    frame = read_frame(locations, origin=origin, columns=names).loc[rows]
+    labels = stored_index(frame, origin.schema, index)
+    return frame[columns] if labels is None else frame[columns].set_axis(labels, axis=0)

@@ -92,10 +92,12 @@ def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
     return db.Bag(HighLevelGraph.from_collections(name, graph), name, len(parts))
 
 
-def to_dataframe(plan: FramePlan, columns: Sequence[str]) -> dd.DataFrame:
-    """Return a frame of some tensors, indexed by the row number in the version."""
+def to_dataframe(
+    plan: FramePlan, columns: Sequence[str], index: tuple[str, ...] = ()
+) -> dd.DataFrame:
+    """Return a frame of some tensors, indexed by other ones or by the row number."""
     names = list(dict.fromkeys(columns))
-    frame: dd.DataFrame = new_collection(read_lake_expr(plan, names))
+    frame: dd.DataFrame = new_collection(read_lake_expr(plan, names, index))
     return frame if len(names) == len(columns) else frame[list(columns)]
 
 

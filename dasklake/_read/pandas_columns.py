@@ -23,6 +23,7 @@ link                                   the URL
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -76,7 +77,7 @@ def dtype_of(spec: TensorSpec) -> Any:
     if spec.shape != ():
         return pd.ArrowDtype(_nested_type(spec))
     if spec.class_names or spec.discover:
-        return pd.CategoricalDtype(list(spec.class_names))
+        return pd.CategoricalDtype(list(spec.class_names), ordered=spec.ordered)
     if spec.optional and dtype.name in _NULLABLE:
         return pd.api.types.pandas_dtype(_NULLABLE[dtype.name])
     return _unit(dtype)
@@ -141,6 +142,8 @@ def _table_dtype(spec: TensorSpec) -> Any:
     if name == "string[pyarrow]":
         # pandas reads this name as its own string type; only Arrow's type writes it.
         return pd.ArrowDtype(pa.string())
+    if name.startswith("dictionary<"):
+        return pd.ArrowDtype(_dictionary_type(name, spec.arrow_type))
     try:
         dtype = pd.api.types.pandas_dtype(name)
     except (TypeError, ValueError, NotImplementedError):
@@ -148,6 +151,12 @@ def _table_dtype(spec: TensorSpec) -> Any:
     if isinstance(dtype, pd.api.extensions.ExtensionDtype) and hasattr(dtype, "__from_arrow__"):
         return dtype
     return pd.ArrowDtype(spec.arrow_type)
+
+
+def _dictionary_type(name: str, values: Any) -> pa.DataType:
+    """Return an Arrow dictionary by its name in the schema; chunks store plain values."""
+    width = re.search(r"indices=(u?int(?:8|16|32|64)), ordered=0>\[pyarrow\]$", name)
+    return pa.dictionary(getattr(pa, width[1])(), values) if width is not None else values
 
 
 def _table_series(columns: list[pa.Array], dtype: Any) -> pd.Series:
@@ -159,8 +168,16 @@ def _table_series(columns: list[pa.Array], dtype: Any) -> pd.Series:
 
 def _arrow_series(columns: list[pa.Array], dtype: pd.ArrowDtype) -> pd.Series:
     kind = dtype.pyarrow_dtype
-    chunked = pa.chunked_array([c if c.type == kind else c.cast(kind) for c in columns], type=kind)
+    chunked = pa.chunked_array([_as_type(column, kind) for column in columns], type=kind)
     return pd.Series(pd.arrays.ArrowExtensionArray(chunked))
+
+
+def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    if pa.types.is_dictionary(kind):
+        return column.cast(kind.value_type).dictionary_encode().cast(kind)
+    return column.cast(kind)
 
 
 def _documents(columns: list[pa.Array], dtype: Any) -> pd.Series:

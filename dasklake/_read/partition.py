@@ -20,6 +20,7 @@ from dasklake._read.chunk_reader import MALFORMED
 from dasklake._read.column_checks import checked_part, fetch_rows
 from dasklake._read.corruption import warn_once
 from dasklake._read.decoder import Decoder
+from dasklake._read.frame_index import stored_index
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.pandas_columns import Part, dtype_of, series_of
 from dasklake._read.plan import ChunkLocation
@@ -109,14 +110,19 @@ def read_rows(
 
 
 def read_frame(
-    locations: Sequence[ChunkLocation], *, origin: Origin, columns: Sequence[str] | None = None
+    locations: Sequence[ChunkLocation],
+    *,
+    origin: Origin,
+    columns: Sequence[str] | None = None,
+    index: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return one partition of a frame, indexed by the row number in the version."""
+    """Return one partition of a frame, indexed by some tensors or by the row number."""
     schema = origin.schema
-    names = list(schema) if columns is None else list(columns)
+    shown = list(schema) if columns is None else list(columns)
+    names = list(dict.fromkeys((*shown, *index)))
     read = list(_read_chunks(origin, locations, names))
     if not read:
-        return empty_frame(schema, names)
+        return empty_frame(schema, shown, index)
     series = {}
     for name in names:
         spec = schema[name]
@@ -129,8 +135,9 @@ def read_frame(
             raise
         except MALFORMED as error:
             raise _mismatch_error(error, name, [location for location, _ in read]) from error
-    frame = pd.DataFrame(series, columns=pd.Index(names), copy=False)
-    frame.index = _index([location for location, _ in read])
+    labels = stored_index(series, schema, index)
+    frame = pd.DataFrame(series, columns=pd.Index(shown), copy=False)
+    frame.index = _index([location for location, _ in read]) if labels is None else labels
     return frame
 
 
@@ -152,10 +159,12 @@ def _mismatch_error(
     )
 
 
-def empty_frame(schema: Schema, names: Sequence[str]) -> pd.DataFrame:
+def empty_frame(schema: Schema, names: Sequence[str], index: Sequence[str] = ()) -> pd.DataFrame:
     """Return a frame without rows, with the dtypes of the schema."""
-    columns = {name: pd.Series([], dtype=dtype_of(schema[name])) for name in names}
-    return pd.DataFrame(columns, columns=pd.Index(names), index=pd.RangeIndex(0))
+    columns = {name: pd.Series([], dtype=dtype_of(schema[name])) for name in (*names, *index)}
+    labels = stored_index(columns, schema, index)
+    frame = pd.DataFrame(columns, columns=pd.Index(names), index=pd.RangeIndex(0))
+    return frame if labels is None else frame.set_axis(labels, axis=0)
 
 
 def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) -> npt.NDArray[Any]:

@@ -100,6 +100,7 @@ class Call:
             schema=self.spec.schema,
             kind=self.source.kind,
             names=self.source.names,
+            index=self.source.index,
             transform=self.transform,
             skip=self.spec.skip,
             chunk_size=self.chunk_size,

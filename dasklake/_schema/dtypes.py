@@ -12,6 +12,21 @@ import pyarrow as pa
 
 from dasklake.exceptions import SchemaError
 
+#: Tests for types whose parts lie outside the buffers of a column, or that few readers support.
+_UNSUITABLE = tuple(
+    getattr(pa.types, f"is_{name}")
+    for name in (
+        "dictionary",
+        "union",
+        "run_end_encoded",
+        "string_view",
+        "binary_view",
+        "list_view",
+        "large_list_view",
+    )
+    if hasattr(pa.types, f"is_{name}")
+)
+
 #: Bytes of Arrow's widest numbers, by the kind of their dtype.
 _WIDEST = MappingProxyType({"f": 8, "c": 16})
 
@@ -71,9 +86,30 @@ def _arrow_dtype(dtype: Any, arrow: pa.DataType | None) -> tuple[str, str]:
             raise SchemaError(f"dtype {dtype} has no Arrow type. Use a plain one.") from error
     if pa.types.is_string(arrow):
         arrow = pa.large_string()
+    name = str(dtype)
     if pa.types.is_dictionary(arrow):
+        if arrow.ordered:
+            raise SchemaError(
+                f"dtype {dtype} cannot be stored with its order. Use an ordered pandas.CategoricalDtype."
+            )
         arrow = arrow.value_type
-    return str(dtype), _pack(arrow)
+    unsuitable = _unsuitable(arrow)
+    if unsuitable is not None:
+        raise SchemaError(
+            f"dtype {dtype} cannot be stored, because of {unsuitable}. Use plain strings, lists or "
+            "structs."
+        )
+    return name, _pack(arrow)
+
+
+def _unsuitable(arrow: pa.DataType) -> pa.DataType | None:
+    """Return the part of a type that a chunk cannot hold, or None."""
+    if isinstance(arrow, pa.BaseExtensionType):
+        return _unsuitable(arrow.storage_type)
+    if any(test(arrow) for test in _UNSUITABLE):
+        return arrow
+    parts = [arrow.field(i).type for i in range(arrow.num_fields)] if arrow.num_fields else []
+    return next((part for part in map(_unsuitable, parts) if part is not None), None)
 
 
 def _pack(arrow: pa.DataType) -> str:

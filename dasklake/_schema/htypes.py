@@ -167,7 +167,7 @@ _TABLE = (
         ranks=(0, 1),
         count=0,
         compressions=_BYTES,
-        parameters=("class_names", "discover"),
+        parameters=("class_names", "discover", "ordered"),
     ),
     Htype(
         "tag",

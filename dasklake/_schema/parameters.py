@@ -10,6 +10,7 @@ from dasklake._schema.htypes import COORDS, Htype
 from dasklake.exceptions import SchemaError
 
 __all__ = [
+    "check_index",
     "is_text",
     "normalize_connections",
     "normalize_coords",
@@ -85,6 +86,24 @@ def normalize_connections(
                 f"A connection must be a pair of numbers{limit}, got {list(pair)}. Fix it."
             )
     return cast("tuple[tuple[int, int], ...]", connections)
+
+
+def check_index(index: Any, shape: tuple[int | None, ...] | None, *, plain: bool) -> None:
+    """Check that a tensor with the role of an index has one value per sample.
+
+    Parameters
+    ----------
+    index : bool or "unnamed"
+        The role.
+    shape : tuple of (int or None) or None
+        Shape of the tensor.
+    plain : bool
+        Whether its values are numbers, times, strings, or cells of a table.
+    """
+    if index not in (True, False, "unnamed") or isinstance(index, int) != isinstance(index, bool):
+        raise SchemaError(f"index must be True, False or 'unnamed', got {index!r}. Fix it.")
+    if index and not (plain and shape == ()):
+        raise SchemaError("An index must have one value per sample. Use shape=(), or no index.")
 
 
 def normalize_groups(same_length: Any) -> list[tuple[str, ...]]:

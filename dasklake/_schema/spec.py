@@ -15,6 +15,7 @@ import pyarrow as pa
 from dasklake._schema.dtypes import normalize_dtype
 from dasklake._schema.htypes import COMPRESSION_ALIASES, Htype, parse_htype
 from dasklake._schema.parameters import (
+    check_index,
     normalize_connections,
     normalize_coords,
     normalize_names,
@@ -27,6 +28,29 @@ Shape = tuple[int | None, ...]
 
 #: Parameters of link tensors.
 _LINK_CHOICES = ("verify", "create_shape_tensor", "create_sample_info_tensor")
+
+#: Parameters that only some htypes have.
+_HTYPE_PARAMETERS = (
+    "class_names",
+    "coords",
+    "keypoints",
+    "connections",
+    "reencode",
+    "discover",
+    "ordered",
+)
+
+#: Parameters that a description shows if they are set.
+_DESCRIBED = (
+    "discover",
+    "ordered",
+    "keypoints",
+    "connections",
+    "reencode",
+    "same_length",
+    "optional",
+    "index",
+)
 
 #: Number of class names that a description shows.
 _SHOWN = 4
@@ -53,6 +77,11 @@ class TensorSpec:
     discover : bool, default False
         Whether a class label given as text may have a name that is missing from ``class_names``.
         The name is added when its sample is written.
+    ordered : bool, default False
+        Whether the class names have an order, as in an ordered categorical of pandas.
+    index : bool or "unnamed", default False
+        Whether the tensor is the index of a frame, or one of its levels. It must have one value per
+        sample. The level has the tensor's name; with ``"unnamed"`` it has none.
     coords : str or mapping, optional
         Format of the four numbers of a box, such as ``"pixel-ltwh"``.
     keypoints : sequence of str, optional
@@ -102,12 +131,14 @@ class TensorSpec:
     create_shape_tensor: Any = None
     create_sample_info_tensor: Any = None
     discover: bool = False
+    ordered: bool = False
+    index: Any = False
     arrow: str | None = field(default=None, repr=False)
     settled: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         htype, linked, sequence = parse_htype(self.htype)
-        for name in ("optional", "reencode", "discover"):
+        for name in ("optional", "reencode", "discover", "ordered"):
             if not isinstance(getattr(self, name), bool):
                 raise SchemaError(
                     f"{name} must be True or False, got {getattr(self, name)!r}. Fix it."
@@ -167,6 +198,7 @@ class TensorSpec:
             compression=self.compression or "none",
             verify=False if htype.startswith("link[") else None,
             same_length=None,
+            ordered=False,
             optional=False,
         )
 
@@ -303,7 +335,7 @@ def _check(spec: TensorSpec, htype: Htype, *, linked: bool) -> None:
             f"dtype {spec.dtype} holds one value per sample. Leave shape and compression out."
         )
     _check_shape(spec, htype)
-    for parameter in ("class_names", "coords", "keypoints", "connections", "reencode", "discover"):
+    for parameter in _HTYPE_PARAMETERS:
         if _set(getattr(spec, parameter)) and parameter not in htype.parameters:
             raise SchemaError(f"htype {name!r} does not support {parameter}. Leave it out.")
     if spec.discover and (htype.name != name or spec.compression or spec.dtype != htype.dtype):
@@ -311,6 +343,9 @@ def _check(spec: TensorSpec, htype: Htype, *, linked: bool) -> None:
             f"discover=True needs htype {htype.name!r} with dtype {htype.dtype!r} and without "
             "compression. Leave these out, or give all class_names and no discover."
         )
+    if spec.ordered and (spec.class_names is None or spec.discover):
+        raise SchemaError("ordered=True needs all class_names, in their order. Give class_names.")
+    check_index(spec.index, spec.shape, plain=plain and htype.name == name)
 
 
 def _check_shape(spec: TensorSpec, htype: Htype) -> None:
@@ -347,7 +382,7 @@ def describe(spec: TensorSpec) -> str:
         parts.append(f"class_names=[{', '.join(shown)}]")
     if spec.coords is not None:
         parts.append(f"coords={spec.coords!r}")
-    for name in ("discover", "keypoints", "connections", "reencode", "same_length", "optional"):
+    for name in _DESCRIBED:
         if _set(getattr(spec, name)):
             value = getattr(spec, name)
             parts.append(f"{name}={list(value) if isinstance(value, tuple) else value!r}")

@@ -60,7 +60,9 @@ class Block:
         }
 
 
-def blocks_of(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iterator[Block]:
+def blocks_of(
+    kind: str, names: tuple[str, ...], parts: tuple[Any, ...], index: tuple[str, ...] = ()
+) -> Iterator[Block]:
     """Yield the blocks of a partition one at a time.
 
     Parameters
@@ -71,14 +73,15 @@ def blocks_of(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> Iter
         Names of the arrays.
     parts : tuple
         The partition of each collection.
+    index : tuple of str
+        For each level of the index of a frame, its tensor, or an empty name.
     """
     if kind == "bag":
         # A loop's variable would keep each item alive while the next one is made.
         yield from map(_block, parts[0])
     elif kind == "dataframe":
-        frame = _with_index(parts[0])
-        columns = {str(name): frame[name] for name in frame.columns}
-        yield Block(len(frame), lambda: _rows(columns), columns, _float_types(columns))
+        columns = _columns_of(parts[0], index)
+        yield Block(len(parts[0]), lambda: _rows(columns), columns, _float_types(columns))
     else:
         yield _array_block(kind, names, parts)
 
@@ -101,9 +104,19 @@ def _array_block(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> B
     return Block(len(parts[0]), items, columns)
 
 
-def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
-    named = [name for name in frame.index.names if name is not None]
-    return frame.reset_index(named) if named else frame
+def _columns_of(frame: pd.DataFrame, index: tuple[str, ...]) -> dict[str, pd.Series]:
+    """Return the levels of the index that are written, and the columns."""
+    labels = frame.index
+    if any(index) and labels.nlevels != len(index):
+        raise SampleError(
+            f"a partition has an index of {labels.nlevels} levels, not {len(index)} as in the frame's "
+            "metadata. Pass meta=... to the operation that made it."
+        )
+    columns = {str(name): frame[name] for name in frame.columns}
+    for number, tensor in enumerate(index):
+        if tensor and tensor not in columns:
+            columns[tensor] = pd.Series(labels.get_level_values(number))
+    return columns
 
 
 def _float_types(columns: Mapping[str, pd.Series]) -> dict[str, Callable[[Any], Any]]:

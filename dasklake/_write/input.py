@@ -10,7 +10,6 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from dask.bag.core import map_chunk, reify, starmap_chunk
 from dask.base import is_dask_collection, optimize
@@ -24,7 +23,21 @@ from dasklake._dask import (
     TaskRef,
     convert_legacy_graph,
 )
-from dasklake._schema.schema import Schema, TensorSpec, describe
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._write.column_specs import (
+    check_orders,
+    code_of,
+    column_spec,
+    hint,
+    ordered_categories,
+)
+from dasklake._write.frame_index import (
+    Certainty,
+    Level,
+    check_column_names,
+    levels_of,
+    place_levels,
+)
 from dasklake._write.futures import cull_graph, is_future
 from dasklake._write.input_id import digest
 from dasklake._write.input_roots import expression_roots, graph_roots
@@ -59,6 +72,12 @@ class Source:
     futures : dict of key to Future
         The futures that the collection holds. The graph refers to their keys without a task, and
         the cluster keeps their results while they are referenced here.
+    levels : tuple of Level
+        The levels of the index of a frame.
+    index : tuple of str
+        For each level, the tensor that it is written to, or an empty name.
+    categories : mapping of str to pandas.CategoricalDtype
+        The ordered categories of a frame's columns.
     """
 
     kind: str
@@ -69,6 +88,32 @@ class Source:
     schema: Schema | None
     roots: Callable[[], Sequence[Any]]
     futures: Mapping[Key, Any] = field(default_factory=dict)
+    levels: tuple[Level, ...] = ()
+    index: tuple[str, ...] = ()
+    categories: Mapping[str, pd.CategoricalDtype] = field(default_factory=dict)
+
+    def with_schema(self, schema: Schema, *, transformed: bool) -> Source:
+        """Return the source with the tensors of its index, if it is a frame.
+
+        Parameters
+        ----------
+        schema : Schema
+            The tensors to write.
+        transformed : bool
+            Whether a function makes the samples from the rows.
+
+        Raises
+        ------
+        SchemaError
+            Values of the index, or the order of categories, would be lost.
+        """
+        if self.kind != "dataframe":
+            return self
+        if not transformed:
+            check_orders(self.categories, schema)
+        specs = {level.tensor: _spec_or_none(level.column) for level in self.levels}
+        index = place_levels(self.levels, self.names, schema, specs, transformed=transformed)
+        return replace(self, index=index)
 
     @property
     def external_keys(self) -> set[Key]:
@@ -101,7 +146,7 @@ class Source:
             return None
 
 
-def source_of(collection: Any, schema: Schema | None) -> Source:
+def source_of(collection: Any, schema: Schema | None, *, transformed: bool = False) -> Source:
     """Return the input of a write that a collection describes.
 
     Parameters
@@ -110,6 +155,8 @@ def source_of(collection: Any, schema: Schema | None) -> Source:
         The input.
     schema : Schema or None
         The schema that the user gave.
+    transformed : bool, default False
+        Whether a function makes the samples from the rows of a frame.
 
     Raises
     ------
@@ -131,9 +178,10 @@ def source_of(collection: Any, schema: Schema | None) -> Source:
     if kind == "Array":
         return _arrays("array", {_only(None, schema): collection}, schema)
     if kind == "Series":
-        return _frame(collection.to_frame(name=_only(collection.name, schema)), schema)
+        name = _only(collection.name, schema)
+        return _frame(collection.to_frame(name=name), schema, transformed=transformed)
     if kind == "DataFrame":
-        return _frame(collection, schema)
+        return _frame(collection, schema, transformed=transformed)
     raise InvalidInputError(
         f"collection must be a dask Bag, DataFrame, Series or Array, got {kind}."
     )
@@ -206,99 +254,69 @@ def _mapped(node: GraphNode) -> Key | None:
     return source.key if isinstance(source, TaskRef) else None
 
 
-def _frame(frame: Any, schema: Schema | None) -> Source:
-    named = (*_index_names(frame), *frame.columns)
-    _require_distinct_names(named)
-    raise_if_converted(frame, schema)
-    inferred = _frame_schema(frame) if schema is None else None
+def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
+    if not len(frame.columns) and frame._meta.index.names == [None]:  # noqa: SLF001 # Dask's documented meta
+        raise InvalidInputError("The frame has no columns. Select at least one.")
+    check_column_names(frame)
+    levels = levels_of(frame)
+    raise_if_converted(frame, schema, index=not transformed)
+    meta = {name: frame._meta[name] for name in frame.columns}  # noqa: SLF001 # Dask's documented meta
+    inferred = None
+    if schema is None:
+        least = Certainty.DATA if transformed else Certainty.POSITIONAL
+        inferred = _frame_schema(meta, [level for level in levels if level.stored(least)])
     optimised = frame.optimize()
     keys = list(flatten(optimised.__dask_keys__()))
     raw = dict(optimised.__dask_graph__())
     graph = convert_legacy_graph(raw)
-    names = tuple(str(name) for name in named)
     lengths = _lengths(graph, keys)
     return Source(
         kind="dataframe",
         graph=dict(graph),
         parts=[(key,) for key in keys],
-        names=names,
+        names=tuple(frame.columns),
         lengths=lengths,
         schema=inferred,
         roots=lambda: expression_roots(frame.expr),
         futures=_futures(raw),
+        levels=levels,
+        categories=ordered_categories(meta),
     )
 
 
-def _require_distinct_names(names: Iterable[Any]) -> None:
-    """Raise an error if two names are equal as names of tensors, such as 1 and "1"."""
-    columns: dict[str, list[Any]] = {}
-    for name in names:
-        columns.setdefault(str(name), []).append(name)
-    same = [", ".join(map(repr, equal)) for equal in columns.values() if len(equal) > 1]
-    if same:
-        raise SchemaError(
-            f"Names of columns and of the index must differ as text, got {'; '.join(same)}. "
-            "Rename or drop one of them."
-        )
+def _frame_schema(columns: Mapping[str, Any], levels: Iterable[Level]) -> Schema:
+    """Return the schema of a frame: its index, and its columns."""
+    roles = {level.tensor: level.role for level in levels}
+    stored = {level.tensor: level.column for level in levels} | dict(columns)
+    schema = _inferred("columns", stored, column_spec)
+    return Schema({n: replace(s, index=roles.get(n, False)) for n, s in schema.items()})
 
 
-def _index_names(frame: Any) -> list[Any]:
-    return [name for name in frame._meta.index.names if name is not None]  # noqa: SLF001 # Dask's documented meta
-
-
-def _frame_schema(frame: Any) -> Schema:
-    meta = frame._meta  # noqa: SLF001 # Dask's documented meta
-    named = _index_names(frame)
-    meta = meta.reset_index(named) if named else meta
-    return _inferred("columns", {str(name): meta[name] for name in meta.columns}, _column_spec)
+def _spec_or_none(column: Any) -> TensorSpec | None:
+    try:
+        return column_spec(column)
+    except SchemaError:
+        return None
 
 
 def _inferred(
     kind: str, columns: Mapping[str, Any], spec_of: Callable[[Any], TensorSpec]
 ) -> Schema:
     """Return the schema of columns or arrays; the error for unclear ones shows an example."""
-    specs, unclear = {}, []
+    specs, unclear = {}, {}
     for name, column in columns.items():
         try:
             specs[name] = spec_of(column)
-        except SchemaError:
-            unclear.append(name)
+        except SchemaError as error:
+            unclear[name] = f"{hint(column)},  # edit this line: {error}"
     if not unclear:
         return Schema(specs)
-    lines = [
-        f"    {name!r}: dasklake.TensorSpec(dtype='float32', shape=(None,)),  # edit this line"
-        for name in unclear
-    ]
-    lines += [f"    {name!r}: {_code_of(name, spec)}," for name, spec in specs.items()]
+    lines = [f"    {name!r}: {line}" for name, line in unclear.items()]
+    lines += [f"    {name!r}: {code_of(name, spec)}," for name, spec in specs.items()]
     raise SchemaError(
         f"The metadata do not determine the type of the {kind} {', '.join(map(repr, unclear))}. "
         "Give a schema with these tensors, such as:\n" + "\n".join(["schema = {", *lines, "}"])
     )
-
-
-def _code_of(name: str, spec: TensorSpec) -> str:
-    """Return the code that creates a spec, with all of its class names."""
-    try:
-        TensorSpec(dtype=spec.dtype, shape=spec.shape)
-    except (SchemaError, NotImplementedError):
-        # The names of some Arrow types cannot be parsed.
-        return f"dasklake.TensorSpec(dtype=frame.dtypes[{name!r}], shape=())"
-    call = describe(replace(spec, class_names=None))
-    if spec.class_names is not None:
-        call = f"{call[:-1]}, class_names={list(spec.class_names)!r})"
-    return f"dasklake.{call}"
-
-
-def _column_spec(column: Any) -> TensorSpec:
-    dtype = column.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        names = list(dtype.categories)
-        if "__UNKNOWN_CATEGORIES__" in names or not all(isinstance(name, str) for name in names):
-            raise SchemaError("categories are unknown or not strings")
-        return TensorSpec("class_label", class_names=tuple(names), shape=())
-    if dtype == np.dtype(object):
-        raise SchemaError("an object column may hold anything")
-    return TensorSpec(dtype=dtype, shape=())
 
 
 def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:

@@ -55,6 +55,8 @@ class Job:
         ``"bag"``, ``"dataframe"``, ``"array"`` or ``"arrays"``.
     names : tuple of str
         Names of the columns or arrays.
+    index : tuple of str
+        For each level of the index of a frame, its tensor, or an empty name.
     transform : callable or None
         Called with each item; returns a sample.
     kwargs : mapping
@@ -79,6 +81,7 @@ class Job:
     schema: Schema
     kind: str
     names: tuple[str, ...] = ()
+    index: tuple[str, ...] = ()
     transform: Callable[..., Any] | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     skip: bool = False
@@ -289,7 +292,7 @@ class _Attempt:
 
     def _blocks(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Iterator[Block]:
         parts = tuple(make(values) for make in makers)
-        yield from blocks_of(self.job.kind, self.job.names, parts)
+        yield from blocks_of(self.job.kind, self.job.names, parts, self.job.index)
 
     def _run(self, blocks: Iterator[Block]) -> Outcome:
         inputs = 0

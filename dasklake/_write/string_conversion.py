@@ -44,7 +44,7 @@ _KEEP = {
 _LIKE_REPR = ("[", "(", "{", "<", "array(")
 
 
-def raise_if_converted(frame: Any, schema: Schema | None) -> None:
+def raise_if_converted(frame: Any, schema: Schema | None, *, index: bool = True) -> None:
     """Raise an error if columns of a frame lost their values by conversion to strings.
 
     Parameters
@@ -53,6 +53,8 @@ def raise_if_converted(frame: Any, schema: Schema | None) -> None:
         The input.
     schema : Schema or None
         The schema that the user gave; strings are intended in a column that it declares as text.
+    index : bool, default True
+        Whether an index without a name may be written.
 
     Raises
     ------
@@ -60,9 +62,9 @@ def raise_if_converted(frame: Any, schema: Schema | None) -> None:
         A column of ``frame`` that would be written was converted, or may have been.
     """
     converted = _converted(frame.expr)
-    if frame._meta.index.name is None:  # noqa: SLF001 # Dask's documented meta
-        converted.discard(_INDEX)  # not written
     text = {n for n, spec in (schema or {}).items() if spec.numpy_dtype is None and not spec.linked}
+    if not index or any(schema and schema[name].index == "unnamed" for name in text):
+        converted.discard(_INDEX)
     names = sorted({str(name) for name in converted} - text)
     if names:
         raise InvalidInputError(

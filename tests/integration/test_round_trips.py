@@ -83,16 +83,6 @@ def test_categoricals_are_read_back_as_class_names(tmp_path: Path) -> None:
     pd.testing.assert_series_equal(back(tmp_path / "lake")["kind"], pd.Series(column, name="kind"))
 
 
-def test_a_named_index_is_a_tensor_and_another_is_dropped(tmp_path: Path) -> None:
-    """An index with a name is data; one without is only a numbering."""
-    frame = pd.DataFrame({"x": [1, 2, 3, 4]}, index=[10, 20, 30, 40])
-    dd.from_pandas(frame, npartitions=2).to_lake(tmp_path / "plain", options=SYNC)
-    assert list(dasklake.open(tmp_path / "plain").schema) == ["x"]
-    named = dd.from_pandas(frame.rename_axis("id"), npartitions=2).clear_divisions()
-    named.to_lake(tmp_path / "named", options=SYNC)
-    assert back(tmp_path / "named").to_dict("list") == {"id": [10, 20, 30, 40], "x": [1, 2, 3, 4]}
-
-
 def test_object_columns_that_became_strings_are_refused(tmp_path: Path) -> None:
     """Arrays that Dask converted to their repr are refused with a remedy, and the remedy works."""
     frame = pd.DataFrame({"pixels": [np.full((2, 2), i, "uint8") for i in range(4)]})
