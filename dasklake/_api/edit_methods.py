@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
@@ -14,6 +13,7 @@ import numpy as np
 from dask.delayed import Delayed
 
 from dasklake._api.lake_base import LakeBase
+from dasklake._api.tensor_parameters import tensor_spec
 from dasklake._api.write import WriteArguments, WriteOptions, WriteReport, to_lake
 from dasklake._codecs.decoded_origins import origin_of, remember
 from dasklake._codecs.sample import Sample, sealed
@@ -22,11 +22,8 @@ from dasklake._log.run_entries import abort
 from dasklake._log.schema_evolution import add_class_names, add_tensors, drop_tensor, rename_tensor
 from dasklake._model.commit import Commit
 from dasklake._run.preview import Preview
-from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError, RunFailedError, SampleError, SchemaError
-
-#: Names that other libraries use for parameters of TensorSpec.
-_ALIASES = {"sample_compression": "compression", "chunk_compression": "compression"}
 
 #: Samples per partition of an append.
 _PARTITION = 1_000
@@ -133,7 +130,7 @@ class EditMethods(LakeBase):
         >>> list(lake.schema)
         ['categories', 'boxes']
         """
-        spec = _spec(name, {"htype": htype, **_rename_aliases(name, parameters)})
+        spec = tensor_spec(name, htype, parameters)
         if self._collected is None:
             self._edit(partial(self._add_tensors, {name: spec}, exist_ok=exist_ok))
             return
@@ -368,34 +365,6 @@ class EditMethods(LakeBase):
                 raise error.__cause__ from None
             raise
         self.refresh()
-
-
-def _rename_aliases(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters by their names in TensorSpec."""
-    allowed = {field.name for field in fields(TensorSpec) if field.repr} - {"htype"}
-    renamed: dict[str, Any] = {}
-    for key, value in parameters.items():
-        parameter = _ALIASES.get(key, key)
-        if parameter not in allowed:
-            raise SchemaError(
-                f"tensor {name!r}: {key!r} is not a parameter. Use one of: "
-                f"{', '.join(sorted({*allowed, *_ALIASES}))}."
-            )
-        if parameter in renamed:
-            raise SchemaError(
-                f"tensor {name!r}: {key!r} and {parameter!r} are the same parameter. Give one of them."
-            )
-        # An explicit None means no compression, not the default of the htype.
-        renamed[parameter] = "none" if key in _ALIASES and value is None else value
-    return renamed
-
-
-def _spec(name: str, parameters: Mapping[str, Any]) -> TensorSpec:
-    # Validated without its group, whose other tensors may be created later.
-    alone = Schema({name: {**parameters, "same_length": None}})[name]
-    # Explicit, because a missing compression means the default of the htype.
-    compression = alone.compression or "none"
-    return replace(alone, compression=compression, same_length=parameters.get("same_length"))
 
 
 def _merged(blank: Sample, row: Mapping[str, Any]) -> Sample:

@@ -125,14 +125,7 @@ class Coordinator:
         """
         a = self.assignment
         self._writer = a.open_writer()
-        self._progress = RunProgress(
-            a.partitions,
-            a.spec.interval,
-            a.spec.max_failures,
-            self._writer.state,
-            time.monotonic(),
-            a.spec.ordered,
-        )
+        self._progress = a.track(self._writer.state, time.monotonic())
         self._put_beat()
         for receipt in a.recovered:
             self._progress.received(receipt)

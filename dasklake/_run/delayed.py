@@ -16,7 +16,6 @@ from dasklake._format import object_keys
 from dasklake._log.log import Log
 from dasklake._run.coordinator import load_failures, record_outcome
 from dasklake._run.outcome import explain
-from dasklake._run.progress import RunProgress
 from dasklake._run.report import WriteReport, report_write
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.start import start_run
@@ -99,16 +98,9 @@ def _gather(outcomes: Sequence[Any]) -> list[Outcome]:
 def _commit(assignment: Assignment, outcomes: Sequence[Any]) -> WriteReport:
     """Judge the tasks' outcomes as a coordinator does, and commit their receipts."""
     began = time.monotonic()
-    run, spec = assignment.run, assignment.spec
+    run = assignment.run
     writer = assignment.open_writer()
-    progress = RunProgress(
-        assignment.partitions,
-        spec.interval,
-        spec.max_failures,
-        writer.state,
-        began,
-        spec.ordered,
-    )
+    progress = assignment.track(writer.state, began)
     for receipt in assignment.recovered:
         progress.received(receipt)
     for outcome in _gather(outcomes):

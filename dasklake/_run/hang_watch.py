@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask
@@ -78,6 +79,7 @@ class Nannies:
         return not timeout - _RESTART_SECONDS < now - lost < timeout + CHECK_SECONDS / 2
 
 
+@dataclass(slots=True, eq=False)
 class HangWatch:
     """The watch over the tasks of one run.
 
@@ -95,27 +97,23 @@ class HangWatch:
         Releases keys that no process wants any more.
     """
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        coordinator: Coordinator,
-        keys: dict[Any, int],
-        nannies: Nannies,
-        release: Callable[[list[Any]], object],
-    ) -> None:
-        self.scheduler = scheduler
-        self.coordinator = coordinator
-        self.keys = keys
-        self.nannies = nannies
-        self.release = release
-        self.limit = coordinator.assignment.spec.partition_timeout or 0.0
-        #: Workers that hang and cannot be restarted: the tasks in their queues never run.
-        self.stuck: set[WorkerState] = set()
-        #: How often each task took too long.
-        self._timeouts: Counter[Any] = Counter()
-        #: The partition for which a nanny restarts its worker, until the worker is back.
-        self._away: dict[str, int] = {}
-        self._alone_since: float | None = None
+    scheduler: Scheduler
+    coordinator: Coordinator
+    keys: dict[Any, int]
+    nannies: Nannies
+    release: Callable[[list[Any]], object]
+    #: Workers that hang and cannot be restarted: the tasks in their queues never run.
+    stuck: set[WorkerState] = field(init=False, default_factory=set)
+    #: How often each task took too long.
+    _timeouts: Counter[Any] = field(init=False, default_factory=Counter)
+    #: The partition for which a nanny restarts its worker, until the worker is back.
+    _away: dict[str, int] = field(init=False, default_factory=dict)
+    _alone_since: float | None = field(init=False, default=None)
+
+    @property
+    def limit(self) -> float:
+        """Seconds that an attempt at a partition may take."""
+        return self.coordinator.assignment.spec.partition_timeout or 0.0
 
     async def run(self) -> None:
         """Check for tasks that hang, until the run has ended; a failing check ends the run."""

@@ -14,10 +14,10 @@ from dask.utils import format_bytes, format_time
 from dasklake._dask import Task
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
-from dasklake._format.segment import read_failures
 from dasklake._log.log import Log
 from dasklake._log.transactions import create_lake
 from dasklake._model.receipt import Failure, Receipt
+from dasklake._run.coordinator import load_failures
 from dasklake._run.progress import CheckpointInterval
 from dasklake._schema.schema import Schema, describe
 from dasklake._storage.store import ObjectStore
@@ -265,10 +265,7 @@ def _measure(job: Job, receipt: Receipt, seconds: float) -> Trial:
         head = ChunkHead.parse(store.get(key), chunk.size, key)
         for name in sizes:
             sizes[name] += sum(stop - begin for begin, stop in head.spans(name))
-    failures = receipt.failures
-    if receipt.failures_key is not None:
-        data = store.get(receipt.failures_key)
-        failures = tuple(read_failures(data, None, receipt.failures_key))
+    failures = tuple(load_failures(store, [receipt]))
     overhead = (receipt.size - sum(sizes.values())) // max(1, len(receipt.chunks))
     return Trial(receipt.inputs, receipt.samples, sizes, overhead, seconds, failures)
 

@@ -9,7 +9,7 @@ from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
 from dasklake._model.commit import Commit, Plan, RunState
 from dasklake._model.receipt import Receipt
-from dasklake._run.progress import CheckpointInterval, MaxFailures
+from dasklake._run.progress import CheckpointInterval, MaxFailures, RunProgress
 from dasklake._schema.schema import Schema
 from dasklake._write.chunk_writer import RunLocation
 
@@ -114,6 +114,21 @@ class Assignment:
     def partitions(self) -> set[int]:
         """Partitions to commit."""
         return {*self.missing, *(receipt.partition for receipt in self.recovered)}
+
+    def track(self, state: RunState, now: float) -> RunProgress:
+        """Return the progress of an epoch that begins.
+
+        Parameters
+        ----------
+        state : RunState
+            The run's state that the epoch continues.
+        now : float
+            Seconds on the caller's monotonic clock.
+        """
+        spec = self.spec
+        return RunProgress(
+            self.partitions, spec.interval, spec.max_failures, state, now, spec.ordered
+        )
 
     def open_writer(self) -> RunWriter:
         """Read the entry back from storage, and return what commits after it.

@@ -6,16 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from dasklake._storage.retry import RetryPolicy
+from dasklake._storage.retry import PERMANENT, RetryPolicy
 from dasklake._storage.store import ObjectStore
-from dasklake.exceptions import (
-    LakeNotSharedError,
-    ObjectNotFoundError,
-    PermissionDeniedError,
-    StorageFullError,
-    StoreError,
-    UnsupportedStoreError,
-)
+from dasklake.exceptions import ObjectExistsError, StoreError
 
 #: Time for which one operation is retried before the attempt fails, in seconds: longer than
 #: storages throttle, and with Dask's own retries about as long as a commit is retried.
@@ -25,13 +18,7 @@ _RETRY_SECONDS = 150.0
 _CHECK_SECONDS = 0.5
 
 #: Refusals that end the run: another attempt would only repeat the computation.
-_REFUSALS = (
-    LakeNotSharedError,
-    ObjectNotFoundError,
-    PermissionDeniedError,
-    StorageFullError,
-    UnsupportedStoreError,
-)
+_REFUSALS = tuple(error for error in PERMANENT if error is not ObjectExistsError)
 
 _T = TypeVar("_T")
 
