@@ -109,8 +109,9 @@ def second_interrupt_error(run: str, *, on_cluster: bool) -> KeyboardInterrupt:
 
 def resume_hint(run: str, inputs: int) -> str:
     """Return a text with a run's committed progress and the way to resume it."""
+    order = f" (not necessarily the first {inputs})" if inputs else ""
     return (
-        f"Last checkpoint: {inputs} samples committed (not necessarily the first {inputs}). "
+        f"Last checkpoint: {inputs} samples committed{order}. "
         f"Run again with mode='resume', run={run!r} to continue."
     )
 

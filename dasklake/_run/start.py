@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dasklake._format import object_keys
 from dasklake._format.documents import schema_digest
 from dasklake._log.creds_keys import check_keys
-from dasklake._log.heartbeat import is_alive
+from dasklake._log.heartbeat import is_alive, newest_heartbeat
 from dasklake._log.log import Log
 from dasklake._log.run_entries import begin, resume
 from dasklake._log.transactions import create_lake
@@ -61,8 +61,18 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
     run = run or f"run-{object_keys.new_id()[:8]}"
     if spec.mode == "append":
         _warn_of_gaps(log, head)
+    plan = spec.plan
+    failed = _failed_epochs(log, head) if spec.mode == "create" else {}
+    if failed:
+        # Replacing a lake without samples loses nothing, and allows another schema.
+        plan = replace(plan, overwrite=True)
+
+    def check(head: Commit) -> None:
+        if not (failed and failed == _epochs(head) and not head.totals.samples):
+            _check(head, log, spec)
+
     try:
-        entry = begin(log, head, run, spec.plan, check=lambda head: _check(head, log, spec))
+        entry = begin(log, head, run, plan, check=check)
     except LakeExistsError:
         # The same script was started twice, and the other process has begun the run.
         if spec.mode != "resume":
@@ -71,6 +81,28 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
         return _resume(log, head, spec.run or _only_run(head) or run, spec)
     _LOGGER.info("Run %r begun, version %d, %d partitions", run, entry.version, spec.partitions)
     return _assignment(log, spec, run, entry, tuple(range(spec.partitions)))
+
+
+def _epochs(head: Commit) -> dict[str, int]:
+    return {run: state.epoch for run, state in head.runs.items()}
+
+
+def _failed_epochs(log: Log, head: Commit) -> dict[str, int]:
+    """Return the newest epoch of each run if all have failed before their first sample.
+
+    Empty if the lake has samples or failures, or a run is finished, replaced or active.
+    """
+    if head.totals.samples or head.totals.failures:
+        return {}
+    for run, state in head.runs.items():
+        if state.finished or state.replaced or state.partitions or state.plan.compaction:
+            return {}
+        # A run without a heartbeat may have begun a moment ago.
+        if newest_heartbeat(log.store, log.branch, run) is None or (
+            state.closed < state.epoch and is_alive(log.store, log.branch, run, state.epoch)
+        ):
+            return {}
+    return _epochs(head)
 
 
 def _warn_of_gaps(log: Log, head: Commit) -> None:
@@ -237,5 +269,6 @@ def check_plan(run: str, plan: Plan, spec: RunSpec) -> None:
     if differences:
         raise PlanMismatchError(
             f"The input differs from the input of run {run!r}: {'; '.join(differences)}. Give the "
-            "same input, or write the new input as another run with mode='append'."
+            "same input, or write the new input as another run with mode='append'. If the lake has "
+            "no samples yet, mode='create' starts over."
         )

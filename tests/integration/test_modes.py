@@ -78,6 +78,32 @@ def test_create_refuses_an_unfinished_run(tmp_path: Path) -> None:
     assert values(tmp_path) == list(range(20))
 
 
+def test_create_starts_over_after_failed_runs(tmp_path: Path) -> None:
+    """While only failed runs wrote to a lake, the corrected call works, with another schema too."""
+    bag = db.from_sequence(range(20), npartitions=4)
+    number = dasklake.TensorSpec(dtype="int64", shape=())
+
+    def write(schema: dict[str, dasklake.TensorSpec], name: str) -> Any:
+        return dasklake.to_lake(
+            bag,
+            tmp_path / "lake",
+            schema=schema,
+            transform=lambda n: {"x": n, name: n},
+            progress=False,
+        )
+
+    for _ in range(2):
+        with pytest.raises(TransformError, match="tensor 'y'"):
+            write({"x": number}, "y")
+    assert write({"x": number, "y": number}, "y").samples == 20
+    lake = dasklake.open(tmp_path / "lake")
+    assert sorted(lake["y"][:].tolist()) == list(range(20))
+    assert lake.is_complete
+    assert lake.verify().ok
+    with pytest.raises(LakeExistsError):
+        write({"x": number, "z": number}, "z")
+
+
 def test_append_adds_a_run(tmp_path: Path) -> None:
     """``append`` makes a lake or adds rows at its end; each run has its own name."""
     write(tmp_path, range(10), mode="append", run="first")
