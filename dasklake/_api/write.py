@@ -35,9 +35,11 @@ from dasklake._run.run_spec import RunSpec
 from dasklake._run.start import MODES
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore, absolute_url
+from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.futures import check_transform
 from dasklake._write.graph import check_arguments
 from dasklake._write.input import Source, source_of
+from dasklake._write.partition import Job
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
 
@@ -266,17 +268,26 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         partition_timeout=parse_timeout(options.partition_timeout),
         ordered=options.commit_order == "input",
     )
-    call = Call(
-        source=source,
-        store=store,
-        spec=spec,
+    job = Job(
+        location=RunLocation(store, "", "", 0),
+        entry=(0, ""),
+        schema=spec.schema,
+        kind=source.kind,
+        names=source.names,
+        index=source.index,
         transform=transform,
-        kwargs=dict(transform_kwargs or {}),
-        coordinator=coordinator,
-        progress=progress,
+        skip=spec.skip,
         chunk_size=chunk_size,
         strict=options.validate == "strict",
         links=parse_links(links),
+    )
+    call = Call(
+        source=source,
+        spec=spec,
+        job=job,
+        kwargs=dict(transform_kwargs or {}),
+        coordinator=coordinator,
+        progress=progress,
         on_checkpoint=on_checkpoint,
     )
     check_arguments(call.kwargs)

@@ -15,7 +15,6 @@ from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
 from dasklake._format import object_keys
-from dasklake._links.limits import LinkLimits
 from dasklake._log.log import Log
 from dasklake._run.client_front import run_on_client
 from dasklake._run.coordinator import Status, commit_recovered
@@ -36,7 +35,6 @@ from dasklake._run.start import check_plan, check_schema, start_run
 from dasklake._run.task_outcome import TaskDeliver
 from dasklake._schema.printable import safe_repr
 from dasklake._storage.store import ObjectStore
-from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.futures import refuse_local
 from dasklake._write.graph import Delivery, WriteGraph, argument_futures, write_graph
 from dasklake._write.input import Source
@@ -54,24 +52,16 @@ class Call:
     ----------
     source : Source
         The input.
-    store : ObjectStore
-        The lake's objects.
     spec : RunSpec
         What is written, and the rules.
-    transform : callable or None
-        Called with each item; returns a sample.
+    job : Job
+        What all write tasks share, without an epoch.
     kwargs : mapping
-        Its further arguments.
+        Further arguments of the transform.
     coordinator : str
         Which process commits: ``"auto"``, ``"scheduler"`` or ``"client"``.
     progress : bool or "auto"
         Whether to show a progress bar.
-    chunk_size : int
-        Bytes after which a chunk is full.
-    strict : bool
-        Whether the constraints of htypes are checked.
-    links : LinkLimits
-        Limits for reading the targets of links.
     on_checkpoint : callable or None
         Called with the version after a commit.
     began : float
@@ -79,34 +69,18 @@ class Call:
     """
 
     source: Source
-    store: ObjectStore
     spec: RunSpec
-    transform: Callable[..., Any] | None
+    job: Job
     kwargs: Mapping[str, Any]
     coordinator: str
     progress: bool | Literal["auto"]
-    chunk_size: int
-    strict: bool
-    links: LinkLimits = field(default_factory=LinkLimits)
     on_checkpoint: Callable[[int], object] | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
-    def job(self) -> Job:
-        """The data that all write tasks share, without an epoch."""
-        return Job(
-            location=RunLocation(self.store, "", "", 0),
-            entry=(0, ""),
-            schema=self.spec.schema,
-            kind=self.source.kind,
-            names=self.source.names,
-            index=self.source.index,
-            transform=self.transform,
-            skip=self.spec.skip,
-            chunk_size=self.chunk_size,
-            strict=self.strict,
-            links=self.links,
-        )
+    def store(self) -> ObjectStore:
+        """The lake's objects."""
+        return self.job.location.store
 
 
 def run_call(call: Call, get: Callable[..., Any] | None, client: Any) -> WriteReport:
@@ -277,7 +251,7 @@ def preview_call(call: Call, get: Callable[..., Any] | None, client: Any, items:
         total=call.source.inputs,
         partitions=len(call.source.parts),
         workers=_parallel_tasks(get, client),
-        chunk_size=call.chunk_size,
+        chunk_size=call.job.chunk_size,
         interval=call.spec.interval,
     )
     print(preview)  # noqa: T201 # the purpose of a preview
