@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
@@ -39,10 +40,13 @@ class LinkCodec(Codec):
             )
         link(target.url, target.creds_key)  # checks a Link that was constructed directly
         _refuse_secrets(target.url)
-        return {
+        encoded: dict[str, Any] = {
             "url": checked_text(target.url),
             "creds_key": None if target.creds_key is None else checked_text(target.creds_key),
         }
+        if target.expected is not None and self.spec.verify:
+            encoded["expected"] = target.expected  # removed after the verification
+        return encoded
 
     def encode_column(self, values: object) -> pa.Array | None:
         """Check many URLs at once, unless their targets are verified."""

@@ -101,13 +101,13 @@ class Fault(NamedTuple):
     timeout: bool = False
 
 
-def access_of(url: str, creds_key: str | None) -> Access:
+def access_of(url: str, *, keyed: bool) -> Access:
     """Return the way to the target of a link."""
     last = url.rpartition("::")[2] if is_chained(url) else url
     protocol, separator, _ = last.partition("://")
     protocol = protocol.lower()
     local = not separator or protocol in LOCAL
-    web = creds_key is None and not local and protocol not in _STORAGES
+    web = not keyed and not local and protocol not in _STORAGES
     host = None
     if web:
         with suppress(ValueError):

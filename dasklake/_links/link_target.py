@@ -56,8 +56,8 @@ class LinkTarget:
     ----------
     url : str
         URL of the target.
-    key : str or None
-        Credentials key.
+    key : mapping, callable, str or None
+        Source of the credentials, mostly a credentials key.
     credentials : Credentials
         Its current values.
     limits : LinkLimits
@@ -74,12 +74,16 @@ class LinkTarget:
     host: Host
 
     def __init__(
-        self, url: str, key: str | None, credentials: creds.Credentials, limits: LinkLimits
+        self,
+        url: str,
+        key: creds.StorageOptions,
+        credentials: creds.Credentials,
+        limits: LinkLimits,
     ) -> None:
         self.url = url
         self.key = key
         self.limits = limits
-        self.access: Access = access_of(url, key)
+        self.access: Access = access_of(url, keyed=key is not None)
         self._credentials = credentials
         self._target: Target | None = None
         self._deadline = math.inf
@@ -244,7 +248,9 @@ class LinkTarget:
 
     def _denied(self, problem: str) -> LakeError:
         if self.key is not None:
-            remedy = f"Check the credentials under the key {self.key!r}"
+            named = isinstance(self.key, str)
+            source = f"under the key {self.key!r}" if named else "in the storage options"
+            remedy = f"Check the credentials {source}"
             return PermissionDeniedError(f"A{problem}. {remedy}.")
         remedy = "Name credentials with dasklake.link(url, creds_key=...)"
         if self.access.web or self.access.local:

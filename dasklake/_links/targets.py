@@ -13,8 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from dasklake._links.limits import in_reader_thread
 from dasklake._schema.printable import printable
 from dasklake._storage.errors import is_beyond
-from dasklake._storage.fsspec_backend import file_system_of, whole_options
-from dasklake._storage.urls import LOCAL, absolute_url, is_chained
+from dasklake._storage.fsspec_backend import user_file_of, whole_options
 
 #: Bytes that one step reads from a stream.
 _STEP = 2**18
@@ -83,7 +82,7 @@ def target_of(
     seconds : float, optional
         Timeout of a connection and of each read from a web server; by default the library's.
     """
-    protocol, separator, _ = url.partition("://")
+    protocol = url.partition("://")[0]
     options = dict(options)
     if protocol == "ftp" and seconds is not None:
         options.setdefault("timeout", max(round(seconds), 1))
@@ -91,8 +90,7 @@ def target_of(
         # The default of botocore is 10 connections.
         config = {"max_pool_connections": connections, **options.get("config_kwargs", {})}
         options["config_kwargs"] = config
-    local = not is_chained(url) and (not separator or protocol in LOCAL)
-    fs, path = file_system_of(absolute_url(url) if local else url, options)
+    fs, path = user_file_of(url, options)
     if not getattr(fs, "async_impl", False):
         return _Blocking(fs, path)
     if type(fs).__module__ == "fsspec.implementations.http":

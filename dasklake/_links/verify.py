@@ -98,9 +98,18 @@ def verify_link(
     return _submit(url, creds_key, limits, partial(_verify, options=options))
 
 
-def fetch(url: str, creds_key: str | None, limits: LinkLimits | None = None) -> Future[bytes]:
-    """Start to read a target completely; see :func:`verify_link`."""
-    return _submit(url, creds_key, limits, _fetch)
+def fetch(
+    url: str,
+    creds_key: creds.StorageOptions,
+    limits: LinkLimits | None = None,
+    *,
+    credentials: creds.Credentials | None = None,
+) -> Future[bytes]:
+    """Start to read a target completely; see :func:`verify_link`.
+
+    ``credentials`` are the current values of ``creds_key``, if the caller keeps them.
+    """
+    return _submit(url, creds_key, limits, _fetch, credentials)
 
 
 async def _fetch(link: LinkTarget) -> bytes:
@@ -189,11 +198,13 @@ async def _decode_in_thread(data: bytes) -> tuple[str, tuple[int, ...]]:
 
 def _submit(
     url: str,
-    creds_key: str | None,
+    creds_key: creds.StorageOptions,
     limits: LinkLimits | None,
     action: Callable[[LinkTarget], Awaitable[Any]],
+    credentials: creds.Credentials | None = None,
 ) -> Future[Any]:
-    link = LinkTarget(url, creds_key, creds.current(creds_key), limits or limits_in_use())
+    credentials = credentials or creds.current(creds_key)
+    link = LinkTarget(url, creds_key, credentials, limits or limits_in_use())
     future: Future[Any] = Future()
 
     async def run() -> None:

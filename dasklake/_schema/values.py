@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dasklake.exceptions import SampleError
@@ -44,10 +44,13 @@ class Link:
         URL of the data, as fsspec reads it.
     creds_key : str or None
         Name of the credentials to read it with; never the credentials themselves.
+    expected : tuple of int, or None
+        Height and width that the target must have. A verification checks them; they are not stored.
     """
 
     url: str
     creds_key: str | None = None
+    expected: tuple[int, int] | None = field(default=None, repr=False, compare=False)
 
 
 def link(url: str, creds_key: str | None = None) -> Link:

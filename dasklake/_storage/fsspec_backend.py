@@ -18,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from dasklake._fork import RenewedLock
 from dasklake._storage.local_backend import LocalBackend, temporary_target
-from dasklake._storage.urls import LOCAL, is_chained, safe_url
+from dasklake._storage.urls import LOCAL, absolute_url, is_chained, is_local, safe_url
 from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
 
 #: File systems whose ``pipe_file(mode="create")`` is one conditional request of the storage.
@@ -255,6 +255,25 @@ def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     while isinstance(fs, DirFileSystem):
         fs, root = fs.fs, fs._join(root)  # noqa: SLF001 # has no public equivalent
     return fs, root
+
+
+def user_file_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """Return the fsspec file system of a file of the user, and the path of the file in it.
+
+    Raises
+    ------
+    FileNotFoundError
+        The URL ends with a slash, and the file system has no files of such names.
+    """
+    fs, path = file_system_of(absolute_url(url) if is_local(url) else url, options)
+    name = url.partition("::")[0] if is_chained(url) else url
+    slashes = len(name) - len(name.rstrip("/"))
+    if slashes and not path.endswith("/"):
+        # fsspec removes the slashes, and would read another file.
+        if type(fs).__module__ != "s3fs.core" or is_chained(url):
+            raise FileNotFoundError("must be a file, but the name ends with a slash")
+        path += "/" * slashes
+    return fs, path
 
 
 def io_loop() -> asyncio.AbstractEventLoop:

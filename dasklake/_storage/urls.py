@@ -96,10 +96,12 @@ def file_url(url: str | os.PathLike[str]) -> str:
     'file:///data/a::b.jpg'
     """
     text: Any = os.fspath(url) if isinstance(url, os.PathLike) else url
-    if isinstance(text, str) and (is_chained(text) or text.partition("://")[2].strip("/")):
-        protocol = text.partition("://")[0]
-        return absolute_url(text) if protocol in LOCAL and not is_chained(text) else text
-    return absolute_url(text)
+    named = isinstance(text, str) and (is_chained(text) or text.partition("://")[2].strip("/"))
+    if named and not is_local(text):
+        return str(text)
+    url = absolute_url(text)
+    # A slash at the end means a folder.
+    return f"{url}/" if text.endswith(("/", os.sep)) and not url.endswith("/") else url
 
 
 def is_chained(url: str) -> bool:
@@ -117,6 +119,18 @@ def is_chained(url: str) -> bool:
     if not colons or (separator and protocol in _STORAGES):
         return False
     return bool(separator) or "://" in rest or protocol in _WRAPPERS
+
+
+def is_local(url: str) -> bool:
+    """Return whether a URL is a local path.
+
+    Examples
+    --------
+    >>> is_local("a::b.jpg"), is_local("file:///a"), is_local("s3://b/a")
+    (True, True, False)
+    """
+    protocol, separator, _ = url.partition("://")
+    return not is_chained(url) and (not separator or protocol in LOCAL)
 
 
 def safe_url(url: str) -> str:

@@ -20,6 +20,7 @@ from dasklake._codecs.transfer import CopiedLink
 from dasklake._links.verify import Findings, VerifyOptions, verify_link
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Blob
+from dasklake._storage.urls import safe_url
 from dasklake._write.failures import describe_item
 from dasklake.exceptions import LinkError
 
@@ -208,13 +209,26 @@ def _copied(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
+def size_problem(expected: tuple[int, int], shape: tuple[int, ...]) -> str:
+    """Return the message that an image does not have the expected height and width."""
+    return (
+        f"must have {expected[0]} x {expected[1]} pixels, got {shape[0]} x {shape[1]}. Correct the "
+        "annotated size, or the image."
+    )
+
+
 def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
     pairs = zip(shape, declared, strict=False)
     return len(shape) == len(declared) and all(axis in (None, length) for length, axis in pairs)
 
 
 def _add_findings(link: Encoded, target: Findings, spec: TensorSpec) -> None:
-    """Add the properties of its target to an encoded link."""
+    """Check the properties of its target, and add them to an encoded link."""
+    expected = link.pop("expected", None)
+    if expected is not None and target.shape is not None and target.shape[:2] != expected:
+        raise LinkError(
+            f"the target of link {safe_url(link['url'])} {size_problem(expected, target.shape)}"
+        )
     if (shape := target.shape) is not None:
         if len(spec.shape or ()) == 2 and shape[2] == 1:
             shape = shape[:2]

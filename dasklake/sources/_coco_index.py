@@ -21,7 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dasklake.exceptions import InvalidInputError
+from dasklake._schema.run_lengths import expand_counts
+from dasklake.exceptions import InvalidInputError, MissingExtraError, SampleError
 from dasklake.sources._coco_records import (
     OnRepeated,
     bad,
@@ -34,6 +35,11 @@ from dasklake.sources._coco_records import (
     size_of,
     taken_once,
 )
+
+try:
+    from pycocotools import mask as rle
+except ImportError as error:
+    raise MissingExtraError("dasklake.sources.coco", "coco") from error
 
 #: What to do with annotations that have no segmentation.
 OnUnsegmented = Literal["error", "empty"]
@@ -226,19 +232,22 @@ class _Outlines:
         before = len(self.corners)
         if isinstance(segmentation, Mapping):
             self.rles[len(self.parts) - 1] = _counts(annotation, segmentation, size)
+        elif isinstance(segmentation, list) and _are_run_lengths(segmentation):
+            counts = [_counts(annotation, part, size) for part in segmentation]
+            self.rles[len(self.parts) - 1] = _union(annotation, counts, size)
         elif isinstance(segmentation, Sequence) and not isinstance(segmentation, str):
             for polygon in segmentation:
                 self._polygon(annotation, polygon)
         elif segmentation is not None:
             raise bad(annotation, f"its segmentation is a {type(segmentation).__name__}")
-        if not isinstance(segmentation, Mapping) and len(self.corners) == before:
+        if len(self.parts) - 1 not in self.rles and len(self.corners) == before:
             self.bare.append(annotation["id"])
         self.parts.append(len(self.corners) - 1)
 
     def _polygon(self, annotation: Mapping[str, Any], polygon: Any) -> None:
         try:
             numbers = array("d", polygon)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise bad(annotation, "a polygon of it is not a list of numbers") from error
         if len(numbers) % 2:
             raise bad(annotation, f"a polygon of it has an odd count of numbers, {len(numbers)}")
@@ -286,6 +295,30 @@ def _counts(
             )
         return counts
     raise bad(annotation, "its run lengths must be a string or a list of counts")
+
+
+def _are_run_lengths(segmentation: list[Any]) -> bool:
+    """Return whether a segmentation is a list of run lengths, as ``annToMask`` takes it."""
+    return bool(segmentation) and all(isinstance(part, Mapping) for part in segmentation)
+
+
+def _union(
+    annotation: Mapping[str, Any], parts: list[bytes | list[int]], size: tuple[int, int]
+) -> bytes:
+    """Return the run lengths of the union of some masks."""
+    try:
+        for counts in parts:
+            if isinstance(counts, bytes):
+                expand_counts(counts, math.prod(size))
+        encoded = [
+            {"size": size, "counts": counts}
+            if isinstance(counts, bytes)
+            else rle.frPyObjects({"size": size, "counts": counts}, *size)
+            for counts in parts
+        ]
+        return bytes(rle.merge(encoded)["counts"])
+    except (SampleError, ValueError) as error:
+        raise bad(annotation, "its run lengths do not match its size") from error
 
 
 def _digest(columns: Mapping[str, Any]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from dasklake._schema.printable import shorten_middle
 from dasklake.exceptions import InvalidInputError
+
+#: Largest number that float32 has.
+_LARGEST = 3.4e38
 
 #: What to do with records that are listed more than once.
 OnRepeated = Literal["error", "first"]
@@ -26,6 +29,11 @@ def records_of(document: Any, key: str) -> list[Mapping[str, Any]]:
             raise InvalidInputError(
                 f"The id of a record of {key} must be an integer, got {record.get('id')!r}. "
                 "Fix the file."
+            )
+        if abs(record["id"]) >= 2**63:
+            raise InvalidInputError(
+                f"The id of a record of {key} must have at most 64 bits, got {record['id']}. Fix the "
+                "file."
             )
     return records
 
@@ -93,7 +101,7 @@ def grouped(
 def size_of(image: Mapping[str, Any]) -> tuple[int, int]:
     """Return the height and width of an image."""
     height, width = image.get("height"), image.get("width")
-    if type(height) is int and type(width) is int and height > 0 and width > 0:
+    if type(height) is int and type(width) is int and 0 < height < 2**31 and 0 < width < 2**31:
         return height, width
     raise InvalidInputError(
         f"Image {image['id']} is {height!r} by {width!r} pixels. Fix the file: masks need the size."
@@ -112,10 +120,12 @@ def box_of(annotation: Mapping[str, Any]) -> list[float]:
     """Return the left, top, width and height of an annotation."""
     box = annotation.get("bbox")
     if isinstance(box, list) and len(box) == 4:
-        numbers = [n for n in box if isinstance(n, int | float) and math.isfinite(n)]
+        numbers = [n for n in box if isinstance(n, int | float) and abs(n) < _LARGEST]
         if len(numbers) == 4:
             return numbers
-    raise bad(annotation, f"its bbox must be four numbers, got {box!r}")
+    raise bad(
+        annotation, f"its bbox must be four numbers of float32, got {shorten_middle(repr(box), 80)}"
+    )
 
 
 def bad(annotation: Mapping[str, Any], why: str) -> InvalidInputError:

@@ -21,15 +21,18 @@ import dask.bag as db
 from dask.delayed import delayed
 
 from dasklake._api.write import WriteReport, to_lake
+from dasklake._links.verify import fetch
+from dasklake._media.image import image_format_and_shape
 from dasklake._schema.run_lengths import RunLengthMasks, expand_counts
 from dasklake._schema.schema import Schema, TensorSpec
-from dasklake._schema.values import link
-from dasklake._storage.store import ObjectStore, absolute_url
-from dasklake.creds import StorageOptions
+from dasklake._schema.values import Link
+from dasklake._storage.urls import LOCAL, file_url, safe_url
+from dasklake._storage.user_files import read_file
+from dasklake._write.link_queue import size_problem
+from dasklake.creds import Credentials, StorageOptions, current
 from dasklake.exceptions import (
     InvalidInputError,
     MissingExtraError,
-    ObjectNotFoundError,
     SampleError,
 )
 from dasklake.sources._coco_index import CocoIndex, OnUnsegmented, Outline
@@ -87,13 +90,11 @@ def read_index(
     >>> index  # doctest: +SKIP
     <CocoIndex: 5000 images, 36781 annotations, 80 categories>
     """
-    parent, _, name = absolute_url(url).rpartition("/")
-    data = ObjectStore(parent, storage_options, confined=False).get(name)
     try:
-        document = json.loads(data)
-    except ValueError as error:
+        document = json.loads(read_file(url, storage_options))
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(
-            f"{name} must be a COCO annotation file, but is not JSON ({error}). Check the URL."
+            f"{safe_url(url)} must be a COCO annotation file, but is not JSON ({error}). Check the URL."
         ) from error
     return CocoIndex.from_document(document, on_repeated=on_repeated, on_unsegmented=on_unsegmented)
 
@@ -156,24 +157,30 @@ def image_reader(url: str, storage_options: StorageOptions = None) -> Callable[[
     Returns
     -------
     callable
-        Takes a file name, and returns the bytes of the file; can be pickled. A missing file raises
-        SampleError, so that ``on_error="skip"`` skips it. Every other failure of the storage ends
-        the run.
+        Takes a file name, and returns the bytes of the file; can be pickled. A missing file, an
+        invalid name, and every failure of a web host that is read without options raise LinkError,
+        so that ``on_error="skip"`` skips them. A failure of a storage ends the run.
     """
-    return _Images(ObjectStore(absolute_url(url), storage_options, confined=False))
+    return _Images(file_url(url), storage_options)
 
 
 class _Images:
     """The files of a folder, as a function."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    def __init__(self, folder: str, storage_options: StorageOptions) -> None:
+        self._folder = folder
+        self._options = storage_options
+        self._credentials: Credentials | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Images, (self._folder, self._options)
 
     def __call__(self, name: str) -> bytes:
-        try:
-            return self._store.get(name)
-        except ObjectNotFoundError as error:
-            raise SampleError(f"{error} Fix the annotation file or the folder.") from error
+        credentials = self._credentials
+        if credentials is None or not credentials.fresh:
+            credentials = self._credentials = current(self._options)
+        url = _join(self._folder, name)
+        return fetch(url, self._options, credentials=credentials).result()
 
 
 def sample(
@@ -208,7 +215,8 @@ def sample(
     Raises
     ------
     SampleError
-        ``image_id`` is not in the annotation file, or a segmentation cannot be decoded.
+        ``image_id`` is not in the annotation file, a segmentation cannot be decoded, or the image
+        does not have the annotated height and width.
     """
     row = coco.rows.get(image_id)
     if row is None:
@@ -217,8 +225,11 @@ def sample(
         )
     name = coco.file_names[row]
     annotations = slice(*coco.starts[row : row + 2].tolist())
+    size: tuple[int, int] = tuple(coco.sizes[row].tolist())
     return {
-        "images": images(name) if callable(images) else link(_join(images, name), creds_key),
+        "images": _read(images, name, size)
+        if callable(images)
+        else Link(_join(images, name), creds_key, expected=size),
         "categories": coco.labels[annotations],
         "boxes": coco.boxes[annotations],
         "masks": _masks(coco, row, annotations),
@@ -290,7 +301,7 @@ def ingest(
         )
     kwargs: dict[str, Any] = {"coco": delayed(coco, traverse=False)}
     if images == "link":
-        kwargs["images"] = absolute_url(images_url)
+        kwargs["images"] = file_url(images_url)
         kwargs["creds_key"] = source_options if isinstance(source_options, str) else None
     else:
         kwargs["images"] = image_reader(images_url, source_options)
@@ -316,7 +327,25 @@ def ingest(
 
 
 def _join(folder: str, name: str) -> str:
-    return f"{folder.rstrip('/')}/{name}"
+    """Return the URL of a file. An absolute path is not joined to a local folder."""
+    protocol = folder.partition("://")[0]
+    if protocol in LOCAL and name.startswith("/"):
+        return f"{protocol}://{name}"
+    if protocol in ("http", "https"):
+        # They would begin a query or a fragment.
+        name = name.replace("?", "%3F").replace("#", "%23")
+    return f"{folder.removesuffix('/')}/{name}"
+
+
+def _read(images: Callable[[str], Any], name: str, size: tuple[int, int]) -> Any:
+    """Return an image, after checking its height and width if they are known."""
+    image = images(name)
+    shape = getattr(image, "shape", None)
+    if isinstance(image, bytes):
+        shape = (image_format_and_shape(image) or (None, None))[1]
+    if isinstance(shape, tuple) and len(shape) in (2, 3) and shape[:2] != size:
+        raise SampleError(f"the image {name!r} {size_problem(size, shape)}")
+    return image
 
 
 def _masks(coco: CocoIndex, row: int, annotations: slice) -> RunLengthMasks:

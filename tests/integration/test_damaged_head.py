@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import dasklake
+from dasklake._api.cli import cli
 from dasklake._format import object_keys
 from dasklake.exceptions import (
     CorruptionError,
@@ -135,3 +137,41 @@ def test_an_entry_of_a_newer_release(lake: dasklake.Lake) -> None:
     with pytest.raises(UnsupportedFormatError, match=r"Upgrade.*version=6\)"):
         dasklake.open(lake.url)
     assert len(dasklake.open(lake.url, version=6)) == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("quick", [True, False])
+def test_verify_names_the_entry(lake: dasklake.Lake, damage: str, *, quick: bool) -> None:
+    """A verification reports the damaged entry, and checks all that the other versions name."""
+    path = entry(lake)
+    DAMAGE[damage](path)
+    report = dasklake.open(lake.url, version=6).verify(quick=quick)
+    (found,) = report.damaged
+    assert found.key.endswith(path.name)
+    assert (found.version, report.samples, report.chunks) == (7, 2, 2)
+    result = CliRunner().invoke(cli, ["verify", lake.url])
+    assert result.exit_code == 1
+    assert path.name in result.output
+
+
+def test_verify_names_several_entries_and_chunks(lake: dasklake.Lake) -> None:
+    """Damaged entries do not hide a damaged chunk of an older version."""
+    paths = [entry(lake), entry(lake, 3)]
+    chunks = Path(lake.url.removeprefix("file://"), "data").rglob("*.arrow")
+    chunk = min(chunks, key=lambda path: path.stat().st_mtime_ns)
+    for path in (*paths, chunk):
+        flip(path)
+    report = dasklake.open(lake.url, version=6).verify()
+    names = {damage.key.rpartition("/")[2] for damage in report.damaged}
+    assert names == {path.name for path in (*paths, chunk)}
+
+
+def test_verify_with_an_entry_of_a_newer_release(lake: dasklake.Lake) -> None:
+    """A verification says that a newer release is needed, and names the newest readable version."""
+    path = entry(lake)
+    document = json.loads(path.read_bytes())
+    del document["crc32c"]
+    document["features"]["reader"] = ["from-the-future"]
+    path.write_bytes(sealed_commit(document))
+    with pytest.raises(UnsupportedFormatError, match=path.name):
+        dasklake.open(lake.url, version=6).verify()

@@ -72,7 +72,7 @@ def s3_error(code: str, status: int) -> ClientError:
 )
 def test_errors_of_web_hosts(error: Exception, fault: Fault) -> None:
     """Every error of a web host concerns the link, except those of this machine."""
-    assert fault_of(error, access_of(WEB, None), keyed=False) == fault
+    assert fault_of(error, access_of(WEB, keyed=False), keyed=False) == fault
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_errors_of_web_hosts(error: Exception, fault: Fault) -> None:
 )
 def test_errors_of_storages_with_a_key(url: str, error: Exception, kind: str) -> None:
     """With a key, an error concerns all links, unless it says that this one is wrong."""
-    assert fault_of(error, access_of(url, "key"), keyed=True).kind == kind
+    assert fault_of(error, access_of(url, keyed=True), keyed=True).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_errors_of_storages_with_a_key(url: str, error: Exception, kind: str) ->
 )
 def test_errors_of_local_files(error: Exception, kind: str) -> None:
     """A name or a kind of file concerns the link, a failing disk all links."""
-    assert fault_of(error, access_of("/data/a.jpg", None), keyed=False).kind == kind
+    assert fault_of(error, access_of("/data/a.jpg", keyed=False), keyed=False).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,6 @@ def test_errors_of_local_files(error: Exception, kind: str) -> None:
 )
 def test_ways_to_targets(url: str, host: str | None, *, web: bool) -> None:
     """Web hosts are those that are neither storages nor local, without a key."""
-    access = access_of(url, None)
+    access = access_of(url, keyed=False)
     assert (access.web, access.host) == (web, host)
-    assert not access_of(url, "key").web
+    assert not access_of(url, keyed=True).web
