@@ -31,6 +31,7 @@ from dasklake._log.heartbeat import OBSERVE_SECONDS, newest_heartbeat
 from dasklake._log.log import Log
 from dasklake._maintenance.verify import verify as verify_lake
 from dasklake._model.commit import Commit
+from dasklake._read.undecodable import find_undecodable
 from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import LakeError, VersionNotFoundError
@@ -349,15 +350,17 @@ def compact(target: _Target, chunk_size: str) -> None:
 
 @_command(
     click.option("--quick", is_flag=True, help="Read only the sizes and headers of chunks."),
+    click.option("--decode", is_flag=True, help="Also decode every stored image and media file."),
 )
-def verify(target: _Target, *, quick: bool) -> None:
+def verify(target: _Target, *, quick: bool, decode: bool) -> None:
     """Read every version and compare all checksums.
 
     The exit code is 1 if anything is damaged.
     """
     # Not Lake.verify: a lake whose newest commit is damaged cannot be opened.
     log = target.log()
-    report = verify_lake(log.store, log, quick=quick)
+    find = find_undecodable if decode else None
+    report = verify_lake(log.store, log, quick=quick, decode=find)
     summary = (
         f"{report.versions:,} versions, {report.segments:,} tables, {report.chunks:,} chunks, "
         f"{report.samples:,} samples, {format_bytes(report.bytes)}: "

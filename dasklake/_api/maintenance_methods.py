@@ -16,6 +16,7 @@ from dasklake._maintenance.vacuum import VacuumReport
 from dasklake._maintenance.vacuum import vacuum as vacuum_lake
 from dasklake._maintenance.verify import VerifyReport
 from dasklake._maintenance.verify import verify as verify_lake
+from dasklake._read.undecodable import find_undecodable
 from dasklake._run.options import parse_age, parse_size
 from dasklake._run.progress_bar import make_count_bar
 from dasklake._run.report import WriteReport
@@ -151,13 +152,16 @@ class MaintenanceMethods(LakeBase):
         self.refresh()
         return report
 
-    def verify(self, *, quick: bool = False) -> VerifyReport:
+    def verify(self, *, quick: bool = False, decode: bool = False) -> VerifyReport:
         """Read every version and compare all checksums.
 
         Parameters
         ----------
         quick : bool, default False
             Read only the sizes and headers of chunks, not their data.
+        decode : bool, default False
+            Also decode every stored image and media file. Files that were damaged before they
+            were written have the right checksums, but cannot be decoded.
 
         Returns
         -------
@@ -166,10 +170,20 @@ class MaintenanceMethods(LakeBase):
 
         Raises
         ------
+        InvalidInputError
+            Both ``quick`` and ``decode`` are True.
+        MissingExtraError
+            A library that decodes a file is not installed.
         StoreError
             The storage failed.
+
+        Examples
+        --------
+        >>> lake.verify(decode=True).ok  # doctest: +SKIP
+        True
         """
-        return verify_lake(self._store, self._log, quick=quick)
+        find = find_undecodable if decode else None
+        return verify_lake(self._store, self._log, quick=quick, decode=find)
 
     def retry_failures(
         self,

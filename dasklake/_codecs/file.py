@@ -11,6 +11,7 @@ from pathlib import Path
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, wrong_value
 from dasklake._codecs.convert import fit_shape
+from dasklake._media.check import verify_file
 from dasklake._media.file import READERS, File
 from dasklake._media.sniff import format_of
 from dasklake._schema.values import Blob
@@ -36,6 +37,7 @@ class FileCodec(Codec):
             )
         shape = READERS[expected].shape(data)
         fit_shape(shape, self.spec.shape, self.spec.kind.ranks)
+        verify_file(expected, data, shape, True if self.spec.verify is None else self.spec.verify)
         return Blob(data, shape)
 
     def decode(self, stored: Blob) -> object:
@@ -62,5 +64,5 @@ def bytes_of(value: object) -> bytes | None:
         return None
     try:
         return Path(os.fsdecode(value)).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError for a NUL in the path
         raise SampleError(f"the file cannot be read: {error}. Check the path.") from error

@@ -5,7 +5,7 @@ The shape of a file comes from its header; its pixels are decoded on access.
 
 from __future__ import annotations
 
-import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,20 @@ from dasklake._codecs.compression import Encoded, as_blob, from_blob, shorten
 from dasklake._codecs.convert import fit_shape, refuse_masked, to_shape
 from dasklake._codecs.decoded_origins import remember
 from dasklake._codecs.file import bytes_of
+from dasklake._codecs.image_encoding import (
+    check_sides,
+    encode_image,
+    is_turned,
+    refuse_turned,
+    upright,
+)
+from dasklake._media.check import verify_file
+from dasklake._media.complete import frames_of
+from dasklake._media.depth import HEAD_OF_DEPTH
 from dasklake._media.image import (
     CHANNELS,
+    check_depth,
+    check_size,
     decode_image,
     open_image,
     pillow,
@@ -24,7 +36,6 @@ from dasklake._media.image import (
     shape_of,
     to_8_bit_mode,
 )
-from dasklake._media.reader import translate_errors
 from dasklake._media.sniff import format_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
@@ -32,24 +43,13 @@ from dasklake.exceptions import SampleError
 
 __all__ = ["ImageCodec"]
 
-#: Numbers of channels that a format supports.
-_FORMAT_CHANNELS = {
-    "jpeg": (1, 3),
-    "png": (1, 2, 3, 4),
-    "webp": (3, 4),
-    "tiff": (1, 2, 3, 4),
-    "bmp": (1, 3),
-    "gif": (3,),
-    "jpeg2000": (1, 2, 3, 4),
-    "ppm": (1, 3),
-    "tga": (1, 2, 3, 4),
-}
-
-#: Options for encoding pixels: losses are hard to see, and the file has a tenth of their size.
-_QUALITY = {"jpeg": {"quality": 95}, "webp": {"quality": 95}}
-
 #: Color mode to which the images of an htype are converted.
 _MODES = {"image.rgb": "RGB", "image.gray": "L"}
+
+#: Modes with a transparent color, and the modes that show the same.
+_WITH_ALPHA = {"1": "LA", "L": "LA", "RGB": "RGBA"}
+
+_REMEDY = "Replace the file, or skip the sample with on_error='skip'."
 
 
 class ImageCodec(Codec):
@@ -66,6 +66,8 @@ class ImageCodec(Codec):
         self._compression = spec.compression or "jpeg"
         self._rank = len(spec.shape or (None, None, None))
         self._mode = _MODES.get(spec.kind.name)
+        self._apply = spec.exif == "apply"
+        self._tried: set[str] = set()
 
     def encode(self, value: object) -> Encoded:
         """Return the bytes of an image and the shape of its pixels."""
@@ -78,49 +80,83 @@ class ImageCodec(Codec):
                 "file, or use the htype link[image] for a URL."
             )
         if hasattr(value, "getbands") and hasattr(value, "save"):
-            return self._from_image(value)
+            return self._from_pillow(value)
         return self._from_array(value)
 
     def decode(self, stored: Encoded) -> object:
         """Return the pixels as uint8, height x width x channels."""
         if not self.spec.encoded:
             return from_blob(stored, np.dtype(np.uint8), self._compression)
-        pixels = decode_image(stored.data)
-        with translate_errors("image"):
-            pixels = pixels.reshape(stored.shape)
+        shape = tuple(stored.shape)
+        pixels = decode_image(stored.data, channels=shape[2] if len(shape) == 3 else 1)
+        if (*pixels.shape, 1)[:3] != (*shape, 1)[:3]:
+            raise SampleError(
+                f"the image must have the stored shape {shape}, got {pixels.shape}. Write it again, "
+                "or get it undecoded with .bytes()."
+            )
+        pixels = pixels.reshape(shape)
         remember(pixels, stored, self)
         return pixels
 
     def _from_bytes(self, data: bytes) -> Blob:
         format_ = format_of(data)
+        image = None if format_ == self._compression else open_image(data)
+        if format_ is None and image is not None:
+            format_ = str(image.format).lower()
         if format_ == self._compression:
             shape = quick_shape(format_, data)
-            image = None if shape else open_image(data)
-            shape = shape or shape_of(image)
-            if self._mode is None or shape[2] == CHANNELS[self._mode]:
-                return Blob(data, self._checked(shape))
-            return self._from_image(image or open_image(data))
-        image = open_image(data)
-        if self.spec.encoded and not self.spec.reencode:
+            image = image if shape and not self._apply else image or open_image(data)
+            if shape is None:
+                check_depth(image, data[:HEAD_OF_DEPTH])
+                shape = shape_of(image)
+            turned = self._apply and is_turned(image)
+            if not turned and (self._mode is None or shape[2] == CHANNELS[self._mode]):
+                return self._unchanged(format_, data, shape)
+        image = image or open_image(data)
+        if self.spec.encoded and format_ != self._compression and not self.spec.reencode:
             raise SampleError(
-                f"the image must be {self._compression}, the tensor's compression, got "
-                f"{format_ or str(image.format).lower()}. Convert it, or set reencode=True in the "
-                "TensorSpec."
+                f"the image must be {self._compression}, the tensor's compression, got {format_}. "
+                "Convert it, or set reencode=True in the TensorSpec."
+            )
+        check_depth(image, data[:HEAD_OF_DEPTH])
+        return self._from_image(image)
+
+    def _unchanged(self, format_: str, data: bytes, shape: tuple[int, ...]) -> Blob:
+        """Verify a file, and store it unchanged."""
+        check_size(*shape[:2])
+        check_sides(format_, *shape[:2])
+        blob = Blob(data, self._checked(shape))
+        verify_file(format_, data, shape, True if self.spec.verify is None else self.spec.verify)
+        if frames_of(format_, data) > 1:
+            _warn_frames()
+        return blob
+
+    def _from_pillow(self, image: Any) -> Blob:
+        """Encode an image of Pillow, which may not have been decoded yet."""
+        check_depth(image, b"")
+        if image.mode == "YCbCr":
+            raise SampleError(
+                "an image must be gray, RGB or CMYK, got mode YCbCr. Convert it with "
+                '.convert("RGB").'
             )
         return self._from_image(image)
 
     def _from_image(self, image: Any) -> Blob:
         shape: tuple[int, ...] = shape_of(image)
-        if self._mode is not None and shape[2] != CHANNELS[self._mode]:
-            image = to_8_bit_mode(image).convert(self._mode)
-            shape = shape_of(image)
-        if self._compression == "jpeg" and image.mode in ("LA", "RGBA", "PA"):
-            raise SampleError(
-                f"a JPEG image cannot have transparency, got mode {image.mode}. Convert it with "
-                '.convert("RGB"), or use compression="png".'
-            )
-        shape = self._checked(shape)
-        return self._compressed(to_8_bit_mode(image), shape)
+        check_size(*shape[:2])
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            _warn_frames()
+        # Pillow turns a TIFF whenever it decodes one.
+        turns = (self._apply or self._compression == "tiff") and is_turned(image)
+        source = upright(image) if turns else image
+        if "transparency" in image.info and image.mode in _WITH_ALPHA and self._mode is None:
+            mode: str | None = _WITH_ALPHA[image.mode]
+        else:
+            mode = self._mode
+        pixels = to_8_bit_mode(source, _REMEDY)
+        if mode is not None and pixels.mode != mode:
+            pixels = pixels.convert(mode)
+        return self._compressed(pixels, self._checked(shape_of(pixels)), source)
 
     def _from_array(self, value: Any) -> Blob:
         refuse_masked(value)
@@ -144,7 +180,8 @@ class ImageCodec(Codec):
         image = pillow().fromarray(np.ascontiguousarray(pixels))
         if self._mode is not None:
             return self._from_image(image)
-        return self._compressed(image, array.shape)
+        check_size(*array.shape[:2])
+        return self._compressed(image, array.shape, image)
 
     def _checked(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the pixels, checked against the spec."""
@@ -154,16 +191,25 @@ class ImageCodec(Codec):
             fit_shape(shape, self.spec.shape)
         return shape
 
-    def _compressed(self, image: Any, shape: tuple[int, ...]) -> Blob:
+    def _compressed(self, image: Any, shape: tuple[int, ...], source: Any) -> Blob:
         if not self.spec.encoded:
+            refuse_turned(self._compression, source)
             return as_blob(np.array(image), shape, self._compression)
-        channels = shape[2] if len(shape) == 3 else 1
-        allowed = _FORMAT_CHANNELS[self._compression]
-        if channels not in allowed:
-            raise SampleError(
-                f"a {self._compression} image must have {' or '.join(map(str, allowed))} channels, "
-                f"got {channels}. Convert the image, or change the tensor's compression."
-            )
-        sink = io.BytesIO()
-        image.save(sink, format=self._compression, **_QUALITY.get(self._compression, {}))
-        return Blob(sink.getvalue(), shape)
+        blob = Blob(
+            encode_image(image, self._compression, source, fixed=self._mode is not None), shape
+        )
+        if image.mode not in self._tried:
+            # An encoder may change a mode: it is tried once that the pixels can be read again.
+            self.decode(blob)
+            self._tried.add(image.mode)
+        return blob
+
+
+def _warn_frames() -> None:
+    warnings.warn(
+        "An image has several frames or pages, and only the first is read. To keep all of them, "
+        "declare the tensor as sequence[image], and give the list "
+        "[frame.copy() for frame in PIL.ImageSequence.Iterator(image)].",
+        UserWarning,
+        stacklevel=2,
+    )

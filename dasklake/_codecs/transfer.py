@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -108,6 +108,8 @@ def _passed(stored: Encoded, source: TensorSpec, codec: Codec) -> Encoded | None
         spec = codec.spec
         return stored._replace(shape=fit_shape(stored.shape, spec.shape, spec.kind.ranks))
     if way is _Way.AS_FILE:
+        if codec.spec.sequence:
+            return codec.encode([bytes(item.data) for item in cast("Any", codec).items(stored)])
         return codec.encode(bytes(stored.data))
     return _copied_link(stored, codec.spec) if way is _Way.AS_LINK else None
 
@@ -131,12 +133,23 @@ def _find_way(source: TensorSpec, target: TensorSpec) -> _Way:
     if form == other:
         if not _same_indices(source, target):
             return _Way.ENCODE
+        if _is_checked(source, target):
+            return _Way.AS_FILE
         if source.shape == target.shape:
             return _Way.UNCHANGED
         if target.kind.codec in ("mask", "json") and not target.sequence:
             return _Way.CHECK_SHAPE
     same_files = source.compression == target.compression and source.encoded and target.encoded
     return _Way.AS_FILE if same_files and source.kind.codec == target.kind.codec else _Way.ENCODE
+
+
+def _is_checked(source: TensorSpec, target: TensorSpec) -> bool:
+    """Return whether the target verifies files, or applies their tags, and the source did not."""
+    if not (target.encoded or (target.sequence and target.item.encoded)):
+        return False
+    levels = (False, None, "decode")
+    stricter = levels.index(target.verify) > levels.index(source.verify)
+    return stricter or (target.exif == "apply" and source.exif != "apply")
 
 
 def _same_indices(source: TensorSpec, target: TensorSpec) -> bool:

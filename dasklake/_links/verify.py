@@ -169,6 +169,8 @@ async def _decode(link: LinkTarget, begin: Begin) -> tuple[tuple[str, tuple[int,
             return await _decode_in_thread(data), len(data)
         except SampleError as error:
             reason = error.message.partition(". ")[0].rstrip(".")
+            if image.is_unsupported(error):
+                raise link.invalid(f"cannot be read as an image: {reason}") from None
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 # decoders raise errors of many types

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,16 +20,23 @@ from dasklake._model.manifest import Manifest
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
+    InvalidInputError,
     LakeError,
     ObjectNotFoundError,
     VersionNotFoundError,
 )
 
-__all__ = ["Damage", "VerifyReport", "verify"]
+__all__ = ["Damage", "FindUndecodable", "VerifyReport", "verify"]
 
 #: Bytes of a chunk per read, and number of chunks that are read concurrently.
 _WINDOW = 8 * 2**20
 _READERS = 4
+
+#: Finds the values of a version that cannot be decoded, except in some chunks: the key of the chunk,
+#: the number of the sample, and the problem of each.
+FindUndecodable = Callable[
+    [ObjectStore, Commit, Manifest, Container[str]], Iterable[tuple[str, int, str]]
+]
 
 #: Key of a large schema in a message.
 _SCHEMA = re.compile(r"_lake/schemas/[0-9a-f]{32}\.json")
@@ -77,6 +84,8 @@ class VerifyReport:
         Whether only the size and head of each chunk were read.
     damaged : tuple of Damage
         The damaged objects; empty for an intact lake.
+    decoded : bool
+        Whether stored media files were decoded, too.
     """
 
     versions: int
@@ -86,6 +95,7 @@ class VerifyReport:
     bytes: int
     quick: bool
     damaged: tuple[Damage, ...]
+    decoded: bool = False
 
     @property
     def ok(self) -> bool:
@@ -93,7 +103,9 @@ class VerifyReport:
         return not self.damaged
 
 
-def verify(store: ObjectStore, log: Log, *, quick: bool = False) -> VerifyReport:
+def verify(
+    store: ObjectStore, log: Log, *, quick: bool = False, decode: FindUndecodable | None = None
+) -> VerifyReport:
     """Read every version again and compare all checksums.
 
     Parameters
@@ -104,6 +116,8 @@ def verify(store: ObjectStore, log: Log, *, quick: bool = False) -> VerifyReport
         A log of the lake.
     quick : bool, default False
         Read only the sizes and heads of the chunks, not their data.
+    decode : callable, optional
+        Finds values that cannot be decoded.
 
     Returns
     -------
@@ -112,12 +126,18 @@ def verify(store: ObjectStore, log: Log, *, quick: bool = False) -> VerifyReport
 
     Raises
     ------
+    InvalidInputError
+        Both ``quick`` and ``decode`` are given.
     LakeNotFoundError
         The lake does not exist.
     """
     if log.head_version() is None:
         log.require_head()
-    return _Verification(store, log, quick=quick).run()
+    if quick and decode is not None:
+        raise InvalidInputError(
+            "quick=True reads no data that could be decoded. Pass either quick=True or decode=True."
+        )
+    return _Verification(store, log, quick=quick, decode=decode).run()
 
 
 @dataclass(slots=True)
@@ -137,6 +157,7 @@ class _Verification:
     store: ObjectStore
     log: Log
     quick: bool
+    decode: FindUndecodable | None = None
     damaged: list[Damage] = field(default_factory=list)
 
     def run(self) -> VerifyReport:
@@ -157,7 +178,10 @@ class _Verification:
         with ThreadPoolExecutor(REQUESTS) as pool:
             for manifest, branch in pool.map(self._table, tables, tables.values()):
                 chunks |= _chunks(manifest, branch)
-        self._report_chunks(logs, commits, self._check(chunks))
+        damaged = self._check(chunks)
+        self._report_chunks(logs, commits, dict(damaged))
+        if self.decode is not None:
+            self._decode(self.decode, logs, commits, set(damaged))
         return VerifyReport(
             versions=sum(map(len, commits.values())),
             segments=len(tables),
@@ -166,6 +190,7 @@ class _Verification:
             bytes=sum(chunk.size for chunk in chunks.values()),
             quick=self.quick,
             damaged=tuple(self.damaged),
+            decoded=self.decode is not None,
         )
 
     def _commits(self, logs: Mapping[str, Log]) -> dict[str, list[Commit]]:
@@ -275,6 +300,25 @@ class _Verification:
         for start in range(head.length, 0 if self.quick else head.size, step):
             stop = min(start + step, head.size)
             head.check(start, self.store.get_range(chunk.key, start, stop))
+
+    def _decode(
+        self,
+        decode: FindUndecodable,
+        logs: Mapping[str, Log],
+        commits: Mapping[str, list[Commit]],
+        done: set[str],
+    ) -> None:
+        """Decode each intact chunk once, in the newest version that names it."""
+        for branch, history in commits.items():
+            for commit in history:
+                try:
+                    manifest = logs[branch].manifest(commit)
+                except CorruptionError:
+                    continue  # reported already
+                for key, sample, problem in decode(self.store, commit, manifest, done):
+                    rows = (sample, sample + 1)
+                    self.damaged.append(Damage(key, problem, branch, commit.version, rows))
+                done.update(chunk_key_at(manifest, i) for i in range(len(manifest)))
 
     def _report_chunks(
         self,

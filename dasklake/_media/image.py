@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._media.depth import HEAD_OF_DEPTH, bits_per_channel
 from dasklake._media.reader import USE_BYTES, import_optional, select_rows
 from dasklake._media.sniff import format_of
 from dasklake.exceptions import SampleError
@@ -17,20 +19,29 @@ __all__ = [
     "HEAD",
     "MORE",
     "TAIL",
+    "UNDECODABLE",
     "ImageReader",
+    "check_depth",
+    "check_size",
     "decode_completely",
     "decode_image",
     "ends_like",
     "image_format_and_shape",
+    "is_unsupported",
+    "jpeg_segments",
     "jpeg_shape",
     "open_image",
     "pillow",
+    "png_chunks",
     "png_shape",
     "quick_shape",
     "shape_of",
     "starts_like_image",
     "to_8_bit_mode",
 ]
+
+#: Beginning of the message of a file that is truncated or damaged.
+UNDECODABLE = "the image cannot be decoded"
 
 #: Bytes at the beginning that hold the header of most files, of almost all, and bytes at the end.
 HEAD = 16 * 2**10
@@ -52,6 +63,45 @@ _SCAN = 0xDA
 
 #: Channels of the colour types of PNG, without palettes.
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker, the first byte and the end of each segment of a JPEG up to the first scan.
+
+    The segments end early if the bytes are not those of a JPEG.
+    """
+    offset = 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF:
+        marker = data[offset + 1]
+        if marker == 0xFF:  # a fill byte
+            offset += 1
+            continue
+        if marker in _BARE and marker != _SCAN:
+            return
+        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4])
+        if end > len(data):
+            return
+        yield marker, offset + 4, end
+        if marker == _SCAN:
+            return
+        offset = end
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type, the first byte and the end of each chunk of a PNG.
+
+    The chunks end early if the bytes are not those of a PNG.
+    """
+    offset = 8
+    while offset + 12 <= len(data):
+        end = offset + 8 + int.from_bytes(data[offset : offset + 4])
+        kind = data[offset + 4 : offset + 8]
+        if end > len(data):
+            return
+        yield kind, offset + 8, end
+        if kind == b"IEND":
+            return
+        offset = end + 4
 
 
 def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
@@ -82,10 +132,20 @@ def png_shape(data: bytes) -> tuple[int, int, int] | None:
 
 
 #: Color modes of 8 bits per channel, and their numbers of channels.
-CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "YCbCr": 3}
+CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
 
-#: Color modes of fewer bits or with a palette, and the 8-bit mode that shows the same.
-_8_BIT_MODES = {"1": "L", "P": "RGB", "PA": "RGBA"}
+#: Other color modes of at most 8 bits, and the mode that shows the same.
+_8_BIT_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "YCbCr": "RGB"}
+
+#: Color modes of more bits, the dtype of their pixels, and modes that Pillow cannot convert.
+_WIDE_DTYPES = {"I": "int32", "F": "float32"}
+_UNRELATED = {"LAB"}
+
+#: Formats of Pillow with several frames or pages.
+_ANIMATED = {"GIF", "PNG", "WEBP", "TIFF"}
+
+#: Modes that have the same pixels and an opaque alpha channel.
+_WITH_ALPHA = {("RGB", 4): "RGBA", ("L", 2): "LA"}
 
 
 class ImageReader:
@@ -116,18 +176,22 @@ def quick_shape(format_: str | None, data: bytes) -> tuple[int, int, int] | None
     return png_shape(data) if format_ == "png" else None
 
 
-def decode_image(data: Any) -> npt.NDArray[np.uint8]:
+def decode_image(data: Any, *, channels: int | None = None) -> npt.NDArray[np.uint8]:
     """Decode the bytes of an image.
 
     Parameters
     ----------
     data : bytes-like
         A whole file of any format that Pillow reads.
+    channels : int, optional
+        Number of channels that were written. Some formats drop an opaque alpha channel, which is
+        added again.
 
     Returns
     -------
     numpy.ndarray
-        uint8, height x width x channels, or height x width for one channel.
+        uint8, height x width x channels, or height x width for one channel. Orientation tags are
+        not applied.
 
     Raises
     ------
@@ -136,7 +200,12 @@ def decode_image(data: Any) -> npt.NDArray[np.uint8]:
     MissingExtraError
         Pillow is not installed.
     """
-    return np.array(to_8_bit_mode(open_image(data)))
+    image = open_image(data)
+    if channels is None:
+        check_depth(image, data[:HEAD_OF_DEPTH])
+    image = to_8_bit_mode(image)
+    mode = _WITH_ALPHA.get((image.mode, channels or 0))
+    return np.array(image if mode is None else image.convert(mode))
 
 
 def _format_and_shape(data: Any) -> tuple[str, tuple[int, int, int]]:
@@ -152,6 +221,7 @@ def _format_and_shape(data: Any) -> tuple[str, tuple[int, int, int]]:
     if format_ is not None and shape is not None:
         return format_, shape
     image = open_image(data)
+    check_depth(image, data[:HEAD_OF_DEPTH])
     return str(image.format).lower(), shape_of(image)
 
 
@@ -160,16 +230,67 @@ def open_image(data: Any) -> Any:
     pil = pillow()
     try:
         return pil.open(io.BytesIO(data))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SampleError(
-            f"the bytes are not a valid image: got {len(data)} bytes that begin with "
-            f"{bytes(data[:8])!r}. Check the source of the file."
-        ) from error
     except pil.DecompressionBombError as error:
         raise SampleError(
             f"the image is too large: {error} If this size is intended, raise "
             "PIL.Image.MAX_IMAGE_PIXELS."
         ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes can raise any error
+        raise SampleError(
+            f"the bytes are not a valid image: got {len(data)} bytes that begin with "
+            f"{bytes(data[:8])!r}. Check the source of the file."
+        ) from error
+
+
+def check_size(height: int, width: int) -> None:
+    """Check that Pillow will decode an image of this size.
+
+    Raises
+    ------
+    SampleError
+        The image is empty, or has more pixels than Pillow allows.
+    """
+    limit = pillow().MAX_IMAGE_PIXELS
+    if limit is not None and height * width > 2 * limit:
+        raise SampleError(
+            f"the image is too large: {height} x {width} pixels are more than the limit of "
+            f"{2 * limit} pixels, and could not be decoded. If this size is intended, raise "
+            "PIL.Image.MAX_IMAGE_PIXELS here and where the image is read."
+        )
+    if height < 1 or width < 1:
+        raise SampleError(
+            "an image must have a height and width of at least 1, got "
+            f"{height} x {width}. Fix the image."
+        )
+
+
+def check_depth(image: Any, head: bytes) -> None:
+    """Check that a channel of an image has at most 8 bits.
+
+    Raises
+    ------
+    SampleError
+        A channel has more bits.
+    """
+    mode, bits = str(image.mode), bits_per_channel(image, head)
+    if bits <= 8:
+        return
+    dtype = "uint16" if mode.startswith("I;16") else _WIDE_DTYPES.get(mode)
+    if dtype is not None:
+        raise SampleError(
+            f"an image must have 8 bits per channel, got mode {mode} with {bits} bits. Store its "
+            f"pixels, np.asarray(PIL.Image.open(file)), in a tensor TensorSpec(dtype={dtype!r}, "
+            "shape=(None, None), compression='zstd')."
+        )
+    channels = len(image.getbands())
+    raise SampleError(
+        f"an image must have 8 bits per channel, got {bits} bits in {channels} channels. Keep 8 bits "
+        f"with PIL.Image.open(file).convert({mode!r}), or decode the file with another library and "
+        f"store the array in a tensor TensorSpec(dtype='uint16', shape=(None, None, {channels}), "
+        "compression='zstd')."
+    )
 
 
 def shape_of(image: Any) -> tuple[int, int, int]:
@@ -182,22 +303,31 @@ def _mode_of_8_bits(image: Any) -> str:
     if mode == "P" and "transparency" in image.info:
         mode = "RGBA"
     mode = _8_BIT_MODES.get(mode, mode)
-    if mode not in CHANNELS:
-        raise SampleError(
-            f"an image must have 8 bits per channel, got mode {image.mode}. Convert it, or store "
-            "its pixels in a generic tensor."
-        )
-    return mode
+    if mode in CHANNELS:
+        return mode
+    check_depth(image, b"")
+    remedy = (
+        "Store its pixels, np.asarray(PIL.Image.open(file)), in a tensor TensorSpec(dtype='uint8', "
+        "shape=(None, None, 3), compression='zstd')"
+        if mode in _UNRELATED
+        else f"Convert it with .convert({'RGBA' if mode.endswith('a') else 'RGB'!r})"
+    )
+    raise SampleError(
+        f"an image must be gray, RGB or CMYK, each with or without alpha, got mode {mode}. {remedy}."
+    )
 
 
-def to_8_bit_mode(image: Any) -> Any:
+def to_8_bit_mode(image: Any, remedy: str = USE_BYTES) -> Any:
     """Decode a Pillow image, and convert it to the mode of 8 bits per channel."""
     mode = _mode_of_8_bits(image)
     try:
         image.load()
         return image if image.mode == mode else image.convert(mode)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SampleError(f"the image cannot be decoded: {error}. {USE_BYTES}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes can raise any error
+        text = str(error) or type(error).__name__
+        raise SampleError(f"{UNDECODABLE}: {text.rstrip('.')}. {remedy}") from error
 
 
 def pillow() -> Any:
@@ -224,8 +354,13 @@ def ends_like(format_: str, tail: bytes) -> bool:
     return end is not None and tail.rstrip(b"\0").endswith(end.rstrip(b"\0"))
 
 
+def is_unsupported(error: SampleError) -> bool:
+    """Return whether an image is whole, but of a kind that is not read, such as 16 bits."""
+    return error.message.startswith("an image must")
+
+
 def decode_completely(data: bytes) -> tuple[str, tuple[int, int, int]]:
-    """Decode an image to check it, and return its format and shape.
+    """Decode all frames of an image to check it, and return its format and shape.
 
     Raises
     ------
@@ -233,5 +368,18 @@ def decode_completely(data: bytes) -> tuple[str, tuple[int, int, int]]:
         ``data`` is not an image, or is truncated.
     """
     format_and_shape = _format_and_shape(data)
-    decode_image(data)
+    image = open_image(data)
+    to_8_bit_mode(image)
+    frame = 0
+    try:
+        # The further pictures of a JPEG are previews and depth maps, which are often damaged.
+        frames = image.n_frames if image.format in _ANIMATED else 1
+        for frame in range(1, frames):
+            image.seek(frame)
+            image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes can raise any error
+        text = f"frame {frame}: {str(error) or type(error).__name__}"
+        raise SampleError(f"{UNDECODABLE}: {text.rstrip('.')}. {USE_BYTES}") from error
     return format_and_shape

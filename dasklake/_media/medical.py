@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 from typing import Any
 
 import numpy.typing as npt
@@ -97,6 +98,12 @@ class NiftiReader:
         with translate_errors("NIfTI file"):
             voxels = image.dataobj[span]
         return convert(voxels, item, dtype)
+
+    def size(self, data: bytes) -> int:
+        """Return the size in bytes, without compression, that the header requires."""
+        header = self._header(data)
+        voxels = math.prod(map(int, header.get_data_shape()))
+        return int(header.get_data_offset()) + voxels * int(header.get_data_dtype().itemsize)
 
     def _header(self, data: bytes) -> Any:
         nibabel = _nibabel()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 
@@ -14,13 +14,15 @@ from dasklake._codecs.registry import Codec, codec_for
 from dasklake._codecs.sample import Sample, StoredValue
 from dasklake._links.limits import LinkLimits
 from dasklake._read.chunk_reader import MALFORMED
+from dasklake._read.corruption import decode_or_skip
 from dasklake._read.linked_values import linked
+from dasklake._read.origin import Origin
 from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Link
 from dasklake.exceptions import CorruptionError, LakeError, SampleError
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "is_decoded"]
 
 
 class Decoder:
@@ -130,6 +132,19 @@ class Decoder:
                 entry.get()
             sample[name] = entry
         return sample
+
+    def sample_or_skip(
+        self, origin: Origin, names: Iterable[str], stored: Iterable[Any], number: int
+    ) -> Sample | None:
+        """Return a sample; with ``on_corrupt="skip"``, None if it cannot be decoded."""
+        lazy = origin.on_corrupt == "raise"
+        decode = partial(self.sample, names, stored, number, lazy=lazy)
+        return decode_or_skip(decode, origin.on_corrupt, origin.store.url, number)
+
+
+def is_decoded(sample: Sample | None) -> TypeGuard[Sample]:
+    """Return whether a sample was decoded, and not skipped."""
+    return sample is not None
 
 
 def _is_plain(spec: TensorSpec) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby, pairwise, repeat
 from operator import attrgetter
 from typing import Any
@@ -19,7 +20,7 @@ from dasklake._format.columns import iterate_stored, missing_column, view_number
 from dasklake._read.chunk_reader import MALFORMED
 from dasklake._read.column_checks import checked_part, fetch_rows
 from dasklake._read.corruption import warn_once
-from dasklake._read.decoder import Decoder
+from dasklake._read.decoder import Decoder, is_decoded
 from dasklake._read.frame_index import stored_index
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.pandas_columns import Part, dtype_of, series_of
@@ -31,6 +32,7 @@ from dasklake.exceptions import (
     InvalidInputError,
     LakeError,
     ObjectNotFoundError,
+    SampleError,
 )
 
 __all__ = [
@@ -101,12 +103,12 @@ def read_rows(
     schema = origin.schema
     names = list(schema) if names is None else names
     decoder = Decoder({name: schema[name] for name in names}, origin.keys, origin.limits)
-    lazy = origin.on_corrupt == "raise"
     for location, columns in _read_chunks(origin, locations, names):
         stored = [_values(columns[name], schema[name], len(location.span)) for name in names]
         rows = zip(*stored, strict=True) if stored else repeat((), len(location.span))
-        for number, row in zip(location.span, rows, strict=True):
-            yield decoder.sample(names, row, number, lazy=lazy)
+        decode = partial(decoder.sample_or_skip, origin, names)
+        # A variable would keep each sample alive while the next one is decoded.
+        yield from filter(is_decoded, map(decode, rows, location.span))
 
 
 def read_frame(
@@ -198,7 +200,9 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
             continue
         column, shapes = missing_column(spec, len(location.span)) if part is None else part
         try:
-            _fill(block, column, shapes, spec)
+            _fill(block, column, shapes, spec, location.span.start)
+        except SampleError as error:
+            raise SampleError(error.message, tensor=name, sample=error.sample) from error
         except LakeError:
             raise
         except MALFORMED as error:
@@ -207,7 +211,7 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
     return array
 
 
-def _fill(block: npt.NDArray[Any], column: Any, shapes: Any, spec: TensorSpec) -> None:
+def _fill(block: npt.NDArray[Any], column: Any, shapes: Any, spec: TensorSpec, first: int) -> None:
     """Copy the values of a chunk into a block."""
     if storage_of(spec).layout is not Layout.BLOB:
         flat = np.ascontiguousarray(view_numbers(column, spec)).reshape(len(block), -1)
@@ -216,7 +220,10 @@ def _fill(block: npt.NDArray[Any], column: Any, shapes: Any, spec: TensorSpec) -
     codec = codec_for(spec)
     for i, stored in enumerate(iterate_stored(column, shapes, spec)):
         if stored is not None:
-            value: Any = codec.decode(stored)
+            try:
+                value: Any = codec.decode(stored)
+            except SampleError as error:
+                raise SampleError(error.message, sample=str(first + i)) from error
             if value.shape != block.shape[1:]:
                 # numpy would broadcast a smaller value.
                 raise ValueError(f"a sample has the shape {value.shape}")

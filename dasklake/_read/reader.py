@@ -19,7 +19,7 @@ from dasklake._model.manifest import Manifest
 from dasklake._read.column_readers import Shape
 from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.decoded_sizes import decoded_sizes
-from dasklake._read.decoder import Decoder
+from dasklake._read.decoder import Decoder, is_decoded
 from dasklake._read.frame_plan import FramePlan
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.partition import read_rows
@@ -161,7 +161,8 @@ class Reader:
     def many(self, rows: Sequence[int], names: Sequence[str]) -> Iterator[Sample]:
         """Yield some samples. Neighbours in one chunk are fetched together.
 
-        With ``on_corrupt="skip"``, samples of damaged chunks are left out.
+        With ``on_corrupt="skip"``, samples of damaged chunks, and samples that cannot be decoded,
+        are left out.
         """
         located = [self.plan.locate(row) for row in rows]
         begin = 0
@@ -173,8 +174,9 @@ class Reader:
             offsets = [offset for _, offset in located[begin:end]]
             read = partial(RowReader.read_many, rows=offsets, names=names)
             stored = self._read_or_skip(number, read)
-            for row, values in zip(rows[begin:end], stored or (), strict=stored is not None):
-                yield self._decoder.sample(names, values, row)
+            decode = partial(self._decoder.sample_or_skip, self.origin, names)
+            # A variable would keep each sample alive while the next one is decoded.
+            yield from filter(is_decoded, map(decode, stored or (), rows[begin:end]))
             begin = end
 
     def block(self, rows: range, name: str) -> npt.NDArray[Any] | None:

@@ -124,7 +124,7 @@ def _image(name: str, summary: str, channels: int | None) -> Htype:
         compressions=_PIXELS,
         files=_IMAGES,
         must_compress=True,
-        parameters=("reencode",),
+        parameters=("reencode", "exif"),
         extra="images",
         decoder="Pillow",
         linkable=True,

@@ -10,13 +10,18 @@ from dasklake._schema.htypes import COORDS, Htype
 from dasklake.exceptions import SchemaError
 
 __all__ = [
+    "LINK_CHOICES",
     "check_index",
     "is_text",
     "normalize_connections",
     "normalize_coords",
     "normalize_groups",
     "normalize_names",
+    "normalize_verification",
 ]
+
+#: Parameters of link tensors; stored media files have the first.
+LINK_CHOICES = ("verify", "create_shape_tensor", "create_sample_info_tensor")
 
 _PAIR = 2
 
@@ -122,3 +127,34 @@ def normalize_groups(same_length: Any) -> list[tuple[str, ...]]:
                 "Give names."
             )
     return [tuple(group) for group in groups if group]
+
+
+def normalize_verification(spec: Any, *, linked: bool) -> dict[str, Any]:
+    """Return the parameters of links with their defaults; None for other tensors.
+
+    ``verify`` of media files is None for the default.
+    """
+    choices = {name: getattr(spec, name) for name in LINK_CHOICES}
+    files = spec.compression in spec.kind.files and "link[" not in spec.htype
+    for name, value in choices.items():
+        if value is not None and not (linked or (name == "verify" and files)):
+            content = "links and media files" if name == "verify" else "links"
+            raise SchemaError(
+                f"{name} is for {content} only. Leave it out for htype {spec.htype!r} with "
+                f"compression {spec.compression!r}."
+            )
+    if choices["verify"] not in (None, True, False, "decode"):
+        raise SchemaError(
+            f"verify must be True, False or 'decode', got {choices['verify']!r}. Fix it."
+        )
+    if not linked:
+        return {**choices, "verify": None if choices["verify"] is True else choices["verify"]}
+    verify = choices["verify"] = True if spec.verify is None else spec.verify
+    for name in LINK_CHOICES[1:]:
+        value = bool(verify) if choices[name] is None else choices[name]
+        if not isinstance(value, bool) or (value and not verify):
+            raise SchemaError(
+                f"{name} must be True or False, and False with verify=False, got {value!r}. Fix it."
+            )
+        choices[name] = value
+    return choices

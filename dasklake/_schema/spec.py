@@ -15,19 +15,18 @@ import pyarrow as pa
 from dasklake._schema.dtypes import normalize_dtype
 from dasklake._schema.htypes import COMPRESSION_ALIASES, Htype, parse_htype
 from dasklake._schema.parameters import (
+    LINK_CHOICES,
     check_index,
     normalize_connections,
     normalize_coords,
     normalize_names,
+    normalize_verification,
 )
 from dasklake.exceptions import SchemaError
 
 __all__ = ["TensorSpec", "describe"]
 
 Shape = tuple[int | None, ...]
-
-#: Parameters of link tensors.
-_LINK_CHOICES = ("verify", "create_shape_tensor", "create_sample_info_tensor")
 
 #: Parameters that only some htypes have.
 _HTYPE_PARAMETERS = (
@@ -36,6 +35,7 @@ _HTYPE_PARAMETERS = (
     "keypoints",
     "connections",
     "reencode",
+    "exif",
     "discover",
     "ordered",
 )
@@ -96,9 +96,13 @@ class TensorSpec:
         ``Schema(..., same_length=[...])`` sets it.
     optional : bool, default False
         Whether a sample may leave the tensor out. Its value is then None.
+    exif : {"keep", "apply"}, default "keep"
+        What happens to the orientation tag of an image. ``"keep"`` stores pixels as they are in
+        the file, and keeps the tags and the ICC profile if the image is encoded again.
+        ``"apply"`` turns the pixels when they are written, and removes the tag.
     verify : bool or "decode", default True
-        For links: whether each target is checked when its sample is written, from its first and
-        last bytes. ``"decode"`` fetches and decodes the whole target.
+        For links and media files: whether each file is checked when its sample is written, by its
+        header and its end. ``"decode"`` reads and decodes the whole file.
     create_shape_tensor, create_sample_info_tensor : bool, optional
         For verified links: whether to store the shape of the target, and its size, etag and
         format. The default is True.
@@ -133,6 +137,7 @@ class TensorSpec:
     discover: bool = False
     ordered: bool = False
     index: Any = False
+    exif: str = "keep"
     arrow: str | None = field(default=None, repr=False)
     settled: int | None = field(default=None, repr=False)
 
@@ -158,9 +163,11 @@ class TensorSpec:
         put(self, "coords", normalize_coords(self.coords, htype))
         put(self, "keypoints", normalize_names("keypoints", self.keypoints))
         put(self, "connections", normalize_connections(self.connections, self.keypoints))
-        for name, value in _link_choices(self, linked=linked and not sequence).items():
+        for name, value in normalize_verification(self, linked=linked and not sequence).items():
             put(self, name, value)
         _check(self, htype, linked=linked)
+        if self.exif not in ("keep", "apply"):
+            raise SchemaError(f"exif must be 'keep' or 'apply', got {self.exif!r}. Fix it.")
 
     @property
     def kind(self) -> Htype:
@@ -196,7 +203,7 @@ class TensorSpec:
             self,
             htype=htype,
             compression=self.compression or "none",
-            verify=False if htype.startswith("link[") else None,
+            verify=False if htype.startswith("link[") else self.verify,
             same_length=None,
             ordered=False,
             optional=False,
@@ -231,6 +238,11 @@ class TensorSpec:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         if self.compression is None and self.kind.compressions[0] is not None:
             values["compression"] = "none"  # explicit, since a missing field means the default
+        if self.exif == "keep":
+            del values["exif"]
+        if not self.linked and values.pop("verify") is not None:
+            # Earlier releases know ``verify`` of links only, and ignore unknown fields.
+            values["verify_files"] = "decode" if self.verify else "none"
         return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items() if _set(v)}
 
     @classmethod
@@ -239,10 +251,12 @@ class TensorSpec:
         values = {f.name: document[f.name] for f in fields(cls) if f.name in document}
         if str(values.get("htype")).startswith("link["):
             # A missing field is False in a document, but True in a call.
-            values = {**dict.fromkeys(_LINK_CHOICES, False), **values}
+            values = {**dict.fromkeys(LINK_CHOICES, False), **values}
         for key in ("shape", "class_names"):
             if key in values:
                 values[key] = tuple(values[key])
+        if "verify_files" in document:
+            values["verify"] = document["verify_files"] == "decode" and "decode"
         return cls(**values)
 
 
@@ -260,30 +274,6 @@ def _settled(spec: TensorSpec) -> int | None:
             f"settled must be from 0 to below {names} names, got {spec.settled!r}. Fix it."
         )
     return spec.settled
-
-
-def _link_choices(spec: TensorSpec, *, linked: bool) -> dict[str, Any]:
-    """Return the parameters of links with their defaults; None for other tensors."""
-    choices = {name: getattr(spec, name) for name in _LINK_CHOICES}
-    if not linked:
-        for name, value in choices.items():
-            if value is not None:
-                raise SchemaError(
-                    f"{name} is for links only. Leave it out for htype {spec.htype!r}."
-                )
-        return choices
-    verify = True if spec.verify is None else spec.verify
-    if verify not in (True, False, "decode"):
-        raise SchemaError(f"verify must be True, False or 'decode', got {verify!r}. Fix it.")
-    choices["verify"] = verify
-    for name in _LINK_CHOICES[1:]:
-        value = bool(verify) if choices[name] is None else choices[name]
-        if not isinstance(value, bool) or (value and not verify):
-            raise SchemaError(
-                f"{name} must be True or False, and False with verify=False, got {value!r}. Fix it."
-            )
-        choices[name] = value
-    return choices
 
 
 def _shape(spec: TensorSpec, htype: Htype) -> Shape | None:
@@ -336,7 +326,8 @@ def _check(spec: TensorSpec, htype: Htype, *, linked: bool) -> None:
         )
     _check_shape(spec, htype)
     for parameter in _HTYPE_PARAMETERS:
-        if _set(getattr(spec, parameter)) and parameter not in htype.parameters:
+        is_set = _set(getattr(spec, parameter)) and (parameter, spec.exif) != ("exif", "keep")
+        if is_set and parameter not in htype.parameters:
             raise SchemaError(f"htype {name!r} does not support {parameter}. Leave it out.")
     if spec.discover and (htype.name != name or spec.compression or spec.dtype != htype.dtype):
         raise SchemaError(
@@ -388,6 +379,8 @@ def describe(spec: TensorSpec) -> str:
             parts.append(f"{name}={list(value) if isinstance(value, tuple) else value!r}")
     if spec.verify in (False, "decode"):
         parts.append(f"verify={spec.verify!r}")
-    if spec.verify:
-        parts += [f"{n}=False" for n in _LINK_CHOICES[1:] if not getattr(spec, n)]
+    if spec.exif != "keep":
+        parts.append(f"exif={spec.exif!r}")
+    if spec.linked and spec.verify:
+        parts += [f"{n}=False" for n in LINK_CHOICES[1:] if not getattr(spec, n)]
     return f"TensorSpec({', '.join(parts)})"

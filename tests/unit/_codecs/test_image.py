@@ -127,11 +127,14 @@ def test_invalid_images_are_refused(spec: TensorSpec, value: Any, message: str) 
 
 
 def test_a_truncated_image_fails_when_it_is_decoded() -> None:
-    """A truncated file is stored unchanged, and raises an error when its pixels are decoded."""
+    """A truncated file is refused, or stored unverified and refused when it is decoded."""
     noise = io.BytesIO()
     Image.fromarray(_pixels(50, 50, 3)).save(noise, "jpeg")
-    codec = codec_for(JPEG)
-    blob = codec.encode(noise.getvalue()[:2000])
+    data = noise.getvalue()[:2000]
+    with pytest.raises(SampleError, match=r"cannot be decoded.*truncated.*verify=False"):
+        codec_for(JPEG).encode(data)
+    codec = codec_for(replace(JPEG, verify=False))
+    blob = codec.encode(data)
     with pytest.raises(SampleError, match=r"^the image cannot be decoded") as raised:
         codec.decode(blob)
     assert "stored shape" not in str(raised.value)
