@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -95,9 +96,14 @@ def _refuse(value: Any, kind: pa.DataType, remedy: str = _REMEDY) -> SampleError
 
 def _by_comparison(value: Any, kind: pa.DataType) -> Any:
     """Accept a value of a rare type if Arrow returns an equal one."""
-    with suppress(*CONVERSION_ERRORS):
-        if pa.scalar(value, kind, from_pandas=False).as_py() == value:
-            return value
+    # Arrow returns bools and UUIDs of extension types that it makes of numbers and bytes.
+    others = {bool: int, UUID: lambda value: value.bytes}
+    other: Any = others.get(type(value), lambda value: value)
+    for candidate in (value, other(value)):
+        with suppress(*CONVERSION_ERRORS):
+            equal = pa.scalar(candidate, kind, from_pandas=False).as_py()
+            if type(equal) is type(value) and equal == value:
+                return candidate
     raise _refuse(value, kind)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import pandas as pd
 import pyarrow as pa
 
 from dasklake._codecs.array import ArrayCodec, LabelCodec
@@ -16,7 +17,7 @@ from dasklake._codecs.json import JsonCodec
 from dasklake._codecs.link import LinkCodec
 from dasklake._codecs.mask import MaskCodec
 from dasklake._codecs.sequence import SequenceCodec
-from dasklake._codecs.text import ArrowCodec, TextCodec
+from dasklake._codecs.text import ArrowCodec, PandasCodec, TextCodec
 from dasklake._schema.htypes import parse_htype
 from dasklake._schema.schema import TensorSpec
 
@@ -27,10 +28,21 @@ def _array_codec(spec: TensorSpec, *, strict: bool) -> Codec:
     arrow = spec.arrow_type
     if arrow is not None:
         strings = pa.types.is_large_string(arrow) or pa.types.is_string(arrow)
+        if isinstance(arrow, pa.BaseExtensionType) and _is_of_pandas(spec):
+            return PandasCodec(spec)
         return TextCodec(spec) if strings else ArrowCodec(spec)
     if spec.kind.name == "class_label":
         return LabelCodec(spec)
     return ArrayCodec(spec, constraint_for(spec, strict=strict))
+
+
+def _is_of_pandas(spec: TensorSpec) -> bool:
+    """Return whether pandas has the dtype of a tensor, and converts it from Arrow."""
+    try:
+        dtype = pd.api.types.pandas_dtype(spec.dtype)
+    except (TypeError, ValueError, NotImplementedError):
+        return False
+    return hasattr(dtype, "__from_arrow__") and not isinstance(dtype, pd.ArrowDtype)
 
 
 #: Codecs without constraints, by their names in the table of htypes.

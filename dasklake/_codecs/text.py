@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,43 @@ class ArrowCodec(Codec):
         return stored
 
 
+class PandasCodec(ArrowCodec):
+    """Codec of a ``generic`` tensor with a dtype that only pandas has: periods and intervals.
+
+    Parameters
+    ----------
+    spec : TensorSpec
+        Description of the tensor.
+    """
+
+    def __init__(self, spec: TensorSpec) -> None:
+        super().__init__(spec)
+        self._dtype: Any = pd.api.types.pandas_dtype(spec.dtype)
+
+    def encode(self, value: object) -> Encoded:
+        """Convert the value to an Arrow scalar from which pandas restores it."""
+        with suppress(*CONVERSION_ERRORS):
+            column = pa.array(pd.array([value], dtype=self._dtype), self._type)
+            if self._restored(column) == value:
+                return column[0]
+        remedy = "Convert it, or change the tensor's dtype."
+        raise wrong_value(f"a valid {self._dtype}", value, remedy)
+
+    def encode_column(self, values: object) -> pa.Array | None:
+        """Check many values at once."""
+        if not (isinstance(values, pd.Series) and values.dtype == self._dtype):
+            return None
+        return super().encode_column(values)
+
+    def decode(self, stored: Encoded) -> object:
+        """Return the value as pandas has it."""
+        storage = pa.array([stored], self._type.storage_type)
+        return self._restored(pa.ExtensionArray.from_storage(self._type, storage))
+
+    def _restored(self, column: pa.Array) -> Any:
+        return self._dtype.__from_arrow__(column)[0]
+
+
 class TextCodec(Codec):
     """Codec of ``text``, and of ``generic`` strings."""
 
@@ -90,7 +128,9 @@ def string_column(values: Any, dtype: pa.DataType) -> pa.Array | None:
     """Return strings and missing values as a column, or None if there are other values."""
     if isinstance(values, np.ndarray) and values.ndim != 1:
         return None
-    if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
+    if isinstance(values, pd.Series) and isinstance(
+        values.dtype, pd.CategoricalDtype | pd.ArrowDtype
+    ):
         values = pa.array(values)
     if isinstance(values, np.ndarray | pd.Series) and values.dtype.kind != "U":
         kind = pd.api.types.infer_dtype(values, skipna=True)

@@ -432,6 +432,9 @@ def _size_of_scalar(value: pa.Scalar) -> int:
 
 def _arrow_array(values: list[Any], kind: pa.DataType) -> pa.Array:
     """Return values or Arrow scalars as an array. NaN is a number, not a missing value."""
+    if isinstance(kind, pa.BaseExtensionType):
+        stored = [v.value if isinstance(v, pa.ExtensionScalar) else v for v in values]
+        return pa.ExtensionArray.from_storage(kind, _arrow_array(stored, kind.storage_type))
     try:
         return pa.array(values, kind, from_pandas=False)
     except NotImplementedError:  # scalars with parts of some types, such as null

@@ -76,7 +76,7 @@ def dtype_of(spec: TensorSpec) -> Any:
         return pd.ArrowDtype(storage.type)
     if spec.shape != ():
         return pd.ArrowDtype(_nested_type(spec))
-    if spec.class_names or spec.discover:
+    if spec.class_names is not None:
         return pd.CategoricalDtype(list(spec.class_names), ordered=spec.ordered)
     if spec.optional and dtype.name in _NULLABLE:
         return pd.api.types.pandas_dtype(_NULLABLE[dtype.name])
@@ -139,6 +139,8 @@ def _table_dtype(spec: TensorSpec) -> Any:
         return pd.StringDtype("pyarrow")
     if name == "str":
         return NAN_STRING
+    if name == "str[python]":
+        return pd.StringDtype("python", na_value=np.nan)
     if name == "string[pyarrow]":
         # pandas reads this name as its own string type; only Arrow's type writes it.
         return pd.ArrowDtype(pa.string())

@@ -79,6 +79,8 @@ def normalize_dtype(dtype: Any) -> tuple[str | None, str | None]:
 
 
 def _arrow_dtype(dtype: Any, arrow: pa.DataType | None) -> tuple[str, str]:
+    if isinstance(dtype, pd.ArrowDtype):
+        arrow = dtype.pyarrow_dtype
     if arrow is None:
         try:
             arrow = pa.array(pd.Series([], dtype=dtype), from_pandas=True).type
@@ -86,7 +88,7 @@ def _arrow_dtype(dtype: Any, arrow: pa.DataType | None) -> tuple[str, str]:
             raise SchemaError(f"dtype {dtype} has no Arrow type. Use a plain one.") from error
     if pa.types.is_string(arrow):
         arrow = pa.large_string()
-    name = str(dtype)
+    name = _name_of(dtype)
     if pa.types.is_dictionary(arrow):
         if arrow.ordered:
             raise SchemaError(
@@ -100,6 +102,13 @@ def _arrow_dtype(dtype: Any, arrow: pa.DataType | None) -> tuple[str, str]:
             "structs."
         )
     return name, _pack(arrow)
+
+
+def _name_of(dtype: Any) -> str:
+    """Return the name of a dtype of pandas; that of strings omits where they are stored."""
+    if isinstance(dtype, pd.StringDtype) and dtype.storage == "python":
+        return "string[python]" if dtype.na_value is pd.NA else "str[python]"
+    return str(dtype)
 
 
 def _unsuitable(arrow: pa.DataType) -> pa.DataType | None:

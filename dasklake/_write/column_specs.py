@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from dasklake._schema.schema import Schema, TensorSpec, describe
 from dasklake.exceptions import SchemaError
@@ -39,10 +40,12 @@ def _categories_spec(dtype: Any) -> TensorSpec:
         raise SchemaError("its categories are not known; column.cat.as_known() computes them")
     if not all(isinstance(name, str) for name in names):
         raise SchemaError(f"its categories are of dtype {dtype.categories.dtype}, not strings")
-    inferred = pd.Index(["a"]).dtype
-    if isinstance(inferred, pd.StringDtype) and names and dtype.categories.dtype != inferred:
+    restored = pd.CategoricalDtype(names).categories.dtype
+    # Older releases of pandas restore all strings as objects, whatever Dask made of them.
+    exact = not names or isinstance(restored, pd.StringDtype)
+    if exact and dtype.categories.dtype != restored:
         raise SchemaError(
-            f"its categories are of dtype {dtype.categories.dtype!r}, not {inferred!r}"
+            f"its categories are of dtype {dtype.categories.dtype!r}, not {restored!r}"
         )
     return TensorSpec("class_label", class_names=tuple(names), shape=(), ordered=dtype.ordered)
 
@@ -54,6 +57,10 @@ def hint(column: Any) -> str:
         dtype = dtype.categories.dtype
     elif isinstance(dtype, pd.SparseDtype):
         dtype = dtype.subtype
+    elif isinstance(dtype, pd.ArrowDtype) and pa.types.is_dictionary(dtype.pyarrow_dtype):
+        dtype = pd.ArrowDtype(dtype.pyarrow_dtype.value_type)
+    elif isinstance(dtype, pd.ArrowDtype):
+        return "dasklake.TensorSpec('json')"
     else:
         return "dasklake.TensorSpec(dtype='float32', shape=(None,))"
     if dtype == np.dtype(object) or isinstance(dtype, pd.StringDtype):

@@ -121,13 +121,14 @@ def _columns_of(frame: pd.DataFrame, index: tuple[str, ...]) -> dict[str, pd.Ser
 
 def _float_types(columns: Mapping[str, pd.Series]) -> dict[str, Callable[[Any], Any]]:
     """Return the numpy type of each column of floats."""
-    dtypes = {name: column.dtype for name, column in columns.items()}
-    dtypes = {name: getattr(dtype, "subtype", dtype) for name, dtype in dtypes.items()}
-    return {
-        name: np.dtype(f"f{dtype.itemsize}").type
-        for name, dtype in dtypes.items()
-        if getattr(dtype, "kind", "") == "f"
-    }
+    types: dict[str, Callable[[Any], Any]] = {}
+    for name, column in columns.items():
+        dtype = column.dtype
+        if isinstance(dtype, pd.SparseDtype):
+            dtype = dtype.subtype
+        if getattr(dtype, "kind", "") == "f":
+            types[name] = np.dtype(f"f{dtype.itemsize}").type
+    return types
 
 
 def _rows(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
