@@ -10,8 +10,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 from dask.base import get_scheduler
 from dask.delayed import Delayed
 
-from dasklake._format.documents import schema_digest
-from dasklake._log.log import Log
+from dasklake._api.write_schema import SchemaLike, resolve_schema
 from dasklake._run.clients import (
     asynchronous_client,
     client_of,
@@ -33,20 +32,17 @@ from dasklake._run.preview import Preview
 from dasklake._run.report import WriteReport
 from dasklake._run.run_spec import RunSpec
 from dasklake._run.start import MODES
-from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore, absolute_url
 from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.futures import check_transform
 from dasklake._write.graph import check_arguments
-from dasklake._write.input import Source, source_of
 from dasklake._write.partition import Job
 from dasklake.creds import StorageOptions
-from dasklake.exceptions import InvalidInputError, NestedRunError, SchemaError
+from dasklake.exceptions import InvalidInputError, NestedRunError
 
 __all__ = ["LinkPolicy", "WriteArguments", "WriteOptions", "WriteReport", "to_lake"]
 
 #: A schema, or a mapping of tensor names to specs, htypes or parameters of specs.
-SchemaLike = Schema | Mapping[str, TensorSpec | str | Mapping[str, Any]]
 
 
 _DEFAULTS = WriteOptions()
@@ -250,7 +246,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     chunk_size = parse_size(options.chunk_size)
     _check_choice("validate", options.validate, ("strict", "basic"))
     _check_choice("commit_order", options.commit_order, (None, "completion", "input"))
-    source, resolved = _resolve_schema(
+    source, resolved = resolve_schema(
         collection, schema, store, mode, run, transformed=transform is not None
     )
     spec = RunSpec(
@@ -369,48 +365,3 @@ def _check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> 
         raise InvalidInputError(
             f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}."
         )
-
-
-def _resolve_schema(
-    collection: Any,
-    schema: SchemaLike | None,
-    store: ObjectStore,
-    mode: str,
-    run: str | None,
-    *,
-    transformed: bool,
-) -> tuple[Source, Schema]:
-    """Return the source of a collection, and the given schema, the lake's, or the inferred one."""
-    given = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
-    if given is not None and not given:
-        raise SchemaError("schema has no tensors. Give at least one tensor name and its spec.")
-    source = source_of(collection, given, transformed=transformed)
-    resolved = given or _lake_schema(store, mode, run, source.schema)
-    if resolved is None:
-        raise SchemaError(
-            "The schema of a bag cannot be inferred from its metadata. Give a schema, such as "
-            "schema={'image': dasklake.TensorSpec('image', compression='jpeg'), "
-            "'label': dasklake.TensorSpec('class_label', class_names=[...])}."
-        )
-    if not resolved:
-        raise SchemaError("The lake has no tensors yet. Add some with lake.create_tensor(...).")
-    return source.with_schema(resolved, transformed=transformed), resolved
-
-
-def _lake_schema(
-    store: ObjectStore, mode: str, run: str | None, inferred: Schema | None
-) -> Schema | None:
-    """Return the schema of the lake that is continued, else the inferred schema."""
-    head = Log(store).head() if mode in ("append", "resume") else None
-    if head is None:
-        return inferred
-    states = [s for name, s in head.runs.items() if run in (None, name) and not s.finished]
-    planned = {state.plan.schema for state in states}
-    if (
-        mode == "resume"
-        and inferred is not None
-        and schema_digest(inferred.without_discovered_names) in planned
-    ):
-        # An unfinished overwrite, whose schema is not the lake's schema yet.
-        return inferred
-    return head.schema

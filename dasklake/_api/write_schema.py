@@ -1,0 +1,66 @@
+"""Find the schema of a write: the given one, the lake's, or the one inferred from the input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dasklake._format.documents import schema_digest
+from dasklake._log.log import Log
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._storage.store import ObjectStore
+from dasklake._write.input import Source, source_of
+from dasklake.exceptions import SchemaError
+
+SchemaLike = Schema | Mapping[str, TensorSpec | str | Mapping[str, Any]]
+
+
+def resolve_schema(
+    collection: Any,
+    schema: SchemaLike | None,
+    store: ObjectStore,
+    mode: str,
+    run: str | None,
+    *,
+    transformed: bool,
+) -> tuple[Source, Schema]:
+    """Return the source of a collection, and the given schema, the lake's, or the inferred one.
+
+    Raises
+    ------
+    SchemaError
+        The schema is empty or invalid, or there is none.
+    """
+    given = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
+    if given is not None and not given:
+        raise SchemaError("schema has no tensors. Give at least one tensor name and its spec.")
+    source = source_of(collection, given, transformed=transformed)
+    resolved = given or _lake_schema(store, mode, run, source.schema)
+    if resolved is None:
+        raise SchemaError(
+            "The schema of a bag cannot be inferred from its metadata. Give a schema, such as "
+            "schema={'image': dasklake.TensorSpec('image', compression='jpeg'), "
+            "'label': dasklake.TensorSpec('class_label', class_names=[...])}."
+        )
+    if not resolved:
+        raise SchemaError("The lake has no tensors yet. Add some with lake.create_tensor(...).")
+    return source.with_schema(resolved, transformed=transformed), resolved
+
+
+def _lake_schema(
+    store: ObjectStore, mode: str, run: str | None, inferred: Schema | None
+) -> Schema | None:
+    """Return the schema of the lake that is continued, else the inferred schema."""
+    head = Log(store).head() if mode in ("append", "resume") else None
+    if head is None:
+        return inferred
+    states = [s for name, s in head.runs.items() if run in (None, name) and not s.finished]
+    planned = {state.plan.schema for state in states}
+    if (
+        mode == "resume"
+        and inferred is not None
+        and schema_digest(inferred.without_discovered_names) in planned
+    ):
+        # An unfinished overwrite, whose schema is not the lake's schema yet.
+        return inferred
+    return head.schema
