@@ -7,12 +7,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-import dask.array as da
-import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._api.collection_methods import CollectionMethods
 from dasklake._api.edit_methods import EditMethods
 from dasklake._api.formatting import lake_html, lake_text
 from dasklake._api.link_methods import LinkMethods
@@ -22,12 +21,9 @@ from dasklake._log.schema_evolution import empty_lake
 from dasklake._log.transactions import create_lake
 from dasklake._maintenance.reset import reset as reset_lake
 from dasklake._read.corruption import OnCorrupt, parse_on_corrupt
-from dasklake._read.frame_index import index_tensors
-from dasklake._read.graph import to_array, to_bag, to_dataframe
-from dasklake._read.plan import ChunkLocation
 from dasklake._read.reader import resolve_commit, resolve_row, resolve_rows
 from dasklake._read.tensor import Tensor
-from dasklake._run.options import LinkPolicy, parse_size
+from dasklake._run.options import LinkPolicy
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions, either
@@ -223,7 +219,7 @@ def read_lake(
     return open(url, storage_options=storage_options).to_dask_dataframe(columns, index=index)
 
 
-class Lake(LinkMethods, EditMethods, MaintenanceMethods):
+class Lake(CollectionMethods, LinkMethods, EditMethods, MaintenanceMethods):
     """One version of a lake, as returned by :func:`open`.
 
     ``lake[i]`` is a sample, a dict of values. ``lake[i:j]`` and ``lake[[i, j]]`` are lists of
@@ -301,114 +297,6 @@ class Lake(LinkMethods, EditMethods, MaintenanceMethods):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._reader.stream(list(self.schema))
-
-    def _groups(
-        self, names: Sequence[str], blocksize: int | str | None
-    ) -> list[tuple[ChunkLocation, ...]]:
-        size = None if blocksize is None else parse_size(blocksize, "blocksize")
-        return self._reader.groups(names, size)
-
-    def to_dask_bag(
-        self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
-    ) -> db.Bag:
-        """Return the samples as a Dask Bag of dicts.
-
-        A task decodes one sample at a time. It holds all decoded samples of its partition only if
-        the samples themselves are its result, as in ``bag.persist()``.
-
-        Parameters
-        ----------
-        columns : sequence of str, optional
-            Tensors to read. By default, all.
-        blocksize : int or str, optional
-            Maximum size of a partition in memory, in decoded bytes or as text such as
-            ``"64 MiB"``: smaller chunks are joined, and larger ones are split between samples. By
-            default, each chunk is a partition.
-
-        Returns
-        -------
-        dask.bag.Bag
-            The samples, in order.
-
-        Raises
-        ------
-        VersionNotFoundError
-            The lake does not have a tensor of ``columns``.
-        InvalidInputError
-            ``columns`` is not a sequence of names, or ``blocksize`` is not a valid size.
-        """
-        names = self._reader.names(columns)
-        groups = self._groups(names, blocksize)
-        return to_bag(self._reader.origin, groups, names)
-
-    def to_dask_dataframe(
-        self,
-        columns: Sequence[str] | None = None,
-        *,
-        index: str | Sequence[str] | bool | None = None,
-        blocksize: int | str | None = None,
-    ) -> dd.DataFrame:
-        """Return the samples as a Dask DataFrame.
-
-        Columns that were written from a DataFrame have their original dtype, and its index is the
-        index again. Without a stored index, the index is the number of the sample. Arrays become
-        Arrow types.
-
-        Parameters
-        ----------
-        columns : sequence of str, optional
-            Tensors to read. By default, all. A later selection, such as ``frame[columns]``, also
-            restricts what is read.
-        index : str, sequence of str or bool, optional
-            Tensors that become the index. By default, the index that was written from a frame,
-            unless ``columns`` has its tensors. False means the number of the sample.
-        blocksize : int or str, optional
-            As for :meth:`to_dask_bag`. By default, each chunk is a partition, and chunks of more
-            than 128 MiB in memory are split.
-
-        Returns
-        -------
-        dask.dataframe.DataFrame
-            The samples, in order. The divisions are known if the index is the number of the sample.
-
-        Raises
-        ------
-        VersionNotFoundError
-            The lake does not have a tensor of ``columns``.
-        InvalidInputError
-            ``columns`` is not a sequence of names, ``index`` is not a tensor with one value per
-            sample, or ``blocksize`` is not a valid size.
-        """
-        names = self._reader.names(columns)
-        levels = index_tensors(self.schema, columns, index)
-        size = None if blocksize is None else parse_size(blocksize, "blocksize")
-        plan = self._reader.frame_plan(list(dict.fromkeys([*names, *levels])), size)
-        return to_dataframe(plan, [name for name in names if name not in levels], levels)
-
-    def to_dask_array(self, name: str, *, blocksize: int | str | None = None) -> da.Array:
-        """Return a tensor of fixed shape as a Dask Array; axis 0 is the samples.
-
-        Parameters
-        ----------
-        name : str
-            Name of the tensor.
-        blocksize : int or str, optional
-            As for :meth:`to_dask_dataframe`.
-
-        Returns
-        -------
-        dask.array.Array
-            Array of the tensor's dtype, with known chunk sizes.
-
-        Raises
-        ------
-        VersionNotFoundError
-            The lake does not have a tensor ``name``.
-        InvalidInputError
-            The tensor does not have a fixed shape, or ``blocksize`` is not a valid size.
-        """
-        groups = self._groups(self._reader.names([name]), blocksize)
-        return to_array(self._reader.origin, groups, name)
 
 
 def _reopen(
