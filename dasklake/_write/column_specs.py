@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -94,6 +94,26 @@ def ordered_categories(columns: Mapping[str, Any]) -> dict[str, Any]:
         and dtype.ordered
         and _UNKNOWN not in dtype.categories
     }
+
+
+def check_names(columns: Sequence[str], schema: Schema) -> None:
+    """Check that the columns of a frame are the tensors of a schema.
+
+    Raises
+    ------
+    SchemaError
+        A column has no tensor, or a tensor that every sample must have has no column.
+    """
+    extra = [name for name in columns if name not in schema]
+    missing = [name for name, spec in schema.items() if name not in columns and not spec.optional]
+    if extra or missing:
+        problems = [f"no tensor for the columns {extra}"] if extra else []
+        problems += [f"no column for the tensors {missing}"] if missing else []
+        raise SchemaError(
+            f"The columns must be the tensors, but there is {' and '.join(problems)}. Rename or drop "
+            "columns, add tensors to the schema (lake.create_tensor(...) if the lake exists), or "
+            "fill missing columns with None."
+        )
 
 
 def check_orders(columns: Mapping[str, Any], schema: Schema) -> None:

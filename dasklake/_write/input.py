@@ -25,6 +25,7 @@ from dasklake._dask import (
 )
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._write.column_specs import (
+    check_names,
     check_orders,
     code_of,
     column_spec,
@@ -105,7 +106,8 @@ class Source:
         Raises
         ------
         SchemaError
-            Values of the index, or the order of categories, would be lost.
+            Values of the index, or the order of categories, would be lost; or the columns are not
+            the tensors.
         """
         if self.kind != "dataframe":
             return self
@@ -113,6 +115,8 @@ class Source:
             check_orders(self.categories, schema)
         specs = {level.tensor: _spec_or_none(level.column) for level in self.levels}
         index = place_levels(self.levels, self.names, schema, specs, transformed=transformed)
+        if not transformed:
+            check_names([*self.names, *filter(None, index)], schema)
         return replace(self, index=index)
 
     @property

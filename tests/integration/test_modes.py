@@ -323,3 +323,35 @@ def test_resume_attaches_to_a_run_of_the_same_cluster(client: Client, stage: Sta
     assert (second[0].samples, first.samples) == (20, 20)
     check_content(dasklake.open(stage.url), range(20))
     assert stage.executions() == dict.fromkeys(range(20), 1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"x": [1], "z": ["a"]}, r"no tensor for the columns \['z'\] and no column for .*\['y'\]"),
+        ({"x": [1]}, r"no column for the tensors \['y'\]"),
+        ({"x": [1], "y": ["a"], "z": [1]}, r"no tensor for the columns \['z'\]"),
+    ],
+)
+def test_frames_of_other_columns_are_refused_at_once(
+    tmp_path: Path, columns: dict[str, list[Any]], problem: str
+) -> None:
+    """An append of a frame with other columns leaves no run; the remedies of the message work."""
+    first = pd.DataFrame({"x": [1], "y": ["a"]})
+    dd.from_pandas(first, npartitions=1).to_lake(tmp_path / "lake", progress=False)
+    frame = pd.DataFrame(columns)
+    with pytest.raises(SchemaError, match=problem):
+        dd.from_pandas(frame, npartitions=1).to_lake(
+            tmp_path / "lake", mode="append", progress=False
+        )
+    lake = dasklake.open(tmp_path / "lake")
+    assert (lake.version, lake.is_complete) == (2, True)
+    if "z" in frame:
+        if "y" in frame:
+            lake.create_tensor("z", dtype="int64", shape=())
+        else:
+            lake.create_tensor("z", "text")
+    if "y" not in frame:
+        frame = frame.assign(y=pd.Series([None], dtype=first["y"].dtype))
+    dd.from_pandas(frame, npartitions=1).to_lake(tmp_path / "lake", mode="append", progress=False)
+    assert dasklake.open(tmp_path / "lake")["x"][:].tolist() == [1, 1]
