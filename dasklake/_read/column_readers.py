@@ -14,16 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dasklake._format.chunk import ChunkHead
-from dasklake._read.chunk_reader import column_of_type
+from dasklake._read.chunk_reader import OpenChunk, column_of_type
+from dasklake._read.column_slices import ColumnSlice, Range, load_slices, next_level, own_ranges
 from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 
 __all__ = ["ColumnReader", "MissingColumn", "NumberColumn", "Range", "Shape", "open_column"]
-
-#: First byte, and the one after the last.
-Range = tuple[int, int]
 
 Shape = tuple[int, ...]
 
@@ -239,8 +236,35 @@ class _AxesColumn(ColumnReader):
         return axes
 
 
+class _ArrowColumn(ColumnReader):
+    """Any other Arrow type, of any depth; Arrow reads the copied row."""
+
+    def __init__(self, chunk: OpenChunk, column: Any) -> None:
+        self.memory = chunk.head.memory
+        self._chunk = chunk
+        self._column = column
+
+    def fixed_ranges(self, row: int) -> list[Range]:
+        """Return the ranges that follow from the row number."""
+        return own_ranges(self.memory, self._slice(row))
+
+    def variable_ranges(self, row: int) -> Sequence[Range]:
+        """Return the ranges that the loaded offsets point to. Deeper ones follow with the value."""
+        ranges, children = next_level(self.memory, self._slice(row))
+        return [*ranges, *(part for child in children for part in own_ranges(self.memory, child))]
+
+    def value(self, row: int) -> Any:
+        """Return the value as a Python object."""
+        (copied,) = load_slices(self._chunk, [self._slice(row)])
+        copied.validate(full=True)
+        return copied[0].as_py()
+
+    def _slice(self, row: int) -> ColumnSlice:
+        return ColumnSlice(self._column, row, row + 1)
+
+
 class _WholeColumn(ColumnReader):
-    """Any other Arrow type: the whole column is fetched, and Arrow reads it."""
+    """Shapes of any rank: the whole column is fetched, because it is small, and Arrow reads it."""
 
     def __init__(self, column: Any, ranges: list[Range]) -> None:
         self._column = column
@@ -312,13 +336,13 @@ def _link_field(memory: _Memory, column: Any) -> ColumnReader:
     return _TextColumn(memory, column)
 
 
-def open_column(head: ChunkHead, name: str, spec: TensorSpec) -> ColumnReader:
+def open_column(chunk: OpenChunk, name: str, spec: TensorSpec) -> ColumnReader:
     """Return the reader of a column.
 
     Parameters
     ----------
-    head : ChunkHead
-        Head of the chunk.
+    chunk : OpenChunk
+        The chunk.
     name : str
         Name of the tensor in the chunk.
     spec : TensorSpec
@@ -329,7 +353,7 @@ def open_column(head: ChunkHead, name: str, spec: TensorSpec) -> ColumnReader:
     KeyError, ValueError
         The chunk does not hold what the description says.
     """
-    memory, batch, storage = head.memory, head.batch, storage_of(spec)
+    memory, batch, storage = chunk.head.memory, chunk.head.batch, storage_of(spec)
     column = column_of_type(batch, name, storage.type)
     if storage.layout is Layout.BLOB:
         shapes = column_of_type(batch, shape_column(name), storage.shape_type)
@@ -345,7 +369,7 @@ def open_column(head: ChunkHead, name: str, spec: TensorSpec) -> ColumnReader:
         return _TextColumn(memory, column)
     if spec.linked:
         return _LinkColumn(memory, column)
-    return _WholeColumn(column, head.spans(name))
+    return _ArrowColumn(chunk, column)
 
 
 def _start(memory: _Memory, buffer: Any, size: int) -> int | None:

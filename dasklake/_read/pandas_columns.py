@@ -60,6 +60,9 @@ try:
 except TypeError:
     NAN_STRING = pd.StringDtype("pyarrow_numpy")
 
+#: Bytes of decoded arrays that are collected before they become an Arrow array.
+_MAX_DECODED = 16 * 2**20
+
 #: Htypes of pixels, for which nested lists would be many times as large.
 _MAPS = ("instance_label", "segment_mask")
 
@@ -280,14 +283,14 @@ def _nested_type(spec: TensorSpec) -> pa.DataType:
 
 
 class _Ragged(NamedTuple):
-    """Ragged arrays of a chunk: the flat numbers, and the shape of each array."""
+    """Ragged arrays of a chunk: the flat values, and the size of each array."""
 
-    flat: npt.NDArray[Any]
+    values: pa.Array
     sizes: npt.NDArray[np.int64]
-    shapes: pa.Array
 
 
 def _ragged(column: pa.Array, shapes: Any, spec: TensorSpec) -> _Ragged:
+    kind, target = _element(spec)
     dtype = np.dtype(str(spec.dtype))
     if spec.compression is None and spec.kind.codec == "array":
         # Uncompressed samples are contiguous; those without a value are empty.
@@ -297,30 +300,46 @@ def _ragged(column: pa.Array, shapes: Any, spec: TensorSpec) -> _Ragged:
         count = int(ends[-1] - ends[0]) // dtype.itemsize if len(column) else 0
         at = int(ends[0]) if count else 0
         flat = np.frombuffer(data, dtype, count, at) if count else np.zeros(0, dtype)
-        return _Ragged(flat, np.diff(ends) // dtype.itemsize, shapes)
+        values = _elements(flat.astype(target, copy=False), kind)
+        return _Ragged(values, np.diff(ends) // dtype.itemsize)
     codec = codec_for(spec)
     stored = iterate_stored(column, shapes, spec)
-    arrays: list[Any] = [None if value is None else codec.decode(value) for value in stored]
-    pieces = [array.reshape(-1) for array in arrays if array is not None]
-    sizes = np.array([0 if array is None else array.size for array in arrays], np.int64)
-    return _Ragged(np.concatenate(pieces) if pieces else np.zeros(0, dtype), sizes, shapes)
+    # Masks take an eighth of their decoded size, so only some samples are decoded at a time.
+    arrays: list[npt.NDArray[Any]] = []
+    sizes, parts, size = [], [], 0
+    for value in stored:
+        array: Any = np.zeros(0, dtype) if value is None else codec.decode(value)
+        sizes.append(array.size)
+        arrays.append(array.reshape(-1).astype(target, copy=False))
+        size += array.nbytes
+        del array
+        if size >= _MAX_DECODED:
+            parts.append(_joined(arrays, kind))
+            size = 0
+    parts.append(_joined([*arrays, np.zeros(0, target)], kind))
+    return _Ragged(pa.concat_arrays(parts), np.array(sizes, np.int64))
+
+
+def _joined(arrays: list[npt.NDArray[Any]], kind: pa.DataType) -> pa.Array:
+    """Return flat arrays as one Arrow array, and clear them."""
+    flat = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    arrays.clear()
+    return _elements(flat, kind)
 
 
 def _nested(column: pa.Array, shapes: Any, spec: TensorSpec) -> pa.Array:
     """Return ragged arrays as nested lists, built from the innermost axis outwards."""
-    kind, dtype = _element(spec)
     missing = column.is_null().to_numpy(zero_copy_only=False)
-    ragged = _ragged(column, shapes, spec)
-    values = _elements(ragged.flat.astype(dtype, copy=False), kind)
+    values, sizes = _ragged(column, shapes, spec)
     shape = _axes(spec)
     if shape is None:
         fields = list(_nested_type(spec))
-        parts = [_lists(values, ragged.sizes), ragged.shapes.cast(fields[1].type)]
+        parts = [_lists(values, sizes), shapes.cast(fields[1].type)]
         return pa.StructArray.from_arrays(parts, fields=fields, mask=pa.array(missing))
     if len(shape) == 1:
-        return _lists(values, ragged.sizes, missing)
+        return _lists(values, sizes, missing)
     rank = len(shape)
-    axes = ragged.shapes.flatten().to_numpy().reshape(len(column), rank)
+    axes = shapes.flatten().to_numpy().reshape(len(column), rank)
     for axis in reversed(range(1, rank)):
         fixed = shape[axis]
         if fixed:

@@ -149,7 +149,7 @@ class RowReader:
             if stored is None:
                 column: ColumnReader = MissingColumn()
             else:
-                column = open_column(head, stored, spec)
+                column = open_column(self.chunk, stored, spec)
                 indices = label_indices(head.batch.schema.field(stored), spec)
                 if indices is not None:
                     self._indices[name] = indices

@@ -27,6 +27,9 @@ _BITS, _SIGN, _MORE = 0x1F, 0x10, 0x20
 _MAX_LENGTH = 2**32 - 1
 _MAX_LETTERS = 7
 
+#: Bytes of pixels that are decoded column by column before they are transposed.
+_MAX_COPY = 128 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class RunLengthMasks:
@@ -129,13 +132,20 @@ def to_pixels(masks: RunLengthMasks) -> npt.NDArray[np.bool_]:
     height, width, count = masks.shape
     if not count:
         return np.zeros(masks.shape, bool)
-    # Fill column by column, then transpose whole pixels: both access memory in order.
-    columns = np.empty((width * height, count), np.uint8)
-    for index, compressed in enumerate(masks.counts):
-        lengths = expand_counts(compressed, height * width)
-        columns[:, index] = np.repeat(np.arange(len(lengths), dtype=np.uint8) & 1, lengths)
-    transposed = columns.view(f"V{count}").reshape(width, height).T
-    return np.ascontiguousarray(transposed).view(bool).reshape(masks.shape)
+    # Some masks at a time: a second copy of all pixels could exceed the memory.
+    together = min(count, max(1, _MAX_COPY // max(1, height * width)))
+    pixels = np.empty(masks.shape, np.uint8)
+    for first in range(0, count, together):
+        counts = masks.counts[first : first + together]
+        # Fill column by column, then transpose whole pixels: both access memory in order.
+        columns = np.empty((width * height, len(counts)), np.uint8)
+        for index, compressed in enumerate(counts):
+            lengths = expand_counts(compressed, height * width)
+            columns[:, index] = np.repeat(np.arange(len(lengths), dtype=np.uint8) & 1, lengths)
+        whole = f"V{len(counts)}"
+        transposed = columns.view(whole).reshape(width, height).T
+        pixels[:, :, first : first + together].view(whole)[:, :, 0] = transposed
+    return pixels.view(bool)
 
 
 def from_pixels(pixels: npt.NDArray[np.bool_]) -> RunLengthMasks:
