@@ -146,14 +146,16 @@ class ImageCodec(Codec):
         check_size(*shape[:2])
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             _warn_frames()
+        pixels = to_8_bit_mode(image, _REMEDY)
         # Pillow turns a TIFF whenever it decodes one.
-        turns = (self._apply or self._compression == "tiff") and is_turned(image)
-        source = upright(image) if turns else image
+        as_tiff = self._compression == "tiff" and image.format is not None
+        source = upright(image) if (self._apply or as_tiff) and is_turned(image) else image
+        if source is not image:
+            pixels = to_8_bit_mode(source, _REMEDY)
         if "transparency" in image.info and image.mode in _WITH_ALPHA and self._mode is None:
             mode: str | None = _WITH_ALPHA[image.mode]
         else:
             mode = self._mode
-        pixels = to_8_bit_mode(source, _REMEDY)
         if mode is not None and pixels.mode != mode:
             pixels = pixels.convert(mode)
         return self._compressed(pixels, self._checked(shape_of(pixels)), source)

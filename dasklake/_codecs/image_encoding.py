@@ -161,21 +161,25 @@ def _metadata(image: Any, compression: str, source: Any) -> dict[str, Any]:
     profile = source.info.get("icc_profile")
     if isinstance(profile, bytes) and profile[16:20] == _SPACES[image.mode]:
         options["icc_profile"] = profile
-    exif = _exif_of(source)
+    # Pillow turns a TIFF whenever it decodes one.
+    exif = _exif_of(source, with_orientation="TIFF" not in (source.format, compression.upper()))
     if exif:
         options["exif"] = exif
     return options
 
 
 def refuse_turned(compression: str, source: Any) -> None:
-    """Refuse to drop an orientation tag that changes how an image is shown.
+    """Refuse to drop an orientation tag that changes how a file is shown.
+
+    An image that was made from another one, as by rotating it, may have the tag although its pixels
+    were turned already.
 
     Raises
     ------
     SampleError
         The image has such a tag, and ``compression`` cannot keep it.
     """
-    if is_turned(source):
+    if source.format is not None and is_turned(source):
         raise SampleError(
             f"{compression} cannot keep the orientation tag {source.getexif()[_ORIENTATION]} of the "
             "image. Set exif='apply' in the TensorSpec to turn the pixels, or use "
@@ -183,17 +187,20 @@ def refuse_turned(compression: str, source: Any) -> None:
         )
 
 
-def _exif_of(source: Any) -> bytes:
+def _exif_of(source: Any, *, with_orientation: bool) -> bytes:
     """Return the EXIF tags of an image, or no bytes if it has no tags or damaged ones."""
     exif = source.info.get("exif")
-    if isinstance(exif, bytes) and exif:
-        return exif if exif.startswith(_EXIF_PREFIX) else _EXIF_PREFIX + exif
     try:
         tags = source.getexif()
+        if isinstance(exif, bytes) and exif and with_orientation:
+            stored = pillow().Exif()
+            stored.load(exif)
+            # Orientation may also be in XMP data, which is not kept.
+            if stored.get(_ORIENTATION) == tags.get(_ORIENTATION):
+                return exif if exif.startswith(_EXIF_PREFIX) else _EXIF_PREFIX + exif
         copied = pillow().Exif()
         for tag, value in tags.items():
-            turned = tag == _ORIENTATION and source.format == "TIFF"
-            if tag not in _LAYOUT and not turned:
+            if tag not in _LAYOUT and (with_orientation or tag != _ORIENTATION):
                 copied[tag] = tags.get_ifd(tag) if tag in (0x8769, 0x8825) else value
         return bytes(copied.tobytes()) if len(copied) else b""
     except Exception:  # noqa: BLE001 # damaged tags can raise any error

@@ -24,6 +24,7 @@ from dasklake._links.limits import (
 from dasklake._links.link_target import LinkTarget
 from dasklake._links.targets import Begin
 from dasklake._media import image
+from dasklake._media.check import decode_image_file
 from dasklake._storage.fsspec_backend import io_loop
 from dasklake.exceptions import SampleError
 
@@ -170,7 +171,8 @@ async def _decode(link: LinkTarget, begin: Begin) -> tuple[tuple[str, tuple[int,
         except SampleError as error:
             reason = error.message.partition(". ")[0].rstrip(".")
             if image.is_unsupported(error):
-                raise link.invalid(f"cannot be read as an image: {reason}") from None
+                problem = f"cannot be read as an image ({reason}), and needs verify=False"
+                raise link.invalid(problem) from None
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 # decoders raise errors of many types
@@ -189,7 +191,7 @@ async def _held(link: LinkTarget) -> Any:
 
 
 async def _decode_in_thread(data: bytes) -> tuple[str, tuple[int, ...]]:
-    decode = partial(image.decode_completely, data)
+    decode = partial(decode_image_file, data)
     properties = _properties(data)
     height, width = properties[1][:2] if properties is not None else (0, 0)
     if height * width <= _LARGE_IMAGE:

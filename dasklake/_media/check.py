@@ -17,7 +17,7 @@ from dasklake._media.image import (
 from dasklake._media.stream import decode_stream, truncation
 from dasklake.exceptions import MissingExtraError, SampleError
 
-__all__ = ["SMALL", "Verify", "decode_file", "verify_file"]
+__all__ = ["SMALL", "Verify", "decode_file", "decode_image_file", "verify_file"]
 
 #: ``True`` checks header and completeness, ``"decode"`` decodes everything, ``False`` nothing.
 Verify = bool | Literal["decode"]
@@ -91,13 +91,25 @@ def decode_file(format_: str, data: bytes) -> None:
         The library that decodes the format is not installed.
     """
     if isinstance(READERS[format_], ImageReader):
-        _refuse_damaged(format_, data)
-        decode_completely(data)
-        if format_ == "jpeg":
-            _decode_strictly(data)
+        decode_image_file(data)
         return
     _refuse_truncated(format_, data)
     decode_stream(format_, data)
+
+
+def decode_image_file(data: bytes) -> tuple[str, tuple[int, int, int]]:
+    """Decode all frames of an image, look for damage, and return its format and shape.
+
+    Raises
+    ------
+    SampleError
+        The image cannot be decoded, or a part of it is damaged.
+    """
+    format_, shape = decode_completely(data)
+    _refuse_damaged(format_, data)
+    if format_ == "jpeg":
+        _decode_strictly(data)
+    return format_, shape
 
 
 def _refuse_damaged(format_: str, data: bytes) -> None:

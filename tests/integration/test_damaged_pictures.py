@@ -204,3 +204,35 @@ def test_zeroed_middles_are_found(tmp_path: Path) -> None:
     lake = dasklake.open(tmp_path / "lake")
     assert lake[1]["image"].shape == (250, 300, 3)  # Pillow decodes it
     check_found(lake, [((1, 2), "tensor 'image'")])
+
+
+def test_links_are_verified_as_stored_files_are(tmp_path: Path) -> None:
+    """A link to a whole 16-bit image is not called truncated; decoding finds zeroed parts."""
+    data = photo(0)
+    zeroed = data[: len(data) // 2] + bytes(500) + data[len(data) // 2 + 500 :]
+    files = {"whole.jpg": data, "zeroed.jpg": zeroed, "wide.png": pictures.png16(3, 2)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+
+    def write(*, verify: Any) -> Lake:
+        bag = db.from_sequence([{"i": str(tmp_path / name)} for name in files], npartitions=1)
+        url = tmp_path / f"lake-{verify}"
+        dasklake.to_lake(
+            bag,
+            url,
+            schema={"i": TensorSpec("link[image]", verify=verify)},
+            on_error="skip",
+            max_failures=None,
+            progress=False,
+        )
+        return dasklake.open(url)
+
+    failures = write(verify="decode").failures()
+    assert failures["index"].tolist() == [1, 2]
+    assert "is truncated or damaged" in failures["message"][0]
+    assert "cannot be read as an image (an image must have 8 bits" in failures["message"][1]
+    assert len(write(verify=True)) == 2
+    unverified = write(verify=False)
+    assert len(unverified) == 3
+    with pytest.raises(SampleError, match="8 bits"):
+        unverified[2]["i"].numpy()

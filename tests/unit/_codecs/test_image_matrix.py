@@ -108,7 +108,13 @@ def test_pictures_read_back_right_or_are_refused(htype: str, mode: str) -> None:
             opened = Image.open(io.BytesIO(data))
             for compression in COMPRESSIONS if size == (7, 5) else (form, "png", "zstd"):
                 spec = TensorSpec(htype, compression=compression, reencode=True)
-                accepted += check(spec, data, expected(opened, fixed))
+                try:
+                    right = expected(opened, fixed)
+                except OSError:  # Pillow 11 cannot read each TIFF that it writes
+                    with pytest.raises(SampleError, match="cannot be decoded"):
+                        codec_for(spec).encode(data)
+                    continue
+                accepted += check(spec, data, right)
                 if compression != form and compression in pictures.FORMATS:
                     with pytest.raises(SampleError):
                         codec_for(replace(spec, reencode=False)).encode(data)
