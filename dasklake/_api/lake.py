@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dasklake._api.collection_methods import CollectionMethods
+from dasklake._api.copy_methods import CopyMethods
 from dasklake._api.edit_methods import EditMethods
 from dasklake._api.formatting import lake_html, lake_text
 from dasklake._api.link_methods import LinkMethods
@@ -219,7 +220,7 @@ def read_lake(
     return open(url, storage_options=storage_options).to_dask_dataframe(columns, index=index)
 
 
-class Lake(CollectionMethods, LinkMethods, EditMethods, MaintenanceMethods):
+class Lake(CopyMethods, CollectionMethods, LinkMethods, EditMethods, MaintenanceMethods):
     """One version of a lake, as returned by :func:`open`.
 
     ``lake[i]`` is a sample, a dict of values. ``lake[i:j]`` and ``lake[[i, j]]`` are lists of

@@ -142,8 +142,9 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     url : str or path
         Root of the lake: a path, or any URL that fsspec supports.
     schema : Schema or mapping, optional
-        The tensors to write. By default, the schema of the existing lake, or the schema inferred
-        from the collection's metadata. Bags have no such metadata.
+        The tensors to write. By default, the schema of the existing lake, the schema of the lake that
+        the collection was read and selected from, or the schema inferred from the collection's
+        metadata. Other bags have no such metadata.
     transform : callable, optional
         Function that makes a sample of an item: ``transform(item, **transform_kwargs)``. It runs
         inside the write task. With ``on_error="skip"`` its failures are skipped sample by sample;

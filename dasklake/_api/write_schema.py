@@ -38,7 +38,8 @@ def resolve_schema(
     resolved = given or _lake_schema(store, mode, run, source.schema)
     if resolved is None:
         raise SchemaError(
-            "The schema of a bag cannot be inferred from its metadata. Give a schema, such as "
+            "The schema of a bag cannot be inferred from its metadata. Give a schema: that of the lake "
+            "that the samples were read from, schema=lake.schema, or one such as "
             "schema={'image': dasklake.TensorSpec('image', compression='jpeg'), "
             "'label': dasklake.TensorSpec('class_label', class_names=[...])}."
         )

@@ -28,10 +28,13 @@ from dasklake._read.partition import (
     read_rows,
 )
 from dasklake._read.plan import ChunkLocation
+from dasklake._read.selection import Selected, read_selected
+from dasklake._schema.lake_tensors import LakeTensors, schema_of_some
+from dasklake._schema.schema import Schema
 
 register_samples()
 
-__all__ = ["to_array", "to_bag", "to_dataframe", "to_link_problems"]
+__all__ = ["to_array", "to_bag", "to_bag_of_selected", "to_dataframe", "to_link_problems"]
 
 _Groups = Sequence[tuple[ChunkLocation, ...]]
 
@@ -51,6 +54,19 @@ class _Names:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
+
+
+class _Tensors(_Names, LakeTensors):
+    """Tensors whose samples a task returns."""
+
+    def __init__(self, names: Sequence[str], origin: Origin) -> None:
+        super().__init__(names)
+        self._origin = origin
+
+    @property
+    def schema(self) -> Schema:
+        """Return the description of the tensors, which tasks do not carry."""
+        return schema_of_some({name: self._origin.schema[name] for name in self.names})
 
 
 class _Samples(Sequence[Sample]):
@@ -86,10 +102,34 @@ def to_bag(origin: Origin, groups: _Groups, names: Sequence[str]) -> db.Bag:
     name = f"read-lake-{_token(origin, groups, names)}"
     graph: dict[Any, Any] = {
         # Dask omits the call of list if another task of the same chain consumes the samples.
-        (name, i): (list, (_Samples, part, origin, _Names(names)))
+        (name, i): (list, (_Samples, part, origin, _Tensors(names, origin)))
         for i, part in enumerate(parts)
     }
     return db.Bag(HighLevelGraph.from_collections(name, graph), name, len(parts))
+
+
+class _Selection:
+    """The samples of one partition, as one value that Dask does not traverse."""
+
+    def __init__(self, parts: tuple[Selected, ...]) -> None:
+        self.parts = parts
+
+
+def to_bag_of_selected(
+    origin: Origin, groups: Sequence[tuple[Selected, ...]], names: Sequence[str], token: str
+) -> db.Bag:
+    """Return a bag of selected samples, one partition per group. ``token`` identifies them."""
+    parts = [_Selection(group) for group in groups or [()]]
+    name = f"select-lake-{token}"
+    graph: dict[Any, Any] = {
+        (name, i): (_selected, part, origin, _Tensors(names, origin))
+        for i, part in enumerate(parts)
+    }
+    return db.Bag(HighLevelGraph.from_collections(name, graph), name, len(parts))
+
+
+def _selected(part: _Selection, origin: Origin, tensors: _Tensors) -> Iterator[Sample]:
+    return read_selected(origin, part.parts, tensors.names)
 
 
 def to_dataframe(

@@ -42,6 +42,7 @@ from dasklake._write.frame_index import (
 from dasklake._write.futures import cull_graph, is_future
 from dasklake._write.input_id import digest
 from dasklake._write.input_roots import expression_roots, graph_roots
+from dasklake._write.lake_schema import schema_of_bag
 from dasklake._write.string_conversion import raise_if_converted
 from dasklake.exceptions import InvalidInputError, SchemaError
 
@@ -178,7 +179,7 @@ def source_of(collection: Any, schema: Schema | None, *, transformed: bool = Fal
             "dask.bag.from_sequence(), dask.dataframe.from_pandas() or dask.array.from_array()."
         )
     if kind == "Bag":
-        return _bag(collection)
+        return _bag(collection, transformed=transformed)
     if kind == "Array":
         return _arrays("array", {_only(None, schema): collection}, schema)
     if kind == "Series":
@@ -198,7 +199,7 @@ def _only(name: Any, schema: Schema | None) -> Any:
     return next(iter(schema)) if schema is not None and len(schema) == 1 else "data"
 
 
-def _bag(bag: Any) -> Source:
+def _bag(bag: Any, *, transformed: bool) -> Source:
     keys = list(flatten(bag.__dask_keys__()))
     raw = dict(bag.__dask_graph__())
     graph = cull_graph(convert_legacy_graph(raw), keys)
@@ -209,7 +210,7 @@ def _bag(bag: Any) -> Source:
         parts=[(key,) for key in keys],
         names=(),
         lengths=lengths,
-        schema=None,
+        schema=None if transformed else schema_of_bag(graph, keys),
         roots=lambda: graph_roots(graph, keys),
         futures=_futures(raw),
     )

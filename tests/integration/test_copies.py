@@ -16,7 +16,13 @@ from distributed import Client
 import dasklake
 from dasklake import Lake, TensorSpec, masks
 from dasklake._schema.values import Blob
-from dasklake.exceptions import TransformError
+from dasklake.exceptions import (
+    InvalidInputError,
+    LakeError,
+    PlanMismatchError,
+    SchemaError,
+    TransformError,
+)
 from tests.support import media
 from tests.support.htypes import FITTING
 
@@ -203,7 +209,24 @@ def by_block(source: Lake, url: Path) -> None:
             out.append({**sample})
 
 
+def by_copy_to(source: Lake, url: Path) -> None:
+    """Copy without decoding."""
+    source.copy_to(url, options=SYNC)
+
+
+def by_row_numbers(source: Lake, url: Path) -> None:
+    """Copy all samples by their numbers."""
+    source.copy_to(url, rows=range(ROWS), options=SYNC)
+
+
+def by_bag_without_schema(source: Lake, url: Path) -> None:
+    """Copy with a bag that is filtered and repartitioned, and that knows its schema."""
+    bag = source.to_dask_bag().filter(lambda s: s["row"] >= 0).repartition(3)
+    dasklake.to_lake(bag, url, options=SYNC)
+
+
 WAYS = [
+    *(by_copy_to, by_row_numbers, by_bag_without_schema),
     *(by_bag, by_decoded_bag, by_filtered_bag, by_pickles),
     *(by_eval, by_eval_of_tensors, by_append, by_block),
 ]
@@ -387,3 +410,142 @@ def test_samples_stay_as_stored_between_the_processes_of_a_cluster(
         copy = dasklake.open(tmp_path / name)
         assert sorted(copy["y"][:].tolist()) == list(range(8))
         assert {copy["x"].bytes(i) for i in range(8)} == {_noise("jpeg")}
+
+
+def _numbered(tmp_path: Path, count: int = 20) -> Lake:
+    """Write pictures beside their numbers, in small chunks."""
+    schema = {
+        "x": TensorSpec("image", compression="jpeg"),
+        "y": TensorSpec(dtype="int64", shape=()),
+        "label": TensorSpec("class_label", class_names=["a", "b"], shape=()),
+    }
+    samples = [{"x": _noise("jpeg"), "y": i, "label": i % 2} for i in range(count)]
+    bag = db.from_sequence(samples, npartitions=3)
+    dasklake.to_lake(bag, tmp_path / "numbered", schema=schema, options=SYNC, input_id="numbered")
+    return dasklake.open(tmp_path / "numbered")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        slice(3, 17, 2),
+        slice(None, None, -1),
+        [5, 5, 0, -1, 19],
+        np.arange(20) % 3 == 0,
+        [i > 17 for i in range(20)],
+        range(2, 9),
+        [],
+        np.array([7]),
+    ],
+)
+@pytest.mark.parametrize("columns", [None, ["y", "x"]])
+def test_copied_rows_and_columns_are_those_of_an_index(
+    tmp_path: Path, rows: Any, columns: list[str] | None
+) -> None:
+    """``copy_to(rows, columns)`` copies the samples of ``lake[rows]`` in the same order."""
+    lake = _numbered(tmp_path)
+    report = lake.copy_to(tmp_path / "copy", rows, columns, options=SYNC)
+    copy = dasklake.open(tmp_path / "copy")
+    names = columns or list(lake.schema)
+    index = list(rows) if isinstance(rows, range) else rows
+    assert {name: copy.schema[name] for name in copy.schema} == {n: lake.schema[n] for n in names}
+    assert [int(s["y"]) for s in copy] == [int(s["y"]) for s in lake[index]]
+    assert report.samples == len(copy)
+    assert all(copy["x"].bytes(i) == _noise("jpeg") for i in range(len(copy)))
+
+
+@pytest.mark.parametrize("rows", [5, "all", {1, 2}, [20], [1.5]])
+def test_rows_that_are_not_an_index_are_refused(tmp_path: Path, rows: Any) -> None:
+    """Invalid rows raise an error, and no lake is created."""
+    lake = _numbered(tmp_path)
+    with pytest.raises((InvalidInputError, IndexError)):
+        lake.copy_to(tmp_path / "copy", rows=rows)
+    with pytest.raises(InvalidInputError, match="at least one tensor"):
+        lake.copy_to(tmp_path / "copy", columns=[])
+    assert not (tmp_path / "copy").exists()
+
+
+def test_an_interrupted_copy_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that was interrupted after a checkpoint continues, and has each sample once."""
+    monkeypatch.setattr("dasklake._read.selection._PARTITION_BYTES", 1)
+    lake = _numbered(tmp_path)
+    lake.copy_to(tmp_path / "copy", rows=[0], options=SYNC, run="first")
+    rows = list(range(19, 0, -1))
+    (chunk,) = (tmp_path / "numbered" / "data").rglob("1-1-*.arrow")
+    content = chunk.read_bytes()
+    chunk.unlink()
+    more: dict[str, Any] = {"run": "more", "options": SYNC, "checkpoint_every": 1}
+    with pytest.raises(LakeError):
+        lake.copy_to(tmp_path / "copy", rows, mode="append", **more)
+    chunk.write_bytes(content)
+    assert 1 < len(dasklake.open(tmp_path / "copy")) < 20
+    with pytest.raises(PlanMismatchError):
+        lake.copy_to(tmp_path / "copy", rows[1:], mode="resume", **more)
+    lake.copy_to(tmp_path / "copy", rows, mode="resume", **more)
+    copy = dasklake.open(tmp_path / "copy")
+    assert copy["y"][:].tolist() == [0, *rows]
+    assert copy.is_complete
+
+
+def test_tensors_without_samples_do_not_hide_the_others(tmp_path: Path) -> None:
+    """A lake whose new tensor is still empty is copied with all of its samples."""
+    lake = _numbered(tmp_path)
+    lake.create_tensor("new", htype="text")
+    assert len(lake) == 0
+    lake.copy_to(tmp_path / "copy", options=SYNC)
+    copy = dasklake.open(tmp_path / "copy")
+    assert copy["y"][:].tolist() == list(range(20))
+    assert copy["new"][:] == [None] * 20
+
+
+def test_renamed_and_appended_tensors_are_copied(tmp_path: Path) -> None:
+    """Tensors have their present names; appended labels get the indices of the same names."""
+    lake = _numbered(tmp_path, 4)
+    lake.rename_tensor("x", "picture")
+    out = dasklake.empty(tmp_path / "copy")
+    with out:
+        out.create_tensor("picture", htype="image", sample_compression="jpeg")
+        out.create_tensor("label", htype="class_label", class_names=["b", "a"], shape=())
+    lake.copy_to(tmp_path / "copy", columns=["picture", "label"], mode="append", options=SYNC)
+    out.refresh()
+    assert out["label"][:].tolist() == [1, 0, 1, 0]
+    assert out["picture"].bytes(3) == _noise("jpeg")
+
+
+def test_a_copy_runs_on_a_cluster(tmp_path: Path, client: Client) -> None:
+    """The tasks of a copy run on workers, with a checkpoint for each partition."""
+    lake = _numbered(tmp_path)
+    on_cluster = dasklake.WriteOptions(scheduler=client)
+    report = lake.copy_to(tmp_path / "copy", checkpoint_every=1, options=on_cluster)
+    assert report.samples == 20
+    assert stored(dasklake.open(tmp_path / "copy")) == stored(lake)
+
+
+def test_bags_that_may_hold_other_items_need_a_schema(tmp_path: Path) -> None:
+    """A bag that was mapped, or joined with another lake's, has no schema; the error names the cure."""
+    lake = _numbered(tmp_path, 4)
+    other = _pair(tmp_path, TensorSpec("text"), ["a"])
+    bag = lake.to_dask_bag()
+    for changed in (bag.map(dict), db.concat([bag, other.to_dask_bag()]), bag.pluck("y")):
+        with pytest.raises(SchemaError, match=r"schema=lake\.schema"):
+            dasklake.to_lake(changed, tmp_path / "copy", options=SYNC)
+    with pytest.raises(SchemaError, match="cannot be inferred"):
+        dasklake.to_lake(bag, tmp_path / "copy", transform=dict, options=SYNC)
+    both = db.concat([bag, lake.to_dask_bag()]).random_sample(1.0, 1)
+    dasklake.to_lake(both, tmp_path / "copy", options=SYNC)
+    assert dasklake.open(tmp_path / "copy").schema == lake.schema
+    assert len(dasklake.open(tmp_path / "copy")) == 8
+
+
+def test_one_tensor_of_a_group_is_copied_alone(tmp_path: Path) -> None:
+    """A tensor leaves its ``same_length`` group if the others are not copied."""
+    boxes = TensorSpec("bbox", same_length="objects", compression="none")
+    names = TensorSpec("class_label", class_names=["a"], same_length="objects", compression="none")
+    bag = db.from_sequence([{"boxes": [[1, 2, 3, 4]], "names": ["a"]}], npartitions=1)
+    schema = {"boxes": boxes, "names": names}
+    dasklake.to_lake(bag, tmp_path / "a", schema=schema, options=SYNC)
+    lake = dasklake.open(tmp_path / "a")
+    lake.copy_to(tmp_path / "all", options=SYNC)
+    assert dasklake.open(tmp_path / "all").schema == lake.schema
+    lake.copy_to(tmp_path / "boxes", columns=["boxes"], options=SYNC)
+    assert dasklake.open(tmp_path / "boxes").schema == dasklake.Schema({"boxes": "bbox"})
