@@ -97,9 +97,9 @@ def _refuse(value: Any, kind: pa.DataType, remedy: str = _REMEDY) -> SampleError
 def _by_comparison(value: Any, kind: pa.DataType) -> Any:
     """Accept a value of a rare type if Arrow returns an equal one."""
     # Arrow returns bools and UUIDs of extension types that it makes of numbers and bytes.
-    others = {bool: int, UUID: lambda value: value.bytes}
-    other: Any = others.get(type(value), lambda value: value)
-    for candidate in (value, other(value)):
+    parts = {bool: int, UUID: lambda value: value.bytes}
+    storage: Any = parts.get(type(value), lambda value: value)
+    for candidate in (value, storage(value)):
         with suppress(*CONVERSION_ERRORS):
             equal = pa.scalar(candidate, kind, from_pandas=False).as_py()
             if type(equal) is type(value) and equal == value:

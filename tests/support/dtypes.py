@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+import warnings
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
@@ -266,7 +267,9 @@ def through_parquet(frame: dd.DataFrame, folder: str) -> str:
     """Return ``"equal"``, ``"refused"`` or ``"changed: ..."`` for a frame in files of Parquet."""
     before = frame.compute(scheduler="sync")
     try:
-        with dask.config.set({"dataframe.convert-string": False, "scheduler": "sync"}):
+        convert = dask.config.set({"dataframe.convert-string": False, "scheduler": "sync"})
+        with convert, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             frame.to_parquet(folder)
             after = dd.read_parquet(folder).compute()
     except Exception:  # noqa: BLE001 # any class: of Arrow, pandas or Dask
