@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 #: Properties that identify the content of a file, in the order of preference.
@@ -56,6 +60,70 @@ def file_versions(filesystem: Any, paths: Sequence[str]) -> list[list[str]]:
         [safe_path(path), str(info.get("size")), _version(info)]
         for path, info in zip(paths, infos, strict=True)
     ]
+
+
+def local_file_versions(values: Any) -> list[list[str]]:
+    """Return the versions of all local files that strings and paths in some arguments name.
+
+    Parameters
+    ----------
+    values : object
+        The arguments; lists, tuples and dicts are searched.
+    """
+    stack, versions = [values], []
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            stack += value.values()
+        elif isinstance(value, list | tuple):
+            stack += value
+        elif isinstance(value, str | os.PathLike):
+            with suppress(OSError, ValueError):  # not a file, or not even a name
+                path = Path(os.fsdecode(value).removeprefix("file://"))
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    version = f"mtime_ns={status.st_mtime_ns}"
+                    versions.append([str(path), str(status.st_size), version])
+    return sorted(versions)
+
+
+def folder_versions(filesystem: Any, folder: str) -> list[list[str]]:
+    """Return the path, size and version of all files below a folder.
+
+    Parameters
+    ----------
+    filesystem : fsspec file system or None
+        The file system; None for a local disk.
+    folder : str
+        The folder.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be listed, or has no files.
+    """
+    if filesystem is None:
+        versions = local_file_versions(list(Path(folder).rglob("*")))
+    else:
+        filesystem = _blocking(filesystem)
+        filesystem.invalidate_cache()
+        infos = filesystem.find(folder, detail=True)
+        versions = [
+            [safe_path(path), str(info.get("size")), _version(info)]
+            for path, info in sorted(infos.items())
+        ]
+    if not versions:
+        raise FileNotFoundError(folder)
+    return versions
+
+
+def _blocking(filesystem: Any) -> Any:
+    """Return a file system that can be used outside of an event loop."""
+    filesystem = getattr(filesystem, "sync_fs", filesystem)
+    if not getattr(filesystem, "asynchronous", False):
+        return filesystem
+    options = {**filesystem.storage_options, "asynchronous": False}
+    return type(filesystem)(*filesystem.storage_args, **options)
 
 
 def safe_path(path: str) -> str:

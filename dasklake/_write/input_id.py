@@ -24,7 +24,7 @@ from dask.core import flatten
 from dask.tokenize import tokenize
 
 from dasklake._dask import Alias, DataNode, Task, TaskRef, convert_legacy_graph
-from dasklake._storage.file_versions import file_versions
+from dasklake._storage.file_versions import file_versions, folder_versions, local_file_versions
 from dasklake._write.input_roots import TaskArguments, graph_roots
 
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, np.ufunc)
@@ -104,6 +104,8 @@ class _Digest:
             self.put("filesystem", kind.__qualname__.encode())
         elif hasattr(value, "path") and hasattr(type(getattr(value, "fs", None)), "_fs_token"):
             self._add_file(value)
+        elif kind.__module__.partition(".")[0] == "zarr" and hasattr(value, "store"):
+            self._add_zarr(value)
         elif hasattr(kind, "acquire") and hasattr(kind, "release"):
             self.put("lock")
         elif hasattr(kind, "__dask_graph__"):
@@ -122,6 +124,19 @@ class _Digest:
         names = ("mode", "compression", "encoding", "errors", "newline")
         opened = [getattr(file, name, None) for name in names]
         self._all("file", [type(file.fs).__qualname__, number, *opened])
+
+    def _add_zarr(self, array: Any) -> None:
+        """Add the versions of the files of a Zarr array or group."""
+        store, path = array.store, str(array.path)
+        root = getattr(store, "root", None) or getattr(store, "path", None)
+        if root is None:
+            self._rebuilt(array)  # in memory
+            return
+        # The metadata of the array are among its files. A store may also be one archive.
+        versions = local_file_versions([root]) or folder_versions(
+            getattr(store, "fs", None), f"{root}/{path}".rstrip("/")
+        )
+        self._all("zarr", [path, *versions])
 
     def _add_versions(self) -> None:
         """Add the versions of all files, which are looked up in parallel."""

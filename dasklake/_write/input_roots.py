@@ -14,7 +14,7 @@ from dasklake._dask import (
     convert_legacy_graph,
     is_fused,
 )
-from dasklake._storage.file_versions import file_versions
+from dasklake._storage.file_versions import file_versions, local_file_versions
 
 Key = Any
 
@@ -140,7 +140,19 @@ def _operands(leaf: Any) -> list[Any]:
         [name, operand]
         for name, operand in zip(leaf._parameters, leaf.operands, strict=True)  # noqa: SLF001 # the names of the operands
         if name not in _NOT_THE_INPUT and (name == "_partitions" or name[0] != "_")
-    ]
+    ] + _mapped_files(leaf)
+
+
+def _mapped_files(leaf: Any) -> list[list[Any]]:
+    """Return the versions of the files that the arguments of ``from_map`` name."""
+    if not type(leaf).__name__.startswith("FromMap"):
+        return []
+    iterables, kwargs = leaf.operand("iterables"), leaf.operand("kwargs") or {}
+    if "fs" in kwargs and "engine" in kwargs:  # ORC: files with the numbers of their stripes
+        paths = sorted({path for part in iterables[0] for path, _ in part})
+        return [["files", file_versions(kwargs["fs"], paths)]]
+    files = local_file_versions([iterables, list(leaf.operand("args") or ()), dict(kwargs)])
+    return [["files", files]] if files else []
 
 
 def _parquet_files(leaf: Any) -> list[list[str]] | None:
@@ -162,11 +174,22 @@ class TaskArguments:
         self.task = task
 
     def values(self) -> list[Any]:
-        """Return all arguments."""
+        """Return all arguments, and the versions of the local files that they name."""
         if is_fused(self.task):
             # The other arguments are names of tasks.
             return list(self.task.args[0].values())
-        return [*self.task.args, *self.task.kwargs.values()]
+        values = [*self.task.args, *self.task.kwargs.values()]
+        files = local_file_versions(_plain(values))
+        return [*values, files] if files else values
+
+
+def _plain(value: Any) -> Any:
+    """Return arguments with the values of nested nodes."""
+    if isinstance(value, DataNode):
+        return _plain(value.value)
+    if isinstance(value, Task):
+        return _plain([*value.args, *value.kwargs.values()])
+    return list(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def _needs(node: GraphNode) -> list[Key]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from dask.delayed import delayed
+from pyarrow import orc as pa_orc
 
 import dasklake
 from dasklake._schema.schema import Schema
@@ -287,6 +289,20 @@ def _write_table(folder: Path, numbers: list[int]) -> None:
     frame.to_json(folder / "a.json", orient="records", lines=True)
     (folder / "a.txt").write_text("\n".join(map(str, numbers)))
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(numbers).encode(), mtime=0))
+    pa_orc.write_table(pa.table({"x": numbers}), folder / "a.orc")
+    np.save(folder / "0.npy", np.array(numbers))
+    info = {"chunks": ((4,),), "dtype": np.dtype("int64"), "axis": 0}
+    (folder / "info").write_bytes(pickle.dumps(info))  # of dask.array.to_npy_stack
+
+
+def _picked(number: int, folder: str) -> pd.DataFrame:
+    """Read one row."""
+    return pd.read_csv(folder).iloc[[number]]
+
+
+def _lines(path: Any) -> list[str]:
+    """Read lines."""
+    return Path(path).read_text().splitlines()
 
 
 FILES: dict[str, Callable[[str], Any]] = {
@@ -302,6 +318,21 @@ FILES: dict[str, Callable[[str], Any]] = {
     "text": lambda folder: db.read_text(f"{folder}/a.txt").map(int),
     "text blocks": lambda folder: db.read_text(f"{folder}/a.txt", blocksize=8).map(int),
     "text files": lambda folder: db.read_text(f"{folder}/*.txt", files_per_partition=2),
+    "orc": lambda folder: dd.read_orc(f"{folder}/a.orc"),
+    "orc columns": lambda folder: dd.read_orc([f"{folder}/a.orc"], columns=["x"])[["x"]] + 1,
+    "npy stack": lambda folder: {"x": da.from_npy_stack(folder)},
+    "npy in memory maps": lambda folder: {
+        "x": da.from_array(np.load(f"{folder}/0.npy", mmap_mode="r"), chunks=2)
+    },
+    "from_map": lambda folder: dd.from_map(pd.read_csv, [f"{folder}/a.csv", Path(folder, "a.csv")]),
+    "from_map, arguments": lambda folder: dd.from_map(_picked, [0, 1], folder=f"{folder}/a.csv"),
+    "delayed": lambda folder: db.from_delayed([delayed(_lines)(f"{folder}/a.txt")]),
+    "delayed, nested": lambda folder: db.from_delayed(
+        [delayed(_lines)([{"a": f"{folder}/a.txt"}])]
+    ),
+    "delayed array": lambda folder: {
+        "x": da.from_delayed(delayed(np.load)(Path(folder, "0.npy")), (4,), dtype="int64")
+    },
     "compressed text": lambda folder: db.read_text(f"{folder}/*.gz").map(json.loads),
 }
 
@@ -329,6 +360,40 @@ def test_rewritten_files_are_another_input(tmp_path: Path, kind: str) -> None:
     assert input_id() == first  # reading a file does not change it
     _write_table(path, [20, 21, 22, 23])
     assert input_id() not in (first, None)
+
+
+@pytest.mark.parametrize("layout", ["path", "array", "group", "url"])
+def test_rewritten_zarr_arrays_are_another_input(tmp_path: Path, layout: str) -> None:
+    """A Zarr array has the same id until it is rewritten, whatever happens to its neighbours."""
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(str(tmp_path / "data"), mode="w")
+    arrays = [group.create_array(n, shape=(8,), chunks=(4,), dtype="int64") for n in "ab"]
+    sources: dict[str, Callable[[], da.Array]] = {
+        "path": lambda: da.from_zarr(str(tmp_path / "data"), "a"),
+        "array": lambda: da.from_array(arrays[0]),
+        "group": lambda: da.from_zarr(zarr.open_group(str(tmp_path / "data"), mode="r")["a"]),
+        "url": lambda: da.from_zarr(f"file://{tmp_path}/data", "a"),
+    }
+
+    def input_id() -> str | None:
+        return source_of({"x": sources[layout]()}, None).input_id
+
+    arrays[0][:] = 1
+    first = input_id()
+    assert first is not None
+    arrays[1][:] = 2
+    assert input_id() == first
+    arrays[0][:] = 3
+    assert input_id() not in (first, None)
+
+
+def test_strings_that_are_not_files(tmp_path: Path) -> None:
+    """Other strings among the arguments of tasks have an id without files."""
+    texts = ["", "a" * 10_000, "a\0b", "\udce9", str(tmp_path), "/dev/null", "s3://bucket/a"]
+    bag = db.from_delayed([delayed(list)(texts)])
+    first = source_of(bag, None).input_id
+    assert first is not None
+    assert source_of(db.from_delayed([delayed(list)(texts)]), None).input_id == first
 
 
 def test_the_id_of_files_has_no_credentials(tmp_path: Path) -> None:
