@@ -29,7 +29,7 @@ def resolve_schema(
     Raises
     ------
     SchemaError
-        The schema is empty or invalid, or there is none.
+        The schema is empty, invalid or missing.
     """
     given = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
     if given is not None and not given:
