@@ -28,8 +28,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import UnresolvedLabels
 from dasklake.exceptions import SampleError
 
-__all__ = ["ArrayCodec", "LabelCodec", "column_of"]
-
 
 class ArrayCodec(Codec):
     """Codec of all htypes of numbers and times.

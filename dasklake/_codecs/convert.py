@@ -16,8 +16,6 @@ import numpy.typing as npt
 from dasklake._codecs.compression import shorten, wrong_value
 from dasklake.exceptions import SampleError
 
-__all__ = ["fit_shape", "fits_safely", "lossless", "refuse_masked", "to_array", "to_shape"]
-
 _NUMBERS = "biufc"
 
 #: Smaller integers are exact as floats of 64 bits.

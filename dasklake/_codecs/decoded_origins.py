@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded
 
-__all__ = ["Origin", "origin_of", "remember"]
-
 
 class Origin(NamedTuple):
     """The stored form of a decoded object, and the codec that decoded it."""

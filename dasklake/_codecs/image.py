@@ -41,8 +41,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import SampleError
 
-__all__ = ["ImageCodec"]
-
 #: Color mode to which the images of an htype are converted.
 _MODES = {"image.rgb": "RGB", "image.gray": "L"}
 

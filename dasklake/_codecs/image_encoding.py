@@ -11,8 +11,6 @@ from dasklake._media.image import pillow
 from dasklake._media.reader import import_optional
 from dasklake.exceptions import SampleError
 
-__all__ = ["check_sides", "encode_image", "is_turned", "upright"]
-
 #: Color modes that a format stores without another change than its own losses.
 _MODES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

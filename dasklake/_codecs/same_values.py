@@ -11,8 +11,6 @@ import numpy as np
 from dasklake._media.file import File
 from dasklake._schema.values import Link
 
-__all__ = ["IMMUTABLE", "is_same"]
-
 #: Types whose objects cannot be changed in place.
 IMMUTABLE = (
     *(type(None), str, bytes, bool, int, float, complex, np.generic, decimal.Decimal),

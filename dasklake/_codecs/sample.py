@@ -17,8 +17,6 @@ from dasklake._codecs.same_values import IMMUTABLE, is_same
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 
-__all__ = ["Sample", "StoredValue", "ValueSource", "raw_value", "sealed"]
-
 _S = TypeVar("_S", bound="Sample")
 
 _UNDECODED: Any = object()

@@ -30,8 +30,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Link
 from dasklake.exceptions import SampleError
 
-__all__ = ["CopiedLink", "encode_value"]
-
 
 class CopiedLink(dict[str, Any]):
     """An encoded link whose target was verified for the lake that it was copied from."""

@@ -17,16 +17,6 @@ from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob, UnresolvedLabels
 
-__all__ = [
-    "ColumnBuilder",
-    "iterate_stored",
-    "missing_column",
-    "read_class_names",
-    "renumber_labels",
-    "unify_class_names",
-    "view_numbers",
-]
-
 #: Values of at least this size are borrowed instead of copied, in bytes.
 _BORROW_BYTES = 64 * 2**20
 

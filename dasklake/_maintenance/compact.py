@@ -36,8 +36,6 @@ from dasklake.exceptions import (
     RunAbortedError,
 )
 
-__all__ = ["CompactReport", "compact"]
-
 _LOGGER = logging.getLogger(__name__)
 
 #: The identity of a chunk. Attempts are random, so the run need not be compared.

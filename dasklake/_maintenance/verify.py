@@ -26,8 +26,6 @@ from dasklake.exceptions import (
     VersionNotFoundError,
 )
 
-__all__ = ["Damage", "FindUndecodable", "VerifyReport", "verify"]
-
 #: Bytes of a chunk per read, and number of chunks that are read concurrently.
 _WINDOW = 8 * 2**20
 _READERS = 4

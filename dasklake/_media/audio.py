@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from dasklake._media.reader import convert, import_optional, selected_rows, translate_errors
 
-__all__ = ["AudioReader"]
-
 #: Dtypes to which libsndfile converts.
 _DTYPES = ("float64", "float32", "int32", "int16")
 

@@ -15,8 +15,6 @@ from types import MappingProxyType
 from dasklake._media.image import jpeg_segments, open_image, png_chunks
 from dasklake.exceptions import SampleError
 
-__all__ = ["damage_of", "frames_of", "is_complete"]
-
 _SOF = {0xC0, 0xC1, 0xC2}
 _DHT, _SOS, _EOI = 0xC4, 0xDA, b"\xff\xd9"
 

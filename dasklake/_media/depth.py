@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["HEAD_OF_DEPTH", "bits_per_channel"]
-
 #: Bytes at the beginning of a file that hold the number of bits.
 HEAD_OF_DEPTH = 4096
 

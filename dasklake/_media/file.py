@@ -19,8 +19,6 @@ from dasklake._media.sniff import format_of
 from dasklake._media.video import VideoReader
 from dasklake.exceptions import SampleError
 
-__all__ = ["READERS", "File"]
-
 _IMAGES = ("jpeg", "png", "webp", "tiff", "bmp", "gif", "jpeg2000", "ppm", "tga")
 
 #: Reader of each file format.

@@ -14,32 +14,6 @@ from dasklake._media.reader import USE_BYTES, import_optional, select_rows
 from dasklake._media.sniff import format_of
 from dasklake.exceptions import SampleError
 
-__all__ = [
-    "CHANNELS",
-    "HEAD",
-    "MORE",
-    "TAIL",
-    "UNDECODABLE",
-    "ImageReader",
-    "check_depth",
-    "check_size",
-    "decode_completely",
-    "decode_image",
-    "ends_like",
-    "image_format_and_shape",
-    "is_unsupported",
-    "jpeg_segments",
-    "jpeg_shape",
-    "open_image",
-    "pillow",
-    "png_chunks",
-    "png_shape",
-    "quick_shape",
-    "shape_of",
-    "starts_like_image",
-    "to_8_bit_mode",
-]
-
 #: Beginning of the message of a file that is truncated or damaged.
 UNDECODABLE = "the image cannot be decoded"
 

@@ -17,8 +17,6 @@ from dasklake._media.reader import (
     translate_errors,
 )
 
-__all__ = ["DicomReader", "NiftiReader"]
-
 #: Lengths of the headers of NIfTI-1 and NIfTI-2. The first field of a header holds its length.
 _NIFTI_1 = 348
 _NIFTI_2 = 540

@@ -13,8 +13,6 @@ from dasklake._media.reader import import_optional, select_rows, translate_error
 from dasklake._media.sniff import is_binary_stl, stl_triangles
 from dasklake.exceptions import SampleError
 
-__all__ = ["LasReader", "PlyReader", "StlReader"]
-
 
 class _MeshReader:
     """Base class of the readers that use trimesh."""

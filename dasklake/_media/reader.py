@@ -12,16 +12,6 @@ import numpy.typing as npt
 
 from dasklake.exceptions import LakeError, MissingExtraError, SampleError
 
-__all__ = [
-    "USE_BYTES",
-    "MediaReader",
-    "convert",
-    "import_optional",
-    "select_rows",
-    "selected_rows",
-    "translate_errors",
-]
-
 #: Remedy for content that cannot be decoded, on write and on read.
 USE_BYTES = "Check the file, or get it undecoded with .bytes()."
 

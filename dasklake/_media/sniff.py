@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["format_of", "is_binary_stl", "stl_triangles"]
-
 #: Patterns of the first bytes of each format. The first pattern that matches counts.
 _SIGNATURES: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
     (name, re.compile(pattern, re.DOTALL))

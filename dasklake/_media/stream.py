@@ -16,8 +16,6 @@ from dasklake._media.medical import DicomReader, NiftiReader
 from dasklake._media.reader import translate_errors
 from dasklake._media.video import VideoReader
 
-__all__ = ["decode_stream", "truncation"]
-
 #: Sizes that a writer stores which does not know the size yet.
 _UNKNOWN = {0, 0xFFFFFFFF}
 

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from dasklake._media.reader import convert, import_optional, selected_rows, translate_errors
 from dasklake.exceptions import SampleError
 
-__all__ = ["VideoReader"]
-
 
 class VideoReader:
     """Reader of MP4, Matroska, WebM and AVI. It uses the first video stream."""

@@ -13,8 +13,6 @@ from dasklake._read.plan import ChunkLocation
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError
 
-__all__ = ["MALFORMED", "OpenChunk", "column_of_type"]
-
 #: Errors from a column that matches its checksums and not the schema. Only a writer that is not
 #: dasklake can cause them.
 MALFORMED = (

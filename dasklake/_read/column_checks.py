@@ -23,8 +23,6 @@ from dasklake._read.pandas_columns import Part
 from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
 
-__all__ = ["checked_part", "fetch_rows", "label_indices"]
-
 #: Maximum product of the axes of a sample without elements, with empty axes counted as 1.
 _MOST_EMPTY = 2**28
 

@@ -20,8 +20,6 @@ from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 
-__all__ = ["ColumnReader", "MissingColumn", "NumberColumn", "Range", "Shape", "open_column"]
-
 Shape = tuple[int, ...]
 
 _Memory = npt.NDArray[np.uint8]

@@ -16,8 +16,6 @@ import pyarrow as pa
 
 from dasklake._read.chunk_reader import OpenChunk
 
-__all__ = ["ColumnSlice", "Range", "fetch_slices", "load_slices", "next_level", "own_ranges"]
-
 #: First byte, and the one after the last.
 Range = tuple[int, int]
 

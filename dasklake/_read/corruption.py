@@ -15,8 +15,6 @@ from dasklake.exceptions import (
     SampleError,
 )
 
-__all__ = ["OnCorrupt", "decode_or_skip", "parse_on_corrupt", "warn_once"]
-
 OnCorrupt = Literal["raise", "skip"]
 
 _T = TypeVar("_T")

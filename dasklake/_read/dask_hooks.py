@@ -11,8 +11,6 @@ from dask.tokenize import normalize_token
 from dasklake._codecs.sample import Sample, StoredValue, raw_value, sealed
 from dasklake._schema.values import Blob
 
-__all__ = ["register_samples"]
-
 
 def register_samples() -> None:
     """Register the functions with Dask, once in each process."""

@@ -20,8 +20,6 @@ from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import CorruptionError
 
-__all__ = ["decoded_sizes", "expands"]
-
 #: Chunks whose shapes are read at the same time.
 _THREADS = 8
 

@@ -22,8 +22,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Link
 from dasklake.exceptions import CorruptionError, LakeError, SampleError
 
-__all__ = ["Decoder", "is_decoded"]
-
 
 class Decoder:
     """Decodes stored values.

@@ -41,8 +41,6 @@ from dasklake._read.origin import Origin
 from dasklake._read.partition import empty_frame, read_frame
 from dasklake._read.plan import ChunkLocation
 
-__all__ = ["ReadLake", "read_lake_expr"]
-
 #: Most labels in a list for which single rows are read.
 _MAX_LABELS = 4096
 

@@ -10,8 +10,6 @@ from typing import Any
 from dasklake._read.origin import Origin
 from dasklake._read.plan import ChunkLocation
 
-__all__ = ["FramePlan", "Groups", "RowRanges", "ranges_of"]
-
 #: The chunks, or parts of chunks, of each partition.
 Groups = Sequence[tuple[ChunkLocation, ...]]
 

@@ -34,8 +34,6 @@ from dasklake._schema.schema import Schema
 
 register_samples()
 
-__all__ = ["to_array", "to_bag", "to_bag_of_selected", "to_dataframe", "to_link_problems"]
-
 _Groups = Sequence[tuple[ChunkLocation, ...]]
 
 

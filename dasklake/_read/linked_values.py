@@ -18,8 +18,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Link
 from dasklake.exceptions import LinkError, PermissionDeniedError
 
-__all__ = ["Linked", "LinkedImage", "Problem", "check_rows", "fetched", "linked", "unwrapped"]
-
 #: Samples whose links are checked, and fetched, ahead of the caller.
 _CHECKS, _FETCHES = 1024, 32
 

@@ -18,9 +18,6 @@ from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import LakeError, ObjectNotFoundError
 
-__all__ = ["Origin", "open_chunk"]
-
-
 #: Schema of a version, the histories of its tensors, and the new names of credentials keys.
 _Description = tuple[Schema, Mapping[str, TensorHistory], Mapping[str, str]]
 

@@ -39,8 +39,6 @@ from dasklake._format.columns import ColumnBuilder, iterate_stored, view_numbers
 from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.schema import TensorSpec
 
-__all__ = ["NAN_STRING", "dtype_of", "series_of"]
-
 #: A tensor's column and its column of shapes, in one chunk.
 Part = tuple[pa.Array, pa.Array | None]
 

@@ -35,14 +35,6 @@ from dasklake.exceptions import (
     SampleError,
 )
 
-__all__ = [
-    "empty_frame",
-    "read_array",
-    "read_frame",
-    "read_rows",
-]
-
-
 #: Kinds of dtypes that can represent a missing value.
 _NULLABLE_KINDS = "fcmM"
 

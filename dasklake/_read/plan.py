@@ -15,8 +15,6 @@ import numpy.typing as npt
 from dasklake._format.segment import chunk_key_at
 from dasklake._model.manifest import Manifest
 
-__all__ = ["ChunkLocation", "ReadPlan", "Sizes", "split_and_join"]
-
 
 class ChunkLocation(NamedTuple):
     """The object of a chunk and its rows in the version, small enough for each task.

@@ -35,9 +35,6 @@ from dasklake.exceptions import (
     VersionNotFoundError,
 )
 
-__all__ = ["Reader", "make_reader", "resolve_commit", "resolve_row", "resolve_rows"]
-
-
 _T = TypeVar("_T")
 
 #: Most chunks, and bytes of their pages, that a reader keeps in memory.

@@ -21,8 +21,6 @@ from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["RowReader"]
-
 
 class RowReader:
     """Reads single rows of some tensors of one chunk.

@@ -14,8 +14,6 @@ from dasklake._read.reader import Reader, resolve_row, resolve_rows
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
 
-__all__ = ["Tensor"]
-
 
 class Tensor:
     """One tensor of a version, as returned by ``lake[name]``.

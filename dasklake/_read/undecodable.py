@@ -20,8 +20,6 @@ from dasklake._schema.values import Blob
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, SampleError
 
-__all__ = ["Undecodable", "find_undecodable"]
-
 #: Chunks that are decoded at the same time.
 _DECODERS = 4
 

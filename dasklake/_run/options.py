@@ -17,18 +17,6 @@ from dasklake._links.limits import PER_HOST, LinkLimits
 from dasklake._run.progress import CheckpointInterval, MaxFailures
 from dasklake.exceptions import InvalidInputError
 
-__all__ = [
-    "LinkPolicy",
-    "WriteOptions",
-    "parse_age",
-    "parse_checkpoint_interval",
-    "parse_items",
-    "parse_links",
-    "parse_max_failures",
-    "parse_size",
-    "parse_timeout",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:

@@ -12,8 +12,6 @@ import pyarrow as pa
 
 from dasklake._schema.schema import TensorSpec
 
-__all__ = ["Layout", "Storage", "shape_column", "storage_of"]
-
 #: Arrow counts the elements of a child array in 32 bits.
 _MAX_ELEMENTS = 2**31 - 1
 

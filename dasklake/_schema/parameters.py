@@ -9,17 +9,6 @@ from typing import Any, cast
 from dasklake._schema.htypes import COORDS, Htype
 from dasklake.exceptions import SchemaError
 
-__all__ = [
-    "LINK_CHOICES",
-    "check_index",
-    "is_text",
-    "normalize_connections",
-    "normalize_coords",
-    "normalize_groups",
-    "normalize_names",
-    "normalize_verification",
-]
-
 #: Parameters of link tensors; stored media files have the first.
 LINK_CHOICES = ("verify", "create_shape_tensor", "create_sample_info_tensor")
 

@@ -24,8 +24,6 @@ from dasklake._schema.parameters import (
 )
 from dasklake.exceptions import SchemaError
 
-__all__ = ["TensorSpec", "describe"]
-
 Shape = tuple[int | None, ...]
 
 #: Parameters that only some htypes have.

@@ -20,19 +20,6 @@ from dasklake.exceptions import (
     UnsupportedStoreError,
 )
 
-__all__ = [
-    "MAPPED_TYPES",
-    "causes_of",
-    "is_beyond",
-    "is_dead",
-    "is_precondition",
-    "is_transient",
-    "kind_of",
-    "safe_text",
-    "status_of",
-    "translate_errors",
-]
-
 _SECRET = re.compile(
     r"key|secret|token|pass|pw|sas|cred|connection|sign|auth|cookie", re.IGNORECASE
 )

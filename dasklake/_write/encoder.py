@@ -24,8 +24,6 @@ from dasklake._schema.schema import Schema
 from dasklake._schema.values import Samples
 from dasklake.exceptions import LinkError, SampleError
 
-__all__ = ["Block", "Encoder", "blocks_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -46,8 +46,6 @@ from dasklake._write.lake_schema import schema_of_bag
 from dasklake._write.string_conversion import raise_if_converted
 from dasklake.exceptions import InvalidInputError, SchemaError
 
-__all__ = ["Source", "source_of"]
-
 Key = Any
 
 
