@@ -141,10 +141,10 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         items that ``transform`` takes. Samples lie along the first axis of an array.
     url : str or path
         Root of the lake: a path, or any URL that fsspec supports.
-    schema : Schema or mapping, optional
-        The tensors to write. By default, the schema of the existing lake, the schema of the lake that
-        the collection was read and selected from, or the schema inferred from the collection's
-        metadata. Other bags have no such metadata.
+    schema : Schema, mapping or pyarrow.Schema, optional
+        The tensors to write, as in :class:`Schema`. By default, the schema of the existing lake, the
+        schema of the lake that the collection was read and selected from, or the schema inferred
+        from the collection's metadata. Other bags have no such metadata.
     transform : callable, optional
         Function that makes a sample of an item: ``transform(item, **transform_kwargs)``. It runs
         inside the write task. With ``on_error="skip"`` its failures are skipped sample by sample;

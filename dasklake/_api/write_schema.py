@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from pandas.api.extensions import ExtensionDtype
 
 from dasklake._format.documents import schema_digest
 from dasklake._log.log import Log
@@ -12,7 +16,13 @@ from dasklake._storage.store import ObjectStore
 from dasklake._write.input import Source, source_of
 from dasklake.exceptions import SchemaError
 
-SchemaLike = Schema | Mapping[str, TensorSpec | str | Mapping[str, Any]]
+#: What users may give as the spec of a tensor.
+SpecLike: TypeAlias = (
+    TensorSpec | str | type | np.dtype[Any] | pa.DataType | ExtensionDtype | Mapping[str, Any]
+)
+
+#: What users may give as a schema.
+SchemaLike: TypeAlias = Schema | pa.Schema | Mapping[str, SpecLike]
 
 
 def resolve_schema(

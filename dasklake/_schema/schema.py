@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from pandas.api.extensions import ExtensionDtype
 
 from dasklake._schema.parameters import is_text, normalize_groups
 from dasklake._schema.same_length import same_length_groups
@@ -22,8 +27,9 @@ class Schema(Mapping[str, TensorSpec]):
 
     Parameters
     ----------
-    tensors : mapping of str to TensorSpec, str or mapping
-        A string is an htype; a mapping holds the parameters of ``TensorSpec``.
+    tensors : mapping of str to TensorSpec, str, dtype or mapping, or pyarrow.Schema
+        A string is an htype or a dtype. Dtypes of NumPy, pandas and Arrow, and the fields of an
+        Arrow schema, describe scalars. A mapping holds the parameters of ``TensorSpec``.
     same_length : sequence of str, or of such sequences, optional
         Names of tensors that have the same number of objects in each sample. Boxes, labels and
         points list objects along the first axis, masks and keypoints along the last.
@@ -38,15 +44,22 @@ class Schema(Mapping[str, TensorSpec]):
     >>> schema = Schema({"label": "class_label", "x": TensorSpec(dtype="float32", shape=(3,))})
     >>> list(schema)
     ['label', 'x']
+    >>> Schema({"x": "int64"}) == Schema({"x": TensorSpec(dtype="int64", shape=())})
+    True
     """
 
     tensors: Any
     same_length: Any = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.tensors, Mapping):
+        tensors = self.tensors
+        if isinstance(tensors, pa.Schema):
+            if len(set(tensors.names)) < len(tensors.names):
+                raise SchemaError(f"Fields must have different names, got {tensors.names}. Fix it.")
+            tensors = dict(zip(tensors.names, tensors.types, strict=True))
+        if not isinstance(tensors, Mapping):
             raise SchemaError("tensors must be a mapping of names to specs. Give a dict.")
-        specs = {_name(name): _spec(name, value) for name, value in self.tensors.items()}
+        specs = {_name(name): _spec(name, value) for name, value in tensors.items()}
         for group in normalize_groups(self.same_length):
             for name in group:
                 if name not in specs:
@@ -140,12 +153,35 @@ def _spec(name: str, value: object) -> TensorSpec:
         if isinstance(value, TensorSpec):
             return value
         if isinstance(value, str):
-            return TensorSpec(value)
+            return _htype_or_dtype(value)
+        if isinstance(value, type | np.dtype | pa.DataType | ExtensionDtype):
+            return _scalar(value)
         if isinstance(value, Mapping):
             return TensorSpec(**_parameters(value))
     except SchemaError as error:
         raise SchemaError(f"tensor {name!r}: {error}") from error
-    raise SchemaError(f"tensor {name!r} must be a TensorSpec or an htype, got {value!r}. Fix it.")
+    raise SchemaError(
+        f"tensor {name!r} must be a TensorSpec, an htype or a dtype, got {value!r}. Fix it."
+    )
+
+
+def _htype_or_dtype(name: str) -> TensorSpec:
+    try:
+        return TensorSpec(name)
+    except SchemaError:
+        with contextlib.suppress(SchemaError):
+            return _scalar(name)
+        raise
+
+
+def _scalar(dtype: Any) -> TensorSpec:
+    spec = TensorSpec(dtype=dtype, shape=())
+    if spec.dtype == "category":
+        raise SchemaError(
+            "dtype category is stored as class labels. Use dasklake.TensorSpec('class_label', "
+            "shape=(), class_names=[...])."
+        )
+    return spec
 
 
 def _without_names(spec: TensorSpec) -> TensorSpec:

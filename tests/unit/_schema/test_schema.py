@@ -207,3 +207,40 @@ def test_differences_of_arrow_types_are_described() -> None:
     other = schema_of(t=TensorSpec(dtype=pd.CategoricalDtype([1])))
     (difference,) = schema.differences(other)
     assert "has values of type int64, not" in difference
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ("int64", "int64"),
+        ("string", "string"),
+        ("datetime64[ns]", "datetime64[ns]"),
+        ("Int8", "Int8"),
+        (float, "float64"),
+        (str, "str"),
+        (bytes, "binary"),
+        (np.uint8, "uint8"),
+        (np.dtype("<f4"), "float32"),
+        (pd.BooleanDtype(), "boolean"),
+        (pa.int16(), "int16"),
+    ],
+)
+def test_dtypes_describe_scalars(value: Any, dtype: str) -> None:
+    """A dtype of NumPy, pandas, Arrow or Python is the spec of a scalar."""
+    assert schema_of(a=value) == schema_of(a=TensorSpec(dtype=dtype, shape=()))
+
+
+def test_an_arrow_schema_is_a_schema() -> None:
+    """Each field of an Arrow schema is a scalar; two fields of one name are refused."""
+    fields = [("a", pa.int64()), ("b", pa.list_(pa.float32()))]
+    expected = {name: TensorSpec(dtype=kind, shape=()) for name, kind in fields}
+    assert Schema(pa.schema(fields)) == Schema(expected)
+    with pytest.raises(SchemaError, match="different names"):
+        Schema(pa.schema([*fields, fields[0]]))
+
+
+@pytest.mark.parametrize("value", ["images", "object", list, 3, pd.CategoricalDtype(["a"])])
+def test_other_values_are_no_specs(value: Any) -> None:
+    """A value that is neither an htype nor a dtype of scalars is refused with the tensor's name."""
+    with pytest.raises(SchemaError, match="tensor 'a'"):
+        schema_of(a=value)
