@@ -111,10 +111,20 @@ def _columns_of(frame: pd.DataFrame, index: tuple[str, ...]) -> dict[str, pd.Ser
             "metadata. Pass meta=... to the operation that made it."
         )
     columns = {str(name): frame[name] for name in frame.columns}
+    if index == ("",) and not _only_numbers(labels):
+        raise SampleError(
+            f"a partition has an index of dtype {labels.dtype} that the frame's metadata do not show. "
+            "Pass meta=... to the operation that made it, or drop it with reset_index(drop=True)."
+        )
     for number, tensor in enumerate(index):
         if tensor and tensor not in columns:
             columns[tensor] = pd.Series(labels.get_level_values(number))
     return columns
+
+
+def _only_numbers(labels: pd.Index) -> bool:
+    """Return whether an index may only number the rows."""
+    return labels.nlevels == 1 and labels.name is None and labels.dtype.kind in "iu"
 
 
 def _float_types(columns: Mapping[str, pd.Series]) -> dict[str, Callable[[Any], Any]]:

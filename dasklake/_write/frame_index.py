@@ -24,6 +24,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dasklake._schema.schema import Schema, TensorSpec, describe
+from dasklake._write.futures import is_future
 from dasklake.exceptions import SchemaError
 
 
@@ -165,7 +166,8 @@ def levels_of(frame: Any) -> tuple[Level, ...]:
         certainty = Certainty.DATA
         if index.nlevels == 1 and name is None and index.dtype == np.int64:
             certainty = _certainty(frame.expr)
-        tensor = name or _free_name(number, taken, single=index.nlevels == 1)
+        single = index.nlevels == 1
+        tensor = _free_name(number, taken, single=single) if name is None else name
         taken.add(tensor)
         column = pd.Series(index.get_level_values(number))
         levels.append(Level(name, tensor, column, certainty))
@@ -215,7 +217,7 @@ def place_levels(
     unnamed = [name for name in roles if schema[name].index == "unnamed"]
     placed = []
     for level in levels:
-        tensor = level.name or (unnamed.pop(0) if unnamed else level.tensor)
+        tensor = unnamed.pop(0) if level.name is None and unnamed else level.tensor
         own = specs[level.tensor]
         if tensor in schema and (transformed or _fits(own, schema[tensor])):
             placed.append("" if tensor in columns else tensor)
@@ -232,7 +234,7 @@ def place_levels(
             f"The lake has the index {missing[0]!r} ({describe(schema[missing[0]])}), which the frame "
             f"does not have. Set the index with frame.set_index(...), or add a column {missing[0]!r}."
         )
-    return tuple(placed)
+    return () if transformed and not any(placed) else tuple(placed)
 
 
 def _missing_tensor(level: Level, tensor: str, own: TensorSpec | None, schema: Schema) -> str:
@@ -305,13 +307,17 @@ def _after(node: Any, before: Certainty | None) -> Certainty:
     numbered = isinstance(_index_of(node), pd.RangeIndex)
     if before is None:
         return _of_source(node, kind, numbered=numbered)
-    if kind == "ResetIndex":
+    if kind == "ResetIndex" or (kind == "Merge" and not _joins_index(node)):
         return Certainty.DEFAULT
     if kind in _SAME_ROWS or (numbered and (_is_elementwise(node) or not before)):
         return before
     if kind in _SELECTIONS:
         return max(before, Certainty.POSITIONAL) if before else before
     return max(before, Certainty.POSITIONAL if numbered else Certainty.DATA)
+
+
+def _joins_index(node: Any) -> bool:
+    return bool(node.operand("left_index") or node.operand("right_index"))
 
 
 def _is_elementwise(node: Any) -> bool:
@@ -326,8 +332,9 @@ def _of_source(node: Any, kind: str, *, numbered: bool) -> Certainty:
     if kind == "FromGraph":
         parts = [getattr(task, "value", task) for task in dict(node.operand("layer")).values()]
         indexes = [part.index for part in parts if isinstance(part, pd.DataFrame | pd.Series)]
-        other = Certainty.POSITIONAL if numbered else Certainty.DATA
-        return _of_indexes(indexes, other) if len(indexes) == len(parts) else other
+        if indexes or any(map(is_future, parts)):
+            other = Certainty.POSITIONAL if numbered else Certainty.DATA
+            return _of_indexes(indexes, other) if len(indexes) == len(parts) else other
     if kind.startswith("ReadParquet") and _has_dask_index(node):
         return Certainty.POSITIONAL
     if kind == "ReadLake" and numbered:
@@ -344,6 +351,8 @@ def _has_dask_index(node: Any) -> bool:
 
 def _of_indexes(indexes: list[pd.Index], other: Certainty) -> Certainty:
     """Return DEFAULT if the indexes only number the rows, together or each of them."""
+    if all(isinstance(i, pd.RangeIndex) and (i.start, i.step) == (0, 1) for i in indexes):
+        return Certainty.DEFAULT
     if not all(isinstance(index, pd.Index) and index.dtype == np.int64 for index in indexes):
         return other
     if all((index == np.arange(len(index))).all() for index in indexes):

@@ -14,10 +14,16 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+from dask.delayed import delayed
 
 import dasklake
 from dasklake import TensorSpec
-from dasklake.exceptions import InvalidInputError, SchemaError, UnsupportedFormatError
+from dasklake.exceptions import (
+    InvalidInputError,
+    SchemaError,
+    TransformError,
+    UnsupportedFormatError,
+)
 
 SYNC = dasklake.WriteOptions(scheduler="sync")
 INT = TensorSpec(dtype="int64", shape=())
@@ -94,14 +100,57 @@ def test_an_index_is_restored(url: str, kind: str, name: str | None) -> None:
         lambda f: f.persist(scheduler="sync"),
         lambda f: f.repartition(npartitions=1),
         lambda f: f.x,
+        lambda f: f.merge(f, on="x"),
+        lambda _: db.from_sequence([{"x": 1}, {"x": 2}], npartitions=1).to_dataframe(),
+        lambda _: dd.from_delayed([delayed(table)()])[["x"]],
+        lambda _: dd.from_map(lambda _: table(), [1])[["x"]],
+        lambda f: f.set_index("x").reset_index(),
     ],
 )
 def test_numbers_of_rows_are_not_stored(url: str, make: Callable[[Any], Any]) -> None:
     """A default index is not a tensor."""
-    frame = make(source(table()))
+    with dask.config.set(scheduler="sync"):
+        frame = make(source(table()))
     dasklake.to_lake(frame, url, options=SYNC)
-    assert "index" not in dasklake.open(url).schema
-    assert restored(url).index.tolist() == list(range(6))
+    lake = dasklake.open(url)
+    assert "index" not in lake.schema
+    assert restored(url).index.tolist() == list(range(len(lake)))
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # of Dask's own calls of pandas
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet", "parquet of dask"])
+def test_numbers_of_rows_of_files_are_not_stored(tmp_path: Path, kind: str) -> None:
+    """The rows of files are numbered by their readers; a schema does not need a tensor for that."""
+    frame = table()[["x"]]
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_json(tmp_path / "a.json", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "a.parquet")
+    with dask.config.set(scheduler="sync"):
+        source(frame).to_parquet(tmp_path / "folder")
+    read: dict[str, Callable[[], Any]] = {
+        "csv": lambda: dd.read_csv(tmp_path / "a.csv"),
+        "json": lambda: dd.read_json(tmp_path / "a.json"),
+        "parquet": lambda: dd.read_parquet(tmp_path / "a.parquet"),
+        "parquet of dask": lambda: dd.read_parquet(tmp_path / "folder"),
+    }
+    schema = None if kind != "parquet of dask" else {"x": INT}
+    read[kind]().to_lake(tmp_path / "lake", schema=schema, options=SYNC)
+    assert list(dasklake.open(tmp_path / "lake").schema) == ["x"]
+
+
+def test_an_index_that_the_metadata_hide_is_refused(url: str) -> None:
+    """A partition with an index that the frame's metadata do not show is an error."""
+    frame = source(table()).map_partitions(
+        lambda part: part.set_axis(list("uvw"), axis=0), meta=table().iloc[:0]
+    )
+    with pytest.raises(TransformError, match="metadata do not show"):
+        frame[["x"]].to_lake(url, schema={"x": INT}, options=SYNC)
+
+
+def test_empty_names_are_refused(url: str) -> None:
+    """An empty name is not a missing one."""
+    with pytest.raises(SchemaError, match="non-empty"):
+        source(table(INDEXES["names"].rename(""))).to_lake(url, options=SYNC)
 
 
 @pytest.mark.parametrize(
