@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -93,6 +94,12 @@ class LinkTarget:
         """Most concurrent reads from the host."""
         # Threads cannot share the connections of ftplib.
         return 1 if self.access.protocol == "ftp" else min(self.limits.per_host, AT_ONCE)
+
+    async def prepare(self) -> None:
+        """Open the file system before the time of a verification starts: it may import libraries."""
+        if self.access.protocol in _QUICK:
+            with suppress(Exception):  # raised again by the first read
+                self._target = await self._open()
 
     def start(self, seconds: float | None = None) -> None:
         """Start the time of a verification, or of a read that takes at most some seconds."""

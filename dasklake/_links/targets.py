@@ -207,13 +207,19 @@ class _S3:
     async def whole(self, limit: int, *, strict: bool = True) -> bytes:
         if strict:
             return _limited((await self._get(f"bytes=0-{limit}"))[1], limit)
+        if self._path.endswith("/"):
+            return (await self._get(None))[1]
         return bytes(await self._fs._cat_file(self._path, **whole_options(self._fs)))  # noqa: SLF001 # as above
 
-    async def _get(self, byte_range: str) -> tuple[Any, bytes]:
+    async def _get(self, byte_range: str | None) -> tuple[Any, bytes]:
         bucket, key, version = self._fs.split_path(self._path)
+        if self._path.endswith("/"):  # releases of s3fs before 2025 remove the slash
+            key = self._path.partition("/")[2]
         arguments = {"VersionId": version} if version else {}
+        if byte_range is not None:
+            arguments["Range"] = byte_range
         answer = await self._fs._call_s3(  # noqa: SLF001 # as above
-            "get_object", Bucket=bucket, Key=key, Range=byte_range, **arguments
+            "get_object", Bucket=bucket, Key=key, **arguments
         )
         async with answer["Body"] as body:
             return answer, bytes(await body.read())

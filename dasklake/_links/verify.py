@@ -119,6 +119,7 @@ async def _fetch(link: LinkTarget) -> bytes:
 
 
 async def _verify(link: LinkTarget, options: VerifyOptions) -> Findings:
+    await link.prepare()
     link.start()
     begin = await link.first(image.HEAD)
     findings = Findings(begin.size, begin.etag)

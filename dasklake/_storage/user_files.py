@@ -8,7 +8,8 @@ from dasklake import creds
 from dasklake._storage.errors import translate_errors
 from dasklake._storage.fsspec_backend import user_file_of, whole_options
 from dasklake._storage.retry import STORE_RETRIES
-from dasklake._storage.urls import file_url
+from dasklake._storage.urls import file_url, safe_url
+from dasklake.exceptions import ObjectNotFoundError
 
 
 def read_file(url: str | os.PathLike[str], storage_options: creds.StorageOptions = None) -> bytes:
@@ -34,6 +35,10 @@ def read_file(url: str | os.PathLike[str], storage_options: creds.StorageOptions
         The file cannot be read.
     """
     address = file_url(url)
+    if address.endswith("/"):
+        raise ObjectNotFoundError(
+            f"{safe_url(address)} must be a file, got a folder. Give the URL of the file."
+        )
     options = creds.resolve(storage_options)
 
     def read() -> bytes:
