@@ -62,7 +62,7 @@ def damage_of(format_: str, data: bytes) -> str | None:
         The file.
     """
     if format_ == "jpeg":
-        return _zeroed(data)
+        return _jpeg_damage(data)
     if format_ == "png":
         for kind, begin, end in png_chunks(data):
             if kind.isupper() and not _has_checksum(data, begin, end):
@@ -130,10 +130,10 @@ def _has_checksum(data: bytes, begin: int, end: int) -> bool:
     return zlib.crc32(memoryview(data)[begin - 4 : end]) == int.from_bytes(data[end : end + 4])
 
 
-def _zeroed(data: bytes) -> str | None:
-    """Return whether a part of the pixels of a baseline JPEG was replaced by zeros.
+def _jpeg_damage(data: bytes) -> str | None:
+    """Return whether the end marker of a JPEG is missing, or zeros replace a part of its pixels.
 
-    In a table of codes, the code of zero bits stands for the first symbol. Long runs of zero bits
+    Zeros are only found in baseline files. In a table of codes, the code of zero bits stands for the first symbol. Long runs of zero bits
     only occur if that is the end of a block in all tables: in pictures of one color.
     """
     baseline, symbols, scan = False, set[int](), 0
@@ -146,10 +146,12 @@ def _zeroed(data: bytes) -> str | None:
             if data[table] >> 4:  # codes of AC coefficients
                 symbols.add(data[table + 17])
             table += 17 + sum(data[table + 1 : table + 17])
+    stop = data.find(_EOI, scan)
+    if scan and stop < 0:
+        return "its end marker is missing, so it is truncated"
     if not (baseline and scan and symbols - {0}):
         return None
-    stop = data.find(_EOI, scan)
-    at = data.find(bytes(_ZEROS), scan, stop if stop >= 0 else len(data))
+    at = data.find(bytes(_ZEROS), scan, stop)
     return f"its pixels are zeros from byte {at}" if at >= 0 else None
 
 

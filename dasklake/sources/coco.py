@@ -114,7 +114,7 @@ def schema(
     images : {"link", "bytes"}, default "link"
         Whether a sample links to its JPEG or holds the JPEG's bytes, unchanged.
     verify : bool or "decode", default True
-        Whether links are verified, as in :class:`dasklake.TensorSpec`.
+        Whether links and images are verified, as in :class:`dasklake.TensorSpec`.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def schema(
     spec = (
         TensorSpec("link[image]", compression="jpeg", verify=verify)
         if images == "link"
-        else TensorSpec("image", compression="jpeg")
+        else TensorSpec("image", compression="jpeg", verify=verify)
     )
     return Schema(
         {
@@ -263,7 +263,7 @@ def ingest(
     images : {"link", "bytes"}, default "link"
         Whether a sample links to its JPEG or holds the JPEG's bytes, unchanged.
     verify : bool or "decode", default True
-        Whether links are verified, as in :class:`dasklake.TensorSpec`.
+        Whether links and images are verified, as in :class:`dasklake.TensorSpec`.
     npartitions : int, optional
         Maximum number of partitions. The default is one for each 250 images.
     source_options : mapping, callable or str, optional

@@ -79,16 +79,18 @@ def png16(channels: int, color: int, size: tuple[int, int] = (6, 4)) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def damaged(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield kinds of damage and the damaged files."""
+def damaged(data: bytes, step: int) -> Iterator[tuple[str, bytes]]:
+    """Yield kinds of damage and the damaged files; each ``step``-th byte of the header is changed."""
     size = len(data)
     for cut in (1, 2, 5, 20, size // 4, size // 2, size * 3 // 4, size - 30, size - 10):
         if 0 < cut < size:
             yield "truncated", data[:-cut]
     for begin, length in ((size // 2, 16), (size // 3, size // 4), (size * 2 // 3, size // 8)):
         yield "zeroed", data[:begin] + bytes(length) + data[begin + length :]
-    for offset in range(min(40, size)):
+    for offset in range(0, min(40, size), step):
         yield "flipped", data[:offset] + bytes([data[offset] ^ 0xFF]) + data[offset + 1 :]
+    yield "padded", data[: size // 2] + bytes(size - size // 2)
+    yield "padded", data[: size // 2] + b"garbage" * size
     yield "other", b""
     yield "other", b"only a text\n" * 20
     yield "other", data[size // 2 :]
