@@ -119,17 +119,19 @@ class Decoder:
         """
         sample = Sample()
         for name, value in zip(names, stored, strict=True):
-            if value is None or name in self._plain:
-                sample[name] = self.decode(name, value, number)
-                continue
-            if self._keys and self._specs[name].linked:
-                entry = StoredValue(self._without_keys, name, self._renamed(value), number)
-            else:
-                entry = StoredValue(self, name, value, number)
-            if not lazy:
+            entry = self.entry(name, value, number)
+            if not lazy and isinstance(entry, StoredValue):
                 entry.get()
             sample[name] = entry
         return sample
+
+    def entry(self, name: str, stored: Any, number: int) -> Any:
+        """Return a value for a sample: a :class:`StoredValue`, or decoded if nothing is lost."""
+        if stored is None or name in self._plain:
+            return self.decode(name, stored, number)
+        if self._keys and self._specs[name].linked:
+            return StoredValue(self._without_keys, name, self._renamed(stored), number)
+        return StoredValue(self, name, stored, number)
 
     def sample_or_skip(
         self, origin: Origin, names: Iterable[str], stored: Iterable[Any], number: int

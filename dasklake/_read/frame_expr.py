@@ -11,9 +11,9 @@ only their bytes are fetched.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,8 @@ from dasklake._read.frame_plan import FramePlan, RowRanges, ranges_of
 from dasklake._read.origin import Origin
 from dasklake._read.partition import empty_frame, read_frame
 from dasklake._read.plan import ChunkLocation
+from dasklake._read.stored_cells import has_stored_cells
+from dasklake._schema.schema import Schema
 
 #: Most labels in a list for which single rows are read.
 _MAX_LABELS = 4096
@@ -65,10 +67,12 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
         The selected partitions.
     index : tuple of str, optional
         The tensors of the index. By default, the index is the number of the sample.
+    stored : tuple of str, optional
+        Tensors whose cells are stored values if pandas cannot hold them exactly.
     """
 
-    _parameters = ["plan", "columns", "rows", "_partitions", "index"]  # noqa: RUF012 # as Dask has it
-    _defaults = {"rows": None, "_partitions": None, "index": ()}  # noqa: RUF012 # as Dask has it
+    _parameters = ["plan", "columns", "rows", "_partitions", "index", "stored"]  # noqa: RUF012 # as Dask has it
+    _defaults = {"rows": None, "_partitions": None, "index": (), "stored": ()}  # noqa: RUF012 # as Dask has it
     _absorb_projections = True
 
     @property
@@ -78,7 +82,22 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
 
     @cached_property
     def _meta(self) -> pd.DataFrame:
-        return empty_frame(self._plan.origin.schema, self.columns, self._levels)
+        frame = empty_frame(self._plan.origin.schema, self.columns, self._levels)
+        schema = self.lake_schema
+        names = [n for n in self.operand("stored") if n in frame and has_stored_cells(schema[n])]
+        for tensor in names:
+            frame[tensor] = pd.Series([], dtype=object, index=frame.index)
+        return frame
+
+    @property
+    def lake_schema(self) -> Schema:
+        """Tensors of the version, by which a writer recognizes the columns."""
+        return self._plan.origin.schema
+
+    def with_stored_cells(self, tensors: Collection[str]) -> ReadLake:
+        """Return the read of a frame in which a writer copies the cells of some tensors."""
+        stored: Any = self.substitute_parameters({"stored": tuple(sorted(tensors))})
+        return cast("ReadLake", stored)
 
     @property
     def _levels(self) -> tuple[str, ...]:
@@ -102,7 +121,8 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
     def _filtered_task(self, name: Any, index: int) -> Task:
         locations = self._plan.locations(index, self.operand("rows"))
         origin = self._plan.origin
-        return Task(name, _read, locations, origin, self.columns, self._levels, _data_producer=True)
+        names = (self.columns, self._levels, self.operand("stored"))
+        return Task(name, _read, locations, origin, *names, _data_producer=True)
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
         simplified = self._without_values(parent)
@@ -238,8 +258,8 @@ class SampleLake(ReadLake):
         drawn = methods.sample(numbers, self.states[index], self.frac, self.operand("replace"))
         rows = drawn.tolist()
         locations = plan.locations(index, ranges_of(rows))
-        names = (self.columns, self._levels)
-        return Task(name, _read_rows, locations, plan.origin, *names, rows, _data_producer=True)
+        names = (self.columns, self._levels, rows, self.operand("stored"))
+        return Task(name, _read_rows, locations, plan.origin, *names, _data_producer=True)
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
         return BlockwiseIO._simplify_up(self, parent, dependents)
@@ -265,8 +285,9 @@ def _read(
     origin: Origin,
     columns: Sequence[str],
     index: Sequence[str],
+    stored: Sequence[str],
 ) -> pd.DataFrame:
-    return read_frame(locations, origin=origin, columns=columns, index=index)
+    return read_frame(locations, origin=origin, columns=columns, index=index, stored=stored)
 
 
 def _read_rows(
@@ -275,8 +296,9 @@ def _read_rows(
     columns: Sequence[str],
     index: Sequence[str],
     rows: list[int],
+    stored: Sequence[str],
 ) -> pd.DataFrame:
     names = list(dict.fromkeys((*columns, *index)))
-    frame = read_frame(locations, origin=origin, columns=names).loc[rows]
+    frame = read_frame(locations, origin=origin, columns=names, stored=stored).loc[rows]
     labels = stored_index(frame, origin.schema, index)
     return frame[columns] if labels is None else frame[columns].set_axis(labels, axis=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, pairwise, repeat
 from operator import attrgetter
@@ -25,6 +25,7 @@ from dasklake._read.frame_index import stored_index
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.pandas_columns import Part, dtype_of, series_of
 from dasklake._read.plan import ChunkLocation
+from dasklake._read.stored_cells import stored_cells
 from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import (
@@ -109,11 +110,16 @@ def read_frame(
     origin: Origin,
     columns: Sequence[str] | None = None,
     index: Sequence[str] = (),
+    stored: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Return one partition of a frame, indexed by some tensors or by the row number."""
+    """Return one partition of a frame, indexed by some tensors or by the row number.
+
+    The cells of ``stored`` tensors are stored values if pandas cannot hold them exactly.
+    """
     schema = origin.schema
     shown = list(schema) if columns is None else list(columns)
     names = list(dict.fromkeys((*shown, *index)))
+    decoder = Decoder({name: schema[name] for name in names}, origin.keys, origin.limits)
     read = list(_read_chunks(origin, locations, names))
     if not read:
         return empty_frame(schema, shown, index)
@@ -124,7 +130,10 @@ def read_frame(
             columns[name] or missing_column(spec, len(location.span)) for location, columns in read
         ]
         try:
-            series[name] = series_of(parts, spec)
+            spans = [location.span for location, _ in read]
+            exact = name in stored and name not in index
+            cells = stored_cells(parts, spans, name, decoder) if exact else None
+            series[name] = series_of(parts, spec) if cells is None else cells
         except LakeError:
             raise
         except MALFORMED as error:

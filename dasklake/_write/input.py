@@ -22,7 +22,9 @@ from dasklake._dask import (
     Task,
     TaskRef,
     convert_legacy_graph,
+    new_collection,
 )
+from dasklake._schema.lake_tensors import schema_of_some
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._write.column_specs import (
     check_names,
@@ -42,7 +44,7 @@ from dasklake._write.frame_index import (
 from dasklake._write.futures import cull_graph, is_future
 from dasklake._write.input_id import digest
 from dasklake._write.input_roots import expression_roots, graph_roots
-from dasklake._write.lake_schema import schema_of_bag
+from dasklake._write.lake_schema import LakeColumn, copied_tensors, lake_frame, schema_of_bag
 from dasklake._write.string_conversion import raise_if_converted
 from dasklake.exceptions import InvalidInputError, SchemaError
 
@@ -265,10 +267,15 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
     raise_if_converted(frame, schema, index=not transformed)
     meta = {name: frame._meta[name] for name in frame.columns}  # noqa: SLF001 # Dask's documented meta
     inferred = None
+    lake = None if transformed else lake_frame(frame.expr)
     if schema is None:
         least = Certainty.DATA if transformed else Certainty.POSITIONAL
-        inferred = _frame_schema(meta, [level for level in levels if level.stored(least)])
-    optimised = frame.optimize()
+        stored = [level for level in levels if level.stored(least)]
+        inferred = _frame_schema(meta, stored, {} if lake is None else lake.columns)
+    read = frame
+    if lake is not None:
+        read = new_collection(lake.with_stored_cells(copied_tensors(lake.columns, schema)))
+    optimised = read.optimize()
     keys = list(flatten(optimised.__dask_keys__()))
     raw = dict(optimised.__dask_graph__())
     graph = convert_legacy_graph(raw)
@@ -287,12 +294,20 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
     )
 
 
-def _frame_schema(columns: Mapping[str, Any], levels: Iterable[Level]) -> Schema:
-    """Return the schema of a frame: its index, and its columns."""
+def _frame_schema(
+    columns: Mapping[str, Any], levels: Iterable[Level], lake: Mapping[str, LakeColumn]
+) -> Schema:
+    """Return the schema of a frame: its index, its columns, and those that come from a lake."""
     roles = {level.tensor: level.role for level in levels}
     stored = {level.tensor: level.column for level in levels} | dict(columns)
-    schema = _inferred("columns", stored, column_spec)
-    return Schema({n: replace(s, index=roles.get(n, False)) for n, s in schema.items()})
+    schema = _inferred("columns", {n: c for n, c in stored.items() if n not in lake}, column_spec)
+    specs = {name: lake[name].spec if name in lake else schema[name] for name in stored}
+    # Explicit, because a missing compression means the default of the htype.
+    specs = {
+        name: replace(spec, index=roles.get(name, False), compression=spec.compression or "none")
+        for name, spec in specs.items()
+    }
+    return schema_of_some(specs)
 
 
 def _spec_or_none(column: Any) -> TensorSpec | None:

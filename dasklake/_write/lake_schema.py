@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dasklake._dask import Alias, GraphNode, Task
 from dasklake._schema.lake_tensors import LakeTensors
-from dasklake._schema.schema import Schema
+from dasklake._schema.schema import Schema, TensorSpec
 
-__all__ = ["schema_of_bag"]
+__all__ = ["LakeColumn", "LakeFrame", "copied_tensors", "lake_frame", "schema_of_bag"]
 
 #: Functions of a bag's tasks that select or regroup items, and do not change them.
 _SELECTING = {
@@ -62,3 +62,92 @@ def _selects(node: Any) -> bool:
     if not isinstance(node, Task) or getattr(node.func, "__name__", None) not in _SELECTING:
         return False
     return all(_selects(arg) for arg in node.args if isinstance(arg, Task))
+
+
+#: Operations of frames that select rows without looking at the values of other columns than those
+#: that their other operands name.
+_SELECTING_ROWS = {
+    *("Drop", "DropnaFrame", "Filter", "Head", "Partitions", "Projection", "ResetIndex", "Sample"),
+    *("BlockwiseHead", "BlockwiseTail", "ClearDivisions", "SetDivisions", "Tail", "ToFrame"),
+    *("Repartition", "RepartitionDivisions", "RepartitionToFewer", "RepartitionToMore"),
+    *("Loc", "LocElement", "LocList", "LocSlice", "LocUnknown"),
+}
+
+
+class LakeColumn(NamedTuple):
+    """A column that comes from a lake and was not changed since.
+
+    Attributes
+    ----------
+    tensor : str
+        Its tensor.
+    spec : TensorSpec
+        Description of the tensor in the lake.
+    """
+
+    tensor: str
+    spec: TensorSpec
+
+
+class LakeFrame(NamedTuple):
+    """A frame whose rows were selected from a lake.
+
+    Attributes
+    ----------
+    columns : dict of str to LakeColumn
+        Its columns that come from the lake.
+    with_stored_cells : callable
+        Returns the expression of the same frame in which the cells of some tensors are stored values.
+        The conditions of filters still see the values of pandas: only the read at the beginning of the
+        chain of selections is replaced.
+    """
+
+    columns: dict[str, LakeColumn]
+    with_stored_cells: Callable[[Collection[str]], Any]
+
+
+def lake_frame(expr: Any) -> LakeFrame | None:
+    """Return the columns of a frame that come from a lake, or None if they are not known."""
+    schema: Schema | None = getattr(expr, "lake_schema", None)
+    if schema is not None:
+        columns = {name: LakeColumn(name, schema[name]) for name in expr.columns}
+        return LakeFrame(columns, expr.with_stored_cells)
+    kind = type(expr).__name__
+    if kind not in {*_SELECTING_ROWS, "Assign", "RenameFrame"}:
+        return None
+    source = lake_frame(expr.frame)
+    if source is None:
+        return None
+    columns = source.columns
+    if kind == "Assign":
+        columns = {name: c for name, c in columns.items() if name not in expr.operands[1::2]}
+    elif kind == "RenameFrame":
+        names = expr.operand("columns")
+        if not isinstance(names, Mapping):
+            return None
+        columns = {names.get(name, name): column for name, column in columns.items()}
+    elif kind == "ToFrame":
+        columns = dict(zip(expr.columns, columns.values(), strict=True))
+    columns = {name: column for name, column in columns.items() if name in set(expr.columns)}
+
+    def with_stored_cells(tensors: Collection[str]) -> Any:
+        return expr.substitute_parameters({"frame": source.with_stored_cells(tensors)})
+
+    return LakeFrame(columns, with_stored_cells)
+
+
+def copied_tensors(columns: Mapping[str, LakeColumn], schema: Schema | None) -> set[str]:
+    """Return the tensors of columns whose stored values fit the schema that the user gave."""
+    return {
+        column.tensor
+        for name, column in columns.items()
+        if schema is None or (name in schema and _same_kind(column.spec, schema[name]))
+    }
+
+
+def _same_kind(source: TensorSpec, target: TensorSpec) -> bool:
+    one, other = (
+        (spec.kind.codec, spec.linked, spec.sequence, spec.arrow is None, spec.encoded)
+        for spec in (source, target)
+    )
+    return one == other

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dask.bag as db
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from distributed import Client
 
@@ -78,6 +81,14 @@ _FORMS: dict[str, tuple[TensorSpec, list[Any]]] = {
     "bools": (TensorSpec(dtype="bool", shape=(None,)), [np.array([True, False])]),
     "half": (TensorSpec(dtype="float16", shape=()), [np.float16("nan")]),
     "binary": (TensorSpec(dtype="binary"), [b"\x00\xff", b""]),
+    "decimal": (TensorSpec(dtype=pa.decimal128(10, 2)), [Decimal("1.25")]),
+    "nested": (TensorSpec(dtype=pa.list_(pa.float64())), [[1.0, float("nan")], []]),
+    "record": (TensorSpec(dtype=pa.struct([("a", pa.int64())])), [{"a": 1}, {"a": None}]),
+    "zone": (
+        TensorSpec(dtype=pa.timestamp("ns", "Europe/Berlin")),
+        [pd.Timestamp("2026-01-01 00:00:00.000000001", tz="Europe/Berlin")],
+    ),
+    "string": (TensorSpec(dtype="string"), ["a", ""]),
     "one label": (
         TensorSpec("class_label", class_names=["a", "b"], shape=()),
         ["b", 0],
@@ -225,7 +236,29 @@ def by_bag_without_schema(source: Lake, url: Path) -> None:
     dasklake.to_lake(bag, url, options=SYNC)
 
 
+def by_frame(source: Lake, url: Path) -> None:
+    """Copy with a frame."""
+    dasklake.to_lake(source.to_dask_dataframe(), url, options=SYNC)
+
+
+def by_frame_with_schema(source: Lake, url: Path) -> None:
+    """Copy with a frame, and the schema of the lake."""
+    frame = source.to_dask_dataframe()
+    dasklake.to_lake(frame, url, schema=source.schema, options=SYNC)
+
+
+def by_filtered_frame(source: Lake, url: Path) -> None:
+    """Copy with a frame that is filtered by columns of several kinds and repartitioned."""
+    frame = source.to_dask_dataframe()
+    frame = frame[(frame["row"] >= 0) & (frame["json"].isna() | (frame["json"] != ""))]
+    frame = frame.assign(more=frame["row"] + 1).rename(columns={"text": "renamed"})
+    frame = frame.rename(columns={"renamed": "text"}).repartition(npartitions=1)
+    frame = frame[list(source.schema)].partitions[[0]]
+    dasklake.to_lake(frame, url, options=SYNC)
+
+
 WAYS = [
+    *(by_frame, by_frame_with_schema, by_filtered_frame),
     *(by_copy_to, by_row_numbers, by_bag_without_schema),
     *(by_bag, by_decoded_bag, by_filtered_bag, by_pickles),
     *(by_eval, by_eval_of_tensors, by_append, by_block),
@@ -549,3 +582,109 @@ def test_one_tensor_of_a_group_is_copied_alone(tmp_path: Path) -> None:
     assert dasklake.open(tmp_path / "all").schema == lake.schema
     lake.copy_to(tmp_path / "boxes", columns=["boxes"], options=SYNC)
     assert dasklake.open(tmp_path / "boxes").schema == dasklake.Schema({"boxes": "bbox"})
+
+
+def _mixed(tmp_path: Path) -> Lake:
+    """Write pictures, masks, documents, labels and numbers with gaps."""
+    schema = {
+        "image": TensorSpec("image", compression="jpeg"),
+        "mask": TensorSpec("binary_mask"),
+        "document": TensorSpec("json"),
+        "label": TensorSpec("class_label", class_names=["a", "b"], shape=()),
+        "number": TensorSpec(dtype="float32", shape=()),
+        "vector": TensorSpec(dtype="complex64", shape=(2,)),
+    }
+    samples = [
+        {
+            "image": _noise("jpeg"),
+            "mask": np.ones((2, 3, i % 3), bool),
+            "document": {"number": i},
+            "label": i % 2,
+            "number": None if i == 3 else float("nan") if i == 4 else i,
+            "vector": np.array([i, 1j], "c8"),
+        }
+        for i in range(9)
+    ]
+    bag = db.from_sequence(samples, npartitions=3)
+    dasklake.to_lake(bag, tmp_path / "mixed", schema=schema, options=SYNC, input_id="mixed")
+    return dasklake.open(tmp_path / "mixed")
+
+
+@pytest.mark.parametrize(
+    ("select", "rows"),
+    [
+        (lambda f: f[f["label"] == "b"], [1, 3, 5, 7]),
+        (lambda f: f[f["document"].str.contains("5")], [5]),
+        (lambda f: f.loc[2:4], [2, 3, 4]),
+        (lambda f: f.head(2, npartitions=-1, compute=False), [0, 1]),
+        (lambda f: f.tail(2, compute=False), [7, 8]),
+        (lambda f: f.partitions[1], [3, 4, 5]),
+        (lambda f: f.repartition(npartitions=2), list(range(9))),
+        (lambda f: f.assign(more=1).drop(columns="more"), list(range(9))),
+    ],
+)
+@pytest.mark.parametrize("given", [True, False])
+def test_selected_rows_of_a_frame_are_copied(
+    tmp_path: Path, select: Callable[[Any], Any], rows: list[int], *, given: bool
+) -> None:
+    """A selection of rows keeps the schema and every stored value, also gaps beside NaN."""
+    lake = _mixed(tmp_path)
+    schema = lake.schema if given else None
+    frame = select(lake.to_dask_dataframe())
+    dasklake.to_lake(frame, tmp_path / "copy", schema=schema, options=SYNC)
+    copy = dasklake.open(tmp_path / "copy")
+    assert copy.schema == lake.schema
+    before = stored(lake)
+    assert stored(copy) == [before[row] for row in rows]
+
+
+def test_selected_columns_of_a_frame_are_copied(tmp_path: Path) -> None:
+    """Projected and renamed columns keep their descriptions; replaced ones get those of their dtype."""
+    lake = _mixed(tmp_path)
+    frame = lake.to_dask_dataframe()[["document", "image", "number"]]
+    frame = frame.rename(columns={"image": "picture"})
+    frame["number"] = frame["number"].fillna(0).astype("int64")
+    dasklake.to_lake(frame, tmp_path / "copy", options=SYNC)
+    copy = dasklake.open(tmp_path / "copy")
+    assert copy.schema["picture"] == lake.schema["image"]
+    assert copy.schema["document"] == lake.schema["document"]
+    assert copy.schema["number"].dtype == "int64"
+    assert copy["picture"].bytes(8) == _noise("jpeg")
+    assert copy["document"][:] == lake["document"][:]
+    assert copy["number"][:].tolist() == [0, 1, 2, 0, 0, 5, 6, 7, 8]
+
+
+def test_columns_for_another_htype_have_the_values_of_the_frame(tmp_path: Path) -> None:
+    """If the schema has text for a document, the text of the frame is written."""
+    lake = _mixed(tmp_path)
+    frame = lake.to_dask_dataframe()[["document", "image"]]
+    schema: dict[str, Any] = {"document": "text", "image": lake.schema["image"]}
+    dasklake.to_lake(frame, tmp_path / "copy", schema=schema, options=SYNC)
+    copy = dasklake.open(tmp_path / "copy")
+    assert copy["document"][2] == '{"number":2}'
+    assert copy["image"].bytes(2) == _noise("jpeg")
+
+
+def test_transforms_of_a_frame_get_the_values_of_pandas(tmp_path: Path) -> None:
+    """A transform sees the cells of the frame, not stored values."""
+    lake = _mixed(tmp_path)
+    dasklake.to_lake(
+        lake.to_dask_dataframe(),
+        tmp_path / "copy",
+        schema={"text": "text", "image": lake.schema["image"]},
+        transform=lambda row: {"text": row["document"], "image": row["image"]},
+        options=SYNC,
+    )
+    copy = dasklake.open(tmp_path / "copy")
+    assert copy["text"][2] == '{"number":2}'
+    assert copy["image"].bytes(2) == _noise("jpeg")
+
+
+def test_frames_are_copied_on_a_cluster(tmp_path: Path, client: Client) -> None:
+    """Stored values of a frame reach the workers that write them."""
+    lake = _mixed(tmp_path)
+    frame = lake.to_dask_dataframe()
+    on_cluster = dasklake.WriteOptions(scheduler=client)
+    dasklake.to_lake(frame[frame["number"] >= 0], tmp_path / "copy", options=on_cluster)
+    before = stored(lake)
+    assert stored(dasklake.open(tmp_path / "copy")) == [before[i] for i in (0, 1, 2, 5, 6, 7, 8)]
