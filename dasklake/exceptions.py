@@ -110,9 +110,17 @@ class LakeError(Exception):
 
 
 class InvalidInputError(LakeError, ValueError):
-    """The call or the data is invalid. Fix it, then call again; nothing was changed."""
+    """The call or the data is invalid. Fix it, then call again; nothing was changed.
+
+    Attributes
+    ----------
+    problems : tuple
+        All problems of an input with several ones, of which the message names the first. Empty for
+        other errors.
+    """
 
     code = "invalid-input"
+    problems: tuple[Any, ...] = ()
 
 
 class SchemaError(InvalidInputError):

@@ -35,12 +35,6 @@ def main() -> None:
 
     # The client reads the annotation file once, and each worker fetches the index once.
     index = coco.read_index(args.annotations)
-    schema = {
-        "images": dasklake.TensorSpec("link[image]", compression="jpeg"),
-        "categories": dasklake.TensorSpec("class_label", class_names=index.class_names),
-        "boxes": dasklake.TensorSpec("bbox", coords="pixel-ltwh"),
-        "masks": dasklake.TensorSpec("binary_mask", compression="lz4"),
-    }
     image_ids = index.image_ids.tolist()
 
     options = (
@@ -49,7 +43,7 @@ def main() -> None:
     with Client(args.scheduler, **options):
         report = db.from_sequence(image_ids, npartitions=args.npartitions).to_lake(
             args.lake,
-            schema=schema,
+            schema=coco.schema(index),
             transform=coco.sample,
             transform_kwargs={"coco": delayed(index, traverse=False), "images": args.images},
             checkpoint_every=args.checkpoint_every,

@@ -14,45 +14,54 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import dask.bag as db
+import numpy as np
 from dask.delayed import delayed
 
 from dasklake._api.write import WriteReport, to_lake
-from dasklake._links.verify import fetch
-from dasklake._media.image import image_format_and_shape
-from dasklake._schema.run_lengths import RunLengthMasks, expand_counts
+from dasklake._codecs.file import bytes_of
+from dasklake._media.image import open_image, quick_shape
+from dasklake._media.sniff import format_of
+from dasklake._schema.run_lengths import RunLengthMasks
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Link
-from dasklake._storage.urls import LOCAL, file_url, safe_url
+from dasklake._storage.compressed_files import decompressed
+from dasklake._storage.urls import safe_url
 from dasklake._storage.user_files import read_file
 from dasklake._write.link_queue import size_problem
-from dasklake.creds import Credentials, StorageOptions, current
-from dasklake.exceptions import (
-    InvalidInputError,
-    MissingExtraError,
-    SampleError,
-)
-from dasklake.sources._coco_index import CocoIndex, OnUnsegmented, Outline
-from dasklake.sources._coco_records import OnRepeated
+from dasklake.creds import StorageOptions
+from dasklake.exceptions import InvalidInputError, MissingExtraError, SampleError
+from dasklake.sources._coco_files import ImageFolder, ImageReader, formats_of
+from dasklake.sources._coco_index import CocoIndex
+from dasklake.sources._coco_outlines import Outline
+from dasklake.sources._coco_reader import OnUnsegmented
+from dasklake.sources._coco_records import CocoProblem, OnBroken, OnRepeated, show
 
 try:
     from pycocotools import mask as rle
 except ImportError as error:
     raise MissingExtraError("dasklake.sources.coco", "coco") from error
 
-__all__ = ["CocoIndex", "image_reader", "ingest", "read_index", "sample", "schema"]
+__all__ = ["CocoIndex", "CocoProblem", "image_reader", "ingest", "read_index", "sample", "schema"]
 
 #: Number of images in a partition, for tasks of a few seconds.
 _IMAGES_A_PARTITION = 250
+
+#: Number of images to try to read, if file names have no extensions.
+_FIRST_IMAGES = 10
 
 
 def read_index(
     url: str,
     *,
     storage_options: StorageOptions = None,
+    on_broken: OnBroken = "raise",
     on_repeated: OnRepeated = "error",
     on_unsegmented: OnUnsegmented = "error",
 ) -> CocoIndex:
@@ -62,15 +71,23 @@ def read_index(
     ----------
     url : str
         URL of the file for fsspec, such as
-        ``"s3://bucket/annotations/instances_train2017.json"``.
+        ``"s3://bucket/annotations/instances_train2017.json"``. A file whose name ends with the
+        extension of a compression, such as ``.json.gz``, is decompressed.
     storage_options : mapping, callable or str, optional
         Options of fsspec; a string names a credentials key.
+    on_broken : {"raise", "drop", "empty"}, default "raise"
+        What to do with broken records: raise one error that names them all; leave out broken
+        annotations, and broken images with their annotations; or keep broken annotations with an
+        empty value in place of each invalid one (a mask without pixels, a box of zeros, the area
+        NaN). Annotations without a valid id, image or category are left out in both cases. The
+        records are listed in ``problems`` of the index, and a warning with their number is logged.
     on_repeated : {"error", "first"}, default "error"
-        What to do if an image or annotation is listed more than once: raise an error, or keep the
-        first record. Different records with one id are always an error.
+        What to do if an image, or an annotation of an image, is listed more than once with equal
+        records: raise an error, or keep the first record. Different records with one id are
+        broken. Annotations of different images may share an id.
     on_unsegmented : {"error", "empty"}, default "error"
-        What to do with annotations without a segmentation: raise an error, or give them an empty
-        mask.
+        What to do with annotations without a segmentation: treat them as broken, or give them an
+        empty mask.
 
     Returns
     -------
@@ -80,7 +97,8 @@ def read_index(
     Raises
     ------
     InvalidInputError
-        The file is not a COCO annotation file, or its records are inconsistent.
+        The file is not a COCO annotation file, or has broken records. The message names the
+        first 20 with their ids, and ``problems`` of the error holds them all.
     StoreError
         The file at ``url`` cannot be read.
 
@@ -90,13 +108,17 @@ def read_index(
     >>> index  # doctest: +SKIP
     <CocoIndex: 5000 images, 36781 annotations, 80 categories>
     """
+    name = safe_url(os.fspath(url))
+    data = decompressed(name.partition("::")[0], read_file(url, storage_options))
     try:
-        document = json.loads(read_file(url, storage_options))
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(
-            f"{safe_url(url)} must be a COCO annotation file, but is not JSON ({error}). Check the URL."
+            f"{name} must be a COCO annotation file, but is not JSON ({error}). Check the URL."
         ) from error
-    return CocoIndex.from_document(document, on_repeated=on_repeated, on_unsegmented=on_unsegmented)
+    return CocoIndex.from_document(
+        document, on_broken=on_broken, on_repeated=on_repeated, on_unsegmented=on_unsegmented
+    )
 
 
 def schema(
@@ -104,6 +126,7 @@ def schema(
     images: Literal["link", "bytes"] = "link",
     *,
     verify: bool | Literal["decode"] = True,
+    compression: str | None = None,
 ) -> Schema:
     """Return the schema of a lake of COCO samples.
 
@@ -112,39 +135,88 @@ def schema(
     index : CocoIndex
         Its categories become the class names, in the order of the file.
     images : {"link", "bytes"}, default "link"
-        Whether a sample links to its JPEG or holds the JPEG's bytes, unchanged.
+        Whether a sample links to its image file or holds the bytes of the file.
     verify : bool or "decode", default True
         Whether links and images are verified, as in :class:`dasklake.TensorSpec`.
+    compression : str, optional
+        Format of stored images, such as "png"; files of other formats are converted. By default
+        the format that the file names have, and files are stored unchanged.
 
     Returns
     -------
     Schema
-        The tensors ``images``, ``categories``, ``boxes`` and ``masks``.
+        The tensors ``images``; ``categories``, ``boxes``, ``masks`` and ``iscrowd`` of objects;
+        ``area``, ``keypoints`` and ``captions``, if the file has them; ``annotation_ids`` and
+        ``image_ids``.
 
     Raises
     ------
     InvalidInputError
-        ``images`` is neither "link" nor "bytes".
+        ``images`` is neither "link" nor "bytes", or the file names have several formats.
     """
-    if images not in ("link", "bytes"):
-        raise InvalidInputError(f"images must be 'link' or 'bytes', got {images!r}.")
-    spec = (
-        TensorSpec("link[image]", compression="jpeg", verify=verify)
-        if images == "link"
-        else TensorSpec("image", compression="jpeg", verify=verify)
-    )
-    return Schema(
-        {
-            "images": spec,
+    formats = _formats(index)
+    return _schema(index, _image_spec(images, formats, verify=verify, compression=compression))
+
+
+def _schema(index: CocoIndex, image_spec: TensorSpec) -> Schema:
+    images, objects = {"images": image_spec}, {}
+    if index.class_names:
+        objects = {
             "categories": TensorSpec("class_label", shape=(None,), class_names=index.class_names),
             "boxes": TensorSpec("bbox", coords="pixel-ltwh"),
             "masks": TensorSpec("binary_mask", compression="rle"),
-        },
-        same_length=("categories", "boxes", "masks"),
+            "iscrowd": TensorSpec(dtype="uint8", shape=(None,)),
+        }
+    if index.area is not None:
+        objects["area"] = TensorSpec(dtype="float64", shape=(None,))
+    if index.keypoints is not None:
+        names = index.keypoint_names
+        objects["keypoints"] = TensorSpec(
+            "keypoints_coco",
+            dtype=index.keypoints.dtype.name,
+            keypoints=names if 3 * len(names) == index.keypoints.shape[1] else None,
+        )
+    if index.captions is not None:
+        objects["captions"] = TensorSpec("sequence[text]")
+    are_numbers = index.annotation_ids.dtype == np.int64
+    objects["annotation_ids"] = (
+        TensorSpec(dtype="int64", shape=(None,)) if are_numbers else TensorSpec("sequence[text]")
     )
+    are_numbers = index.image_ids.dtype == np.int64
+    image_ids = TensorSpec(dtype="int64", shape=()) if are_numbers else TensorSpec("text")
+    return Schema({**images, **objects, "image_ids": image_ids}, same_length=tuple(objects))
 
 
-def image_reader(url: str, storage_options: StorageOptions = None) -> Callable[[str], bytes]:
+def _formats(index: CocoIndex) -> list[str]:
+    """Return the image formats that the file names have."""
+    return sorted(name for name in formats_of(index.file_names) if name is not None)
+
+
+def _image_spec(
+    images: str,
+    formats: list[str],
+    *,
+    verify: bool | Literal["decode"],
+    compression: str | None,
+) -> TensorSpec:
+    if images not in ("link", "bytes"):
+        raise InvalidInputError(f"images must be 'link' or 'bytes', got {images!r}.")
+    single = formats[0] if len(formats) == 1 else "jpeg"
+    if images == "link":
+        return TensorSpec("link[image]", compression=compression or single, verify=verify)
+    if compression is not None:
+        return TensorSpec("image", compression=compression, reencode=True, verify=verify)
+    if len(formats) > 1:
+        raise InvalidInputError(
+            f"images to store unchanged must have one format, got {', '.join(formats)}. Pass "
+            "compression='png' to convert the others without loss, or images='link'."
+        )
+    return TensorSpec("image", compression=single, verify=verify)
+
+
+def image_reader(
+    url: str, storage_options: StorageOptions = None, *, allowed_urls: Sequence[str] = ()
+) -> Callable[[str], bytes]:
     """Return a function that reads the bytes of an image, for ``sample(images=…)``.
 
     Parameters
@@ -152,49 +224,34 @@ def image_reader(url: str, storage_options: StorageOptions = None) -> Callable[[
     url : str
         Folder of the images.
     storage_options : mapping, callable or str, optional
-        Options of fsspec; a string names a credentials key.
+        Options of fsspec; a string names a credentials key. They are only used for the storage of
+        the folder.
+    allowed_urls : sequence of str, optional
+        URLs of further folders that file names may lead to, as in :func:`ingest`.
 
     Returns
     -------
     callable
         Takes a file name, and returns the bytes of the file; can be pickled. A missing file, an
-        invalid name, and every failure of a web host that is read without options raise LinkError,
+        invalid name, and every failure of a web host that is read without options raise SampleError,
         so that ``on_error="skip"`` skips them. A failure of a storage ends the run.
     """
-    return _Images(file_url(url), storage_options)
-
-
-class _Images:
-    """The files of a folder, as a function."""
-
-    def __init__(self, folder: str, storage_options: StorageOptions) -> None:
-        self._folder = folder
-        self._options = storage_options
-        self._credentials: Credentials | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Images, (self._folder, self._options)
-
-    def __call__(self, name: str) -> bytes:
-        credentials = self._credentials
-        if credentials is None or not credentials.fresh:
-            credentials = self._credentials = current(self._options)
-        url = _join(self._folder, name)
-        return fetch(url, self._options, credentials=credentials).result()
+    return ImageReader(ImageFolder(url, allowed_urls), storage_options)
 
 
 def sample(
-    image_id: int,
+    image_id: int | str,
     *,
     coco: CocoIndex,
-    images: str | Callable[[str], Any],
+    images: str | ImageFolder | Callable[[str], Any],
     creds_key: str | None = None,
+    allowed_urls: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the sample of one image; the ``transform`` of the job.
 
     Parameters
     ----------
-    image_id : int
+    image_id : int or str
         Id of the image in the annotation file.
     coco : CocoIndex
         The annotation file.
@@ -203,46 +260,65 @@ def sample(
         image, such as :func:`image_reader`.
     creds_key : str, optional
         Name of the credentials for reading the links.
+    allowed_urls : sequence of str, optional
+        URLs of further folders that file names may lead to, as in :func:`ingest`.
 
     Returns
     -------
     dict
-        ``images``; ``categories`` uint32 of shape ``(n,)``; ``boxes`` float32 of shape
-        ``(n, 4)``, left, top, width, height in pixels; ``masks`` as run lengths, of shape
-        ``(height, width, n)``; annotations in the order of the file. An image without
-        annotations has ``n = 0``.
+        The tensors of :func:`schema`, annotations in the order of the file: ``images`` and
+        ``image_ids``; ``annotation_ids``, ``categories`` (uint32), ``iscrowd`` (uint8) and ``area``
+        (float64) of shape ``(n,)``; ``boxes`` float32 of shape ``(n, 4)``, left, top, width,
+        height in pixels; ``masks`` as run lengths, of shape ``(height, width, n)``; ``keypoints`` of
+        shape ``(3 k, n)``; ``captions``, a list. An image without annotations has ``n = 0``.
 
     Raises
     ------
     SampleError
-        ``image_id`` is not in the annotation file, a segmentation cannot be decoded, or the image
-        does not have the annotated height and width.
+        ``image_id`` is not in the annotation file, its file name is not valid, or the size of the
+        image is not the one in the annotation file.
     """
     row = coco.rows.get(image_id)
     if row is None:
         raise SampleError(
             f"the annotation file has no image {image_id!r}. Use the ids in its image_ids."
         )
-    name = coco.file_names[row]
+    image: Any
+    if callable(images):
+        image = _sized(images(coco.file_names[row]), coco, row)
+    else:
+        folder = images if isinstance(images, ImageFolder) else ImageFolder(images, allowed_urls)
+        image = _link(folder, creds_key, coco, row)
     annotations = slice(*coco.starts[row : row + 2].tolist())
-    size: tuple[int, int] = tuple(coco.sizes[row].tolist())
-    return {
-        "images": _read(images, name, size)
-        if callable(images)
-        else Link(_join(images, name), creds_key, expected=size),
-        "categories": coco.labels[annotations],
-        "boxes": coco.boxes[annotations],
-        "masks": _masks(coco, row, annotations),
+    ids = coco.annotation_ids[annotations]
+    values: dict[str, Any] = {
+        "images": image,
+        "image_ids": image_id if coco.image_ids.dtype == np.int64 else str(image_id),
+        "annotation_ids": ids if ids.dtype == np.int64 else list(map(str, ids)),
     }
+    if coco.class_names:
+        values["categories"] = coco.labels[annotations]
+        values["boxes"] = coco.boxes[annotations]
+        values["masks"] = _masks(coco, row, annotations)
+        values["iscrowd"] = coco.iscrowd[annotations]
+    if coco.area is not None:
+        values["area"] = coco.area[annotations]
+    if coco.keypoints is not None:
+        values["keypoints"] = coco.keypoints[annotations].T
+    if coco.captions is not None:
+        values["captions"] = coco.captions[annotations]
+    return values
 
 
-def ingest(
+def ingest(  # noqa: PLR0913 # one call for the whole job
     annotations_url: str,
     images_url: str,
     lake_url: str,
     *,
     images: Literal["link", "bytes"] = "link",
     verify: bool | Literal["decode"] = True,
+    compression: str | None = None,
+    allowed_urls: Sequence[str] = (),
     npartitions: int | None = None,
     source_options: StorageOptions = None,
     index_options: dict[str, Any] | None = None,
@@ -257,20 +333,29 @@ def ingest(
     annotations_url : str
         URL of the annotation file, such as ``instances_train2017.json``.
     images_url : str
-        URL of the folder of the images.
+        URL of the folder of the images. A ``file_name`` is a path in it. Absolute paths and URLs are
+        failures of their images, unless they lead to files in this folder or in ``allowed_urls``.
     lake_url : str
         URL of the lake.
     images : {"link", "bytes"}, default "link"
-        Whether a sample links to its JPEG or holds the JPEG's bytes, unchanged.
+        Whether a sample links to its image file or holds the bytes of the file.
     verify : bool or "decode", default True
         Whether links and images are verified, as in :class:`dasklake.TensorSpec`.
+    compression : str, optional
+        Format of stored images, such as "png"; files of other formats are converted. By default
+        the format that the files have, and they are stored unchanged.
+    allowed_urls : sequence of str, optional
+        URLs of further folders that file names may lead to, such as
+        ``["http://images.cocodataset.org"]``. They are read with the credentials of ``images_url``
+        only if they are on the same storage.
     npartitions : int, optional
         Maximum number of partitions. The default is one for each 250 images.
     source_options : mapping, callable or str, optional
         Options of fsspec for reading the annotation file and the images. A string names a
         credentials key, which is stored with the links.
     index_options : dict, optional
-        Further arguments of :func:`read_index`: ``on_repeated``, ``on_unsegmented``.
+        Further arguments of :func:`read_index`: ``on_broken``, ``on_repeated``,
+        ``on_unsegmented``.
     **write
         Further arguments of :func:`dasklake.to_lake`, such as ``storage_options`` of the lake,
         ``run`` or ``on_error``. The defaults differ for ``mode``, which is "resume" here,
@@ -299,12 +384,18 @@ def ingest(
         raise InvalidInputError(
             f"{annotations_url} must list images, but has no images. Pass another annotation file."
         )
-    kwargs: dict[str, Any] = {"coco": delayed(coco, traverse=False)}
+    coco = replace(coco, problems=())  # workers do not need them
+    folder = ImageFolder(images_url, allowed_urls)
+    formats = _formats(coco)
+    kwargs: dict[str, Any] = {"coco": delayed(coco, traverse=False), "images": folder}
     if images == "link":
-        kwargs["images"] = file_url(images_url)
         kwargs["creds_key"] = source_options if isinstance(source_options, str) else None
     else:
-        kwargs["images"] = image_reader(images_url, source_options)
+        reader = ImageReader(folder, source_options)
+        formats = formats or _first_format(coco, reader)
+        is_unchanged = compression is None and len(formats) == 1
+        kwargs["images"] = reader.of_format(formats[0]) if is_unchanged else reader
+    image_spec = _image_spec(images, formats, verify=verify, compression=compression)
     ids = coco.image_ids.tolist()
     size = _IMAGES_A_PARTITION if npartitions is None else math.ceil(len(ids) / npartitions)
     bag = db.from_sequence(ids, partition_size=size)
@@ -318,7 +409,7 @@ def ingest(
     report: WriteReport = to_lake(
         bag,
         lake_url,
-        schema=schema(coco, images, verify=verify),
+        schema=_schema(coco, image_spec),
         transform=sample,
         transform_kwargs=kwargs,
         **options,
@@ -326,52 +417,60 @@ def ingest(
     return report
 
 
-def _join(folder: str, name: str) -> str:
-    """Return the URL of a file. An absolute path is not joined to a local folder."""
-    protocol = folder.partition("://")[0]
-    if protocol in LOCAL and name.startswith("/"):
-        return f"{protocol}://{name}"
-    if protocol in ("http", "https"):
-        # They would begin a query or a fragment.
-        name = name.replace("?", "%3F").replace("#", "%23")
-    return f"{folder.removesuffix('/')}/{name}"
+def _first_format(index: CocoIndex, reader: ImageReader) -> list[str]:
+    """Return the format of the first image that can be read, if file names have no extensions."""
+    for name in index.file_names[:_FIRST_IMAGES]:
+        with suppress(SampleError):
+            return [format_ for format_ in [format_of(reader(name))] if format_ is not None]
+    return []
 
 
-def _read(images: Callable[[str], Any], name: str, size: tuple[int, int]) -> Any:
-    """Return an image, after checking its height and width if they are known."""
-    image = images(name)
-    shape = getattr(image, "shape", None)
-    if isinstance(image, bytes):
-        shape = (image_format_and_shape(image) or (None, None))[1]
-    if isinstance(shape, tuple) and len(shape) in (2, 3) and shape[:2] != size:
-        raise SampleError(f"the image {name!r} {size_problem(size, shape)}")
+def _link(folder: ImageFolder, creds_key: str | None, coco: CocoIndex, row: int) -> Link:
+    address = folder.locate(coco.file_names[row])
+    key = creds_key if folder.has_credentials_of(address) else None
+    height, width = coco.sizes[row].tolist()
+    return Link(address.url, key, expected=(height, width))
+
+
+def _sized(image: Any, coco: CocoIndex, row: int) -> Any:
+    """Return an image, whose size must be the one in the annotation file."""
+    data = bytes_of(image)
+    if data is not None:
+        image, size = data, (quick_shape(format_of(data), data) or ())[:2]
+        if not size:
+            opened = open_image(data)
+            size = (opened.height, opened.width)
+    elif hasattr(image, "getbands"):
+        size = (image.height, image.width)
+    else:
+        size = tuple(np.shape(image)[:2])
+        if len(size) < 2:
+            return image  # not an image
+    height, width = coco.sizes[row].tolist()
+    if size != (height, width):
+        name = f"image {coco.image_ids[row]} ({show(coco.file_names[row])})"
+        raise SampleError(f"{name} {size_problem((height, width), size)}", tensor="images")
     return image
 
 
 def _masks(coco: CocoIndex, row: int, annotations: slice) -> RunLengthMasks:
     height, width = coco.sizes[row].tolist()
-    counts = []
-    for annotation in range(annotations.start, annotations.stop):
-        outline = coco.outline(annotation)
-        try:
-            counts.append(_encode(outline, height, width)["counts"])
-            if outline.counts is not None:
-                expand_counts(counts[-1], height * width)
-        except (SampleError, ValueError) as error:
-            raise SampleError(
-                f"the run lengths of annotation {coco.annotation_ids[annotation]} of image "
-                f"{coco.image_ids[row]} do not match its {height} x {width} pixels. Fix the file."
-            ) from error
-    return RunLengthMasks(height, width, tuple(counts))
+    outlines = map(coco.outline, range(annotations.start, annotations.stop))
+    return RunLengthMasks(
+        height, width, tuple(_encode(outline, height, width)["counts"] for outline in outlines)
+    )
 
 
 def _encode(outline: Outline, height: int, width: int) -> dict[str, Any]:
-    size, counts = [height, width], outline.counts
+    size = [height, width]
     if outline.polygons:
         encoded = rle.merge(rle.frPyObjects(outline.polygons, height, width))
-    elif isinstance(counts, bytes):
-        encoded = {"size": size, "counts": counts}
     else:
-        counts = [height * width] if counts is None else counts
-        encoded = rle.frPyObjects({"size": size, "counts": counts}, height, width)
+        parts = [
+            {"size": size, "counts": counts}
+            if isinstance(counts, bytes)
+            else rle.frPyObjects({"size": size, "counts": counts}, height, width)
+            for counts in outline.counts or ([height * width],)
+        ]
+        encoded = parts[0] if len(parts) == 1 else rle.merge(parts)
     return cast("dict[str, Any]", encoded)

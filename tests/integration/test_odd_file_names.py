@@ -181,12 +181,13 @@ def test_other_files_than_those_of_the_folder(
         images=images,
         on_error="skip",
         max_failures=None,
+        allowed_urls=[str(tmp_path)],
         progress=False,
     )
     assert (report.samples, report.failures) == (4, len(wrong))
     lake = dasklake.open(tmp_path / "lake")
     assert stored(lake, "images") == [0, 10, 10, 0]
-    assert set(lake.failures()["exception"]) == {"LinkError"}
+    assert set(lake.failures()["exception"]) == {"LinkError", "SampleError"}
 
 
 @pytest.mark.parametrize("images", IMAGES)
@@ -241,19 +242,17 @@ def test_lists_of_run_lengths_are_joined() -> None:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        (("annotations", "id"), 2**70, "must have at most 64 bits"),
-        (("images", "id"), -(2**70), "must have at most 64 bits"),
         (("images", "height"), 2**40, "pixels"),
-        (("annotations", "bbox"), [0, 0, 1e300, 1], "four numbers of float32"),
-        (("annotations", "bbox"), [0, 0, 10**400, 1], "four numbers of float32"),
-        (("annotations", "segmentation"), [[10**400] * 6], "not a list of numbers"),
+        (("annotations", "bbox"), [0, 0, 1e300, 1], "four finite numbers"),
+        (("annotations", "bbox"), [0, 0, 10**400, 1], "four finite numbers"),
+        (("annotations", "segmentation"), [[10**400] * 6], "must be a list of numbers"),
         (
             ("annotations", "segmentation"),
             [{"size": [6, 8], "counts": [1]}],
             "must cover 48 pixels",
         ),
-        (("annotations", "segmentation"), [{"size": [9, 9], "counts": "x"}], r"size \(6, 8\)"),
-        (("annotations", "segmentation"), [{"size": [6, 8], "counts": "x"}], "do not match"),
+        (("annotations", "segmentation"), [{"size": [9, 9], "counts": "x"}], r"size \[6, 8\]"),
+        (("annotations", "segmentation"), [{"size": [6, 8], "counts": "x"}], "run lengths must be"),
         (("annotations", "segmentation"), [{"size": [6, 8], "counts": "x"}, [1, 2]], "numbers"),
     ],
 )

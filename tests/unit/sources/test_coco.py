@@ -30,6 +30,11 @@ def test_equals_pycocotools(shapes: ShapeSet) -> None:
         assert masks.dtype == bool
         assert masks.flags.c_contiguous
         assert np.array_equal(masks, want.masks)
+        records = [r for r in shapes.document["annotations"] if r["image_id"] == image_id]
+        assert sample["image_ids"] == image_id
+        assert sample["annotation_ids"].tolist() == [record["id"] for record in records]
+        assert sample["iscrowd"].tolist() == [record["iscrowd"] for record in records]
+        assert sample["area"].tolist() == [record["area"] for record in records]
         counts.append(len(want.names))
     assert {0, 51} <= set(counts)
 
@@ -105,16 +110,19 @@ def test_broken_run_lengths(document: dict[str, Any]) -> None:
         if image["id"] == changed["image_id"]
     )
     changed["segmentation"] = {"size": size, "counts": "PPYo1"}
-    index = coco.CocoIndex.from_document(document)
-    with pytest.raises(SampleError, match=f"{changed['id']} of image {changed['image_id']}"):
-        coco.sample(changed["image_id"], coco=index, images="x")
+    with pytest.raises(InvalidInputError, match=f"{changed['id']} of image {changed['image_id']}"):
+        coco.CocoIndex.from_document(document)
 
 
 def test_schema(shapes: ShapeSet) -> None:
     """The schema has the class names of the file, and links or bytes."""
     index = coco.CocoIndex.from_document(shapes.document)
     schema = coco.schema(index)
-    assert list(schema) == ["images", "categories", "boxes", "masks"]
+    assert list(schema) == [
+        *("images", "categories", "boxes", "masks"),
+        *("iscrowd", "area", "annotation_ids", "image_ids"),
+    ]
+    assert schema.same_length == (tuple(schema)[1:-1],)
     assert schema["categories"].class_names == index.class_names
     assert schema["boxes"].coords == "pixel-ltwh"
     assert schema["images"].htype == "link[image]"
@@ -145,6 +153,23 @@ def test_no_images(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no images"):
         coco.ingest(str(path), "images", str(tmp_path / "lake"))
     assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.parametrize("name", ["instances_68.json", "instances_571.json"])
+def test_real_records(coco_dir: Path, name: str) -> None:
+    """Ids, areas, crowds and masks of real files equal those of the file and of annToMask."""
+    document = json.loads((coco_dir / name).read_bytes())
+    index = coco.read_index(str(coco_dir / name))
+    expected = truth(document)
+    by_image: dict[int, list[Any]] = {image["id"]: [] for image in document["images"]}
+    for record in document["annotations"]:
+        by_image[record["image_id"]].append(record)
+    for image_id, records in by_image.items():
+        sample = coco.sample(image_id, coco=index, images="x")
+        assert sample["annotation_ids"].tolist() == [record["id"] for record in records]
+        assert sample["iscrowd"].tolist() == [record["iscrowd"] for record in records]
+        assert sample["area"].tolist() == [record["area"] for record in records]
+        assert np.array_equal(np.asarray(sample["masks"]), expected[image_id].masks)
 
 
 @pytest.mark.parametrize("name", ["instances_68.json", "instances_571.json"])
