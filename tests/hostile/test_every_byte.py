@@ -21,7 +21,7 @@ import pytest
 import dasklake
 from dasklake import TensorSpec
 from dasklake._format import chunk, documents
-from dasklake._log import log
+from dasklake._log import log_reader
 from dasklake._log.log import Log
 from dasklake._maintenance import verify as verifying
 from dasklake._maintenance.verify import verify
@@ -94,7 +94,7 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     monkeypatch.setattr(documents, "_INLINE_SCHEMA", 200)
     monkeypatch.setattr(chunk, "PAGE", 256)
     monkeypatch.setattr(chunk_reader, "_SMALL", 0)
-    for module in (log, verifying):
+    for module in (log_reader, verifying):
         monkeypatch.setattr(module, "ThreadPoolExecutor", _Inline)
     url = "memory://every-byte"
     with dask.config.set(scheduler="sync"):
