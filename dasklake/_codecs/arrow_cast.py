@@ -83,7 +83,7 @@ def as_exact(value: Any, kind: pa.DataType) -> Any:
     ):
         return None
     if isinstance(value, pa.Scalar):
-        return as_exact(value.as_py(), kind)
+        return value if value.type == kind else as_exact(value.as_py(), kind)
     for test, convert in _CONVERSIONS:
         if test(kind):
             return convert(value, kind)
@@ -146,14 +146,12 @@ def _float(value: Any, kind: pa.DataType) -> Any:
         cast = make(np.inf)
     if np.isnan(cast):
         return cast
-    rounded = type(value) is float and bool(np.isfinite(cast))
+    rounded = type(value) is float and bool(np.isfinite(cast)) and bool(cast) == bool(value)
     if not rounded and (float(cast) if np.isinf(cast) else cast.item()) != _number(value):
+        cure = "Fix the value" if type(value) is float else "Convert it with float()"
         raise SampleError(
-            f"value {value} does not fit the tensor's dtype {kind}: it would become {cast}. Convert it "
-            "with float(), or change the dtype."
-            if np.isfinite(cast)
-            else f"value {value} does not fit the tensor's dtype {kind} (up to "
-            f"{np.finfo(make).max:g}). Fix the value, or change the dtype."
+            f"value {value} does not fit the tensor's dtype {kind} (up to {np.finfo(make).max:g}): it "
+            f"would become {cast}. {cure if np.isfinite(cast) else 'Fix the value'}, or change the dtype."
         )
     return cast
 
@@ -183,6 +181,8 @@ def _decimal(value: Any, kind: pa.DataType) -> Decimal:
         value = Decimal(int(value))
     if not isinstance(value, Decimal):
         raise _refuse(value, kind, "Convert it with decimal.Decimal(str(value)).")
+    if not value.is_finite():
+        raise _refuse(value, kind, "Give None for a missing value.")
     with suppress(*CONVERSION_ERRORS):
         if pa.scalar(value, kind).as_py() == value:
             return value

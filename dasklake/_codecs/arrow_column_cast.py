@@ -63,8 +63,6 @@ def _as_array(values: Any) -> pa.Array | None:
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array | None:
     have = column.type
-    if kind == pa.time64("ns") and not _whole_microseconds(column):
-        return None
     if have == kind:
         return column
     if pt.is_null(have):
@@ -89,12 +87,6 @@ def _equal(column: pa.Array, cast: pa.Array) -> bool:
     if {before.dtype.kind, after.dtype.kind} == {"f"}:
         return bool(same.all())
     return bool(same.all()) and _within_digits(before, after)
-
-
-def _whole_microseconds(column: pa.Array) -> bool:
-    """Return whether Python's times can represent a column of times of day."""
-    counts = column.cast(pa.time64("ns")).view(pa.int64()).fill_null(0).to_numpy()
-    return not (counts % 1000).any()
 
 
 def _within_digits(before: Any, after: Any) -> bool:

@@ -227,8 +227,9 @@ def _lost(array: npt.NDArray[Any], cast: npt.NDArray[Any]) -> npt.NDArray[np.boo
         back = cast.astype(source)
         return np.asarray((back != array) & ~(np.isnat(back) & np.isnat(array)))
     if source.kind in "fc" and target.kind in "fc":
-        # Rounding to fewer digits is expected of a narrower float; overflow is not.
-        return np.asarray(np.isfinite(array) & ~np.isfinite(cast))
+        # Rounding to fewer digits is expected of a narrower float; overflow to infinity and underflow
+        # to zero are not.
+        return np.asarray(np.isfinite(array) & ~np.isfinite(cast) | (array != 0) & (cast == 0))
     if source.kind in "iu" and target.kind in "fc":
         return _rounded(array, cast.real)
     if np.can_cast(source, target, "safe"):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
+from dasklake._schema.arrow_layout import Layout, python_values, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob, UnresolvedLabels
 
@@ -282,7 +282,7 @@ def iterate_stored(column: pa.Array, shapes: pa.Array | None, spec: TensorSpec) 
     if storage.layout is Layout.BLOB:
         yield from _blobs(column, shapes)
     elif storage.element is None:
-        yield from column.to_pylist()
+        yield from python_values(column)
     else:
         # A reader may change its sample, so samples must not share the memory of the chunk.
         numbers = view_numbers(column, spec).copy()

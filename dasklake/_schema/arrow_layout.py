@@ -59,6 +59,16 @@ class Storage:
     shape_type: pa.DataType | None = None
 
 
+def python_values(column: pa.Array) -> list[Any]:
+    """Return the values of a column as Python has them.
+
+    A time of day with nanoseconds, which Python does not have, stays a scalar of Arrow.
+    """
+    if column.type != pa.time64("ns"):
+        return list(column.to_pylist())
+    return [v if v.is_valid and v.value % 1000 else v.as_py() for v in column]
+
+
 def shape_column(name: str) -> str:
     """Return the name of the column that holds the shapes of a tensor's blobs."""
     return f"{name}:shape"

@@ -98,8 +98,8 @@ def _arrow_dtype(dtype: Any, arrow: pa.DataType | None) -> tuple[str, str]:
     unsuitable = _unsuitable(arrow)
     if unsuitable is not None:
         raise SchemaError(
-            f"dtype {dtype} cannot be stored, because of {unsuitable}. Use plain strings, lists or "
-            "structs."
+            f"dtype {dtype} cannot be stored, because of {unsuitable}. Use plain strings, lists, "
+            "structs, or times in microseconds."
         )
     return name, _pack(arrow)
 
@@ -118,7 +118,9 @@ def _unsuitable(arrow: pa.DataType) -> pa.DataType | None:
     if any(test(arrow) for test in _UNSUITABLE):
         return arrow
     parts = [arrow.field(i).type for i in range(arrow.num_fields)] if arrow.num_fields else []
-    return next((part for part in map(_unsuitable, parts) if part is not None), None)
+    # Python has no times of day in nanoseconds, and samples hold Python's values.
+    unsuitable = (part if part == pa.time64("ns") else _unsuitable(part) for part in parts)
+    return next((part for part in unsuitable if part is not None), None)
 
 
 def _pack(arrow: pa.DataType) -> str:

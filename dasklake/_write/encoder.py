@@ -20,6 +20,7 @@ from dasklake._codecs.registry import Codec, codec_for
 from dasklake._codecs.sample import raw_value
 from dasklake._codecs.transfer import encode_value
 from dasklake._format.columns import ColumnBuilder
+from dasklake._schema.arrow_layout import python_values
 from dasklake._schema.schema import Schema
 from dasklake._schema.values import Samples
 from dasklake.exceptions import LinkError, SampleError
@@ -147,6 +148,8 @@ def _rows(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _values(column: pd.Series) -> Iterator[Any]:
     """Yield the values of a column, and None for missing ones; NaN in a float column is a value."""
+    if column.dtype == pd.ArrowDtype(pa.time64("ns")):
+        return iter(python_values(pa.array(column)))
     missing = _missing(column)
     if missing is None:
         return iter(column)
