@@ -164,7 +164,8 @@ class ImageCodec(Codec):
         if array.dtype != np.uint8:
             raise SampleError(
                 f"an image must be bytes, a path, a PIL image or an array of uint8, got "
-                f"{shorten(value)} with dtype {array.dtype}. Convert its pixels to uint8."
+                f"{shorten(value)} with dtype {array.dtype}. Convert its pixels to uint8, or store "
+                f"them in a tensor {_generic(array)}."
             )
         if array.ndim == 2 and self._rank == 3:
             array = array[:, :, np.newaxis]
@@ -174,7 +175,7 @@ class ImageCodec(Codec):
         if array.ndim not in (2, 3) or channels not in (1, 2, 3, 4) or not array.size:
             raise SampleError(
                 "an image must have a height and width of at least 1 and 1 to 4 channels, got shape "
-                f"{array.shape}. Fix the array."
+                f"{array.shape}. Fix the array, or store it in a tensor {_generic(array)}."
             )
         pixels = array[:, :, 0] if array.ndim == 3 and channels == 1 else array
         image = pillow().fromarray(np.ascontiguousarray(pixels))
@@ -203,6 +204,12 @@ class ImageCodec(Codec):
             self.decode(blob)
             self._tried.add(image.mode)
         return blob
+
+
+def _generic(array: np.ndarray[Any, Any]) -> str:
+    """Return the call that describes a generic tensor of such arrays."""
+    shape = (None,) * array.ndim
+    return f"TensorSpec(dtype={array.dtype.name!r}, shape={shape}, compression='zstd')"
 
 
 def _warn_frames() -> None:

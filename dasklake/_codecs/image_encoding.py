@@ -40,6 +40,16 @@ _SPACES = MappingProxyType(
     {"L": b"GRAY", "LA": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB ", "CMYK": b"CMYK"}
 )
 
+#: Conversions of arrays from a mode to another.
+_AS_ARRAY = MappingProxyType(
+    {
+        ("RGBA", "RGB"): "array[:, :, :3]",
+        ("LA", "L"): "array[:, :, :1]",
+        ("LA", "RGB"): "np.dstack([array[:, :, 0]] * 3)",
+        ("L", "RGB"): "np.dstack([array] * 3)",
+    }
+)
+
 _ORIENTATION = 274
 _EXIF_PREFIX = b"Exif\0\0"
 
@@ -109,7 +119,7 @@ def encode_image(image: Any, compression: str, source: Any, *, fixed: bool) -> b
     SampleError
         The format cannot store the image.
     """
-    _check_mode(compression, image.mode, fixed=fixed)
+    _check_mode(compression, image.mode, source.mode, fixed=fixed)
     check_sides(compression, image.height, image.width)
     sink = io.BytesIO()
     options = {**_OPTIONS.get(compression, {}), **_metadata(image, compression, source)}
@@ -126,7 +136,7 @@ def encode_image(image: Any, compression: str, source: Any, *, fixed: bool) -> b
     return sink.getvalue()
 
 
-def _check_mode(compression: str, mode: str, *, fixed: bool) -> None:
+def _check_mode(compression: str, mode: str, original: str, *, fixed: bool) -> None:
     """Check that a format stores images of a color mode."""
     modes = _MODES[compression]
     if mode in modes:
@@ -135,9 +145,10 @@ def _check_mode(compression: str, mode: str, *, fixed: bool) -> None:
     if not fixed:
         opaque = "L" if mode == "LA" and "L" in modes else "RGB"
         # Without the first conversion, Pillow keeps a transparent color.
-        convert = (
-            f'.convert("{mode}").convert("{opaque}")' if mode[-1] == "A" else '.convert("RGB")'
-        )
+        convert = f'.convert("{mode}")' if mode[-1] == "A" and mode != original else ""
+        convert = f'{convert}.convert("{opaque}")'
+        array = _AS_ARRAY.get((mode, opaque))
+        convert += f" (an array with {array})" if array else ""
         remedy = f"Convert the image with {convert}, or use another compression."
     if mode in ("LA", "RGBA"):
         raise SampleError(

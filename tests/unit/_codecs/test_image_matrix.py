@@ -138,6 +138,10 @@ def test_arrays_read_back_right_or_are_refused(channels: int) -> None:
                 blob = codec.encode(pixels)
             except SampleError as error:
                 remedy(codec.spec, image, error)
+                convert = re.search(r"an array with (.*?)\), or", error.message)
+                assert convert
+                array = eval(convert[1], {"np": np, "array": pixels})  # noqa: S307 # our message
+                assert codec.encode(array).data
                 continue
             decoded: Any = codec.decode(blob)
             assert decoded.shape == pixels.shape
@@ -311,3 +315,26 @@ def test_a_preview_does_not_hide_a_truncation() -> None:
     assert codec.encode(data).shape == (480, 640, 3)
     with pytest.raises(SampleError, match="truncated"):
         codec.encode(data[:-3000])
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.full((3, 4, 3), 40_000, np.uint16),
+        np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4),
+        np.ones((3, 4), bool),
+        np.ones((3, 4, 7), np.uint8),
+        np.ones((0, 4, 3), np.uint8),
+    ],
+    ids=["uint16", "float32", "bool", "channels", "empty"],
+)
+def test_other_arrays_are_refused_with_a_tensor_that_stores_them(array: Any) -> None:
+    """Arrays that are not pixels of an image fit the generic tensor of the error."""
+    with pytest.raises(SampleError, match=r"TensorSpec\(dtype=") as raised:
+        codec_for(TensorSpec("image", compression="png")).encode(array)
+    call = re.search(r"TensorSpec\(.*\)", raised.value.message)
+    assert call
+    codec = codec_for(eval(call[0], {"TensorSpec": TensorSpec}))  # noqa: S307 # our message
+    stored: Any = codec.decode(codec.encode(array))
+    assert stored.dtype == array.dtype
+    assert np.array_equal(stored, array)
