@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Literal
 
-from dasklake._media.complete import damage_of, is_complete
+from dasklake._media.complete import damage_of, frames_of, is_complete
 from dasklake._media.file import READERS
 from dasklake._media.image import (
     UNDECODABLE,
@@ -61,7 +61,8 @@ def verify_file(format_: str, data: bytes, shape: tuple[int, ...], verify: Verif
             _refuse_truncated(format_, data)
         else:
             _refuse_damaged(format_, data)
-            is_small = shape[0] * shape[1] <= SMALL and format_ != "png"  # it has checksums
+            pixels = shape[0] * shape[1] * frames_of(format_, data)
+            is_small = pixels <= SMALL and format_ != "png"  # a PNG has checksums
             if is_small or not is_complete(format_, data):
                 decode_completely(data)
     except MissingExtraError:
