@@ -125,7 +125,7 @@ class _Http:
             if strict and announced is not None and announced > limit:
                 raise TooManyBytesError
             most = limit if strict or announced is None else announced
-            return _limited(await _read(answer, most + 1), most)
+            return await _read(answer, most + 1, refuse_more=True)
 
     async def _request(self, byte_range: str | None) -> Any:
         session = await self._fs.set_session()
@@ -145,15 +145,23 @@ def _timeout(seconds: float) -> Any:
     return aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
 
 
-async def _read(answer: Any, count: int) -> bytes:
-    """Read at most ``count`` bytes of a response, and not the rest."""
+async def _read(answer: Any, count: int, *, refuse_more: bool = False) -> bytes:
+    """Read less than, or at most, ``count`` bytes of a response, and not the rest."""
     if answer.status == 416:  # the file is empty
         return b""
     answer.raise_for_status()
     data = bytearray()
-    while len(data) < count and (part := await answer.content.read(min(count - len(data), _STEP))):
-        data += part
-    return bytes(data)
+    try:
+        while len(data) < count:
+            part = await answer.content.read(min(count - len(data), _STEP))
+            if not part:
+                break
+            data += part
+        if refuse_more and len(data) == count:
+            raise TooManyBytesError
+        return bytes(data)
+    finally:
+        data.clear()  # the traceback of an error would keep it
 
 
 def _limited(data: bytes, limit: int | None) -> bytes:

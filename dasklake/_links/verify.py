@@ -219,7 +219,9 @@ def _submit(
             try:
                 future.set_result(await action(link))
             except Exception as error:  # noqa: BLE001 # raised by the future
-                future.set_exception(error)
+                # The frames of a traceback would keep the bytes that were read.
+                error.__context__ = None
+                future.set_exception(error.with_traceback(None))
 
     asyncio.run_coroutine_threadsafe(run(), io_loop())
     return future

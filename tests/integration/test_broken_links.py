@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import resource
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import dask
 import dask.bag as db
 import numpy as np
+import psutil  # type: ignore[import-untyped] # it has no types
 import pytest
 from PIL import Image
 
@@ -176,6 +178,21 @@ def test_streams_without_end(rude_web: RudeWeb, tmp_path: Path, kind: str, *, ve
     # The kernel buffers a few megabytes.
     assert rude_web.sent[path] < 40 * 2**20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 2**10  # KiB
+
+
+def test_streams_without_end_leave_no_memory(rude_web: RudeWeb, tmp_path: Path) -> None:
+    """The bytes of refused streams are freed at once, not when cycles are collected."""
+    process = psutil.Process()
+    policy = LinkPolicy(max_bytes="16 MiB")
+    write(tmp_path / "first", [f"{rude_web.url}/endless/m"], links=policy)
+    urls = [f"{rude_web.url}/endless/m{n}" for n in range(12)]
+    before = process.memory_info().rss
+    gc.disable()
+    try:
+        assert len(messages(write(tmp_path / "lake", urls, links=policy))) == 12
+    finally:
+        gc.enable()
+    assert process.memory_info().rss - before < 110 * 2**20  # 12 streams have 192 MiB
 
 
 def test_the_remedy_for_long_streams_works(rude_web: RudeWeb, tmp_path: Path) -> None:
