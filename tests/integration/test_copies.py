@@ -7,8 +7,9 @@ from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import dask
 import dask.bag as db
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from dasklake.exceptions import (
     SchemaError,
     TransformError,
 )
+from dasklake.sources import coco
 from tests.support import media
 from tests.support.htypes import FITTING
 
@@ -688,3 +690,34 @@ def test_frames_are_copied_on_a_cluster(tmp_path: Path, client: Client) -> None:
     dasklake.to_lake(frame[frame["number"] >= 0], tmp_path / "copy", options=on_cluster)
     before = stored(lake)
     assert stored(dasklake.open(tmp_path / "copy")) == [before[i] for i in (0, 1, 2, 5, 6, 7, 8)]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"), [("instances_571", "link"), ("instances_68", "bytes")]
+)
+def test_real_coco_samples_are_copied(
+    tmp_path: Path, coco_dir: Path, annotations: str, images: Literal["link", "bytes"]
+) -> None:
+    """Masks, boxes and JPEGs of real annotations are the same bytes after every kind of copy."""
+    with dask.config.set(scheduler="sync"):
+        coco.ingest(
+            str(coco_dir / f"{annotations}.json"),
+            str(coco_dir / "images"),
+            str(tmp_path / "coco"),
+            images=images,
+            verify=False,
+        )
+    lake = dasklake.open(tmp_path / "coco")
+    before = stored(lake)
+    chosen = [row for row, count in enumerate(lake["categories"].shapes()) if count[0] > 3]
+    bag = lake.to_dask_bag().filter(lambda s: len(s["categories"]) > 3)
+    dasklake.to_lake(bag, tmp_path / "bag", options=SYNC)
+    frame = lake.to_dask_dataframe().loc[chosen]
+    dasklake.to_lake(frame, tmp_path / "frame", options=SYNC)
+    lake.copy_to(tmp_path / "rows", chosen, options=SYNC)
+    for name in ("bag", "frame", "rows"):
+        copy = dasklake.open(tmp_path / name)
+        assert copy.schema == lake.schema
+        assert stored(copy) == [before[row] for row in chosen]
+    lake.copy_to(tmp_path / "all", options=SYNC)
+    assert stored(dasklake.open(tmp_path / "all")) == before
