@@ -272,6 +272,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         kind=source.kind,
         names=source.names,
         index=source.index,
+        lake_columns=source.lake_columns,
         transform=transform,
         skip=spec.skip,
         chunk_size=chunk_size,

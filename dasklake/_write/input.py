@@ -44,7 +44,7 @@ from dasklake._write.frame_index import (
 from dasklake._write.futures import cull_graph, is_future
 from dasklake._write.input_id import digest
 from dasklake._write.input_roots import expression_roots, graph_roots
-from dasklake._write.lake_schema import LakeColumn, copied_tensors, lake_frame, schema_of_bag
+from dasklake._write.lake_schema import LakeColumn, copied_columns, lake_frame, schema_of_bag
 from dasklake._write.string_conversion import raise_if_converted
 from dasklake.exceptions import InvalidInputError, SchemaError
 
@@ -92,6 +92,7 @@ class Source:
     futures: Mapping[Key, Any] = field(default_factory=dict)
     levels: tuple[Level, ...] = ()
     index: tuple[str, ...] = ()
+    lake_columns: frozenset[str] = frozenset()
     categories: Mapping[str, pd.CategoricalDtype] = field(default_factory=dict)
 
     def with_schema(self, schema: Schema, *, transformed: bool) -> Source:
@@ -273,8 +274,14 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
         stored = [level for level in levels if level.stored(least)]
         inferred = _frame_schema(meta, stored, {} if lake is None else lake.columns)
     read = frame
+    moved: frozenset[str] = frozenset()
     if lake is not None:
-        read = new_collection(lake.with_stored_cells(copied_tensors(lake.columns, schema)))
+        copied = copied_columns(lake.columns, schema)
+        if lake.moved:
+            moved = frozenset(copied)
+        else:
+            tensors = {lake.columns[name].tensor for name in copied}
+            read = new_collection(lake.with_stored_cells(tensors))
     optimised = read.optimize()
     keys = list(flatten(optimised.__dask_keys__()))
     raw = dict(optimised.__dask_graph__())
@@ -290,6 +297,7 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
         roots=lambda: expression_roots(frame.expr),
         futures=_futures(raw),
         levels=levels,
+        lake_columns=moved,
         categories=ordered_categories(meta),
     )
 

@@ -9,7 +9,7 @@ from dasklake._dask import Alias, GraphNode, Task
 from dasklake._schema.lake_tensors import LakeTensors
 from dasklake._schema.schema import Schema, TensorSpec
 
-__all__ = ["LakeColumn", "LakeFrame", "copied_tensors", "lake_frame", "schema_of_bag"]
+__all__ = ["LakeColumn", "LakeFrame", "copied_columns", "lake_frame", "schema_of_bag"]
 
 #: Functions of a bag's tasks that select or regroup items, and do not change them.
 _SELECTING = {
@@ -74,6 +74,16 @@ _SELECTING_ROWS = {
 }
 
 
+#: Operations through which cells may be stored values.
+_KEEPING_CELLS = {*_SELECTING_ROWS, "Assign", "RenameFrame"}
+
+#: Operations that keep the cells of other columns, but look at values or move rows.
+_MOVING_ROWS = {
+    *("DropDuplicates", "Fillna", "Query", "RearrangeByColumn", "SetIndex", "SetIndexBlockwise"),
+    *("Shuffle", "SortValues"),
+}
+
+
 class LakeColumn(NamedTuple):
     """A column that comes from a lake and was not changed since.
 
@@ -100,10 +110,14 @@ class LakeFrame(NamedTuple):
         Returns the expression of the same frame in which the cells of some tensors are stored values.
         The conditions of filters still see the values of pandas: only the read at the beginning of the
         chain of selections is replaced.
+    moved : bool
+        Whether an operation moved rows between partitions or looked at values, so that the cells must
+        have the types of pandas.
     """
 
     columns: dict[str, LakeColumn]
     with_stored_cells: Callable[[Collection[str]], Any]
+    moved: bool = False
 
 
 def lake_frame(expr: Any) -> LakeFrame | None:
@@ -113,7 +127,9 @@ def lake_frame(expr: Any) -> LakeFrame | None:
         columns = {name: LakeColumn(name, schema[name]) for name in expr.columns}
         return LakeFrame(columns, expr.with_stored_cells)
     kind = type(expr).__name__
-    if kind not in {*_SELECTING_ROWS, "Assign", "RenameFrame"}:
+    if kind in ("Concat", "Merge"):
+        return _joined(expr, kind)
+    if kind not in {*_KEEPING_CELLS, *_MOVING_ROWS, "AsType"}:
         return None
     source = lake_frame(expr.frame)
     if source is None:
@@ -126,6 +142,10 @@ def lake_frame(expr: Any) -> LakeFrame | None:
         if not isinstance(names, Mapping):
             return None
         columns = {names.get(name, name): column for name, column in columns.items()}
+    elif kind == "AsType":
+        dtypes = expr.operand("dtypes")
+        changed = dtypes if isinstance(dtypes, Mapping) else columns
+        columns = {name: column for name, column in columns.items() if name not in changed}
     elif kind == "ToFrame":
         columns = dict(zip(expr.columns, columns.values(), strict=True))
     columns = {name: column for name, column in columns.items() if name in set(expr.columns)}
@@ -133,16 +153,33 @@ def lake_frame(expr: Any) -> LakeFrame | None:
     def with_stored_cells(tensors: Collection[str]) -> Any:
         return expr.substitute_parameters({"frame": source.with_stored_cells(tensors)})
 
-    return LakeFrame(columns, with_stored_cells)
+    return LakeFrame(columns, with_stored_cells, source.moved or kind not in _KEEPING_CELLS)
 
 
-def copied_tensors(columns: Mapping[str, LakeColumn], schema: Schema | None) -> set[str]:
-    """Return the tensors of columns whose stored values fit the schema that the user gave."""
-    return {
-        column.tensor
+def _joined(expr: Any, kind: str) -> LakeFrame | None:
+    """Return the columns of joined frames that come from lakes."""
+    frames = [lake_frame(source) for source in expr.dependencies()]
+    columns: dict[str, LakeColumn] = {}
+    for name in expr.columns:
+        sides = [frame.columns.get(name) if frame is not None else None for frame in frames]
+        specs = [side.spec for side in sides if side is not None]
+        same = len(specs) == len(sides) and len(set(specs)) == 1
+        if same or (kind == "Merge" and len(specs) == 1 and _is_of_one(expr, name)):
+            columns[name] = LakeColumn(name, specs[0])
+    return LakeFrame(columns, lambda _: expr, moved=True) if columns else None
+
+
+def _is_of_one(expr: Any, name: str) -> bool:
+    return sum(name in source.columns for source in expr.dependencies()) == 1
+
+
+def copied_columns(columns: Mapping[str, LakeColumn], schema: Schema | None) -> list[str]:
+    """Return the columns whose stored values are of the kind of the schema that the user gave."""
+    return [
+        name
         for name, column in columns.items()
         if schema is None or (name in schema and _same_kind(column.spec, schema[name]))
-    }
+    ]
 
 
 def _same_kind(source: TensorSpec, target: TensorSpec) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
 
+from dasklake._codecs.frame_cells import values_of_row
 from dasklake._links.limits import LinkLimits, use_limits
 from dasklake._log.creds_keys import check_keys
 from dasklake._log.log import Log
@@ -57,6 +58,8 @@ class Job:
         Names of the columns or arrays.
     index : tuple of str
         For each level of the index of a frame, its tensor, or an empty name.
+    lake_columns : frozenset of str
+        Columns of a frame that come from a lake, in the types of pandas.
     transform : callable or None
         Called with each item; returns a sample.
     kwargs : mapping
@@ -82,6 +85,7 @@ class Job:
     kind: str
     names: tuple[str, ...] = ()
     index: tuple[str, ...] = ()
+    lake_columns: frozenset[str] = frozenset()
     transform: Callable[..., Any] | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     skip: bool = False
@@ -337,6 +341,8 @@ class _Attempt:
         """Transform an item, and encode the samples made from it."""
         transform = self.job.transform
         sample = block.sample(item) if transform is None else transform(item, **self.job.kwargs)
+        if self.job.kind == "dataframe" and transform is None:
+            sample = values_of_row(sample, self.job.schema, self.job.lake_columns)
         samples = self.chunks.encoder.encode_all(sample, transformed=transform is not None)
         require_keys(self.unverified, samples)
         return samples
