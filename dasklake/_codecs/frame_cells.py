@@ -77,5 +77,6 @@ def _array(cell: Any, spec: TensorSpec, dtype: np.dtype[Any], *, of_lake: bool) 
 def _numbers(values: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     if dtype.kind != "c" or not len(values):
         return np.array(values, dtype)
-    pairs = np.array(values, f"f{dtype.itemsize // 2}")
-    return pairs.view(dtype)[..., 0]
+    parts = np.array(values, f"f{dtype.itemsize // 2}")
+    # An array of fixed shape is a flat list; all others end with an axis of two.
+    return parts.view(dtype) if parts.ndim == 1 else parts.view(dtype)[..., 0]

@@ -41,6 +41,7 @@ from dasklake._read.origin import Origin
 from dasklake._read.partition import empty_frame, read_frame
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.stored_cells import has_stored_cells
+from dasklake._schema.lake_tensors import LAKE_COLUMNS, columns_text
 from dasklake._schema.schema import Schema
 
 #: Most labels in a list for which single rows are read.
@@ -85,6 +86,8 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
         frame = empty_frame(self._plan.origin.schema, self.columns, self._levels)
         schema = self.lake_schema
         names = [n for n in self.operand("stored") if n in frame and has_stored_cells(schema[n])]
+        # Persisted frames keep their metadata alone.
+        frame.attrs[LAKE_COLUMNS] = columns_text({n: schema[n] for n in self.columns}, frame.dtypes)
         for tensor in names:
             frame[tensor] = pd.Series([], dtype=object, index=frame.index)
         return frame

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from dasklake._schema.schema import Schema, TensorSpec
 
-__all__ = ["LakeTensors", "schema_of_some"]
+__all__ = ["LAKE_COLUMNS", "LakeTensors", "columns_of_text", "columns_text", "schema_of_some"]
+
+#: Name of the attribute of a frame's metadata that describes the columns of a lake.
+LAKE_COLUMNS = "dasklake"
 
 
 class LakeTensors(ABC):
@@ -35,3 +40,17 @@ def schema_of_some(tensors: Mapping[str, TensorSpec]) -> Schema:
             for name, spec in tensors.items()
         }
     )
+
+
+def columns_text(tensors: Mapping[str, TensorSpec], dtypes: Mapping[str, Any]) -> str:
+    """Return a description of columns for the attributes of a frame, as JSON, which all formats store."""
+    return json.dumps({n: [str(dtypes[n]), spec.to_json()] for n, spec in tensors.items()})
+
+
+def columns_of_text(text: str, dtypes: Mapping[str, Any]) -> dict[str, TensorSpec]:
+    """Read the result of :func:`columns_text`, without columns that now have another dtype."""
+    return {
+        name: TensorSpec.from_json(spec)
+        for name, (dtype, spec) in json.loads(text).items()
+        if name in dtypes and str(dtypes[name]) == dtype
+    }

@@ -44,7 +44,13 @@ from dasklake._write.frame_index import (
 from dasklake._write.futures import cull_graph, is_future
 from dasklake._write.input_id import digest
 from dasklake._write.input_roots import expression_roots, graph_roots
-from dasklake._write.lake_schema import LakeColumn, copied_columns, lake_frame, schema_of_bag
+from dasklake._write.lake_schema import (
+    LakeColumn,
+    copied_columns,
+    lake_frame,
+    refuse_moved_links,
+    schema_of_bag,
+)
 from dasklake._write.string_conversion import raise_if_converted
 from dasklake.exceptions import InvalidInputError, SchemaError
 
@@ -269,6 +275,8 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
     meta = {name: frame._meta[name] for name in frame.columns}  # noqa: SLF001 # Dask's documented meta
     inferred = None
     lake = None if transformed else lake_frame(frame.expr)
+    if lake is not None and schema is None:
+        refuse_moved_links(lake)
     if schema is None:
         least = Certainty.DATA if transformed else Certainty.POSITIONAL
         stored = [level for level in levels if level.stored(least)]

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dasklake._dask import Alias, GraphNode, Task
-from dasklake._schema.lake_tensors import LakeTensors
-from dasklake._schema.schema import Schema, TensorSpec
+import pandas as pd
 
-__all__ = ["LakeColumn", "LakeFrame", "copied_columns", "lake_frame", "schema_of_bag"]
+from dasklake._dask import Alias, GraphNode, Task
+from dasklake._schema.lake_tensors import LAKE_COLUMNS, LakeTensors, columns_of_text
+from dasklake._schema.schema import Schema, TensorSpec
+from dasklake.exceptions import SchemaError
+
+__all__ = [
+    "LakeColumn",
+    "LakeFrame",
+    "copied_columns",
+    "lake_frame",
+    "refuse_moved_links",
+    "schema_of_bag",
+]
 
 #: Functions of a bag's tasks that select or regroup items, and do not change them.
 _SELECTING = {
@@ -127,33 +137,59 @@ def lake_frame(expr: Any) -> LakeFrame | None:
         columns = {name: LakeColumn(name, schema[name]) for name in expr.columns}
         return LakeFrame(columns, expr.with_stored_cells)
     kind = type(expr).__name__
+    if kind in ("FromGraph", "FromDelayed"):
+        return _described(expr)
     if kind in ("Concat", "Merge"):
         return _joined(expr, kind)
-    if kind not in {*_KEEPING_CELLS, *_MOVING_ROWS, "AsType"}:
+    if kind not in {*_KEEPING_CELLS, *_MOVING_ROWS, "AsType", "MapPartitions"}:
         return None
     source = lake_frame(expr.frame)
     if source is None:
         return None
-    columns = source.columns
+    columns = _columns_after(expr, kind, source.columns)
+
+    def with_stored_cells(tensors: Collection[str]) -> Any:
+        return expr.substitute_parameters({"frame": source.with_stored_cells(tensors)})
+
+    return LakeFrame(columns, with_stored_cells, source.moved or kind not in _KEEPING_CELLS)
+
+
+def _columns_after(expr: Any, kind: str, columns: dict[str, LakeColumn]) -> dict[str, LakeColumn]:
+    """Return the columns after one operation, by their new names."""
     if kind == "Assign":
         columns = {name: c for name, c in columns.items() if name not in expr.operands[1::2]}
     elif kind == "RenameFrame":
         names = expr.operand("columns")
         if not isinstance(names, Mapping):
-            return None
+            return {}
         columns = {names.get(name, name): column for name, column in columns.items()}
+    elif kind == "MapPartitions":
+        # The values may be others, but they have the same form.
+        columns = {n: c for n, c in columns.items() if _same_dtype(expr, n)}
     elif kind == "AsType":
         dtypes = expr.operand("dtypes")
         changed = dtypes if isinstance(dtypes, Mapping) else columns
         columns = {name: column for name, column in columns.items() if name not in changed}
     elif kind == "ToFrame":
         columns = dict(zip(expr.columns, columns.values(), strict=True))
-    columns = {name: column for name, column in columns.items() if name in set(expr.columns)}
+    return {name: column for name, column in columns.items() if name in set(expr.columns)}
 
-    def with_stored_cells(tensors: Collection[str]) -> Any:
-        return expr.substitute_parameters({"frame": source.with_stored_cells(tensors)})
 
-    return LakeFrame(columns, with_stored_cells, source.moved or kind not in _KEEPING_CELLS)
+def _described(expr: Any) -> LakeFrame | None:
+    """Return the columns of a frame that only its metadata describe, such as a persisted one."""
+    meta = expr._meta  # noqa: SLF001 # Dask's documented meta
+    text = getattr(meta, "attrs", {}).get(LAKE_COLUMNS)
+    if not isinstance(text, str) or not isinstance(meta, pd.DataFrame):
+        return None
+    specs = columns_of_text(text, meta.dtypes)
+    columns = {name: LakeColumn(name, spec) for name, spec in specs.items()}
+    return LakeFrame(columns, lambda _: expr, moved=True)
+
+
+def _same_dtype(expr: Any, name: str) -> bool:
+    metas = [frame._meta for frame in (expr, expr.frame)]  # noqa: SLF001 # Dask's documented meta
+    frames = all(isinstance(meta, pd.DataFrame) and name in meta for meta in metas)
+    return frames and bool(metas[0][name].dtype == metas[1][name].dtype)
 
 
 def _joined(expr: Any, kind: str) -> LakeFrame | None:
@@ -180,6 +216,23 @@ def copied_columns(columns: Mapping[str, LakeColumn], schema: Schema | None) -> 
         for name, column in columns.items()
         if schema is None or (name in schema and _same_kind(column.spec, schema[name]))
     ]
+
+
+def refuse_moved_links(lake: LakeFrame) -> None:
+    """Raise an error if the cells of links are only their URLs.
+
+    Raises
+    ------
+    SchemaError
+        A column of ``lake`` holds links, and its rows were moved.
+    """
+    links = [name for name, column in lake.columns.items() if "link[" in column.spec.htype]
+    if lake.moved and links:
+        raise SchemaError(
+            f"The columns {', '.join(map(repr, links))} hold links, and after this operation the frame "
+            "has their URLs only, without credentials keys. Use lake.copy_to(url, rows=...) or "
+            "lake.to_dask_bag(), or give a schema to write the URLs."
+        )
 
 
 def _same_kind(source: TensorSpec, target: TensorSpec) -> bool:

@@ -14,6 +14,7 @@ import dask
 import numpy as np
 import pandas as pd
 
+from dasklake._schema.lake_tensors import LAKE_COLUMNS
 from dasklake._schema.schema import Schema
 from dasklake.exceptions import InvalidInputError
 
@@ -164,6 +165,8 @@ def _of_graph(node: Any) -> set[Any]:
     if dask.config.get("dataframe.convert-string", default=None) is False:
         return set()
     meta = node._meta  # noqa: SLF001 # Dask's documented meta
+    if LAKE_COLUMNS in getattr(meta, "attrs", {}):
+        return set()  # the frame of a lake has no objects
     names = {
         name
         for name, column in _columns(meta)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import dask
 import dask.bag as db
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -721,3 +722,50 @@ def test_real_coco_samples_are_copied(
         assert stored(copy) == [before[row] for row in chosen]
     lake.copy_to(tmp_path / "all", options=SYNC)
     assert stored(dasklake.open(tmp_path / "all")) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.sort_values("row", ascending=False),
+        lambda f: f.shuffle("row"),
+        lambda f: f.query("row > 2"),
+        lambda f: dd.concat([f.loc[:1], f.loc[5:]]),
+        lambda f: f.merge(f[["row"]].assign(more=1), on="row").drop(columns="more"),
+        lambda f: f.map_partitions(lambda part: part.copy()),
+        lambda f: f.persist(scheduler="sync"),
+        lambda f: f[f["row"] != 4].persist(scheduler="sync").sort_values("row"),
+    ],
+)
+@pytest.mark.parametrize("given", [True, False])
+def test_moved_cells_of_a_frame_keep_their_meaning(
+    tmp_path: Path, change: Callable[[Any], Any], *, given: bool
+) -> None:
+    """Sorted, joined and persisted frames keep htypes, shapes, masks, documents and files."""
+    lake = _mixed(tmp_path)
+    whole = dasklake.read_lake(lake.url, columns=[n for n in lake.schema if n != "number"])
+    numbered = whole.assign(
+        row=whole["document"].str.extract(r"(\d+)", expand=False).astype("int64")
+    )
+    frame = change(numbered)
+    schema = {n: spec for n, spec in lake.schema.items() if n != "number"}
+    schema["row"] = TensorSpec(dtype="int64", shape=())
+    dasklake.to_lake(frame, tmp_path / "copy", schema=schema if given else None, options=SYNC)
+    copy = dasklake.open(tmp_path / "copy")
+    assert {n: copy.schema[n] for n in schema} == schema
+    before = stored(lake)
+    assert len(copy)
+    for sample, row in zip(stored(copy), copy["row"][:].tolist(), strict=True):
+        assert all(sample[n] == before[row][n] for n in schema if n != "row")
+
+
+def test_links_that_are_only_urls_are_refused(tmp_path: Path) -> None:
+    """Links of a sorted frame need a schema, because their credentials keys are lost."""
+    lake = _pair(tmp_path, TensorSpec("link[image]", verify=False), ["s3://bucket/a.jpg"] * 2)
+    frame = lake.to_dask_dataframe()
+    dasklake.to_lake(frame[frame["y"] > 0], tmp_path / "selected", options=SYNC)
+    assert stored(dasklake.open(tmp_path / "selected")) == stored(lake)[1:]
+    with pytest.raises(SchemaError, match=r"'x' hold links.*give a schema"):
+        dasklake.to_lake(frame.sort_values("y"), tmp_path / "sorted", options=SYNC)
+    dasklake.to_lake(frame.sort_values("y"), tmp_path / "b", schema=lake.schema, options=SYNC)
+    assert stored(dasklake.open(tmp_path / "b")) == stored(lake)
