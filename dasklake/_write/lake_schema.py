@@ -74,7 +74,7 @@ def _selects(node: Any) -> bool:
     return all(_selects(arg) for arg in node.args if isinstance(arg, Task))
 
 
-#: Operations of frames that select rows without looking at the values of other columns than those
+#: Operations of frames that select rows regardless of the values of other columns than those
 #: that their other operands name.
 _SELECTING_ROWS = {
     *("Drop", "DropnaFrame", "Filter", "Head", "Partitions", "Projection", "ResetIndex", "Sample"),
@@ -87,7 +87,7 @@ _SELECTING_ROWS = {
 #: Operations through which cells may be stored values.
 _KEEPING_CELLS = {*_SELECTING_ROWS, "Assign", "RenameFrame"}
 
-#: Operations that keep the cells of other columns, but look at values or move rows.
+#: Operations that keep the cells of other columns, but depend on values or move rows.
 _MOVING_ROWS = {
     *("DropDuplicates", "Fillna", "Query", "RearrangeByColumn", "SetIndex", "SetIndexBlockwise"),
     *("Shuffle", "SortValues"),
@@ -121,7 +121,7 @@ class LakeFrame(NamedTuple):
         The conditions of filters still see the values of pandas: only the read at the beginning of the
         chain of selections is replaced.
     moved : bool
-        Whether an operation moved rows between partitions or looked at values, so that the cells must
+        Whether an operation moved rows between partitions or depends on values, so that the cells must
         have the types of pandas.
     """
 
