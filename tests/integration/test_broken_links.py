@@ -185,14 +185,15 @@ def test_streams_without_end_leave_no_memory(rude_web: RudeWeb, tmp_path: Path) 
     process = psutil.Process()
     policy = LinkPolicy(max_bytes="16 MiB")
     write(tmp_path / "first", [f"{rude_web.url}/endless/m"], links=policy)
-    urls = [f"{rude_web.url}/endless/m{n}" for n in range(12)]
+    urls = [f"{rude_web.url}/endless/m{n}" for n in range(60)]
     before = process.memory_info().rss
     gc.disable()
     try:
-        assert len(messages(write(tmp_path / "lake", urls, links=policy))) == 12
+        assert len(messages(write(tmp_path / "lake", urls, links=policy))) == 60
     finally:
         gc.enable()
-    assert process.memory_info().rss - before < 110 * 2**20  # 12 streams have 192 MiB
+    grown = process.memory_info().rss - before
+    assert grown < 150 * 2**20, grown  # 60 streams have 960 MiB
 
 
 def test_the_remedy_for_long_streams_works(rude_web: RudeWeb, tmp_path: Path) -> None:
