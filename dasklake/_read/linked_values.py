@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._codecs.sample import raw_value
 from dasklake._links.limits import LinkLimits
 from dasklake._links.verify import Findings, VerifyOptions, fetch, verify_link
 from dasklake._media.image import decode_image
@@ -263,7 +264,7 @@ def fetched(
 
     for sample, futures in _ahead(iter(samples), start, _FETCHES):
         values = zip(names, map(_bytes, futures), strict=True)
-        yield {**sample, **dict(values)}
+        yield sample | dict(values)
 
 
 def _bytes(future: Future[bytes] | None) -> bytes | _Lost | None:
@@ -283,7 +284,8 @@ def unwrapped(sample: dict[str, Any]) -> dict[str, Any]:
     LinkError
         A link of the sample could not be fetched.
     """
-    for name, value in sample.items():
+    for name in sample:
+        value = raw_value(sample, name)
         if isinstance(value, _Lost):
             raise LinkError(value.error.message, tensor=name, reason=value.error.reason)
     return sample
