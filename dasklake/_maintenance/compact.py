@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dasklake._codecs.decoded_size import DECODED_RATIO
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, write_chunk
 from dasklake._format.columns import unify_class_names
@@ -24,6 +25,7 @@ from dasklake._log.heartbeat import send_heartbeats
 from dasklake._log.log import Draft, Log
 from dasklake._log.run_entries import begin, with_run
 from dasklake._log.transactions import next_commit, raise_if_closed
+from dasklake._maintenance.decoded_bytes import decoded_bytes
 from dasklake._model.commit import Commit, Kind, Plan, RunState, Totals
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import ChunkRef
@@ -115,7 +117,7 @@ def compact(
     run = f"compact-{object_keys.new_id()}"
     plan = Plan(len(groups), None, "", None, compaction=True)
     entry = begin(log, head, run, plan)
-    work = _Compaction(log, run, manifest)
+    work = _Compaction(log, run, manifest, head, DECODED_RATIO * chunk_size)
     with send_heartbeats(store, log.branch, run):
         joined: list[_Joined] = []
         done, total = 0, sum(len(group) for group in groups)
@@ -192,22 +194,39 @@ class _Compaction:
         Name of the compaction's run.
     manifest : Manifest
         The chunks of the version before the compaction.
+    head : Commit
+        Commit of that version.
+    max_decoded : int
+        Maximum decoded bytes of a joined chunk.
     """
 
-    def __init__(self, log: Log, run: str, manifest: Manifest) -> None:
+    def __init__(
+        self, log: Log, run: str, manifest: Manifest, head: Commit, max_decoded: int
+    ) -> None:
         self.log = log
         self.run = run
         self.manifest = manifest
+        self.head = head
+        self.max_decoded = max_decoded
         #: The joined chunks that the committed version contains.
         self.taken: list[_Joined] = []
 
     def join(self, group: range) -> list[_Joined]:
-        """Write one chunk with the rows of a group; several if the columns of its chunks differ."""
+        """Write one chunk with the rows of a group.
+
+        Several, if the columns of its chunks differ or one chunk would be too large once decoded.
+        """
         batches = self._read(group)
+        first = int(self.manifest.rows[: group[0]].sum())
+        sizes = [decoded_bytes(batch, self.head, first) for batch in batches]
         joined = []
         start = 0
         for stop in range(1, len(batches) + 1):
-            if stop == len(batches) or not _same_columns(batches[start], batches[stop]):
+            if (
+                stop == len(batches)
+                or not _same_columns(batches[start], batches[stop])
+                or sum(sizes[start : stop + 1]) > self.max_decoded
+            ):
                 if stop - start > 1:
                     joined.append(self._write(group[start:stop], batches[start:stop]))
                 start = stop

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dasklake._codecs.sequence import item_locations
+from dasklake._codecs.decoded_size import bytes_of_shape, bytes_of_shapes, expands
 from dasklake._read.chunk_reader import MALFORMED, OpenChunk, column_of_type
 from dasklake._read.column_slices import ColumnSlice, load_slices, own_ranges
 from dasklake._read.origin import Origin, open_chunk
@@ -22,9 +20,6 @@ from dasklake.exceptions import CorruptionError
 
 #: Chunks whose shapes are read at the same time.
 _THREADS = 8
-
-#: Sizes beyond this number of bytes only have to be large.
-_MAX_SIZE = 2**50
 
 
 def decoded_sizes(
@@ -82,38 +77,11 @@ def decoded_sizes(
         return list(pool.map(size, locations))
 
 
-def expands(spec: TensorSpec, *, frame: bool) -> bool:
-    """Return whether values can be larger in memory than in a chunk.
-
-    Parameters
-    ----------
-    spec : TensorSpec
-        Description of the tensor.
-    frame : bool
-        Whether the values are those of a frame, in which files are not decoded.
-    """
-    item = spec.item if spec.sequence else spec
-    if item.linked:
-        return False
-    if item.kind.codec == "image":
-        return not (frame and item.encoded)
-    if item.kind.codec == "mask":
-        return True
-    return item.kind.codec == "array" and item.compression is not None and not item.encoded
-
-
 def _row_bytes(spec: TensorSpec) -> int | None:
     """Return the decoded bytes of any value of a tensor, or None if they differ."""
     if spec.linked or not spec.fixed or spec.numpy_dtype is None or spec.encoded:
         return None
-    return _decoded(spec, spec.shape or ())
-
-
-def _decoded(spec: TensorSpec, shape: Sequence[Any]) -> int:
-    """Return the decoded bytes of a value of some shape."""
-    width = 1 if spec.numpy_dtype is None else spec.numpy_dtype.itemsize
-    elements: int = math.prod(max(0, axis) for axis in shape)
-    return min(_MAX_SIZE, elements * width)
+    return bytes_of_shape(spec, spec.shape or ())
 
 
 def _row_sizes(
@@ -152,24 +120,4 @@ def _column_sizes(
     shapes = column_of_type(batch, shape_column(name), storage.shape_type)
     (shapes,) = load_slices(chunk, [ColumnSlice(shapes, 0, rows)])
     shapes.validate(full=True)
-    return np.maximum(stored, _shaped_sizes(shapes, stored, spec))
-
-
-def _shaped_sizes(
-    shapes: pa.Array, stored: npt.NDArray[np.int64], spec: TensorSpec
-) -> npt.NDArray[np.int64]:
-    """Return the decoded bytes of values from their shapes, or from the directories of lists."""
-    if pa.types.is_fixed_size_list(shapes.type):
-        axes = shapes.flatten().to_numpy(zero_copy_only=False).reshape(len(shapes), -1)
-        products = np.maximum(axes, 0).astype(float).prod(axis=1) * _decoded(spec, ())
-        sizes: npt.NDArray[np.int64] = np.minimum(products, _MAX_SIZE).astype(np.int64)
-        return sizes
-    rows = shapes.to_pylist()
-    if not spec.sequence:
-        return np.array([_decoded(spec, shape or ()) for shape in rows], np.int64)
-    item = spec.item
-    lists = [
-        item_locations(tuple(row), size) if size and row else []
-        for row, size in zip(rows, stored.tolist(), strict=True)
-    ]
-    return np.array([sum(_decoded(item, one.shape) for one in items) for items in lists], np.int64)
+    return np.maximum(stored, bytes_of_shapes(spec, shapes, stored))

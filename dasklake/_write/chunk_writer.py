@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dasklake._codecs.decoded_size import DECODED_RATIO, bytes_of_stored, expands
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHeader, write_chunk
 from dasklake._format.columns import ColumnBuilder
@@ -77,6 +78,9 @@ class ChunkWriter:
         }
         self._given = {name: len(names) for name, names in self.names.items()}
         self.failures: list[Failure] = []
+        self._expanding = {name: spec for name, spec in schema.items() if expands(spec)}
+        #: Decoded bytes of the samples so far that are larger than what is stored.
+        self._decoded = 0
 
     @property
     def rows(self) -> int:
@@ -84,13 +88,20 @@ class ChunkWriter:
 
     def add(self, encoded: Mapping[str, Any]) -> None:
         """Add one encoded sample; a full chunk is written before the next sample is added."""
-        if self.rows and sum(b.nbytes for b in self.builders.values()) >= self.chunk_size:
+        if self.rows and self._is_full():
             self._flush(last=False, inputs=0)
+        for name, spec in self._expanding.items():
+            self._decoded += bytes_of_stored(spec, encoded[name])
         for name, builder in self.builders.items():
             builder.append(encoded[name])
         if any(builder.borrowed for builder in self.builders.values()):
             # Too large to copy: written before the user's code can change it.
             self._flush(last=False, inputs=0)
+
+    def _is_full(self) -> bool:
+        """Return whether the chunk has its size, or would be too large for readers once decoded."""
+        size = sum(builder.nbytes for builder in self.builders.values())
+        return size >= self.chunk_size or self._decoded >= DECODED_RATIO * self.chunk_size
 
     def extend(self, columns: Mapping[str, Any]) -> None:
         """Add columns of encoded samples, split into chunks."""
@@ -165,6 +176,7 @@ class ChunkWriter:
         size = len(chunk.data)
         self.chunks.append(ChunkRef(number, chunk.rows, size, chunk.head, chunk.crc))
         self.builders = self.encoder.builders()
+        self._decoded = 0
 
 
 def write_lost(

@@ -20,8 +20,6 @@ from dasklake.masks import from_polygons
 from tests.support.counting import CountingFileSystem
 from tests.support.samples import Make
 
-pytest_plugins = ["tests.support.counting"]
-
 Counter = type[CountingFileSystem]
 
 #: Rows of each chunk; one of them is empty.

@@ -14,8 +14,6 @@ from dasklake._storage.store import ObjectStore
 from tests.support.counting import CountingFileSystem
 from tests.support.samples import Make
 
-pytest_plugins = ["tests.support.counting"]
-
 #: Bytes of a value.
 SIZE = 30_000
 
