@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import zarr
 from dask.delayed import delayed
 from pyarrow import orc as pa_orc
 
@@ -365,7 +366,6 @@ def test_rewritten_files_are_another_input(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("layout", ["path", "array", "group", "url"])
 def test_rewritten_zarr_arrays_are_another_input(tmp_path: Path, layout: str) -> None:
     """A Zarr array has the same id until it is rewritten, whatever happens to its neighbours."""
-    zarr = pytest.importorskip("zarr")
     group = zarr.open_group(str(tmp_path / "data"), mode="w")
     arrays = [group.create_array(n, shape=(8,), chunks=(4,), dtype="int64") for n in "ab"]
     sources: dict[str, Callable[[], da.Array]] = {
