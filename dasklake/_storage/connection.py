@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 from dasklake import creds
 from dasklake._storage.errors import translate_errors
@@ -12,6 +12,17 @@ from dasklake._storage.fsspec_backend import Backend, open_backend
 from dasklake.exceptions import PermissionDeniedError
 
 _T = TypeVar("_T")
+
+#: Times that one call renews credentials. Those of a busy session may expire again at once.
+_MAX_RENEWALS = 3
+
+
+class Opened(NamedTuple):
+    """An opened backend, the process that opened it, and its credentials."""
+
+    process: int
+    backend: Backend
+    credentials: creds.Credentials
 
 
 class Connection:
@@ -34,16 +45,15 @@ class Connection:
         self.url = url
         self.storage_options = storage_options
         self.confined = confined
-        self._opened: tuple[int, Backend, dict[str, Any]] | None = None
-        self._credentials = creds.Credentials({})
+        self._opened: Opened | None = None
 
     @property
     def files(self) -> Backend:
         """The backend, opened if necessary."""
-        return self._current()[0]
+        return self.current().backend
 
     def call(self, operation: str, key: str, action: Callable[[Backend], _T]) -> _T:
-        """Call the backend, and repeat the call once with renewed credentials if access is denied.
+        """Call the backend, and repeat the call with renewed credentials if access is denied.
 
         Parameters
         ----------
@@ -59,28 +69,36 @@ class Connection:
         StoreError
             The backend raised an error; often a subclass.
         """
-        files, options = self._current()
-        try:
-            with translate_errors(operation, key, self.url, options):
-                return action(files)
-        except PermissionDeniedError:
-            credentials = creds.replaced(self.storage_options, self._credentials)
-            if credentials is None:
-                raise
-            self._open(credentials)
-        files, options = self._current()
-        with translate_errors(operation, key, self.url, options):
-            return action(files)
+        opened = self.current()
+        for _ in range(_MAX_RENEWALS):
+            try:
+                return self._call(opened, operation, key, action)
+            except PermissionDeniedError:
+                # Another thread may have renewed the credentials in the meantime.
+                if self.current().credentials is opened.credentials:
+                    renewed = creds.replaced(self.storage_options, opened.credentials)
+                    if renewed is None:
+                        raise
+                    self._open(renewed)
+            opened = self.current()
+        return self._call(opened, operation, key, action)
 
-    def _current(self) -> tuple[Backend, dict[str, Any]]:
+    def _call(
+        self, opened: Opened, operation: str, key: str, action: Callable[[Backend], _T]
+    ) -> _T:
+        with translate_errors(operation, key, self.url, opened.credentials.options):
+            return action(opened.backend)
+
+    def current(self) -> Opened:
+        """Return the opened backend; open it if necessary."""
         opened = self._opened
-        if opened is None or opened[0] != os.getpid() or not self._credentials.fresh:
+        if opened is None or opened.process != os.getpid() or not opened.credentials.fresh:
             opened = self._open(creds.current(self.storage_options))
-        return opened[1:]
+        return opened
 
-    def _open(self, credentials: creds.Credentials) -> tuple[int, Backend, dict[str, Any]]:
+    def _open(self, credentials: creds.Credentials) -> Opened:
         options = credentials.options
         with translate_errors("open", "", self.url, options):
-            files = open_backend(self.url, options, confined=self.confined)
-        self._credentials, self._opened = credentials, (os.getpid(), files, options)
+            backend = open_backend(self.url, options, confined=self.confined)
+        self._opened = Opened(os.getpid(), backend, credentials)
         return self._opened

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from dasklake._format import object_keys
-from dasklake._storage.connection import Connection
+from dasklake._storage.connection import Connection, Opened
 from dasklake._storage.fsspec_backend import Backend
 from dasklake._storage.retry import NO_RETRIES, RetryPolicy
 from dasklake._storage.store import ObjectStore
@@ -116,9 +116,10 @@ class _FaultConnection(Connection):
         super().__init__(plain.url, plain.storage_options, confined=plain.confined)
         self._store = store
 
-    def _current(self) -> tuple[Backend, dict[str, Any]]:
-        files, options = super()._current()
-        return _FaultBackend(files, self._store), options
+    def current(self) -> Opened:
+        """Return the opened backend with fault injection."""
+        opened = super().current()
+        return opened._replace(backend=_FaultBackend(opened.backend, self._store))
 
 
 class _FaultBackend:

@@ -6,15 +6,19 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import fsspec
 import pytest
 from fsspec.registry import _registry
 
+from dasklake._storage.connection import Connection
 from dasklake._storage.retry import NO_RETRIES, STORE_RETRIES
 from dasklake._storage.store import ObjectStore, absolute_url
 from dasklake.exceptions import (
@@ -270,8 +274,46 @@ def test_connects_again_after_a_fork(tmp_path: Path) -> None:
     store = ObjectStore(tmp_path)
     store.put("key", b"value")
     connection = store._connection
-    before = connection._opened
-    connection._opened = (-1, *before[1:]) if before else None
+    connection._opened = connection.current()._replace(process=-1)
     assert store.get("key") == b"value"
-    assert connection._opened is not None
-    assert connection._opened[0] == os.getpid()
+    assert connection.current().process == os.getpid()
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_credentials_that_expire_in_quick_succession_are_renewed(threads: int) -> None:
+    """A call succeeds with the newest credentials, whichever thread renewed them."""
+    newest, refusals = {"key": "0"}, iter(range(3))
+    lock = threading.Lock()
+
+    def options() -> dict[str, str]:
+        return dict(newest)
+
+    connection = Connection(f"memory://{uuid4().hex}", options, confined=True)
+
+    def action(backend: Any) -> str:
+        key = str(backend._fs.storage_options["key"])
+        with lock:
+            number = next(refusals, None) if key == newest["key"] else None
+            if number is not None:
+                newest["key"] = str(number + 1)
+            if key != newest["key"]:
+                raise PermissionError("expired")
+        return key
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = [pool.submit(connection.call, "read", "key", action) for _ in range(threads)]
+        assert [result.result() for result in results] == ["3"] * threads
+
+
+def test_credentials_that_do_not_change_are_refused_once() -> None:
+    """A call fails at once if the function returns the refused credentials again."""
+    calls: list[Any] = []
+
+    def action(backend: Any) -> None:
+        calls.append(backend)
+        raise PermissionError("denied")
+
+    connection = Connection(f"memory://{uuid4().hex}", dict, confined=True)
+    with pytest.raises(PermissionDeniedError):
+        connection.call("read", "key", action)
+    assert len(calls) == 1
