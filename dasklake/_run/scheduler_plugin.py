@@ -228,7 +228,11 @@ class CheckpointPlugin(SchedulerPlugin):
         deaths = self.deaths.pop(address)
         for active in {death.active: None for death in deaths}:
             keys = {death.key: death.partition for death in deaths if death.active is active}
-            partitions = {**active.keys, **keys}
+            # A task that only this death hit may have ended after the last heartbeat, before the
+            # worker could report that.
+            tasks = {key: self.scheduler.tasks.get(key) for key in active.keys}
+            suspects = [key for key, task in tasks.items() if task and task.suspicious > 1]
+            partitions = {**{key: active.keys[key] for key in suspects}, **keys}
             key = executing_keys(deaths[0].error, partitions, keys)[0]
             errors = {death.key: death.error for death in deaths}
             error = errors.get(key) or KilledWorker(
