@@ -64,7 +64,7 @@ def _frame_of_script() -> FrameType | None:
 
 
 def _has_guard(path: Path, line: int) -> bool:
-    """Return whether a line is under a test of ``__name__``, or after one that ends the script."""
+    """Return whether a line is in or after a test of ``__name__``."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):

@@ -240,7 +240,7 @@ def test_an_arrow_schema_is_a_schema() -> None:
 
 
 @pytest.mark.parametrize("value", ["images", "object", list, 3, pd.CategoricalDtype(["a"])])
-def test_other_values_are_no_specs(value: Any) -> None:
+def test_other_values_are_refused_as_specs(value: Any) -> None:
     """A value that is neither an htype nor a dtype of scalars is refused with the tensor's name."""
     with pytest.raises(SchemaError, match="tensor 'a'"):
         schema_of(a=value)

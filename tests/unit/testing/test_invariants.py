@@ -54,7 +54,7 @@ def spoil(store: FaultStore, prefix: str) -> None:
 def rewrite(store: FaultStore, version: int, **changes: object) -> None:
     """Write a commit again, with other fields."""
     commit = Log(store).read(version)
-    store.put(object_keys.commit_key("main", version), commit_bytes(replace(commit, **changes)))  # type: ignore[arg-type]
+    store.put(object_keys.commit_key("main", version), commit_bytes(replace(commit, **changes)))  # type: ignore[arg-type] # fields of any type
 
 
 @pytest.mark.parametrize(
