@@ -6,6 +6,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip -qq --disable-pip-version-check
 STAMPS := $(VENV)/stamps
 LOWEST := .venv-lowest
+# Two processes, each with the tests of whole files: many tests wait for clusters.
+TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest check bench docs deep chaos clean
@@ -17,10 +19,10 @@ demo: $(STAMPS)/demo ## COCO on a real cluster and an S3 server, killed, resumed
 	@$(PY) -m examples.demo
 
 test: $(STAMPS)/test ## every test except the benchmarks
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(TWO) $(ARGS)
 
 test-lowest: $(LOWEST)/stamp ## every test with the oldest supported versions
-	@$(LOWEST)/bin/python -m pytest $(ARGS)
+	@$(LOWEST)/bin/python -m pytest $(TWO) $(ARGS)
 
 check: $(STAMPS)/check ## lint, format, types, layers, unused code
 	@$(VENV)/bin/ruff check .
