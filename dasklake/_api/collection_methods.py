@@ -8,14 +8,14 @@ import dask.array as da
 import dask.bag as db
 import dask.dataframe as dd
 
-from dasklake._api.lake_base import LakeBase
+from dasklake._api.sample_set import SampleSet
 from dasklake._read.frame_index import index_tensors
 from dasklake._read.graph import to_array, to_bag, to_dataframe
 from dasklake._read.plan import ChunkLocation
 from dasklake._run.options import parse_size
 
 
-class CollectionMethods(LakeBase):
+class CollectionMethods(SampleSet):
     """Return the samples as a Bag, a DataFrame or Arrays."""
 
     def _groups(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from dask.base import get_scheduler
 
-from dasklake._api.lake_base import LakeBase
+from dasklake._api.sample_set import SampleSet
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
 from dasklake._read.graph import to_bag_of_selected
 from dasklake._read.reader import resolve_rows
@@ -26,7 +26,7 @@ __all__ = ["CopyMethods"]
 _DEFAULTS = WriteOptions()
 
 
-class CopyMethods(LakeBase):
+class CopyMethods(SampleSet):
     """Copy samples to another lake."""
 
     def copy_to(  # noqa: PLR0913 # the arguments of to_lake that apply

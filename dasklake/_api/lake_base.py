@@ -9,17 +9,17 @@ from typing import Self
 import pandas as pd
 
 from dasklake._api.formatting import History
+from dasklake._api.sample_set import SampleSet
 from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure
 from dasklake._read.corruption import OnCorrupt
 from dasklake._read.reader import make_reader
 from dasklake._run.options import LinkPolicy, parse_links
-from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 
 
-class LakeBase:
+class LakeBase(SampleSet):
     """One version of a lake.
 
     Parameters
@@ -55,9 +55,6 @@ class LakeBase:
         self._commit = commit
         self._reader = make_reader(self._log, commit, self._on_corrupt, self._limits)
 
-    def flush(self) -> None:
-        """Commit the changes that a ``with`` block has collected."""
-
     def _discard_collected(self) -> None:
         """Discard the changes that a ``with`` block has collected."""
 
@@ -75,11 +72,6 @@ class LakeBase:
     def commit(self) -> Commit:
         """Commit of the version."""
         return self._commit
-
-    @property
-    def schema(self) -> Schema:
-        """The tensors by name."""
-        return self._commit.schema
 
     @property
     def is_complete(self) -> bool:

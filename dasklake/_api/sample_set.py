@@ -1,0 +1,35 @@
+"""The samples and tensors that a lake or a view of it reads."""
+
+from __future__ import annotations
+
+from dasklake._read.reader import Reader
+from dasklake._read.rows import Rows
+from dasklake._schema.schema import Schema
+
+
+class SampleSet:
+    """Samples and tensors of one version of a lake.
+
+    The methods that read are defined once, for :class:`Lake` and :class:`View`, in terms of the
+    attributes of this class.
+    """
+
+    _reader: Reader
+
+    def flush(self) -> None:
+        """Commit the changes that a ``with`` block has collected."""
+
+    @property
+    def _rows(self) -> Rows:
+        """Numbers of the samples in the version, in the order in which they are read."""
+        return range(self._reader.samples)
+
+    @property
+    def _names(self) -> list[str]:
+        """The tensors, in order."""
+        return list(self._reader.schema)
+
+    @property
+    def schema(self) -> Schema:
+        """The tensors by name."""
+        return self._reader.schema
