@@ -36,7 +36,7 @@ from dasklake._storage.store import ObjectStore, absolute_url
 from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.futures import check_transform
 from dasklake._write.graph import check_arguments
-from dasklake._write.partition import Job
+from dasklake._write.job import Job
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError, NestedRunError
 

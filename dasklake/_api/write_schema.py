@@ -13,7 +13,8 @@ from dasklake._format.documents import schema_digest
 from dasklake._log.log import Log
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore
-from dasklake._write.input import Source, source_of
+from dasklake._write.input import source_of
+from dasklake._write.source import Source
 from dasklake.exceptions import SchemaError
 
 #: What users may give as the spec of a tensor.

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from dasklake._codecs.decoded_size import DECODED_RATIO
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, write_chunk
-from dasklake._format.columns import unify_class_names
+from dasklake._format.class_names import unify_class_names
 from dasklake._format.segment import chunk_key_at, join_manifests, segment_bytes, table_ref
 from dasklake._log.heartbeat import send_heartbeats
 from dasklake._log.log import Draft, Log

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dasklake._codecs.compression import max_decoded_size
-from dasklake._format.columns import read_class_names, renumber_labels
+from dasklake._format.class_names import read_class_names, renumber_labels
 from dasklake._read.chunk_reader import MALFORMED, OpenChunk, column_of_type
 from dasklake._read.column_slices import ColumnSlice, fetch_slices, load_slices
 from dasklake._read.pandas_columns import Part

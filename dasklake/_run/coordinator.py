@@ -30,7 +30,7 @@ from dasklake._storage.retry import NO_RETRIES
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import write_lost
 from dasklake._write.failures import never_skipped
-from dasklake._write.partition import Outcome
+from dasklake._write.job import Outcome
 from dasklake.exceptions import LakeError, RunFailedError, StoreError
 
 _LOGGER = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.start import start_run
 from dasklake._storage.store import ObjectStore
 from dasklake._write.graph import Delivery, argument_futures, write_graph
-from dasklake._write.input import Source
-from dasklake._write.partition import Job, Outcome
+from dasklake._write.job import Job, Outcome
+from dasklake._write.source import Source
 
 _LOGGER = logging.getLogger(__name__)
 

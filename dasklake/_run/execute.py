@@ -37,8 +37,8 @@ from dasklake._schema.printable import safe_repr
 from dasklake._storage.store import ObjectStore
 from dasklake._write.futures import refuse_local
 from dasklake._write.graph import Delivery, WriteGraph, argument_futures, write_graph
-from dasklake._write.input import Source
-from dasklake._write.partition import Job
+from dasklake._write.job import Job
+from dasklake._write.source import Source
 from dasklake.exceptions import LakeExistsError
 
 _LOGGER = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from dasklake._run.run_spec import Assignment
 from dasklake._schema.printable import error_text
 from dasklake._write.failures import failure_of_task
 from dasklake._write.graph import WriteGraph
-from dasklake._write.partition import Outcome
+from dasklake._write.job import Outcome
 
 #: Seconds between two status reports.
 _REPORT = 0.2

@@ -23,8 +23,9 @@ from dasklake._schema.schema import Schema, describe
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.graph import Delivery, write_graph
-from dasklake._write.input import Source
-from dasklake._write.partition import Job, Outcome, PartMaker, write_partition
+from dasklake._write.job import Job, Outcome, PartMaker
+from dasklake._write.partition import write_partition
+from dasklake._write.source import Source
 
 #: Maximum number of partitions from which items are taken.
 _PARTITIONS = 8

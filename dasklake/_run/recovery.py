@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
-from dasklake._format.columns import read_class_names
+from dasklake._format.class_names import read_class_names
 from dasklake._model.receipt import Receipt
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError

@@ -7,7 +7,7 @@ from typing import Any
 from distributed import get_worker
 
 from dasklake._dask import Serialize, Worker, deserialize, dumps, loads
-from dasklake._write.partition import Outcome
+from dasklake._write.job import Outcome
 from dasklake.exceptions import RunFailedError
 
 #: Name of the entry in a task's metadata.

@@ -31,8 +31,9 @@ from dasklake._dask import (
     convert_legacy_graph,
 )
 from dasklake._write.futures import MAX_SEARCHED, cull_graph, find_futures, is_future
-from dasklake._write.input import Key, Source
-from dasklake._write.partition import Deliver, Job, PartMaker, bind, write_partition
+from dasklake._write.job import Deliver, Job, PartMaker, bind
+from dasklake._write.partition import write_partition
+from dasklake._write.source import Key, Source
 from dasklake.exceptions import InvalidInputError
 
 

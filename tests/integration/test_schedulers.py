@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 import dasklake
 from dasklake._run.coordinator import Coordinator
 from dasklake._storage.store import ObjectStore
-from dasklake._write.partition import Outcome
+from dasklake._write.job import Outcome
 from dasklake.exceptions import NestedRunError, StoreError
 from tests.support._work import PATIENCE, SCHEMA, content, note, sample
 from tests.support.clusters import Cluster, Front, Stage, check_content, wait_until

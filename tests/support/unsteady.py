@@ -17,7 +17,7 @@ from dasklake._run.coordinator import Coordinator, Status
 from dasklake._run.progress import MaxFailures
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._write.chunk_writer import RunLocation
-from dasklake._write.partition import Outcome
+from dasklake._write.job import Outcome
 from tests.support.flaky import FlakyStore
 from tests.support.lakes import SCHEMA, SmallLake, failure
 

@@ -10,13 +10,8 @@ import pyarrow as pa
 import pytest
 
 from dasklake._codecs.registry import codec_for
-from dasklake._format.columns import (
-    ColumnBuilder,
-    iterate_stored,
-    read_class_names,
-    renumber_labels,
-    unify_class_names,
-)
+from dasklake._format.class_names import read_class_names, renumber_labels, unify_class_names
+from dasklake._format.columns import ColumnBuilder, iterate_stored
 from dasklake._read.column_checks import label_indices
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob

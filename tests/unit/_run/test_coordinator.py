@@ -12,7 +12,7 @@ from dasklake._log.log import Log
 from dasklake._model.receipt import Failure
 from dasklake._run import coordinator as module
 from dasklake._run.progress import CheckpointInterval, MaxFailures
-from dasklake._write.partition import Outcome
+from dasklake._write.job import Outcome
 from dasklake.exceptions import (
     LakeError,
     RunFailedError,

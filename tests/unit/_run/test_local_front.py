@@ -25,7 +25,7 @@ from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore
 from dasklake._write.graph import Delivery, WriteGraph, write_graph
 from dasklake._write.input import source_of
-from dasklake._write.partition import Job, Outcome
+from dasklake._write.job import Job, Outcome
 from dasklake.exceptions import TransformError
 
 SCHEMA = Schema({"x": TensorSpec(dtype="int64", shape=())})

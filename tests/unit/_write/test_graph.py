@@ -16,7 +16,7 @@ from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.graph import Delivery, WriteGraph, write_graph
 from dasklake._write.input import source_of
-from dasklake._write.partition import Job
+from dasklake._write.job import Job
 from dasklake.exceptions import InvalidInputError
 
 

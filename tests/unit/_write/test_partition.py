@@ -11,7 +11,8 @@ import pytest
 from dasklake._storage.store import ObjectStore
 from dasklake._write import partition, retrying
 from dasklake._write.chunk_writer import RunLocation
-from dasklake._write.partition import Job, Outcome, PartMaker, write_partition
+from dasklake._write.job import Job, Outcome, PartMaker
+from dasklake._write.partition import write_partition
 from dasklake.exceptions import (
     LakeNotSharedError,
     PermissionDeniedError,
