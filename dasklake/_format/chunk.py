@@ -37,6 +37,7 @@ from dasklake._format.arrow_message import (
     read_message,
 )
 from dasklake._format.documents import FORMAT_VERSION
+from dasklake._format.page_checksums import PageChecksums
 from dasklake._format.validate import validate
 from dasklake._model.receipt import ChunkRef, Failure
 from dasklake._model.stored_types import Count
@@ -265,6 +266,7 @@ class ChunkHead:
         zeroed = head[:offset] + blank + head[offset + len(blank) :]
         if google_crc32c.value(zeroed) != int(checksums["head"], 16):
             raise ValueError("its checksum differs")
+        self._checksums = PageChecksums(self._page_crcs, self.page, self.size - self.length)
 
     def _read_header(self, schema: Message) -> None:
         document = json.loads(schema.custom[_HEADER])
@@ -327,13 +329,11 @@ class ChunkHead:
         CorruptionError
             A page does not match its checksum.
         """
-        pages = np.frombuffer(data, np.uint8)
         first = (start - self.length) // self.page
-        value = google_crc32c.value
-        for number, offset in enumerate(range(0, len(pages), self.page), first):
-            if value(pages[offset : offset + self.page]) != self._page_crcs[number]:
-                begin = self.length + number * self.page
-                raise _damaged(self.key, f"bytes {begin} to {begin + self.page} changed")
+        number = self._checksums.first_damaged(first, np.frombuffer(data, np.uint8))
+        if number is not None:
+            begin = self.length + number * self.page
+            raise _damaged(self.key, f"bytes {begin} to {begin + self.page} changed")
 
 
 def _serialize(sink: Any, batch: pa.RecordBatch, checksums: str) -> None:
