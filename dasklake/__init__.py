@@ -29,12 +29,14 @@ from dasklake._api.lake import Lake, empty, load, open, read_lake
 from dasklake._api.sample_in_out import SampleIn, SampleOut
 from dasklake._api.write import LinkPolicy, WriteOptions, WriteReport, to_lake
 from dasklake._media.file import File
+from dasklake._read.batches import Batches
 from dasklake._read.tensor import Tensor
 from dasklake._run.preview import Preview
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Link, Samples, link
 
 __all__ = [
+    "Batches",
     "File",
     "Lake",
     "Link",

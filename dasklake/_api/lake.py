@@ -11,6 +11,7 @@ import dask.dataframe as dd
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._api.batch_methods import BatchMethods
 from dasklake._api.collection_methods import CollectionMethods
 from dasklake._api.copy_methods import CopyMethods
 from dasklake._api.edit_methods import EditMethods
@@ -220,7 +221,9 @@ def read_lake(
     return open(url, storage_options=storage_options).to_dask_dataframe(columns, index=index)
 
 
-class Lake(CopyMethods, CollectionMethods, LinkMethods, EditMethods, MaintenanceMethods):
+class Lake(
+    CopyMethods, BatchMethods, CollectionMethods, LinkMethods, EditMethods, MaintenanceMethods
+):
     """One version of a lake, as returned by :func:`open`.
 
     ``lake[i]`` is a sample, a dict of values. ``lake[i:j]`` and ``lake[[i, j]]`` are lists of

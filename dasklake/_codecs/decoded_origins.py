@@ -49,6 +49,11 @@ def remember(value: Any, stored: Encoded, codec: Codec) -> None:
     _origins[key] = Origin(weakref.ref(value, forget), stored, codec)
 
 
+def forget(value: Any) -> None:
+    """Forget the stored form of a decoded object, which may keep the memory of many samples."""
+    _origins.pop(id(value), None)
+
+
 def origin_of(value: Any) -> Origin | None:
     """Return the origin of a decoded object, or None if it was not decoded from a lake."""
     origin = _origins.get(id(value))

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import json
+import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -180,6 +181,8 @@ class ChunkHead:
         The columns, as views of ``memory``; valid once their bytes are filled in.
     page : int
         Bytes of one page.
+    checksums : PageChecksums
+        Checksums of the pages.
     """
 
     key: str
@@ -191,9 +194,12 @@ class ChunkHead:
     memory: npt.NDArray[np.uint8]
     batch: pa.RecordBatch
     page: int
+    checksums: PageChecksums
 
     @classmethod
-    def parse(cls, data: Any, size: int, key: str, crc: int | None = None) -> ChunkHead:
+    def parse(
+        cls, data: Any, size: int, key: str, crc: int | None = None, *, sparse: bool = False
+    ) -> ChunkHead:
         """Decode the head of a chunk.
 
         Parameters
@@ -207,6 +213,9 @@ class ChunkHead:
             Its key, for messages.
         crc : int, optional
             crc32c of the head according to the reference.
+        sparse : bool, default False
+            Whether only small parts of the memory will be filled. Each of them then takes no more
+            than its own memory, and filling large parts takes longer.
 
         Raises
         ------
@@ -231,7 +240,7 @@ class ChunkHead:
             # Validate the head before any memory is allocated and before Arrow reads anything.
             self._check_head(prefix[:length].tobytes(), messages)
             # A whole object serves as the memory.
-            self.memory = prefix if len(prefix) == size else np.empty(size, np.uint8)
+            self.memory = prefix if len(prefix) == size else _allocate(size, sparse=sparse)
             if self.memory is not prefix:
                 self.memory[:length] = prefix[:length]
             self._open_batch()
@@ -266,7 +275,7 @@ class ChunkHead:
         zeroed = head[:offset] + blank + head[offset + len(blank) :]
         if google_crc32c.value(zeroed) != int(checksums["head"], 16):
             raise ValueError("its checksum differs")
-        self._checksums = PageChecksums(self._page_crcs, self.page, self.size - self.length)
+        self.checksums = PageChecksums(self._page_crcs, self.page, self.size - self.length)
 
     def _read_header(self, schema: Message) -> None:
         document = json.loads(schema.custom[_HEADER])
@@ -329,11 +338,19 @@ class ChunkHead:
         CorruptionError
             A page does not match its checksum.
         """
-        first = (start - self.length) // self.page
-        number = self._checksums.first_damaged(first, np.frombuffer(data, np.uint8))
+        pages = np.frombuffer(data, np.uint8)
+        number = self.checksums.first_damaged((start - self.length) // self.page, pages)
         if number is not None:
             begin = self.length + number * self.page
             raise _damaged(self.key, f"bytes {begin} to {begin + self.page} changed")
+
+
+def _allocate(size: int, *, sparse: bool) -> npt.NDArray[np.uint8]:
+    """Allocate memory that is not filled yet."""
+    if not sparse or not size:
+        return np.empty(size, np.uint8)
+    # numpy would use memory again that was filled before, or pages of 2 MiB that one byte fills.
+    return np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
 
 
 def _serialize(sink: Any, batch: pa.RecordBatch, checksums: str) -> None:

@@ -26,6 +26,9 @@ _FEW = 3
 #: the prefixes cost as much as comparing a sixteenth of them.
 _RESERVE = 16
 
+#: Shifts of up to this size in bytes are one step.
+_OWN_TABLES = 2**18
+
 _Crcs = npt.NDArray[np.uint32]
 
 
@@ -75,23 +78,26 @@ class PageChecksums:
         pages : numpy.ndarray
             uint8: consecutive whole pages.
         """
-        count = -(-len(pages) // self._page)
-        if count > _FEW and self._joined(first, count, len(pages)) == google_crc32c.value(pages):
-            return None
+        size = len(pages)
+        count = -(-size // self._page)
+        if count > _FEW:
+            prefixes = self._prefixes or self._computed(count)
+            if prefixes is not None:
+                joined = prefixes[first + count] ^ shift(prefixes[first], size)
+                if joined == google_crc32c.value(pages):
+                    return None
         page, value = self._page, google_crc32c.value
-        for number, offset in enumerate(range(0, len(pages), page), first):
+        for number, offset in enumerate(range(0, size, page), first):
             if value(pages[offset : offset + page]) != self._crcs[number]:
                 return number
         return None
 
-    def _joined(self, first: int, count: int, size: int) -> int | None:
-        """Return the checksum of a sequence of pages, or None if the prefixes do not pay off yet."""
-        if self._prefixes is None:
-            self._reserve -= count
-            if self._reserve >= 0:
-                return None
+    def _computed(self, count: int) -> list[int] | None:
+        """Compute the prefixes, or return None as long as they do not pay off."""
+        self._reserve -= count
+        if self._reserve < 0:
             self._prefixes = _prefixes(self._crcs, self._page, self._last)
-        return self._prefixes[first + count] ^ shift(self._prefixes[first], size)
+        return self._prefixes
 
 
 def shift(crc: int, size: int) -> int:
@@ -112,10 +118,11 @@ def shift(crc: int, size: int) -> int:
     True
     """
     while size:
-        bit = size & -size
-        a, b, c, d = _lists(bit.bit_length() - 1)
+        # Short sequences of pages have few sizes, each of which has tables of its own.
+        part = size if size <= _OWN_TABLES else size & -size
+        a, b, c, d = _lists(part)
         crc = a[crc & 255] ^ b[crc >> 8 & 255] ^ c[crc >> 16 & 255] ^ d[crc >> 24]
-        size ^= bit
+        size -= part
     return crc
 
 
@@ -151,17 +158,23 @@ def _mapped(tables: Sequence[_Crcs], crcs: _Crcs) -> _Crcs:
 @lru_cache(maxsize=64)
 def _tables(power: int) -> tuple[_Crcs, ...]:
     """Return the shift by ``2 ** power`` bytes as a table for each of the four bytes of a checksum."""
-    octets = np.arange(256, dtype=np.uint32)
+    octets: _Crcs = np.arange(256, dtype=np.uint32)
     if power:
         before = _tables(power - 1)
         return tuple(_mapped(before, table) for table in before)
     step = octets
     for _ in range(8):  # the reflected polynomial of Castagnoli
-        step = step >> 1 ^ np.where(step & 1, np.uint32(0x82F63B78), np.uint32(0))
+        step = np.bitwise_xor(step >> 1, (step & 1) * np.uint32(0x82F63B78), dtype=np.uint32)
     return step, octets, octets << np.uint32(8), octets << np.uint32(16)
 
 
-@lru_cache(maxsize=64)
-def _lists(power: int) -> tuple[list[int], ...]:
-    """Return the tables of a shift as lists, which are faster for single numbers."""
-    return tuple(table.tolist() for table in _tables(power))
+@lru_cache(maxsize=256)
+def _lists(size: int) -> tuple[list[int], ...]:
+    """Return the tables of a shift by ``size`` bytes as lists, which are faster for one number."""
+    tables = _tables(0)
+    rest = size - 1
+    while rest:
+        bit = rest & -rest
+        tables = tuple(_mapped(_tables(bit.bit_length() - 1), table) for table in tables)
+        rest ^= bit
+    return tuple(table.tolist() for table in tables)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dasklake._format.chunk import ChunkHead
@@ -31,6 +32,11 @@ _GAP = 64 * 2**10
 _PIECE = 8 * 2**20
 _PIECES = 8
 
+#: Bytes at both ends of a chunk that are fetched with its head, at most and as a share of the chunk:
+#: they often hold the tables of large tensors, and all of the small ones.
+_AHEAD = 64 * 2**10
+_AHEAD_SHARE = 128
+
 #: Largest head without its checksums, and size from which on the size of the object is verified
 #: first, in bytes. 5,000 tensors have a head of 3 MB, and chunks are about 64 MB.
 _MOST_HEAD = 64 * 2**20
@@ -51,6 +57,8 @@ class OpenChunk:
         The chunk.
     whole : bool, default False
         Fetch everything at once.
+    sparse : bool, default False
+        Whether only small parts will be loaded; the rest is read with :meth:`read`.
 
     Raises
     ------
@@ -60,9 +68,17 @@ class OpenChunk:
         The object is missing.
     """
 
-    def __init__(self, store: ObjectStore, location: ChunkLocation, *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        location: ChunkLocation,
+        *,
+        whole: bool = False,
+        sparse: bool = False,
+    ) -> None:
         self.location = location
         self._store = store
+        self._sparse = sparse
         if whole or location.size <= _SMALL:
             self._accept(self._get())
             return
@@ -71,9 +87,15 @@ class OpenChunk:
         if location.size > _LARGE and store.size(location.key) != location.size:
             # Memory is not allocated for a size that only a segment claims.
             raise self._damaged(f"its size is not {location.size} bytes")
-        self._parse_head(store.get_range(location.key, 0, location.head))
+        ahead = min(_AHEAD, location.size // _AHEAD_SHARE) if sparse and not store.local else 0
+        spans = [(0, location.head + ahead), (location.size - ahead, location.size)]
+        begin, end = store.get_ranges(location.key, spans)
+        self._parse_head(begin[: location.head])
         self._present = bytearray(-(-(location.size - self.head.length) // self.head.page))
         self.resident = location.head
+        if ahead:
+            self._keep_pages(location.head, begin[location.head :])
+            self._keep_pages(location.size - ahead, end)
 
     def _get(self) -> bytes:
         try:
@@ -86,14 +108,16 @@ class OpenChunk:
         if len(data) != self.location.size:
             raise self._damaged(f"it has {len(data)} bytes, not {self.location.size}")
         self._parse_head(data)
-        self._check(self.head.length, self.head.memory[self.head.length :])
+        self.check(self.head.length, self.head.memory[self.head.length :])
         self._present = bytearray(b"\1") * len(range(self.head.length, len(data), self.head.page))
         self.resident = len(data)
 
     def _parse_head(self, data: bytes) -> None:
         location = self.location
         try:
-            self.head = ChunkHead.parse(data, location.size, location.key, location.crc)
+            self.head = ChunkHead.parse(
+                data, location.size, location.key, location.crc, sparse=self._sparse
+            )
         except CorruptionError as error:
             raise self._with_rows(error) from error
         if self.head.rows != location.rows:
@@ -124,16 +148,39 @@ class OpenChunk:
         for at in range(0, len(spans), _PIECES):
             self._fetch(spans[at : at + _PIECES])
 
+    def has(self, ranges: Iterable[tuple[int, int]]) -> bool:
+        """Return whether some byte ranges are loaded."""
+        first, page, present = self.head.length, self.head.page, self._present
+        return all(
+            0 not in present[(start - first) // page : (stop - 1 - first) // page + 1]
+            for start, stop in ranges
+        )
+
+    def _keep_pages(self, start: int, data: bytes) -> None:
+        """Verify and keep the whole pages in some bytes of the object."""
+        first, page, size = self.head.length, self.head.page, self.head.size
+        stop = start + len(data)
+        begin = -(-(start - first) // page)
+        end = len(self._present) if stop == size else (stop - first) // page
+        if begin < end:
+            low, high = first + begin * page, min(first + end * page, size)
+            self._keep(low, high, data[low - start : high - start])
+
     def _fetch(self, spans: list[tuple[int, int]]) -> None:
         """Fetch, verify and keep some sequences of whole pages."""
-        first, page = self.head.length, self.head.page
         parts = self._store.get_ranges(self.location.key, spans)
         for (start, stop), data in zip(spans, parts, strict=True):
-            self._check(start, data)
-            self.head.memory[start:stop] = np.frombuffer(data, np.uint8)
-            begin, end = (start - first) // page, -(-(stop - first) // page)
-            self._present[begin:end] = b"\1" * (end - begin)
-            self.resident += stop - start
+            self._keep(start, stop, data)
+
+    def _keep(self, start: int, stop: int, data: bytes) -> None:
+        """Verify and keep a sequence of whole pages."""
+        first, page = self.head.length, self.head.page
+        pages = np.frombuffer(data, np.uint8)
+        self.check(start, pages)
+        self.head.memory[start:stop] = pages
+        begin, end = (start - first) // page, -(-(stop - first) // page)
+        self._present[begin:end] = b"\1" * (end - begin)
+        self.resident += stop - start
 
     def _spans(self, missing: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Join sequences of pages with small gaps, split long ones; return offsets in the object."""
@@ -154,9 +201,20 @@ class OpenChunk:
             for at in range(begin, end, most)
         ]
 
-    def _check(self, start: int, data: Any) -> None:
+    def check(self, start: int, data: npt.NDArray[np.uint8]) -> None:
+        """Compare whole pages, which begin at an offset, with their checksums.
+
+        Raises
+        ------
+        CorruptionError
+            A page is damaged.
+        """
+        head = self.head
+        # This is called for each range of a fast read.
+        if head.checksums.first_damaged((start - head.length) // head.page, data) is None:
+            return
         try:
-            self.head.check(start, data)
+            head.check(start, data)
         except CorruptionError as error:
             raise self._with_rows(error) from error
 

@@ -22,6 +22,9 @@ from dasklake._schema.values import Blob
 
 Shape = tuple[int, ...]
 
+#: int64: numbers of rows in the chunk.
+Rows = npt.NDArray[np.int64]
+
 _Memory = npt.NDArray[np.uint8]
 
 
@@ -39,6 +42,9 @@ class ColumnReader:
     #: Whether the shapes of values can be read without the values.
     shaped = False
 
+    #: Offset of the bits of the column's validity, or None if all rows have a value.
+    _validity: int | None = None
+
     def __init__(self, memory: _Memory, column: Any) -> None:
         self.memory = memory
         self._validity = _start(memory, column.buffers()[0], -(-len(column) // 8))
@@ -51,6 +57,14 @@ class ColumnReader:
     def all_have(self, begin: int, end: int) -> bool:
         """Return whether all rows from ``begin`` to before ``end`` have a value."""
         return self._validity is None or all(map(self.has, range(begin, end)))
+
+    def present(self, rows: Rows) -> npt.NDArray[np.bool_] | None:
+        """Return whether each row has a value, or None if all have one."""
+        if self._validity is None:
+            return None
+        octets = self.memory[self._validity + (rows >> 3)]
+        bits: npt.NDArray[np.bool_] = (octets >> (rows & 7).astype(np.uint8) & 1).view(np.bool_)
+        return bits
 
     def _bit_ranges(self, row: int) -> list[Range]:
         """Return the range of the row's validity."""
@@ -88,7 +102,7 @@ class MissingColumn(ColumnReader):
     """A tensor that was added after the chunk was written."""
 
     def __init__(self) -> None:
-        self._validity = None
+        """Need no memory."""
 
     def value(self, row: int) -> Any:
         """Return no value."""
@@ -117,6 +131,21 @@ class NumberColumn(ColumnReader):
         begin = self._start + row * self._width
         return [*self._bit_ranges(row), (begin, begin + self._width)]
 
+    @property
+    def width(self) -> int:
+        """Bytes of one row."""
+        return int(self._width)
+
+    def numbers(self, rows: Rows) -> npt.NDArray[Any]:
+        """Return the numbers of some rows, copied; arbitrary ones of rows without a value."""
+        numbers: npt.NDArray[Any] = self.view[rows]
+        return numbers
+
+    def extents(self, rows: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the first byte of each row in the object, and the one after the last."""
+        begin = rows * self._width + self._start
+        return begin, begin + self._width
+
     def present_value(self, row: int) -> Any:
         """Return a scalar, or a copied array."""
         return self.view[row].copy() if self._shape else self.view[row]
@@ -126,7 +155,7 @@ class NumberColumn(ColumnReader):
         return self._shape
 
 
-class _BoolColumn(ColumnReader):
+class BoolColumn(ColumnReader):
     """Bools, stored as bits."""
 
     def __init__(self, memory: _Memory, column: Any) -> None:
@@ -138,12 +167,18 @@ class _BoolColumn(ColumnReader):
         offset = self._start + (row >> 3)
         return [*self._bit_ranges(row), (offset, offset + 1)]
 
+    def numbers(self, rows: Rows) -> npt.NDArray[np.uint8]:
+        """Return the bools of some rows as 0 and 1; arbitrary ones of rows without a value."""
+        octets = self.memory[self._start + (rows >> 3)]
+        bits: npt.NDArray[np.uint8] = octets >> (rows & 7).astype(np.uint8) & 1
+        return bits
+
     def present_value(self, row: int) -> np.bool_:
         """Return a bool."""
         return np.bool_(self.memory[self._start + (row >> 3)] >> (row & 7) & 1)
 
 
-class _BytesColumn(ColumnReader):
+class BytesColumn(ColumnReader):
     """Pieces of bytes, with offsets of 32 or 64 bits."""
 
     def __init__(self, memory: _Memory, column: Any) -> None:
@@ -171,13 +206,27 @@ class _BytesColumn(ColumnReader):
             raise ValueError("a value lies outside of its column")
         return ((self._start + begin, self._start + end),)
 
+    def extents(self, rows: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the first byte of each value in the object, and the one after the last.
+
+        Raises
+        ------
+        ValueError
+            An offset points outside of the column.
+        """
+        begin = self._offsets[rows].astype(np.int64, copy=False)
+        end = self._offsets[rows + 1].astype(np.int64, copy=False)
+        if ((begin < 0) | (end < begin) | (end > self._size)).any():
+            raise ValueError("a value lies outside of its column")
+        return begin + self._start, end + self._start
+
     def _piece(self, row: int) -> memoryview:
         """Return the bytes, as a view of the chunk."""
         begin, end = self._offsets[row : row + 2].tolist()
         return self._bytes[self._start + begin : self._start + end]
 
 
-class _TextColumn(_BytesColumn):
+class TextColumn(BytesColumn):
     """Texts."""
 
     def present_value(self, row: int) -> str:
@@ -185,7 +234,7 @@ class _TextColumn(_BytesColumn):
         return str(self._piece(row), "utf-8")
 
 
-class _BlobColumn(_BytesColumn):
+class BlobColumn(BytesColumn):
     """Bytes with a shape."""
 
     shaped = True
@@ -210,6 +259,10 @@ class _BlobColumn(_BytesColumn):
         """Return the shape of a value."""
         return tuple(self._shapes.value(row))
 
+    def shapes(self, rows: Rows) -> npt.NDArray[np.int64] | None:
+        """Return the shapes of some values, rows x axes, or None if their ranks may differ."""
+        return self._shapes.axes[rows] if isinstance(self._shapes, _AxesColumn) else None
+
 
 class _AxesColumn(ColumnReader):
     """Shapes of a known number of axes."""
@@ -221,7 +274,8 @@ class _AxesColumn(ColumnReader):
         size = len(column) * self._width
         self._start = _start(memory, column.values.buffers()[1], size) or 0
         axes = memory[self._start : self._start + size].view(np.int64)
-        self._view = axes.reshape(len(column), rank)
+        #: All rows, whether loaded or not.
+        self.axes = axes.reshape(len(column), rank)
 
     def fixed_ranges(self, row: int) -> list[Range]:
         """Return the ranges of validity and axes."""
@@ -230,7 +284,7 @@ class _AxesColumn(ColumnReader):
 
     def present_value(self, row: int) -> list[int]:
         """Return the shape."""
-        axes: list[int] = self._view[row].tolist()
+        axes: list[int] = self.axes[row].tolist()
         return axes
 
 
@@ -331,7 +385,7 @@ def _link_field(memory: _Memory, column: Any) -> ColumnReader:
         return _shape_column(memory, column)
     if pa.types.is_integer(column.type):
         return NumberColumn(memory, column, column, np.dtype("int64"))
-    return _TextColumn(memory, column)
+    return TextColumn(memory, column)
 
 
 def open_column(chunk: OpenChunk, name: str, spec: TensorSpec) -> ColumnReader:
@@ -355,16 +409,16 @@ def open_column(chunk: OpenChunk, name: str, spec: TensorSpec) -> ColumnReader:
     column = column_of_type(batch, name, storage.type)
     if storage.layout is Layout.BLOB:
         shapes = column_of_type(batch, shape_column(name), storage.shape_type)
-        return _BlobColumn(memory, column, shapes)
+        return BlobColumn(memory, column, shapes)
     if storage.layout is Layout.TENSOR:
         array = column.storage
         return NumberColumn(memory, array, array.values, storage.element, storage.shape)
     if pa.types.is_boolean(storage.type):
-        return _BoolColumn(memory, column)
+        return BoolColumn(memory, column)
     if storage.element is not None:
         return NumberColumn(memory, column, column, storage.element)
     if pa.types.is_large_string(storage.type):
-        return _TextColumn(memory, column)
+        return TextColumn(memory, column)
     if spec.linked:
         return _LinkColumn(memory, column)
     return _ArrowColumn(chunk, column)

@@ -105,8 +105,10 @@ class Origin:
         return Log(self.store, self.branch).missing_object_error(self.version, key)
 
 
-def open_chunk(origin: Origin, location: ChunkLocation, *, whole: bool = False) -> OpenChunk:
-    """Open a chunk.
+def open_chunk(
+    origin: Origin, location: ChunkLocation, *, whole: bool = False, sparse: bool = False
+) -> OpenChunk:
+    """Open a chunk; see :class:`OpenChunk`.
 
     Raises
     ------
@@ -116,6 +118,6 @@ def open_chunk(origin: Origin, location: ChunkLocation, *, whole: bool = False) 
         The chunk is damaged, or missing from a version that was not expired.
     """
     try:
-        return OpenChunk(origin.store, location, whole=whole)
+        return OpenChunk(origin.store, location, whole=whole, sparse=sparse)
     except ObjectNotFoundError as error:
         raise origin.missing(location.key) from error

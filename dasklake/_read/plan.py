@@ -87,6 +87,15 @@ class ReadPlan:
         chunk = bisect_right(self._ends, row)
         return chunk, row - (self._ends[chunk - 1] if chunk else 0)
 
+    def locate_all(
+        self, rows: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the chunk of each row, and the offset of each row in its chunk; see :meth:`locate`."""
+        ends = np.frombuffer(self._ends, np.int64)
+        chunks = np.searchsorted(ends, rows, side="right")
+        first = np.where(chunks > 0, ends[chunks - 1], 0)
+        return chunks, rows - first
+
     def location(self, chunk: int) -> ChunkLocation:
         """Return the location of a chunk."""
         m = self._manifest

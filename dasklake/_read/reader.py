@@ -20,6 +20,7 @@ from dasklake._read.column_readers import Shape
 from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.decoded_sizes import decoded_sizes
 from dasklake._read.decoder import Decoder, is_decoded
+from dasklake._read.fetch import Fetcher
 from dasklake._read.frame_plan import FramePlan
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.partition import read_rows
@@ -81,6 +82,11 @@ class Reader:
         if self._plan is None:
             self._plan = ReadPlan(self._manifest())
         return self._plan
+
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        """Reader of many samples at once."""
+        return Fetcher(self.origin, lambda: self.plan)
 
     def groups(
         self, names: Sequence[str], blocksize: int | None = None, *, frame: bool = False

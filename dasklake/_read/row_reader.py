@@ -59,7 +59,7 @@ class RowReader:
             if variable:
                 load(variable)
             values = [column.value(row) for column in columns]
-            return self._with_version_indices(values, names) if self._indices else values
+            return self.with_version_indices(values, names) if self._indices else values
         except MALFORMED as error:
             raise self.chunk.mismatch_error(error) from error
 
@@ -74,12 +74,12 @@ class RowReader:
             )
             values = [[column.value(row) for column in columns] for row in rows]
             if self._indices:
-                return [self._with_version_indices(row, names) for row in values]
+                return [self.with_version_indices(row, names) for row in values]
         except MALFORMED as error:
             raise self.chunk.mismatch_error(error) from error
         return values
 
-    def _with_version_indices(self, values: list[Any], names: Sequence[str]) -> list[Any]:
+    def with_version_indices(self, values: list[Any], names: Sequence[str]) -> list[Any]:
         """Replace the chunk's indices of labels by those of the version."""
         for i, name in enumerate(names):
             indices, value = self._indices.get(name), values[i]
@@ -104,9 +104,9 @@ class RowReader:
         if not column.all_have(begin, end):
             return None
         try:
-            numbers: npt.NDArray[Any] = self._with_version_indices(
-                [column.view[begin:end]], [name]
-            )[0]
+            numbers: npt.NDArray[Any] = self.with_version_indices([column.view[begin:end]], [name])[
+                0
+            ]
         except MALFORMED as error:
             raise self.chunk.mismatch_error(error) from error
         return numbers
@@ -133,6 +133,27 @@ class RowReader:
             return [column.shape(row) if column.has(row) else None for row in rows]
         except MALFORMED as error:
             raise self.chunk.mismatch_error(error) from error
+
+    def column(self, name: str) -> ColumnReader:
+        """Return the reader of a tensor's column."""
+        return self._columns.get(name) or self._open(name)
+
+    def indices(self, name: str) -> npt.NDArray[np.uint32] | None:
+        """Return the version's index of each of the chunk's own class names of an opened column.
+
+        None if the chunk stores indices of the version.
+        """
+        return self._indices.get(name)
+
+    def spans(self, name: str) -> list[tuple[int, int]]:
+        """Return the byte ranges of all buffers of a tensor; empty if the chunk does not have it."""
+        stored = self._stored_name(name)
+        return [] if stored is None else self.chunk.head.spans(stored)
+
+    def table_ranges(self, column: ColumnReader, begin: int, end: int) -> list[tuple[int, int]]:
+        """Return the ranges of the fixed-size parts of the rows from ``begin`` to before ``end``."""
+        pairs = zip(column.fixed_ranges(begin), column.fixed_ranges(end - 1), strict=True)
+        return [(first[0], last[1]) for first, last in pairs]
 
     def _load_span(
         self, ranges: Callable[[int], Sequence[tuple[int, int]]], begin: int, end: int

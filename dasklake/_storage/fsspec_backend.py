@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import fsspec
 import fsspec.asyn
+import numpy as np
+import numpy.typing as npt
 from fsspec.asyn import AsyncFileSystem, get_loop
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -18,6 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from dasklake._fork import RenewedLock
 from dasklake._storage.local_backend import LocalBackend, temporary_target
+from dasklake._storage.memory_pool import Allocate, Check
 from dasklake._storage.urls import LOCAL, absolute_url, is_chained, is_local, safe_url
 from dasklake.exceptions import MissingExtraError, UnsupportedStoreError
 
@@ -51,6 +54,7 @@ class Backend(Protocol):
     """Operations of a backend. The store translates its errors."""
 
     creates_exclusively: bool
+    local: bool
     shared: bool
     writable: bool
 
@@ -59,6 +63,9 @@ class Backend(Protocol):
     def sync(self, key: str) -> None: ...
     def get(self, key: str, max_bytes: int | None = None) -> bytes: ...
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]: ...
+    def get_arrays(
+        self, key: str, ranges: Sequence[tuple[int, int]], allocate: Allocate, check: Check
+    ) -> list[npt.NDArray[np.uint8]]: ...
     def size(self, key: str) -> int: ...
     def names(self, prefix: str) -> list[str]: ...
     def walk(self, prefix: str) -> list[tuple[str, int]]: ...
@@ -69,6 +76,8 @@ class Backend(Protocol):
 
 class FsspecBackend:
     """Objects of an fsspec file system under one path."""
+
+    local = False
 
     def __init__(self, fs: Any, root: str, *, writable: bool) -> None:
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
@@ -115,6 +124,19 @@ class FsspecBackend:
             parts = self._fs.cat_ranges([path] * len(ranges), starts, stops, on_error="raise")
             return [bytes(part) for part in parts]
         return [bytes(self._fs.cat_file(path, start=start, end=stop)) for start, stop in ranges]
+
+    def get_arrays(
+        self,
+        key: str,
+        ranges: Sequence[tuple[int, int]],
+        allocate: Allocate,  # noqa: ARG002 # file systems allocate what they return
+        check: Check,
+    ) -> list[npt.NDArray[np.uint8]]:
+        arrays = [np.frombuffer(part, np.uint8) for part in self.get_ranges(key, ranges)]
+        for (start, stop), data in zip(ranges, arrays, strict=True):
+            if len(data) == stop - start:
+                check(start, data)
+        return arrays
 
     def size(self, key: str) -> int:
         self._fs.invalidate_cache(self._path(key))

@@ -19,9 +19,14 @@ import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from os import preadv
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
+from dasklake._storage.memory_pool import BLOCK, Allocate, Check
 from dasklake.exceptions import CorruptionError, UnsupportedStoreError
 
 _NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -65,6 +70,7 @@ class LocalBackend:
         Refuse symbolic links that leave the directory.
     """
 
+    local = True
     shared = True
     writable = True
 
@@ -162,6 +168,34 @@ class LocalBackend:
         fd = self._open(key)
         try:
             return [_read(fd, start, stop) for start, stop in ranges]
+        finally:
+            os.close(fd)
+
+    def get_arrays(
+        self, key: str, ranges: Sequence[tuple[int, int]], allocate: Allocate, check: Check
+    ) -> list[npt.NDArray[np.uint8]]:
+        """Read and check parts of a file as arrays; parts beyond its end are returned short.
+
+        Files are not mapped into memory: if a mapped file were truncated, the process would be
+        killed.
+        """
+        fd = self._open(key)
+        try:
+            size = os.fstat(fd).st_size
+            sizes = [max(0, min(stop, size) - start) for start, stop in ranges]
+            arrays, unread, memory, used = [], sum(sizes), allocate(0), 0
+            for (start, stop), length in zip(ranges, sizes, strict=True):
+                if used + length > len(memory):
+                    memory, used = allocate(max(length, min(unread, BLOCK))), 0
+                data = memory[used : used + length]
+                if preadv(fd, [data.data], start) < length:
+                    data = _read_array(fd, start, data)
+                if len(data) == stop - start:
+                    check(start, data)  # while the data are in the processor's cache
+                arrays.append(data)
+                used += length
+                unread -= length
+            return arrays
         finally:
             os.close(fd)
 
@@ -274,6 +308,17 @@ def _read(fd: int, start: int, stop: int) -> bytes:
         parts.append(part)
         start += len(part)
     return b"".join(parts)
+
+
+def _read_array(fd: int, start: int, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Fill an array with several reads; return a shorter one if the file ends before."""
+    count = 0
+    while count < len(data):
+        more = preadv(fd, [data.data[count:]], start + count)
+        if not more:
+            break
+        count += more
+    return data[:count]
 
 
 def _fsync(folder: Path) -> None:

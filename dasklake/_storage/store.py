@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from operator import methodcaller
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from dasklake import creds
 from dasklake._format import object_keys
 from dasklake._storage.connection import Connection
 from dasklake._storage.fsspec_backend import Backend
 from dasklake._storage.local_backend import temporary_target
+from dasklake._storage.memory_pool import Allocate, Check
 from dasklake._storage.retry import STORE_RETRIES, RetryPolicy, in_context
 from dasklake._storage.urls import absolute_url, safe_url
 from dasklake.exceptions import (
@@ -30,7 +34,26 @@ __all__ = ["ObjectStore", "absolute_url", "temporary_target"]
 #: Number of concurrent requests, if the file system has no concurrent operation.
 _REQUESTS = 16
 
+_A = TypeVar("_A")
 _T = TypeVar("_T")
+
+
+class Request(NamedTuple):
+    """Parts of an object to read.
+
+    Attributes
+    ----------
+    key : str
+        Key of the object.
+    ranges : sequence of (int, int)
+        Offsets of the first byte, and after the last one, of each part.
+    check : callable
+        Called with the offset and the bytes of each part; raises an error if they are damaged.
+    """
+
+    key: str
+    ranges: Sequence[tuple[int, int]]
+    check: Check
 
 
 class ObjectStore:
@@ -104,6 +127,11 @@ class ObjectStore:
     def read_only(self) -> bool:
         """True if the storage cannot be written, for example under a chained URL."""
         return not self._connection.files.writable
+
+    @property
+    def local(self) -> bool:
+        """True if the objects are files of a disk, so that small reads are cheap."""
+        return self._connection.files.local
 
     @property
     def shared(self) -> bool:
@@ -210,20 +238,61 @@ class ObjectStore:
         ObjectNotFoundError
             The object does not exist.
         """
+        return self._parts(key, ranges, b"", lambda files, parts: files.get_ranges(key, parts))
+
+    def read_many(
+        self, requests: Sequence[Request], allocate: Allocate
+    ) -> list[list[npt.NDArray[np.uint8]]]:
+        """Read parts of several objects concurrently; see :meth:`get_ranges`.
+
+        Parameters
+        ----------
+        requests : sequence of Request
+            The parts of each object.
+        allocate : callable
+            Allocates an array of some bytes, if the storage can read into memory of the caller.
+
+        Returns
+        -------
+        list of list of numpy.ndarray
+            uint8: parts of each object, in the order of the ranges. They are writable if they were
+            allocated with ``allocate``.
+        """
+        empty = np.empty(0, np.uint8)
+
+        def read(request: Request) -> list[npt.NDArray[np.uint8]]:
+            key, ranges, check = request
+
+            def arrays(files: Backend, parts: list[tuple[int, int]]) -> list[npt.NDArray[np.uint8]]:
+                return files.get_arrays(key, parts, allocate, check)
+
+            return self._parts(key, ranges, empty, arrays)
+
+        if self.local:
+            return self._retries.call(lambda: list(map(read, requests)))
+        return self._each(read, requests)
+
+    def _parts(
+        self,
+        key: str,
+        ranges: Sequence[tuple[int, int]],
+        empty: _T,
+        read: Callable[[Backend, list[tuple[int, int]]], list[_T]],
+    ) -> list[_T]:
         nonempty = [(start, stop) for start, stop in ranges if start < stop]
         if not nonempty:
-            return [b""] * len(ranges)
+            return [empty] * len(ranges)
         try:
-            data = self._do("read", key, lambda files: files.get_ranges(key, nonempty))
+            data = self._do("read", key, lambda files: read(files, nonempty))
         except StoreError as error:
             # Object storages refuse a range that begins beyond the end.
             if type(error) is not StoreError or self.size(key) >= max(stop for _, stop in nonempty):
                 raise
             data = []
         parts = iter(data)
-        result = [next(parts, b"") if start < stop else b"" for start, stop in ranges]
+        result = [next(parts, empty) if start < stop else empty for start, stop in ranges]
         for (start, stop), part in zip(ranges, result, strict=True):
-            if len(part) != max(stop - start, 0):
+            if len(cast("Any", part)) != max(stop - start, 0):
                 raise CorruptionError(
                     f"{self.url}/{key} is truncated: it ends before byte {stop}. Restore it from a "
                     "backup; `dasklake verify` lists all damaged objects."
@@ -338,7 +407,7 @@ class ObjectStore:
                 f"{self.url} is read-only. Use the URL of the storage itself, such as s3://bucket/lake."
             )
 
-    def _each(self, action: Callable[[str], _T], keys: Sequence[str]) -> list[_T]:
+    def _each(self, action: Callable[[_A], _T], keys: Sequence[_A]) -> list[_T]:
         if len(keys) < 2:
             return [action(key) for key in keys]
         with ThreadPoolExecutor(min(_REQUESTS, len(keys))) as pool:

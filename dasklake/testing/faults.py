@@ -18,9 +18,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from dasklake._format import object_keys
 from dasklake._storage.connection import Connection, Opened
 from dasklake._storage.fsspec_backend import Backend
+from dasklake._storage.memory_pool import Allocate, Check
 from dasklake._storage.retry import NO_RETRIES, RetryPolicy
 from dasklake._storage.store import ObjectStore
 
@@ -131,6 +135,7 @@ class _FaultBackend:
         self.creates_exclusively = inner.creates_exclusively
         self.writable = inner.writable
         self.shared = inner.shared
+        self.local = inner.local
 
     def put(self, key: str, data: memoryview) -> None:
         self._do("put", key, lambda: self.inner.put(key, data), bytes(data))
@@ -152,6 +157,13 @@ class _FaultBackend:
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         return list(self._do("get", key, lambda: self.inner.get_ranges(key, ranges)))
+
+    def get_arrays(
+        self, key: str, ranges: Sequence[tuple[int, int]], allocate: Allocate, check: Check
+    ) -> list[npt.NDArray[np.uint8]]:
+        return list(
+            self._do("get", key, lambda: self.inner.get_arrays(key, ranges, allocate, check))
+        )
 
     def size(self, key: str) -> int:
         return int(self._do("size", key, lambda: self.inner.size(key)))

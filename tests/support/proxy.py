@@ -7,6 +7,7 @@ any time. The choices are counted.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import socket
 import struct
@@ -23,6 +24,10 @@ import pytest
 
 if TYPE_CHECKING:  # a separate plugin, which pytest has to import first
     from tests.support.s3 import S3Server
+
+
+#: Bytes that are sent at once.
+_SLICE = 64 * 2**10
 
 
 class Fate(Enum):
@@ -108,6 +113,10 @@ class Proxy:
         Chooses the fate of a request; called on the proxy's thread.
     latency : float
         Delay added to each request, in seconds.
+    bandwidth : float
+        Bytes per second of each connection.
+    requests, sent : int
+        Number of answered requests, and bytes of their answers.
     counts : Counter
         Number of requests by fate.
     """
@@ -116,6 +125,8 @@ class Proxy:
         self._server = server
         self.decide: Decide = fair
         self.latency = 0.0
+        self.bandwidth = math.inf
+        self.requests = self.sent = 0
         self.counts: Counter[Fate] = Counter()
         self.port = 0
         self._ready = threading.Event()
@@ -176,8 +187,17 @@ class Proxy:
         if fate is Fate.DROPPED:
             await reader.read()  # until the client times out
             return
-        writer.write(answer)
-        await writer.drain()
+        self.requests += 1
+        self.sent += len(answer)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for start in range(0, len(answer), _SLICE):
+            writer.write(answer[start : start + _SLICE])
+            await writer.drain()
+            # Sleeps are too long, but do not add up.
+            early = began + min(start + _SLICE, len(answer)) / self.bandwidth - loop.time()
+            if early > 0:
+                await asyncio.sleep(early)
 
     async def _ask(self, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)

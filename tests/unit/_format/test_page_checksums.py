@@ -25,7 +25,7 @@ def _pages(seed: int, size: int, page: int) -> tuple[np.ndarray, np.ndarray]:
     picks=st.lists(st.tuples(st.integers(0, 69), st.integers(1, 70)), min_size=1, max_size=8),
     damage=st.none() | st.integers(0, 10**6),
 )
-def test_a_range_is_intact_exactly_if_each_of_its_pages_is(  # noqa: PLR0913 # a property
+def test_a_range_is_intact_exactly_if_each_of_its_pages_is(  # a property
     seed: int,
     page: int,
     count: int,
