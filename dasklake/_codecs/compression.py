@@ -78,12 +78,24 @@ def from_blob(blob: Blob, dtype: np.dtype[Any], compression: str | None) -> npt.
     """
     size = decoded_size(blob, dtype.itemsize)
     data: Any = blob.data if compression is None else decompress(blob.data, compression, size)
-    if len(data) != size:
+    check_length(blob.shape, dtype, len(data))
+    return np.frombuffer(data, dtype).reshape(blob.shape)
+
+
+def check_length(shape: tuple[int, ...], dtype: np.dtype[Any], length: int) -> None:
+    """Check the number of bytes of an array.
+
+    Raises
+    ------
+    CorruptionError
+        ``length`` does not match the shape, or an axis is negative.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if length != size or any(axis < 0 for axis in shape):
         raise CorruptionError(
-            f"A sample of shape {blob.shape} must have {size} bytes, got {len(data)}. "
+            f"A sample of shape {shape} must have {size} bytes, got {length}. "
             "Restore its chunk from a copy."
         )
-    return np.frombuffer(data, dtype).reshape(blob.shape)
 
 
 def decoded_size(blob: Blob, width: int) -> int:

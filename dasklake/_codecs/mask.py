@@ -67,10 +67,33 @@ class MaskCodec(Codec):
         stored: npt.NDArray[Any] = np.packbits(array.reshape(-1)) if self._packed else array
         return as_blob(stored, array.shape, self._inner)
 
+    @property
+    def has_separate_masks(self) -> bool:
+        """True if :meth:`decode_part` decodes only the masks that it returns."""
+        return self.spec.compression == _RLE
+
+    def decode_part(self, stored: Blob, index: tuple[int | slice, ...]) -> object:
+        """Decode some of the masks that are stored as run lengths, and return a part of them.
+
+        Parameters
+        ----------
+        stored : Blob
+            The stored masks.
+        index : tuple of (int or slice)
+            One for each axis of the masks.
+        """
+        if len(stored.shape) != 3:
+            return _pixels(stored.shape, _counts(stored))[index]
+        *inside, last = index
+        counts = _counts(stored)
+        chosen = counts[last] if isinstance(last, slice) else counts[last : last + 1]
+        pixels = _pixels((*stored.shape[:2], len(chosen)), chosen)
+        return pixels[(*inside, slice(None) if isinstance(last, slice) else 0)]
+
     def decode(self, stored: Encoded) -> object:
         """Return the masks as an array of bools."""
         if self.spec.compression == _RLE:
-            pixels = _pixels(stored)
+            pixels = _pixels(stored.shape, _counts(stored))
             remember(pixels, stored, self)  # run lengths may be written in several ways
             return pixels
         if not self._packed:
@@ -81,9 +104,9 @@ class MaskCodec(Codec):
         return np.unpackbits(bits, count=size).view(bool).reshape(stored.shape)
 
 
-def _pixels(stored: Blob) -> npt.NDArray[np.bool_]:
-    height, width, *rest = stored.shape
-    count = math.prod(rest)
+def _counts(stored: Blob) -> tuple[bytes, ...]:
+    """Return the run lengths of each mask of a sample."""
+    count = math.prod(stored.shape[2:])
     counts = tuple(bytes(stored.data).split(_SEPARATOR)) if count else ()
     if len(counts) != count:
         raise CorruptionError(
@@ -91,8 +114,12 @@ def _pixels(stored: Blob) -> npt.NDArray[np.bool_]:
             f"{len(counts)}. "
             "Restore its chunk from a copy."
         )
+    return counts
+
+
+def _pixels(shape: tuple[int, ...], counts: tuple[bytes, ...]) -> npt.NDArray[np.bool_]:
     try:
-        return to_pixels(RunLengthMasks(height, width, counts)).reshape(stored.shape)
+        return to_pixels(RunLengthMasks(shape[0], shape[1], counts)).reshape(shape)
     except SampleError as error:
         raise CorruptionError(
             f"Masks cannot be decoded: {error.message}. Restore their chunk from a copy."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,19 @@ import pyarrow as pa
 
 from dasklake._read.chunk_reader import OpenChunk, column_of_type
 from dasklake._read.column_slices import ColumnSlice, Range, load_slices, next_level, own_ranges
+from dasklake._read.shape_table import Shape, ShapeTable
 from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 
-Shape = tuple[int, ...]
+
+class Span(NamedTuple):
+    """The bytes of a value in the memory of its chunk, and the stored shape."""
+
+    begin: int
+    end: int
+    shape: Shape
+
 
 #: int64: numbers of rows in the chunk.
 Rows = npt.NDArray[np.int64]
@@ -53,6 +61,13 @@ class ColumnReader:
         """Return whether the row has a value."""
         start = self._validity
         return start is None or bool(self.memory[start + (row >> 3)] >> (row & 7) & 1)
+
+    def presence(self, rows: int) -> npt.NDArray[np.bool_]:
+        """Return whether each row has a value."""
+        if self._validity is None:
+            return np.ones(rows, bool)
+        bits = self.memory[self._validity : self._validity + -(-rows // 8)]
+        return np.unpackbits(bits, count=rows, bitorder="little").view(bool)
 
     def all_have(self, begin: int, end: int) -> bool:
         """Return whether all rows from ``begin`` to before ``end`` have a value."""
@@ -93,8 +108,24 @@ class ColumnReader:
         """Return the ranges of the validity and the shape of a value."""
         return self._bit_ranges(row)
 
-    def shape(self, row: int) -> Shape | None:
-        """Return the shape of a value, or None if it was not stored."""
+    def shape_table(self, rows: int, most: int) -> ShapeTable:
+        """Return the shapes of all rows after all of their ranges were loaded.
+
+        Parameters
+        ----------
+        rows : int
+            Number of rows.
+        most : int
+            Number of axes that are read of each shape.
+        """
+        raise NotImplementedError
+
+    def span_ranges(self, row: int) -> list[Range]:
+        """Return the ranges that :meth:`span` needs."""
+        return self._bit_ranges(row)
+
+    def span(self, row: int) -> Span:
+        """Return the bytes of a value that is stored as bytes."""
         raise NotImplementedError
 
 
@@ -114,10 +145,18 @@ class NumberColumn(ColumnReader):
     shaped = True
 
     def __init__(
-        self, memory: _Memory, column: Any, flat: Any, element: Any, shape: Shape = ()
+        self,
+        memory: _Memory,
+        column: Any,
+        flat: Any,
+        element: Any,
+        shape: Shape = (),
+        axes: int = 0,
     ) -> None:
         super().__init__(memory, column)
         self._shape = shape
+        # Without the axis of a pair of floats.
+        self._value_shape = shape[:axes]
         self._width = math.prod(shape) * element.itemsize
         size = len(column) * self._width
         self._start = _start(memory, flat.buffers()[1], size) or 0
@@ -150,13 +189,20 @@ class NumberColumn(ColumnReader):
         """Return a scalar, or a copied array."""
         return self.view[row].copy() if self._shape else self.view[row]
 
-    def shape(self, row: int) -> Shape:  # noqa: ARG002 # the same for every row
-        """Return the shape of a value."""
-        return self._shape
+    def shape_table(self, rows: int, most: int) -> ShapeTable:  # noqa: ARG002 # one shape
+        """Return the shapes of all rows."""
+        return ShapeTable.of_one_shape(self._value_shape, self.presence(rows))
+
+    def span(self, row: int) -> Span:
+        """Return the bytes of a value."""
+        begin = self._start + row * self._width
+        return Span(begin, begin + self._width, self._value_shape)
 
 
 class BoolColumn(ColumnReader):
     """Bools, stored as bits."""
+
+    shaped = True
 
     def __init__(self, memory: _Memory, column: Any) -> None:
         super().__init__(memory, column)
@@ -176,6 +222,10 @@ class BoolColumn(ColumnReader):
     def present_value(self, row: int) -> np.bool_:
         """Return a bool."""
         return np.bool_(self.memory[self._start + (row >> 3)] >> (row & 7) & 1)
+
+    def shape_table(self, rows: int, most: int) -> ShapeTable:  # noqa: ARG002 # one shape
+        """Return the shapes of all rows."""
+        return ShapeTable.of_one_shape((), self.presence(rows))
 
 
 class BytesColumn(ColumnReader):
@@ -249,15 +299,24 @@ class BlobColumn(BytesColumn):
 
     def present_value(self, row: int) -> Blob:
         """Return a copied blob."""
-        return Blob(memoryview(bytearray(self._piece(row))), self.shape(row))
+        return Blob(memoryview(bytearray(self._piece(row))), tuple(self._shapes.value(row)))
 
     def shape_ranges(self, row: int) -> list[Range]:
         """Return the ranges of validity and shape."""
         return [*self._bit_ranges(row), *self._shapes.fixed_ranges(row)]
 
-    def shape(self, row: int) -> Shape:
-        """Return the shape of a value."""
-        return tuple(self._shapes.value(row))
+    def shape_table(self, rows: int, most: int) -> ShapeTable:
+        """Return the shapes of all rows."""
+        return self._shapes.shape_table(rows, most).where(self.presence(rows))
+
+    def span_ranges(self, row: int) -> list[Range]:
+        """Return the ranges of validity, offsets and shape."""
+        return self.fixed_ranges(row)
+
+    def span(self, row: int) -> Span:
+        """Return the bytes of a value."""
+        ((begin, end),) = self.variable_ranges(row)
+        return Span(begin, end, tuple(self._shapes.value(row)))
 
     def shapes(self, rows: Rows) -> npt.NDArray[np.int64] | None:
         """Return the shapes of some values, rows x axes, or None if their ranks may differ."""
@@ -286,6 +345,10 @@ class _AxesColumn(ColumnReader):
         """Return the shape."""
         axes: list[int] = self.axes[row].tolist()
         return axes
+
+    def shape_table(self, rows: int, most: int) -> ShapeTable:
+        """Return all shapes."""
+        return ShapeTable.of_axes(self._view[:, :most], self.presence(rows))
 
 
 class _ArrowColumn(ColumnReader):
@@ -335,6 +398,11 @@ class _WholeColumn(ColumnReader):
             self._validated = True
         return self._column[row].as_py()
 
+    def shape_table(self, rows: int, most: int) -> ShapeTable:  # noqa: ARG002 # of the column
+        """Return all shapes."""
+        self._column.validate(full=True)
+        return ShapeTable.of_lists(self._column, most)
+
 
 class _LinkColumn(ColumnReader):
     """Links, and the metadata of their targets."""
@@ -363,10 +431,9 @@ class _LinkColumn(ColumnReader):
         """Return the ranges of validity and shape."""
         return [*self._bit_ranges(row), *self._fields["shape"].fixed_ranges(row)]
 
-    def shape(self, row: int) -> Shape | None:
-        """Return the shape of a target, or None if it was not stored."""
-        axes = self._fields["shape"].value(row)
-        return None if axes is None else tuple(axes)
+    def shape_table(self, rows: int, most: int) -> ShapeTable:
+        """Return the shapes of all targets."""
+        return self._fields["shape"].shape_table(rows, most).where(self.presence(rows))
 
 
 def _shape_column(memory: _Memory, column: Any) -> ColumnReader:
@@ -412,7 +479,8 @@ def open_column(chunk: OpenChunk, name: str, spec: TensorSpec) -> ColumnReader:
         return BlobColumn(memory, column, shapes)
     if storage.layout is Layout.TENSOR:
         array = column.storage
-        return NumberColumn(memory, array, array.values, storage.element, storage.shape)
+        axes = len(spec.shape)
+        return NumberColumn(memory, array, array.values, storage.element, storage.shape, axes)
     if pa.types.is_boolean(storage.type):
         return BoolColumn(memory, column)
     if storage.element is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any, TypeGuard
@@ -70,17 +70,7 @@ class Decoder:
         if stored is None:
             return None
         codec = self._codecs[name]
-        try:
-            value = codec.decode(stored)
-        except SampleError as error:
-            raise SampleError(error.message, tensor=name, sample=str(sample)) from error
-        except LakeError:
-            raise
-        except MALFORMED as error:
-            raise CorruptionError(
-                f"Tensor {name!r} of sample {sample} does not match the schema ({error}). Restore its "
-                "chunk from a copy. If the chunk was changed, `dasklake verify` reports its name."
-            ) from error
+        value = call_decoder(codec.decode, stored, name, sample)
         if isinstance(value, Link):
             link = linked(self._specs[name], stored, self._keys, self._limits)
             remember(link, self._renamed(stored), codec)
@@ -140,6 +130,29 @@ class Decoder:
         lazy = origin.on_corrupt == "raise"
         decode = partial(self.sample, names, stored, number, lazy=lazy)
         return decode_or_skip(decode, origin.on_corrupt, origin.store.url, number)
+
+
+def call_decoder(decode: Callable[[Any], Any], stored: Any, name: str, sample: int) -> Any:
+    """Decode a stored value; errors name the tensor and the sample.
+
+    Raises
+    ------
+    SampleError
+        The bytes are undamaged but cannot be decoded.
+    CorruptionError
+        The value does not match the schema.
+    """
+    try:
+        return decode(stored)
+    except SampleError as error:
+        raise SampleError(error.message, tensor=name, sample=str(sample)) from error
+    except LakeError:
+        raise
+    except MALFORMED as error:
+        raise CorruptionError(
+            f"Tensor {name!r} of sample {sample} does not match the schema ({error}). Restore its "
+            "chunk from a copy. If the chunk was changed, `dasklake verify` reports its name."
+        ) from error
 
 
 def is_decoded(sample: Sample | None) -> TypeGuard[Sample]:

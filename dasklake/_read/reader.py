@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from dasklake._log.log import Log
 from dasklake._lru import LRUCache
 from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
-from dasklake._read.column_readers import Shape
+from dasklake._read.axis_index import check_slice
 from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.decoded_sizes import decoded_sizes
 from dasklake._read.decoder import Decoder, is_decoded
@@ -26,6 +27,7 @@ from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.partition import read_rows
 from dasklake._read.plan import ChunkLocation, ReadPlan, split_and_join
 from dasklake._read.row_reader import RowReader
+from dasklake._read.shape_table import ShapeTable
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
@@ -41,6 +43,9 @@ _T = TypeVar("_T")
 #: Most chunks, and bytes of their pages, that a reader keeps in memory.
 _MAX_CHUNKS = 1024
 _MAX_BYTES = 256 * 2**20
+
+#: Chunks whose shapes are read at the same time.
+_THREADS = 8
 
 #: Decoded bytes of a partition from which on a chunk is split. A frame of masks takes two to three
 #: times as much while it is built, and a worker builds several at the same time.
@@ -159,13 +164,28 @@ class Reader:
         """Return the stored, encoded values of one sample."""
         plan = self._plan or self.plan
         number, offset = plan.locate(row)
-        return self._using(number, lambda reader: reader.read(offset, names))
+        return self.using(number, lambda reader: reader.read(offset, names))
 
     def many(self, rows: Sequence[int], names: Sequence[str]) -> Iterator[Sample]:
         """Yield some samples. Neighbours in one chunk are fetched together.
 
         With ``on_corrupt="skip"``, samples of damaged chunks, and samples that cannot be decoded,
         are left out.
+        """
+        for number, offsets, numbers in self.by_chunk(rows):
+            read = partial(RowReader.read_many, rows=offsets, names=names)
+            stored = self.read_or_skip(number, read)
+            decode = partial(self._decoder.sample_or_skip, self.origin, names)
+            # A variable would keep each sample alive while the next one is decoded.
+            yield from filter(is_decoded, map(decode, stored or (), numbers))
+
+    def by_chunk(self, rows: Sequence[int]) -> Iterator[tuple[int, list[int], Sequence[int]]]:
+        """Group neighbours in one chunk.
+
+        Yields
+        ------
+        tuple of (int, list of int, sequence of int)
+            Number of a chunk, offsets in it, and numbers of the samples.
         """
         located = [self.plan.locate(row) for row in rows]
         begin = 0
@@ -174,12 +194,7 @@ class Reader:
             end = begin
             while end < len(rows) and located[end][0] == number:
                 end += 1
-            offsets = [offset for _, offset in located[begin:end]]
-            read = partial(RowReader.read_many, rows=offsets, names=names)
-            stored = self._read_or_skip(number, read)
-            decode = partial(self._decoder.sample_or_skip, self.origin, names)
-            # A variable would keep each sample alive while the next one is decoded.
-            yield from filter(is_decoded, map(decode, stored or (), rows[begin:end]))
+            yield number, [offset for _, offset in located[begin:end]], rows[begin:end]
             begin = end
 
     def block(self, rows: range, name: str) -> npt.NDArray[Any] | None:
@@ -204,29 +219,35 @@ class Reader:
             number, begin = self.plan.locate(row)
             end = min(begin + rows.stop - row, self.plan.location(number).rows)
             read = partial(RowReader.block, begin=begin, end=end, name=name)
-            part = self._read_or_skip(number, read)
+            part = self.read_or_skip(number, read)
             if part is None:
                 return None
             parts.append(part)
             row += end - begin
         return np.concatenate(parts)
 
-    def _read_or_skip(self, number: int, read: Callable[[RowReader], _T]) -> _T | None:
+    def read_or_skip(self, number: int, read: Callable[[RowReader], _T]) -> _T | None:
         """Read from a chunk, or return None if it is damaged and ``on_corrupt="skip"``."""
         try:
-            return self._using(number, read)
+            return self.using(number, read)
         except CorruptionError as error:
             if self.origin.on_corrupt == "raise":
                 raise
             warn_once(self.origin.store.url, self.plan.location(number), error)
             return None
 
-    def shapes(self, name: str) -> Iterator[Shape | None]:
-        """Yield the shape of each value of a tensor, or None for no value."""
-        for location in self.plan.locations() if self.origin.length([name]) else ():
-            yield from self._rows(location).shapes(name)
+    def shape_table(self, name: str) -> ShapeTable:
+        """Return the shapes of a tensor in all samples, without reading the values."""
+        if not self.origin.length([name]):
+            return ShapeTable.concatenate([])
 
-    def _using(self, number: int, read: Callable[[RowReader], _T]) -> _T:
+        def read(location: ChunkLocation) -> ShapeTable:
+            return self._rows(location).shape_table(name)
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return ShapeTable.concatenate(list(pool.map(read, self.plan.locations())))
+
+    def using(self, number: int, read: Callable[[RowReader], _T]) -> _T:
         """Read from a chunk; if it is missing, raise the reason."""
         reader = self._cache.get(number)
         if reader is None:
@@ -304,7 +325,7 @@ def resolve_rows(item: Any, length: int) -> Sequence[int]:
         ``item`` is not an index.
     """
     if isinstance(item, slice):
-        return range(*item.indices(length))
+        return range(*check_slice(item).indices(length))
     if not isinstance(item, np.ndarray) and all(isinstance(i, bool | np.bool_) for i in item):
         item = np.array(item, bool) if len(item) else ()
     if isinstance(item, np.ndarray) and item.dtype == bool:

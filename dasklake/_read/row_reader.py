@@ -14,9 +14,10 @@ from dasklake._read.column_readers import (
     ColumnReader,
     MissingColumn,
     NumberColumn,
-    Shape,
+    Span,
     open_column,
 )
+from dasklake._read.shape_table import ALL_AXES, ShapeTable
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
 from dasklake.exceptions import InvalidInputError
@@ -111,8 +112,42 @@ class RowReader:
             raise self.chunk.mismatch_error(error) from error
         return numbers
 
-    def shapes(self, name: str) -> list[Shape | None]:
-        """Return the shape of each row's value without fetching it; None for no value.
+    def spans(self, rows: Sequence[int], name: str) -> list[Span | None]:
+        """Return the bytes of some values, not fetched yet; None for no value."""
+        column = self._columns.get(name) or self._open(name)
+        if isinstance(column, MissingColumn):
+            return [None] * len(rows)
+        self.chunk.load([part for row in rows for part in column.span_ranges(row)])
+        try:
+            return [column.span(row) if column.has(row) else None for row in rows]
+        except MALFORMED as error:
+            raise self.chunk.mismatch_error(error) from error
+
+    def part(self, name: str, span: Span, dtype: np.dtype[Any], index: Any) -> Any:
+        """Return a copied part of an array, whose bytes were fetched; the others may be missing.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        span : Span
+            The bytes and the shape of the array.
+        dtype : numpy.dtype
+            Dtype of the array.
+        index : tuple of (int or slice)
+            One for each axis of the array.
+        """
+        data = self.chunk.head.memory[span.begin : span.end].view(dtype)
+        try:
+            part = data.reshape(span.shape)[index].copy()
+            return self._with_version_indices([part], [name])[0]
+        except MALFORMED as error:
+            raise self.chunk.mismatch_error(error) from error
+
+    def shape_table(self, name: str) -> ShapeTable:
+        """Return the shape of each row's value without fetching it.
+
+        The shape of a list is its number of items.
 
         Raises
         ------
@@ -120,17 +155,17 @@ class RowReader:
             Shapes are not stored.
         """
         column = self._columns.get(name) or self._open(name)
-        rows = range(self.chunk.location.rows)
+        rows = self.chunk.location.rows
         if isinstance(column, MissingColumn):
-            return [None] * len(rows)
+            return ShapeTable.of_one_shape((), np.zeros(rows, bool))
         if not column.shaped:
             raise InvalidInputError(
                 f"The shapes of tensor {name!r} are not stored. For links, write them with "
                 "verify=True."
             )
-        self._load_span(column.shape_ranges, 0, len(rows))
+        self._load_span(column.shape_ranges, 0, rows)
         try:
-            return [column.shape(row) if column.has(row) else None for row in rows]
+            return column.shape_table(rows, 1 if self._specs[name].sequence else ALL_AXES)
         except MALFORMED as error:
             raise self.chunk.mismatch_error(error) from error
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from types import EllipsisType
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from dasklake._read.axis_index import AxisIndex, as_slices
+from dasklake._read.crops import CropReader, stacked
 from dasklake._read.partition import array_shape
 from dasklake._read.reader import Reader, resolve_row, resolve_rows
+from dasklake._read.shape_table import Shape, ShapeTable
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
 
@@ -21,6 +26,14 @@ class Tensor:
     ``tensor[i]`` is the value of a sample. ``tensor[i:j]``, ``tensor[[i, j]]`` and
     ``tensor[mask]`` are one array if the tensor has a fixed shape and no values are missing, else
     a list of values. Only the selected values are fetched from storage.
+
+    ``tensor[i, a:b, ..., c]`` is a part of a value, with integers, slices and ``...`` as in NumPy.
+    ``tensor[i:j, a:b]`` and ``tensor[[i, j], ..., c]`` are one array if all parts have the same
+    shape and no values are missing, else a list of parts. Of uncompressed arrays, only the bytes
+    of the part are fetched. Of lists such as ``sequence[image]``, whose first axis is the list,
+    only the selected items are fetched and decoded. Other values are fetched and decoded before
+    the part is taken. Masks stored as run lengths and files such as videos decode only the
+    selected masks and the frames up to the last selected one.
 
     Parameters
     ----------
@@ -38,8 +51,10 @@ class Tensor:
     >>> boxes = lake["boxes"]
     >>> boxes[1].shape
     (2, 4)
-    >>> boxes.shapes().tolist()
-    [[1, 4], [2, 4]]
+    >>> boxes[:, 0, 2:].tolist()
+    [[5.0, 5.0], [2.0, 2.0]]
+    >>> boxes.shape, boxes.min_shape, boxes.max_shape
+    ((2, None, 4), (1, 4), (2, 4))
     """
 
     def __init__(self, reader: Reader, name: str) -> None:
@@ -67,6 +82,9 @@ class Tensor:
         return (row[self.name] for row in samples)
 
     @overload
+    def __getitem__(self, item: tuple[Any, ...] | EllipsisType) -> Any: ...
+
+    @overload
     def __getitem__(
         self, item: slice | Sequence[int] | npt.NDArray[Any]
     ) -> npt.NDArray[Any] | Any: ...  # or a list: only the schema knows
@@ -75,13 +93,91 @@ class Tensor:
     def __getitem__(self, item: int | np.integer[Any]) -> Any: ...
 
     def __getitem__(self, item: Any) -> Any:
-        if isinstance(item, slice | list | tuple | np.ndarray):
+        if isinstance(item, tuple) and len(item) != 1:
+            return self._parts(item)
+        (item,) = item if isinstance(item, tuple) else (item,)
+        if item is Ellipsis:
+            item = slice(None)
+        if isinstance(item, slice | list | np.ndarray):
             rows = resolve_rows(item, len(self))
             block = self._block(rows)
             if block is not None:
                 return block
             return self._stacked([row[self.name] for row in self._reader.many(rows, [self.name])])
         return self._reader.one(resolve_row(item, self._length), [self.name])[self.name]
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Number of samples, then the length of each axis of a value, or None if it varies.
+
+        It follows from the schema and nothing is read, unless the schema allows any shape. A list,
+        as in ``sequence[image]``, has one axis of any length.
+
+        Raises
+        ------
+        InvalidInputError
+            The schema allows any shape, and the samples have different numbers of axes.
+        """
+        spec = self.spec
+        if spec.sequence:
+            return len(self), None
+        if spec.shape is not None:
+            return len(self), *spec.shape
+        pairs = zip(self.min_shape or (), self.max_shape or (), strict=True)
+        return len(self), *(low if low == high else None for low, high in pairs)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, with that of the samples; see :attr:`shape`."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any] | pa.DataType | None:
+        """Dtype of the values, an Arrow type if NumPy does not have it, or None for files.
+
+        The dtype of a list is that of its items. Values of JSON have none.
+        """
+        spec = self.spec.item if self.spec.sequence else self.spec
+        if spec.kind.codec == "json":
+            return None
+        return spec.arrow_type if spec.numpy_dtype is None else spec.numpy_dtype
+
+    @property
+    def min_shape(self) -> tuple[int, ...] | None:
+        """Smallest length along each axis of the values; None without values.
+
+        It is read from the stored shapes, not from the values.
+
+        Raises
+        ------
+        InvalidInputError
+            Shapes are not stored, or the samples have different numbers of axes.
+        """
+        return self._bounds and self._bounds[0]
+
+    @property
+    def max_shape(self) -> tuple[int, ...] | None:
+        """Largest length along each axis of the values; None without values.
+
+        It is read from the stored shapes, not from the values.
+
+        Raises
+        ------
+        InvalidInputError
+            Shapes are not stored, or the samples have different numbers of axes.
+        """
+        return self._bounds and self._bounds[1]
+
+    @cached_property
+    def _bounds(self) -> tuple[Shape, Shape] | None:
+        spec = self.spec
+        if spec.fixed and not spec.linked:
+            shape = tuple(axis for axis in spec.shape if axis is not None)
+            return (shape, shape) if len(self) else None
+        return self._shape_table().bounds(self.name)
+
+    def _shape_table(self) -> ShapeTable:
+        return self._reader.shape_table(self.name)
 
     def numpy(self) -> npt.NDArray[Any] | list[Any]:
         """Return the values of all samples.
@@ -115,14 +211,7 @@ class Tensor:
             Shapes are not stored: the values have none, or are links that were written with
             ``verify=False``.
         """
-        stored = list(self._reader.shapes(self.name))
-        if self.spec.sequence:
-            # The other numbers describe the items.
-            stored = [shape and shape[:1] for shape in stored]
-        shapes = [shape for shape in stored if shape is not None]
-        if len(shapes) < len(stored) or len({len(shape) for shape in shapes}) > 1:
-            return stored
-        return np.array(shapes, np.int64).reshape(len(shapes), -1)
+        return self._shape_table().shapes()
 
     def bytes(self, sample: int) -> bytes | None:
         """Return the bytes of a file, such as a JPEG image, as they were written.
@@ -152,6 +241,22 @@ class Tensor:
         row = resolve_row(sample, len(self))
         blob = self._reader.stored(row, [self.name])[0]
         return None if blob is None else bytes(blob.data)
+
+    def _parts(self, items: tuple[Any, ...]) -> Any:
+        """Return the same part of one sample or of several ones."""
+        if not items or items[0] is Ellipsis:
+            # The first axis is always that of the samples.
+            items = (slice(None), Ellipsis, *items[1:])
+        index = AxisIndex.parse(items[1:])
+        reader = CropReader(self._reader, self.name, index)
+        if not isinstance(items[0], slice | list | tuple | np.ndarray):
+            return reader.one(resolve_row(items[0], self._length))
+        rows = resolve_rows(items[0], self._length)
+        block = self._block(rows) if reader.is_small else None
+        if block is not None:
+            positions = index.resolve(block.shape[1:], f"tensor {self.name!r}")
+            return block[(slice(None), *as_slices(positions))].copy()
+        return stacked(reader.many(rows)) if rows else reader.none()
 
     def _block(self, rows: Sequence[int]) -> npt.NDArray[Any] | None:
         """Return consecutive values as one array, or None if they must be decoded one by one."""

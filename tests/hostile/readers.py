@@ -17,13 +17,17 @@ from dasklake._format.documents import read_commit, read_schema
 from dasklake._format.heartbeat import read_heartbeat
 from dasklake._format.segment import read_failures, read_segment
 from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
+from dasklake._model.manifest import Manifest
 from dasklake._read import chunk_reader
+from dasklake._read.axis_index import AxisIndex
 from dasklake._read.chunk_reader import OpenChunk
+from dasklake._read.crops import CropReader
 from dasklake._read.decoded_sizes import decoded_sizes
 from dasklake._read.decoder import Decoder
 from dasklake._read.origin import Origin
 from dasklake._read.partition import read_array, read_frame, read_rows
 from dasklake._read.plan import ChunkLocation
+from dasklake._read.reader import Reader
 from dasklake._read.row_reader import RowReader
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
@@ -108,7 +112,7 @@ def _chunk(data: bytes) -> object:
         origin = Origin(store, _VERSION)
         # Each way separately, because an object that one refuses must not break another.
         for name in held:
-            for read in (_one_by_one, _shapes, _whole, _parts, _frame, _array):
+            for read in (_one_by_one, _shapes, _crops, _whole, _parts, _frame, _array):
                 with suppress(LakeError):
                     read(origin, location, name)
     return held
@@ -124,7 +128,20 @@ def _one_by_one(origin: Origin, location: ChunkLocation, name: str) -> None:
 
 
 def _shapes(origin: Origin, location: ChunkLocation, name: str) -> None:
-    RowReader(OpenChunk(origin.store, location), {name: SPECS[name]}).shapes(name)
+    RowReader(OpenChunk(origin.store, location), {name: SPECS[name]}).shape_table(name)
+
+
+def _no_manifest() -> Manifest:
+    raise AssertionError("the chunk is given")
+
+
+def _crops(origin: Origin, location: ChunkLocation, name: str) -> None:
+    rows = range(min(_ROWS, location.rows))
+    for items in ([slice(0, 2)], [..., -1], [0]):
+        with suppress(LakeError, IndexError):
+            crops = CropReader(Reader(origin, _no_manifest), name, AxisIndex.parse(items))
+            chunk = RowReader(OpenChunk(origin.store, location), {name: SPECS[name]})
+            crops._read(chunk, rows, rows, "raise")
 
 
 def _whole(origin: Origin, location: ChunkLocation, name: str) -> None:
