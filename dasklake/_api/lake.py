@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dasklake._api.batch_methods import BatchMethods
+from dasklake._api.cache_options import parse_cache
 from dasklake._api.collection_methods import CollectionMethods
 from dasklake._api.copy_methods import CopyMethods
 from dasklake._api.edit_methods import EditMethods
@@ -39,6 +40,8 @@ def open(
     reset: bool = False,
     on_corrupt: OnCorrupt = "raise",
     links: LinkPolicy | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_size: int | str = "50 GiB",
     storage_options: StorageOptions = None,
     creds: StorageOptions = None,
 ) -> Lake:
@@ -64,6 +67,13 @@ def open(
         ``lake[i]`` of such a sample still raises an error.
     links : LinkPolicy, optional
         Limits for reading the targets of links, and the default of methods that take ``links``.
+    cache : str or os.PathLike, optional
+        Local directory that keeps the parts of chunks that were read, so that they are fetched
+        once. The processes of a machine share it. Workers on other machines use the same path of
+        their own disks. By default, nothing is kept.
+    cache_size : int or str, default "50 GiB"
+        Most bytes that the cache takes. The chunks that were not read for the longest time are
+        removed first.
     storage_options : mapping, callable or str, optional
         Options for the fsspec file system of the URL, a function that returns them, or a
         credentials key.
@@ -85,6 +95,8 @@ def open(
         The version was expired by a vacuum.
     UnsupportedFormatError
         The lake was written by a newer release.
+    InvalidInputError
+        Another user can write to ``cache``, or an argument is invalid.
 
     Examples
     --------
@@ -101,7 +113,8 @@ def open(
     (3, 2, 2)
     """
     skipping = parse_on_corrupt(on_corrupt)
-    store = ObjectStore(url, either(storage_options, creds))
+    settings = parse_cache(cache, cache_size)
+    store = ObjectStore(url, either(storage_options, creds), cache=settings)
     log = Log(store)
     if reset:
         _reset(store, log, version)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,14 +81,21 @@ class OpenChunk:
         self._store = store
         self._sparse = sparse
         if whole or location.size <= _SMALL:
-            self._accept(self._get())
+            self._read_whole()
             return
         if location.head > _MOST_HEAD + location.size // 1000:
             raise self._damaged(f"its head cannot have {location.head} bytes")
         if location.size > _LARGE and store.size(location.key) != location.size:
             # Memory is not allocated for a size that only a segment claims.
             raise self._damaged(f"its size is not {location.size} bytes")
-        ahead = min(_AHEAD, location.size // _AHEAD_SHARE) if sparse and not store.local else 0
+        self._verified(self._read_head)
+
+    def _read_head(self) -> None:
+        """Fetch, verify and keep the head, and the pages that are fetched with it."""
+        location, store = self.location, self._store
+        ahead = 0
+        if self._sparse and not store.local:
+            ahead = min(_AHEAD, location.size // _AHEAD_SHARE)
         spans = [(0, location.head + ahead), (location.size - ahead, location.size)]
         begin, end = store.get_ranges(location.key, spans)
         self._parse_head(begin[: location.head])
@@ -96,6 +104,19 @@ class OpenChunk:
         if ahead:
             self._keep_pages(location.head, begin[location.head :])
             self._keep_pages(location.size - ahead, end)
+
+    def _verified(self, read: Callable[[], None]) -> None:
+        """Read and verify bytes; if a local cache holds damaged ones, read them again."""
+        try:
+            read()
+        except CorruptionError:
+            if not self._store.forget(self.location.key):
+                raise
+            read()
+
+    def _read_whole(self) -> None:
+        """Fetch, verify and keep the whole object."""
+        self._verified(lambda: self._accept(self._get()))
 
     def _get(self) -> bytes:
         try:
@@ -128,7 +149,7 @@ class OpenChunk:
         spans = [span for name in names for span in self.head.spans(name)]
         if sum(stop - start for start, stop in spans) >= _MOST * self.location.size:
             if not all(self._present):
-                self._accept(self._get())
+                self._read_whole()
         else:
             self.load(spans)
 
@@ -146,7 +167,7 @@ class OpenChunk:
             return
         spans = self._spans(missing)
         for at in range(0, len(spans), _PIECES):
-            self._fetch(spans[at : at + _PIECES])
+            self._verified(partial(self._fetch, spans[at : at + _PIECES]))
 
     def has(self, ranges: Iterable[tuple[int, int]]) -> bool:
         """Return whether some byte ranges are loaded."""

@@ -299,7 +299,7 @@ class BlobColumn(BytesColumn):
 
     def present_value(self, row: int) -> Blob:
         """Return a copied blob."""
-        return Blob(memoryview(bytearray(self._piece(row))), tuple(self._shapes.value(row)))
+        return Blob(memoryview(bytearray(self._piece(row))), self.shape(row))
 
     def shape_ranges(self, row: int) -> list[Range]:
         """Return the ranges of validity and shape."""
@@ -316,7 +316,11 @@ class BlobColumn(BytesColumn):
     def span(self, row: int) -> Span:
         """Return the bytes of a value."""
         ((begin, end),) = self.variable_ranges(row)
-        return Span(begin, end, tuple(self._shapes.value(row)))
+        return Span(begin, end, self.shape(row))
+
+    def shape(self, row: int) -> Shape:
+        """Return the shape of a value."""
+        return tuple(self._shapes.value(row))
 
     def shapes(self, rows: Rows) -> npt.NDArray[np.int64] | None:
         """Return the shapes of some values, rows x axes, or None if their ranks may differ."""
@@ -348,7 +352,7 @@ class _AxesColumn(ColumnReader):
 
     def shape_table(self, rows: int, most: int) -> ShapeTable:
         """Return all shapes."""
-        return ShapeTable.of_axes(self._view[:, :most], self.presence(rows))
+        return ShapeTable.of_axes(self.axes[:, :most], self.presence(rows))
 
 
 class _ArrowColumn(ColumnReader):

@@ -137,7 +137,7 @@ class CropReader:
         dtype: np.dtype[Any],
     ) -> list[Any]:
         """Return parts of arrays that are stored as their elements in C order."""
-        spans = reader.spans(offsets, self._name)
+        spans = reader.value_spans(offsets, self._name)
         indices: list[tuple[Axis, ...]] = []
         ranges: list[Range] = []
         for span, sample in zip(spans, samples, strict=True):
@@ -165,7 +165,7 @@ class CropReader:
         decoders: list[Callable[[], Any] | None] = []
         ranges: list[Range] = []
         memory = reader.chunk.head.memory
-        for span, sample in zip(reader.spans(offsets, self._name), samples, strict=True):
+        for span, sample in zip(reader.value_spans(offsets, self._name), samples, strict=True):
             if span is None:
                 decoders.append(None)
                 continue

@@ -275,7 +275,8 @@ def make_reader(
     limits: LinkLimits | None = None,
 ) -> Reader:
     """Return a reader of a version."""
-    return Reader(Origin(log.store, commit, on_corrupt, limits), partial(log.manifest, commit))
+    origin = Origin(log.store.cached, commit, on_corrupt, limits)
+    return Reader(origin, partial(log.manifest, commit))
 
 
 def _reopen(

@@ -112,7 +112,7 @@ class RowReader:
             raise self.chunk.mismatch_error(error) from error
         return numbers
 
-    def spans(self, rows: Sequence[int], name: str) -> list[Span | None]:
+    def value_spans(self, rows: Sequence[int], name: str) -> list[Span | None]:
         """Return the bytes of some values, not fetched yet; None for no value."""
         column = self._columns.get(name) or self._open(name)
         if isinstance(column, MissingColumn):
@@ -140,7 +140,7 @@ class RowReader:
         data = self.chunk.head.memory[span.begin : span.end].view(dtype)
         try:
             part = data.reshape(span.shape)[index].copy()
-            return self._with_version_indices([part], [name])[0]
+            return self.with_version_indices([part], [name])[0]
         except MALFORMED as error:
             raise self.chunk.mismatch_error(error) from error
 

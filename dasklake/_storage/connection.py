@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar, cast
 
 from dasklake import creds
+from dasklake._storage.block_cache import BlockCache, CacheSettings
+from dasklake._storage.cached_backend import CachedBackend
 from dasklake._storage.errors import translate_errors
 from dasklake._storage.fsspec_backend import Backend, open_backend
+from dasklake._storage.urls import safe_url
 from dasklake.exceptions import PermissionDeniedError
 
 _T = TypeVar("_T")
@@ -39,12 +42,23 @@ class Connection:
         Options of the fsspec file system, a function that returns them, or a credentials key.
     confined : bool
         Whether symbolic links that leave the root are refused.
+    cache : CacheSettings, optional
+        Local cache through which chunks are read.
     """
 
-    def __init__(self, url: str, storage_options: creds.StorageOptions, *, confined: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        storage_options: creds.StorageOptions,
+        *,
+        confined: bool,
+        cache: CacheSettings | None = None,
+    ) -> None:
         self.url = url
         self.storage_options = storage_options
         self.confined = confined
+        self.cache = cache
+        self._blocks = None if cache is None else BlockCache(cache)
         self._opened: Opened | None = None
 
     @property
@@ -100,5 +114,16 @@ class Connection:
         options = credentials.options
         with translate_errors("open", "", self.url, options):
             backend = open_backend(self.url, options, confined=self.confined)
+        if self._blocks is not None:
+            storage = f"{safe_url(self.url)}\0{_endpoint(options)}"
+            backend = cast("Backend", CachedBackend(backend, self._blocks, storage))
         self._opened = Opened(os.getpid(), backend, credentials)
         return self._opened
+
+
+def _endpoint(options: Mapping[str, Any]) -> str:
+    """Return the server in some storage options: two servers may have buckets of one name."""
+    client = options.get("client_kwargs")
+    nested = client.get("endpoint_url") if isinstance(client, Mapping) else None
+    names = ("endpoint_url", "account_name", "host", "port")
+    return "\0".join(str(value or "") for value in (nested, *map(options.get, names)))

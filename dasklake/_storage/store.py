@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from operator import methodcaller
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 
 from dasklake import creds
 from dasklake._format import object_keys
+from dasklake._storage.block_cache import CacheSettings
+from dasklake._storage.cached_backend import CachedBackend
 from dasklake._storage.connection import Connection
 from dasklake._storage.fsspec_backend import Backend
 from dasklake._storage.local_backend import temporary_target
@@ -73,6 +76,8 @@ class ObjectStore:
         writer.
     confined : bool, default True
         On a disk, refuse symbolic links that leave the root. False is only for files of the user.
+    cache : CacheSettings, optional
+        Local cache of the chunks that :attr:`cached` reads.
 
     Attributes
     ----------
@@ -97,8 +102,10 @@ class ObjectStore:
         *,
         single_writer: bool = False,
         confined: bool = True,
+        cache: CacheSettings | None = None,
     ) -> None:
         self._connection = Connection(absolute_url(url), storage_options, confined=confined)
+        self._cache = cache
         self._retries = STORE_RETRIES
         self.url = safe_url(self._connection.url)
         self.single_writer = single_writer
@@ -115,8 +122,10 @@ class ObjectStore:
         return hash((self._connection.url, self.single_writer))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        url, options = self._connection.url, self._connection.storage_options
-        return _rebuild, (url, options, self.single_writer, self._connection.confined)
+        connection = self._connection
+        url, options, confined = connection.url, connection.storage_options, connection.confined
+        is_cached = connection.cache is not None
+        return _rebuild, (url, options, self.single_writer, confined, self._cache, is_cached)
 
     @property
     def creates_exclusively(self) -> bool:
@@ -137,6 +146,26 @@ class ObjectStore:
     def shared(self) -> bool:
         """True if other processes can access the storage."""
         return self._connection.files.shared
+
+    @cached_property
+    def cached(self) -> ObjectStore:
+        """The same store, whose chunks are read through its local cache, if it has one."""
+        connection = self._connection
+        if self._cache is None or connection.cache is not None:
+            return self
+        store = self.with_retries(self._retries)
+        store._connection = Connection(  # noqa: SLF001 # a new copy
+            connection.url,
+            connection.storage_options,
+            confined=connection.confined,
+            cache=self._cache,
+        )
+        return store
+
+    def forget(self, key: str) -> bool:
+        """Remove an object from the local cache; return whether it was there."""
+        files = self._connection.files
+        return isinstance(files, CachedBackend) and files.forget(key)
 
     def with_retries(self, policy: RetryPolicy) -> Self:
         """Return the same store and connection with another retry policy, which is not pickled."""
@@ -419,8 +448,11 @@ def _rebuild(
     options: creds.StorageOptions,
     single_writer: bool,  # noqa: FBT001 # pickle
     confined: bool,  # noqa: FBT001 # pickle
+    cache: CacheSettings | None = None,
+    is_cached: bool = False,  # noqa: FBT001, FBT002 # pickle
 ) -> ObjectStore:
-    return ObjectStore(url, options, single_writer=single_writer, confined=confined)
+    store = ObjectStore(url, options, single_writer=single_writer, confined=confined, cache=cache)
+    return store.cached if is_cached else store
 
 
 def _view(data: Any) -> memoryview:

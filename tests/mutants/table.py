@@ -41,6 +41,8 @@ _BRANCHES = "_log/refs.py"
 _TABLES = "_log/segments.py"
 _RESET = "_maintenance/reset.py"
 _VACUUM = "_maintenance/vacuum.py"
+_CACHE = "_storage/block_cache.py"
+_BLOCKS = "tests/unit/_storage/test_block_cache.py::"
 _START = "_run/start.py"
 _RECOVERY = "_run/recovery.py"
 
@@ -499,5 +501,55 @@ MUTANTS = (
         _TABLES,
         ((_NAMED, _NOT_NAMED),),
         _H + "TestDoubt::test_merged_and_named",
+    ),
+    Mutant(
+        "cache-unchecked",
+        _CACHE,
+        ((" and _checksum(digest, number, block) == crc", ""),),
+        _BLOCKS + "test_a_damaged_record_is_missing",
+    ),
+    Mutant(
+        "cache-without-names",
+        _CACHE,
+        (("int(position ^ ", "int(0 * position ^ "),),
+        _BLOCKS + "test_a_record_of_another_object_is_missing",
+    ),
+    Mutant(
+        "cache-without-limit",
+        _CACHE,
+        (
+            ("fits = used + size <= self._settings.size", "fits = True"),
+            ("if used <= limit:", "if 1:"),
+        ),
+        _BLOCKS + "test_the_limit_holds",
+    ),
+    Mutant(
+        "cache-follows-links",
+        _CACHE,
+        ((' | getattr(os, "O_NOFOLLOW", 0)', ""),),
+        _BLOCKS + "test_a_link_in_place_of_the_directory_is_refused",
+    ),
+    Mutant(
+        "cache-of-others",
+        _CACHE,
+        (("status.st_uid != os.geteuid() or ", ""),),
+        _BLOCKS + "test_a_directory_of_another_user_is_refused",
+    ),
+    Mutant(
+        "cache-unlocked",
+        _CACHE,
+        (("while not _try_lock(fd):", "while False:"),),
+        _BLOCKS + "test_a_held_lock_does_not_block",
+    ),
+    Mutant(
+        "crop-misses-steps",
+        "_read/axis_index.py",
+        (
+            (
+                "begins += sum(min(span[0], span[-1]) * stride for span, stride in near)",
+                "begins += sum(span[0] * stride for span, stride in near)",
+            ),
+        ),
+        "tests/property/test_parts_of_values.py::test_ranges_hold_the_selected_elements",
     ),
 )
