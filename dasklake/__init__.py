@@ -31,6 +31,7 @@ from dasklake._api.write import LinkPolicy, WriteOptions, WriteReport, to_lake
 from dasklake._media.file import File
 from dasklake._read.batches import Batches
 from dasklake._read.tensor import Tensor
+from dasklake._read.tensor_dtype import TensorDtype
 from dasklake._run.preview import Preview
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._schema.values import Link, Samples, link
@@ -48,6 +49,7 @@ __all__ = [
     "Samples",
     "Schema",
     "Tensor",
+    "TensorDtype",
     "TensorSpec",
     "WriteOptions",
     "WriteReport",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import dask.array as da
 import dask.bag as db
@@ -13,6 +14,7 @@ from dasklake._read.frame_index import index_tensors
 from dasklake._read.graph import to_array, to_bag, to_dataframe
 from dasklake._read.plan import ChunkLocation
 from dasklake._run.options import parse_size
+from dasklake.exceptions import InvalidInputError
 
 
 class CollectionMethods(SampleSet):
@@ -63,12 +65,14 @@ class CollectionMethods(SampleSet):
         *,
         index: str | Sequence[str] | bool | None = None,
         blocksize: int | str | None = None,
+        tensors: Literal["stored", "arrow"] = "stored",
     ) -> dd.DataFrame:
         """Return the samples as a Dask DataFrame.
 
         Columns that were written from a DataFrame have their original dtype, and its index is the
-        index again. Without a stored index, the index is the number of the sample. Arrays become
-        Arrow types.
+        index again. Without a stored index, the index is the number of the sample. Lists of numbers
+        become Arrow lists. Images, masks, documents and other arrays become columns of
+        :class:`TensorDtype`, which decode a value when it is asked for.
 
         Parameters
         ----------
@@ -81,6 +85,10 @@ class CollectionMethods(SampleSet):
         blocksize : int or str, optional
             As for :meth:`to_dask_bag`. By default, each chunk is a partition, and chunks of more
             than 128 MiB in memory are split.
+        tensors : {"stored", "arrow"}, default "stored"
+            Type of columns for whose values pandas and Arrow have no type. ``"stored"``:
+            :class:`TensorDtype`. ``"arrow"``: nested lists of numbers, bytes of files, text of JSON
+            and URLs of links, such as for Parquet files that other programs read.
 
         Returns
         -------
@@ -93,13 +101,18 @@ class CollectionMethods(SampleSet):
             The lake does not have a tensor of ``columns``.
         InvalidInputError
             ``columns`` is not a sequence of names, ``index`` is not a tensor with one value per
-            sample, or ``blocksize`` is not a valid size.
+            sample, or ``blocksize`` or ``tensors`` is not valid.
         """
+        if tensors not in ("stored", "arrow"):
+            raise InvalidInputError(
+                f"tensors must be 'stored' or 'arrow', got {tensors!r}. Fix it."
+            )
         names = self._reader.names(columns)
         levels = index_tensors(self.schema, columns, index)
         size = None if blocksize is None else parse_size(blocksize, "blocksize")
         plan = self._reader.frame_plan(list(dict.fromkeys([*names, *levels])), size)
-        return to_dataframe(plan, [name for name in names if name not in levels], levels)
+        shown = [name for name in names if name not in levels]
+        return to_dataframe(plan, shown, levels, arrow=tensors == "arrow")
 
     def to_dask_array(self, name: str, *, blocksize: int | str | None = None) -> da.Array:
         """Return a tensor of fixed shape as a Dask Array; axis 0 is the samples.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import dask.dataframe as dd
 import numpy as np
@@ -196,6 +196,7 @@ def read_lake(
     storage_options: StorageOptions = None,
     *,
     index: str | Sequence[str] | bool | None = None,
+    tensors: Literal["stored", "arrow"] = "stored",
 ) -> dd.DataFrame:
     """Read the newest version of a lake as a Dask DataFrame.
 
@@ -208,6 +209,8 @@ def read_lake(
     storage_options : mapping, callable or str, optional
         As for :func:`open`.
     index : str, sequence of str or bool, optional
+        As for :meth:`Lake.to_dask_dataframe`.
+    tensors : {"stored", "arrow"}, default "stored"
         As for :meth:`Lake.to_dask_dataframe`.
 
     Returns
@@ -231,7 +234,8 @@ def read_lake(
     >>> frame.npartitions, int(frame.x.sum().compute())
     (2, 6)
     """
-    return open(url, storage_options=storage_options).to_dask_dataframe(columns, index=index)
+    lake = open(url, storage_options=storage_options)
+    return lake.to_dask_dataframe(columns, index=index, tensors=tensors)
 
 
 class Lake(

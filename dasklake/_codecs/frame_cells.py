@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._codecs.sample import StoredValue
+from dasklake._codecs.sample import StoredValue, raw_value
 from dasklake._schema.schema import TensorSpec
 
 __all__ = ["value_of_cell", "values_of_row"]
@@ -55,11 +55,12 @@ def values_of_row(
     row: Mapping[str, Any], schema: Mapping[str, TensorSpec], lake_columns: Collection[str]
 ) -> dict[str, Any]:
     """Return the values of the cells of a row; those of unknown columns stay."""
+    cells = ((name, raw_value(row, name)) for name in row)
     return {
         name: value_of_cell(cell, schema[name], of_lake=name in lake_columns)
         if name in schema
         else cell
-        for name, cell in row.items()
+        for name, cell in cells
     }
 
 

@@ -6,6 +6,7 @@ and need no decoding.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from copy import deepcopy
 from typing import Any, Protocol, Self, TypeVar
@@ -103,6 +104,14 @@ class StoredValue:
         if not self.is_unchanged():
             return self._value
         return StoredValue(self.source, self.name, self.stored, self.sample)
+
+
+class StoredColumn(ABC):
+    """A column of a frame whose values are stored as in a lake."""
+
+    @abstractmethod
+    def stored(self) -> Iterator[StoredValue | None]:
+        """Yield each value as it is stored, or None for a missing one."""
 
 
 def _memory(stored: Encoded) -> Any:

@@ -80,7 +80,8 @@ class SequenceCodec(Codec):
 
     def encode(self, value: object) -> Encoded:
         """Return the concatenated bytes of all items, and their directory."""
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        single = isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) == 0
+        if single or not isinstance(value, Iterable):
             raise wrong_value("a list", value, "Give a list of values; it may be empty.")
         pieces: list[Any] = []
         directory = [0]

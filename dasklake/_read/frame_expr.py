@@ -40,7 +40,6 @@ from dasklake._read.frame_plan import FramePlan, RowRanges, ranges_of
 from dasklake._read.origin import Origin
 from dasklake._read.partition import empty_frame, read_frame
 from dasklake._read.plan import ChunkLocation
-from dasklake._read.stored_cells import has_stored_cells
 from dasklake._schema.lake_tensors import LAKE_COLUMNS, columns_text
 from dasklake._schema.schema import Schema
 
@@ -69,7 +68,7 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
     index : tuple of str, optional
         The tensors of the index. By default, the index is the number of the sample.
     stored : tuple of str, optional
-        Tensors whose cells are stored values if pandas cannot hold them exactly.
+        Tensors whose columns hold stored values if pandas cannot hold them exactly.
     """
 
     _parameters = ["plan", "columns", "rows", "_partitions", "index", "stored"]  # noqa: RUF012 # as Dask has it
@@ -83,13 +82,10 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
 
     @cached_property
     def _meta(self) -> pd.DataFrame:
-        frame = empty_frame(self._plan.origin.schema, self.columns, self._levels)
         schema = self.lake_schema
-        names = [n for n in self.operand("stored") if n in frame and has_stored_cells(schema[n])]
+        frame = empty_frame(schema, self.columns, self._levels, self.operand("stored"))
         # Persisted frames keep their metadata alone.
         frame.attrs[LAKE_COLUMNS] = columns_text({n: schema[n] for n in self.columns}, frame.dtypes)
-        for tensor in names:
-            frame[tensor] = pd.Series([], dtype=object, index=frame.index)
         return frame
 
     @property
@@ -97,10 +93,10 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
         """Tensors of the version, by which a writer recognizes the columns."""
         return self._plan.origin.schema
 
-    def with_stored_cells(self, tensors: Collection[str]) -> ReadLake:
-        """Return the read of a frame in which a writer copies the cells of some tensors."""
-        stored: Any = self.substitute_parameters({"stored": tuple(sorted(tensors))})
-        return cast("ReadLake", stored)
+    def with_stored(self, tensors: Collection[str]) -> ReadLake:
+        """Return the read of a frame in which more columns hold stored values, for a writer."""
+        names = tuple(sorted({*self.operand("stored"), *tensors}))
+        return cast("ReadLake", self.substitute_parameters({"stored": names}))
 
     @property
     def _levels(self) -> tuple[str, ...]:
@@ -268,9 +264,11 @@ class SampleLake(ReadLake):
         return BlockwiseIO._simplify_up(self, parent, dependents)
 
 
-def read_lake_expr(plan: FramePlan, columns: list[str], index: tuple[str, ...] = ()) -> ReadLake:
+def read_lake_expr(
+    plan: FramePlan, columns: list[str], index: tuple[str, ...], stored: tuple[str, ...]
+) -> ReadLake:
     """Return the expression of a frame of some tensors, and of those of its index."""
-    return ReadLake(plan, columns, index=index)
+    return ReadLake(plan, columns, index=index, stored=stored)
 
 
 def _rows_of_slice(labels: slice, rows: int) -> RowRanges | None:

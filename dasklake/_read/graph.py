@@ -17,7 +17,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dasklake._codecs.sample import Sample
 from dasklake._dask import new_collection
 from dasklake._links.limits import LinkLimits
-from dasklake._read.dask_hooks import register_samples
+from dasklake._read.dask_hooks import register_types
 from dasklake._read.frame_expr import read_lake_expr
 from dasklake._read.frame_plan import FramePlan
 from dasklake._read.linked_values import Problem, check_rows
@@ -29,10 +29,11 @@ from dasklake._read.partition import (
 )
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.selection import Selected, read_selected
+from dasklake._read.tensor_columns import names_of_stored
 from dasklake._schema.lake_tensors import LakeTensors, schema_of_some
 from dasklake._schema.schema import Schema
 
-register_samples()
+register_types()
 
 _Groups = Sequence[tuple[ChunkLocation, ...]]
 
@@ -131,11 +132,15 @@ def _selected(part: _Selection, origin: Origin, tensors: _Tensors) -> Iterator[S
 
 
 def to_dataframe(
-    plan: FramePlan, columns: Sequence[str], index: tuple[str, ...] = ()
+    plan: FramePlan, columns: Sequence[str], index: tuple[str, ...] = (), *, arrow: bool = False
 ) -> dd.DataFrame:
-    """Return a frame of some tensors, indexed by other ones or by the row number."""
+    """Return a frame of some tensors, indexed by other ones or by the row number.
+
+    With ``arrow``, all columns have types of pandas and Arrow.
+    """
     names = list(dict.fromkeys(columns))
-    frame: dd.DataFrame = new_collection(read_lake_expr(plan, names, index))
+    stored = () if arrow else names_of_stored(plan.origin.schema, names)
+    frame: dd.DataFrame = new_collection(read_lake_expr(plan, names, index, stored))
     return frame if len(names) == len(columns) else frame[list(columns)]
 
 

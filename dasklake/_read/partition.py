@@ -25,7 +25,8 @@ from dasklake._read.frame_index import stored_index
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.pandas_columns import Part, dtype_of, series_of
 from dasklake._read.plan import ChunkLocation
-from dasklake._read.stored_cells import stored_cells
+from dasklake._read.tensor_columns import is_inexact, tensor_column
+from dasklake._read.tensor_dtype import TensorDtype
 from dasklake._schema.arrow_layout import Layout, storage_of
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import (
@@ -114,15 +115,14 @@ def read_frame(
 ) -> pd.DataFrame:
     """Return one partition of a frame, indexed by some tensors or by the row number.
 
-    The cells of ``stored`` tensors are stored values if pandas cannot hold them exactly.
+    Columns of ``stored`` tensors hold stored values if pandas cannot hold them exactly.
     """
     schema = origin.schema
     shown = list(schema) if columns is None else list(columns)
     names = list(dict.fromkeys((*shown, *index)))
-    decoder = Decoder({name: schema[name] for name in names}, origin.keys, origin.limits)
     read = list(_read_chunks(origin, locations, names))
     if not read:
-        return empty_frame(schema, shown, index)
+        return empty_frame(schema, shown, index, stored)
     series = {}
     for name in names:
         spec = schema[name]
@@ -130,16 +130,18 @@ def read_frame(
             columns[name] or missing_column(spec, len(location.span)) for location, columns in read
         ]
         try:
-            spans = [location.span for location, _ in read]
             exact = name in stored and name not in index
-            cells = stored_cells(parts, spans, name, decoder) if exact else None
-            series[name] = series_of(parts, spec) if cells is None else cells
+            column = tensor_column(parts, spec, origin.keys, origin.limits) if exact else None
+            series[name] = series_of(parts, spec) if column is None else column
         except LakeError:
             raise
         except MALFORMED as error:
             raise _mismatch_error(error, name, [location for location, _ in read]) from error
     labels = stored_index(series, schema, index)
-    frame = pd.DataFrame(series, columns=pd.Index(shown), copy=False)
+    # Without columns=, with which pandas before 3 would decode all values.
+    frame = pd.DataFrame({name: series[name] for name in shown}, copy=False)
+    if not shown:
+        frame = pd.DataFrame(columns=pd.Index(shown))
     frame.index = _index([location for location, _ in read]) if labels is None else labels
     return frame
 
@@ -162,12 +164,24 @@ def _mismatch_error(
     )
 
 
-def empty_frame(schema: Schema, names: Sequence[str], index: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a frame without rows, with the dtypes of the schema."""
-    columns = {name: pd.Series([], dtype=dtype_of(schema[name])) for name in (*names, *index)}
+def empty_frame(
+    schema: Schema,
+    names: Sequence[str],
+    index: Sequence[str] = (),
+    stored: Collection[str] = (),
+) -> pd.DataFrame:
+    """Return a frame without rows, with the dtypes of the schema. See :func:`read_frame`."""
+    columns = {
+        name: pd.Series([], dtype=_dtype(schema[name], exact=name in stored and name not in index))
+        for name in (*names, *index)
+    }
     labels = stored_index(columns, schema, index)
     frame = pd.DataFrame(columns, columns=pd.Index(names), index=pd.RangeIndex(0))
     return frame if labels is None else frame.set_axis(labels, axis=0)
+
+
+def _dtype(spec: TensorSpec, *, exact: bool) -> Any:
+    return TensorDtype(spec) if exact and is_inexact(spec) else dtype_of(spec)
 
 
 def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) -> npt.NDArray[Any]:

@@ -10,7 +10,14 @@ from typing import Any
 
 from dasklake._schema.schema import Schema, TensorSpec
 
-__all__ = ["LAKE_COLUMNS", "LakeTensors", "columns_of_text", "columns_text", "schema_of_some"]
+__all__ = [
+    "LAKE_COLUMNS",
+    "LakeDtype",
+    "LakeTensors",
+    "columns_of_text",
+    "columns_text",
+    "schema_of_some",
+]
 
 #: Name of the attribute of a frame's metadata that describes the columns of a lake.
 LAKE_COLUMNS = "dasklake"
@@ -23,6 +30,15 @@ class LakeTensors(ABC):
     @abstractmethod
     def schema(self) -> Schema:
         """The tensors that are read, in order."""
+
+
+class LakeDtype(ABC):
+    """A dtype of a frame's column, by which a writer finds the spec of its values."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> TensorSpec:
+        """Description of the values."""
 
 
 def schema_of_some(tensors: Mapping[str, TensorSpec]) -> Schema:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from dasklake._schema.lake_tensors import LakeDtype
 from dasklake._schema.schema import Schema, TensorSpec, describe
 from dasklake.exceptions import SchemaError
 
@@ -25,6 +26,8 @@ def column_spec(column: Any) -> TensorSpec:
         The dtype of ``column`` does not determine a spec that keeps its values.
     """
     dtype = column.dtype
+    if isinstance(dtype, LakeDtype):
+        return dtype.spec
     if isinstance(dtype, pd.CategoricalDtype):
         return _categories_spec(dtype)
     if isinstance(dtype, pd.SparseDtype):

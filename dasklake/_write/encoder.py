@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dasklake._codecs.constraints import LengthCheck
 from dasklake._codecs.registry import Codec, codec_for
-from dasklake._codecs.sample import raw_value
+from dasklake._codecs.sample import Sample, StoredColumn, raw_value
 from dasklake._codecs.transfer import encode_value
 from dasklake._format.columns import ColumnBuilder
 from dasklake._schema.arrow_layout import python_values
@@ -53,10 +53,11 @@ class Block:
         if not self.floats:
             return item
         floats = self.floats
-        return {
-            name: floats[name](value) if name in floats and value is not None else value
-            for name, value in item.items()
-        }
+        for name, numpy_type in floats.items():
+            value = item[name]
+            if value is not None:
+                item[name] = numpy_type(value)
+        return item
 
 
 def blocks_of(
@@ -141,13 +142,21 @@ def _float_types(columns: Mapping[str, pd.Series]) -> dict[str, Callable[[Any], 
 
 
 def _rows(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows as dicts. Stored values are decoded only if a transform uses them."""
     names = list(columns)
+    kind = Sample if any(map(_is_stored, columns.values())) else dict
     for row in zip(*map(_values, columns.values()), strict=True):
-        yield dict(zip(names, row, strict=True))
+        yield kind(zip(names, row, strict=True))
+
+
+def _is_stored(column: Any) -> bool:
+    return isinstance(column, pd.Series) and isinstance(column.array, StoredColumn)
 
 
 def _values(column: pd.Series) -> Iterator[Any]:
     """Yield the values of a column, and None for missing ones; NaN in a float column is a value."""
+    if isinstance(column.array, StoredColumn):
+        return column.array.stored()
     if column.dtype == pd.ArrowDtype(pa.time64("ns")):
         return iter(python_values(pa.array(column)))
     missing = _missing(column)
@@ -260,7 +269,7 @@ class Encoder:
 
     def encode_block(self, columns: Mapping[str, Any]) -> dict[str, pa.Array] | None:
         """Encode columns as a whole; None if a column can only be encoded sample by sample."""
-        if columns.keys() != self.codecs.keys():
+        if columns.keys() != self.codecs.keys() or any(map(_is_stored, columns.values())):
             return None
         encoded = {}
         for name, codec in self.codecs.items():

@@ -167,7 +167,7 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
     inferred = None
     lake = None if transformed else lake_frame(frame.expr)
     if lake is not None and schema is None:
-        refuse_moved_links(lake)
+        refuse_moved_links(lake, {name: column.dtype for name, column in meta.items()})
     if schema is None:
         least = Certainty.DATA if transformed else Certainty.POSITIONAL
         stored = [level for level in levels if level.stored(least)]
@@ -180,7 +180,7 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
             moved = frozenset(copied)
         else:
             tensors = {lake.columns[name].tensor for name in copied}
-            read = new_collection(lake.with_stored_cells(tensors))
+            read = new_collection(lake.with_stored(tensors))
     optimised = read.optimize()
     keys = list(flatten(optimised.__dask_keys__()))
     raw = dict(optimised.__dask_graph__())

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from dasklake._dask import Alias, GraphNode, Task
-from dasklake._schema.lake_tensors import LAKE_COLUMNS, LakeTensors, columns_of_text
+from dasklake._schema.lake_tensors import LAKE_COLUMNS, LakeDtype, LakeTensors, columns_of_text
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import SchemaError
 
@@ -116,8 +116,8 @@ class LakeFrame(NamedTuple):
     ----------
     columns : dict of str to LakeColumn
         Its columns that come from the lake.
-    with_stored_cells : callable
-        Returns the expression of the same frame in which the cells of some tensors are stored values.
+    with_stored : callable
+        Returns the expression of the same frame in which more columns hold stored values.
         The conditions of filters still see the values of pandas: only the read at the beginning of the
         chain of selections is replaced.
     moved : bool
@@ -126,7 +126,7 @@ class LakeFrame(NamedTuple):
     """
 
     columns: dict[str, LakeColumn]
-    with_stored_cells: Callable[[Collection[str]], Any]
+    with_stored: Callable[[Collection[str]], Any]
     moved: bool = False
 
 
@@ -135,7 +135,7 @@ def lake_frame(expr: Any) -> LakeFrame | None:
     schema: Schema | None = getattr(expr, "lake_schema", None)
     if schema is not None:
         columns = {name: LakeColumn(name, schema[name]) for name in expr.columns}
-        return LakeFrame(columns, expr.with_stored_cells)
+        return LakeFrame(columns, expr.with_stored)
     kind = type(expr).__name__
     if kind in ("FromGraph", "FromDelayed"):
         return _described(expr)
@@ -148,10 +148,10 @@ def lake_frame(expr: Any) -> LakeFrame | None:
         return None
     columns = _columns_after(expr, kind, source.columns)
 
-    def with_stored_cells(tensors: Collection[str]) -> Any:
-        return expr.substitute_parameters({"frame": source.with_stored_cells(tensors)})
+    def with_stored(tensors: Collection[str]) -> Any:
+        return expr.substitute_parameters({"frame": source.with_stored(tensors)})
 
-    return LakeFrame(columns, with_stored_cells, source.moved or kind not in _KEEPING_CELLS)
+    return LakeFrame(columns, with_stored, source.moved or kind not in _KEEPING_CELLS)
 
 
 def _columns_after(expr: Any, kind: str, columns: dict[str, LakeColumn]) -> dict[str, LakeColumn]:
@@ -218,15 +218,26 @@ def copied_columns(columns: Mapping[str, LakeColumn], schema: Schema | None) -> 
     ]
 
 
-def refuse_moved_links(lake: LakeFrame) -> None:
+def refuse_moved_links(lake: LakeFrame, dtypes: Mapping[str, Any]) -> None:
     """Raise an error if the cells of links are only their URLs.
+
+    Parameters
+    ----------
+    lake : LakeFrame
+        The columns that come from a lake.
+    dtypes : mapping of str to dtype
+        The dtypes of the frame.
 
     Raises
     ------
     SchemaError
         A column of ``lake`` holds links, and its rows were moved.
     """
-    links = [name for name, column in lake.columns.items() if "link[" in column.spec.htype]
+    links = [
+        name
+        for name, column in lake.columns.items()
+        if "link[" in column.spec.htype and not isinstance(dtypes[name], LakeDtype)
+    ]
     if lake.moved and links:
         raise SchemaError(
             f"The columns {', '.join(map(repr, links))} hold links, and after this operation the frame "

@@ -299,6 +299,13 @@ def make(folder: Path) -> ObjectStore:
     return store
 
 
+def _values_of_frame(frame: Any) -> list[list[Any]]:
+    """Compute a frame, show it, and decode all of its values."""
+    computed = frame.compute()
+    repr(computed)
+    return [list(computed[name]) for name in computed]
+
+
 def ways(url: str, names: Sequence[str]) -> dict[str, Callable[[], object]]:
     """Return every way to read a lake, and some of its tensors."""
 
@@ -312,7 +319,7 @@ def ways(url: str, names: Sequence[str]) -> dict[str, Callable[[], object]]:
         "first": lambda: dict(opened()[0]),
         "slice": lambda: list(map(dict, opened()[:6])),
         "bag": lambda: opened().to_dask_bag().map(dict).compute(),
-        "frame": lambda: opened().to_dask_dataframe().compute(),
+        "frame": lambda: _values_of_frame(opened().to_dask_dataframe()),
         "failures": lambda: opened().failures(),
         "verify": lambda: verify(ObjectStore(url), Log(ObjectStore(url))),
         "reset": lambda: reset(ObjectStore(url), Log(ObjectStore(url)), dry_run=True),
@@ -322,7 +329,7 @@ def ways(url: str, names: Sequence[str]) -> dict[str, Callable[[], object]]:
         return {
             f"{name}[3]": lambda: opened()[name][3],
             f"{name}[1:5]": lambda: opened()[name][1:5],
-            f"frame {name}": lambda: opened().to_dask_dataframe([name]).compute(),
+            f"frame {name}": lambda: _values_of_frame(opened().to_dask_dataframe([name])),
             f"array {name}": lambda: opened().to_dask_array(name).compute(),
         }
 

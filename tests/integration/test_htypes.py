@@ -8,10 +8,11 @@ from typing import Any
 
 import dask.bag as db
 import numpy as np
+import pandas as pd
 import pytest
 
 import dasklake
-from dasklake import File, Link, Schema, TensorSpec
+from dasklake import File, Link, Schema, TensorDtype, TensorSpec
 from dasklake._schema.htypes import HTYPES
 from dasklake.exceptions import InvalidInputError, TransformError
 from tests.support import media
@@ -98,11 +99,26 @@ def test_values_are_read_back(lake: dasklake.Lake, name: str) -> None:
 
 @pytest.mark.parametrize("name", FITTING)
 def test_values_are_columns_of_frames(lake: dasklake.Lake, name: str) -> None:
-    """A column of a frame has the dtype of its metadata, not object, and the same rows."""
+    """A column of a frame has the dtype of its metadata, and the values of the samples."""
     lazy = lake.to_dask_dataframe(columns=[name])
     column = lazy.compute(scheduler="sync")[name]
     assert column.dtype == lazy.dtypes[name]
     assert column.dtype != object
+    assert column.isna().tolist()[: len(rows(name))] == [v is None for v in rows(name)]
+    if isinstance(column.dtype, TensorDtype):
+        values = [None if value is pd.NA else value for value in column]
+        meant_values = [expected(value, FITTING[name][0]) for value in rows(name)]
+        assert all(map(same, values, meant_values))
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_values_are_columns_of_arrow(lake: dasklake.Lake, name: str) -> None:
+    """With ``tensors="arrow"``, a column has a type of pandas or Arrow, and the same rows."""
+    lazy = lake.to_dask_dataframe(columns=[name], tensors="arrow")
+    column = lazy.compute(scheduler="sync")[name]
+    assert column.dtype == lazy.dtypes[name]
+    assert column.dtype != object
+    assert not isinstance(column.dtype, TensorDtype)
     assert column.isna().tolist()[: len(rows(name))] == [v is None for v in rows(name)]
     first, meant = column.iloc[0], expected(rows(name)[0], FITTING[name][0])
     if isinstance(meant, File):

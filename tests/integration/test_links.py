@@ -99,7 +99,7 @@ def test_reading_needs_no_request(web: Web, tmp_path: Path) -> None:
     assert (link.url, link.shape) == (f"{web.url}/good/1", (240, 320, 3))
     assert (link.format, link.etag) == ("jpeg", "good")
     assert np.array(lake["image"].shapes()).shape == (4, 3)
-    assert lake.to_dask_dataframe().compute()["image"].tolist()[3].endswith("/good/3")
+    assert lake.to_dask_dataframe().compute()["image"].tolist()[3].url.endswith("/good/3")
     assert web.requests() == before
     assert link.numpy().shape == (240, 320, 3)
     assert len(link.bytes()) == link.size

@@ -84,7 +84,17 @@ def _frame(lake: dasklake.Lake) -> int:
     return int(frame.map_partitions(_count_pixels, meta=("pixels", "int64")).sum().compute())
 
 
+def _arrow_frame(lake: dasklake.Lake) -> int:
+    frame = lake.to_dask_dataframe(tensors="arrow")
+    assert frame.npartitions == 4
+    return int(frame.map_partitions(_count_bits, meta=("pixels", "int64")).sum().compute())
+
+
 def _count_pixels(part: Any) -> Any:
+    return part["masks"].map(lambda mask: int(mask.sum()))
+
+
+def _count_bits(part: Any) -> Any:
     data = pc.struct_field(pa.array(part["masks"]), "data")
     return pd.Series([pc.sum(pc.list_flatten(data)).as_py()])
 
@@ -97,7 +107,7 @@ def _eval(lake: dasklake.Lake) -> int:
     return int(sum(other["pixels"].numpy()))
 
 
-@pytest.mark.parametrize("read", [_bag, _frame, _eval])
+@pytest.mark.parametrize("read", [_bag, _frame, _arrow_frame, _eval])
 def test_a_small_worker_reads_a_large_chunk(
     read: Callable[[dasklake.Lake], int], lake: dasklake.Lake, client: Client
 ) -> None:

@@ -76,6 +76,7 @@ def test_the_directory_locates_each_item() -> None:
     [
         (BOXES, 5, ["int", "list"]),
         (BOXES, "abc", ["str", "list"]),
+        (BOXES, np.array(5.0), ["list"]),
         (BOXES, {"a": 1}, ["dict", "list"]),
         (BOXES, [np.zeros((1, 4), "f4"), None], ["item 1", "None"]),
         (BOXES, [np.zeros((1, 4), "f4"), np.zeros((1, 3), "f4")], ["item 1", "last axis"]),

@@ -210,4 +210,4 @@ def test_a_frame_of_masks_is_planned_late(make_lake: Make, counting_files: Count
     frame = lake.to_dask_dataframe()
     assert frame.npartitions == 3
     assert frame.divisions == (0, 5, 10, 11)
-    assert frame.loc[11].compute()["mask"].tolist()[0]["shape"] == [5000, 5000, 1]
+    assert frame.loc[11].compute()["mask"].iloc[0].shape == (5000, 5000, 1)
