@@ -7,7 +7,7 @@ values of a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, fields
 from typing import Any
 
@@ -39,8 +39,12 @@ _NUMBERS: dict[str, Any] = {
 _INTEGERS = {"partition": pa.int64(), "position": pa.int64(), "index": pa.int64()}
 _HOME = pa.dictionary(pa.int32(), pa.string())
 
+#: The optional column of statistics. Its offsets have 64 bits: a million chunks may have 2 GB.
+_STATISTICS = "statistics"
+_TEXT = pa.large_string()
 
-def build_manifest(home: str, order: int, receipts: Iterable[Receipt]) -> Manifest:
+
+def build_manifest(home: str, order: int, receipts: Sequence[Receipt]) -> Manifest:
     """Return the chunk references of receipts of one run.
 
     Parameters
@@ -49,7 +53,7 @@ def build_manifest(home: str, order: int, receipts: Iterable[Receipt]) -> Manife
         ``<branch>/<run>``.
     order : int
         Position of the run's rows among those of other runs.
-    receipts : iterable of Receipt
+    receipts : sequence of Receipt
         The receipts of its write tasks.
     """
     rows = [
@@ -62,11 +66,16 @@ def build_manifest(home: str, order: int, receipts: Iterable[Receipt]) -> Manife
         name: np.array(column, dtype)
         for (name, dtype), column in zip(_NUMBERS.items(), columns, strict=True)
     }
-    return join_manifests([Manifest((home,), np.zeros(len(rows), np.int32), **arrays)])
+    statistics = pa.array([c.statistics for r in receipts for c in r.chunks], _TEXT)
+    manifest = Manifest((home,), np.zeros(len(rows), np.int32), **arrays, statistics=statistics)
+    return join_manifests([manifest])
 
 
 def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
-    """Join manifests in row order: (run order, partition, chunk)."""
+    """Join manifests in row order: (run order, partition, chunk).
+
+    The result has statistics if one of the manifests has them, with nulls for the others.
+    """
     homes: dict[str, int] = {}
     runs = []
     for manifest in manifests:
@@ -79,7 +88,13 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
     }
     by_row = np.lexsort((arrays["chunk"], arrays["partition"], arrays["order"]))
     sorted_arrays = {name: array[by_row] for name, array in arrays.items()}
-    return Manifest(tuple(homes), run[by_row], **sorted_arrays)
+    statistics = None
+    if any(m.statistics is not None for m in manifests):
+        parts = [
+            pa.nulls(len(m), _TEXT) if m.statistics is None else m.statistics for m in manifests
+        ]
+        statistics = pa.concat_arrays(parts).take(pa.array(by_row))
+    return Manifest(tuple(homes), run[by_row], **sorted_arrays, statistics=statistics)
 
 
 def chunk_key_at(manifest: Manifest, i: int) -> str:
@@ -99,11 +114,22 @@ def segment_bytes(manifest: Manifest) -> bytes:
         pa.array(manifest.run, pa.int32()), pa.array(manifest.home, pa.string())
     )
     columns = {"home": home} | {name: pa.array(getattr(manifest, name)) for name in _NUMBERS}
+    if manifest.statistics is not None and manifest.statistics.null_count < len(manifest):
+        columns[_STATISTICS] = manifest.statistics
     return _arrow_file(pa.record_batch(columns))
 
 
-def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
+def read_segment(data: bytes, ref: SegmentRef, *, statistics: bool = False) -> Manifest:
     """Decode the object of a segment.
+
+    Parameters
+    ----------
+    data : bytes
+        The object.
+    ref : SegmentRef
+        The reference to it.
+    statistics : bool, default False
+        Whether to keep its statistics, if it has them.
 
     Raises
     ------
@@ -114,17 +140,19 @@ def read_segment(data: bytes, ref: SegmentRef) -> Manifest:
     batch = _read_batch(data, ref, key)
     try:
         home = _column(batch, "home", _HOME)
+        # Copied, so that a manifest does not keep the statistics in memory.
         arrays = {
-            name: _column(batch, name, pa.from_numpy_dtype(dtype)).to_numpy()
+            name: _column(batch, name, pa.from_numpy_dtype(dtype)).to_numpy().copy()
             for name, dtype in _NUMBERS.items()
         }
         homes = tuple(home.dictionary.to_pylist())
-        run = home.indices.to_numpy()
+        run = home.indices.to_numpy().copy()
         for run_home in homes:
             branch, _, name = run_home.partition("/")
             object_keys.valid_name("branch", branch)
             object_keys.valid_name("run", name)
-        manifest = Manifest(homes, run, **arrays)
+        texts = _statistics(batch)
+        manifest = Manifest(homes, run, **arrays, statistics=texts if statistics else None)
         _check_numbers(manifest, ref)
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         raise _damaged(key, str(error)) from error
@@ -135,6 +163,15 @@ def _column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
     column = batch.column(name)
     if column.type != kind or column.null_count:
         raise ValueError(f"its column {name!r} must be {kind} without nulls, got {column.type}")
+    return column
+
+
+def _statistics(batch: pa.RecordBatch) -> pa.LargeStringArray | None:
+    if _STATISTICS not in batch.schema.names:
+        return None
+    column = batch.column(_STATISTICS)
+    if column.type != _TEXT:
+        raise ValueError(f"its column {_STATISTICS!r} must be {_TEXT}, got {column.type}")
     return column
 
 

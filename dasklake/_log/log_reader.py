@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from dasklake._format import object_keys
 from dasklake._format.documents import MAX_DOCUMENT_BYTES, read_commit, read_schema
@@ -31,9 +32,12 @@ MAIN = "main"
 #: Segments fetched at the same time.
 _FETCHES = 16
 
-#: Bytes, as stored, of the commits, or large schemas, and of the segments that a log remembers.
+#: Bytes, as stored, of the commits or large schemas, and in memory of the segments, that a log keeps.
 _COMMITS = 4 << 20
 _SEGMENTS = 64 << 20
+
+#: Bytes of a segment in memory besides its arrays.
+_SEGMENT = 2 << 10
 
 #: Commits that are read to find a readable one, if the newest is not.
 _SEARCHED = 1000
@@ -200,8 +204,15 @@ class LogReader:
             yield commit
             version += 1
 
-    def manifest(self, commit: Commit) -> Manifest:
+    def manifest(self, commit: Commit, *, statistics: bool = False) -> Manifest:
         """Return the chunk references of a commit, in row order.
+
+        Parameters
+        ----------
+        commit : Commit
+            The commit.
+        statistics : bool, default False
+            Whether to load the statistics of the chunks, too. They are not cached.
 
         Raises
         ------
@@ -212,7 +223,8 @@ class LogReader:
         """
         with ThreadPoolExecutor(max_workers=_FETCHES) as pool:
             try:
-                return join_manifests(list(pool.map(in_context(self.segment), commit.segments)))
+                read = in_context(partial(self.segment, statistics=statistics))
+                return join_manifests(list(pool.map(read, commit.segments)))
             except ObjectNotFoundError as error:
                 raise self.missing_object_error(commit.version, str(error)) from error
 
@@ -244,13 +256,14 @@ class LogReader:
             f"An object of version {version} is missing ({key}). Restore it from a copy."
         )
 
-    def segment(self, ref: SegmentRef) -> Manifest:
+    def segment(self, ref: SegmentRef, *, statistics: bool = False) -> Manifest:
         """Return one segment; raise ``ObjectNotFoundError`` if it is missing."""
-        manifest = self._segments.get(ref.name)
+        manifest = None if statistics else self._segments.get(ref.name)
         if manifest is None:
             data = self.store.get(object_keys.segment_key(ref.name), ref.size)
-            manifest = read_segment(data, ref)
-            self._segments.put(ref.name, manifest, len(data))
+            manifest = read_segment(data, ref, statistics=statistics)
+            if not statistics:
+                self._segments.put(ref.name, manifest, manifest.nbytes + _SEGMENT)
         return manifest
 
     def _schema(self, digest: str) -> Schema:

@@ -32,7 +32,7 @@ def add_segment(
     # Not cached: a long run would keep every segment that it merged.
     keys = [object_keys.segment_key(ref.name) for ref in merged]
     manifests = [
-        read_segment(log.store.get(key, ref.size), ref)
+        read_segment(log.store.get(key, ref.size), ref, statistics=True)
         for key, ref in zip(keys, merged, strict=True)
     ]
     manifest = join_manifests([*manifests, new]) if merged else new

@@ -21,6 +21,7 @@ from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, write_chunk
 from dasklake._format.class_names import unify_class_names
 from dasklake._format.segment import chunk_key_at, join_manifests, segment_bytes, table_ref
+from dasklake._format.statistics import encode_statistics
 from dasklake._log.heartbeat import send_heartbeats
 from dasklake._log.log import Draft, Log
 from dasklake._log.run_entries import begin, with_run
@@ -29,6 +30,8 @@ from dasklake._maintenance.decoded_bytes import decoded_bytes
 from dasklake._model.commit import Commit, Kind, Plan, RunState, Totals
 from dasklake._model.manifest import Manifest
 from dasklake._model.receipt import ChunkRef
+from dasklake._model.tensor_history import stored_specs
+from dasklake._schema.schema import TensorSpec
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     ConflictError,
@@ -255,8 +258,15 @@ class _Compaction:
         home = object_keys.home_of(self.log.branch, self.run)
         key = object_keys.chunk_key(home, partition, 1, attempt, number)
         self.log.retry(lambda: self.log.store.put(key, chunk.data))
-        ref = ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc)
+        # Measured again, so that chunks from before there were statistics get theirs.
+        statistics = encode_statistics(columns, self._specs(first), trusted=False)
+        ref = ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc, statistics)
         return _Joined(group, attempt, ref)
+
+    def _specs(self, chunk: int) -> dict[str, TensorSpec]:
+        """Return the tensors of the version, by their names in a chunk."""
+        first = int(self.manifest.rows[:chunk].sum())
+        return stored_specs(self.head.schema, self.head.histories, first)
 
     def _read(self, group: range) -> list[pa.RecordBatch]:
         """Read the chunks of a group as stored, with every checksum verified."""
@@ -283,7 +293,8 @@ class _Compaction:
             raise_if_closed(head, since)
             for commit in since:
                 self._examine(commit)
-            current = join_manifests([self.log.segment(ref) for ref in head.segments])
+            segments = [self.log.segment(ref, statistics=True) for ref in head.segments]
+            current = join_manifests(segments)
             present = set(np.flatnonzero(_is_in(self.manifest, current)).tolist())
             self.taken = [chunk for chunk in joined if present.issuperset(chunk.group)]
             return self._draft(head, current, commit_id)
@@ -347,16 +358,21 @@ class _Compaction:
             size=np.array([ref.size for ref in refs], np.int64),
             head=np.array([ref.head for ref in refs], np.int64),
             crc=np.array([ref.crc for ref in refs], np.uint32),
+            statistics=pa.array([ref.statistics for ref in refs], pa.large_string()),
         )
 
 
 def _rows(manifest: Manifest, which: npt.NDArray[Any]) -> Manifest:
     """Return some rows of a manifest, and only the runs that they name."""
-    names = [field.name for field in fields(Manifest) if field.name != "home"]
+    names = [field.name for field in fields(Manifest) if field.name not in ("home", "statistics")]
     arrays = {name: getattr(manifest, name)[which] for name in names}
     used, run = np.unique(arrays.pop("run"), return_inverse=True)
     home = tuple(manifest.home[i] for i in used.tolist())
-    return Manifest(home, run.astype(np.int32), **arrays)
+    statistics = manifest.statistics
+    if statistics is not None:
+        indices = np.flatnonzero(which) if which.dtype == bool else which
+        statistics = statistics.take(pa.array(indices))
+    return Manifest(home, run.astype(np.int32), **arrays, statistics=statistics)
 
 
 def _same_columns(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,9 @@ class Manifest:
         ``<branch>/<run>`` prefixes; ``run`` indexes into it.
     run, order, partition, epoch, attempt, chunk, rows, size, head, crc : numpy.ndarray
         One number for each chunk; an attempt's name is its number in 16 hexadecimal digits.
+    statistics : pyarrow.LargeStringArray or None
+        JSON of the statistics of each chunk, or null. None if they were not loaded: they are larger
+        than everything else.
     """
 
     home: tuple[str, ...]
@@ -33,6 +37,13 @@ class Manifest:
     size: npt.NDArray[np.int64]
     head: npt.NDArray[np.int64]
     crc: npt.NDArray[np.uint32]
+    statistics: pa.LargeStringArray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the arrays, in bytes, without the statistics."""
+        arrays = (getattr(self, field.name) for field in fields(self)[1:-1])
+        return sum(array.nbytes for array in arrays)

@@ -24,6 +24,8 @@ class ChunkRef:
         Length of its head, in bytes.
     crc : int
         crc32c of its head.
+    statistics : str or None
+        JSON of the statistics of its values.
     """
 
     chunk: Count
@@ -31,6 +33,7 @@ class ChunkRef:
     size: Count
     head: Count
     crc: Count
+    statistics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

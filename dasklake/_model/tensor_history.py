@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dasklake._model.stored_types import Count
+from dasklake._schema.spec import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +44,26 @@ class TensorHistory:
         if row < self.since:
             return None
         return next((old for until, old in self.former if row < until), name)
+
+
+def stored_specs(
+    schema: Mapping[str, TensorSpec], histories: Mapping[str, TensorHistory], row: int
+) -> dict[str, TensorSpec]:
+    """Return the tensors of a version by their names in the chunk that holds a row.
+
+    Parameters
+    ----------
+    schema : mapping of str to TensorSpec
+        The tensors by their names in the version.
+    histories : mapping of str to TensorHistory
+        Histories of tensors that were added or renamed.
+    row : int
+        First row of the chunk.
+    """
+    if not histories:
+        return dict(schema)
+    stored = {
+        histories[name].name_at(name, row) if name in histories else name: spec
+        for name, spec in schema.items()
+    }
+    return {name: spec for name, spec in stored.items() if name is not None}

@@ -82,6 +82,11 @@ class Origin:
         return self._description[0]
 
     @property
+    def histories(self) -> Mapping[str, TensorHistory]:
+        """Histories of tensors that were added or renamed."""
+        return self._description[1]
+
+    @property
     def keys(self) -> Mapping[str, str]:
         """The new names of renamed credentials keys."""
         return self._description[2]

@@ -28,6 +28,7 @@ from dasklake._read.partition import read_rows
 from dasklake._read.plan import ChunkLocation, ReadPlan, split_and_join
 from dasklake._read.row_reader import RowReader
 from dasklake._read.shape_table import ShapeTable
+from dasklake._read.statistics import VersionStatistics
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
@@ -60,10 +61,11 @@ class Reader:
     origin : Origin
         The version.
     manifest : callable
-        Returns the chunks of the version. Called when the first sample is read.
+        Returns the chunks of the version. Called when the first sample is read, and with
+        ``statistics=True`` when statistics are needed.
     """
 
-    def __init__(self, origin: Origin, manifest: Callable[[], Manifest]) -> None:
+    def __init__(self, origin: Origin, manifest: Callable[..., Manifest]) -> None:
         self.origin = origin
         self._manifest = manifest
         self._plan: ReadPlan | None = None
@@ -92,6 +94,11 @@ class Reader:
     def fetcher(self) -> Fetcher:
         """Reader of many samples at once."""
         return Fetcher(self.origin, lambda: self.plan)
+
+    def statistics(self) -> VersionStatistics:
+        """Read the statistics of all chunks, in the order of the plan. They are not cached."""
+        manifest = self._manifest(statistics=True)
+        return VersionStatistics(manifest, self.schema, self.origin.histories)
 
     def groups(
         self, names: Sequence[str], blocksize: int | None = None, *, frame: bool = False

@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
 from dasklake._format.class_names import read_class_names
-from dasklake._model.receipt import Receipt
+from dasklake._format.statistics import encode_statistics
+from dasklake._model.receipt import ChunkRef, Receipt
+from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError
 
@@ -29,7 +32,7 @@ _Attempt = tuple[int, int, str]
 
 
 def find_recoverable(
-    store: ObjectStore, home: str, missing: Collection[int], *, closed: int
+    store: ObjectStore, home: str, missing: Collection[int], schema: Schema, *, closed: int
 ) -> list[Receipt]:
     """Return a receipt for each missing partition that is complete on storage.
 
@@ -41,6 +44,8 @@ def find_recoverable(
         ``<branch>/<run>``.
     missing : collection of int
         Partitions that are not in the version of the epoch's entry.
+    schema : Schema
+        Schema of the run.
     closed : int
         Newest epoch closed by a reset; chunks of closed epochs are never recovered.
 
@@ -55,7 +60,9 @@ def find_recoverable(
         by_partition.setdefault(attempt[0], []).append(attempt)
 
     def first_complete(candidates: Sequence[_Attempt]) -> Receipt | None:
-        receipts = (_receipt(store, home, attempt, attempts[attempt]) for attempt in candidates)
+        receipts = (
+            _receipt(store, home, attempt, attempts[attempt], schema) for attempt in candidates
+        )
         return next((receipt for receipt in receipts if receipt is not None), None)
 
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
@@ -80,12 +87,12 @@ def _attempts(
 
 
 def _receipt(
-    store: ObjectStore, home: str, attempt: _Attempt, chunks: Mapping[int, str]
+    store: ObjectStore, home: str, attempt: _Attempt, chunks: Mapping[int, str], schema: Schema
 ) -> Receipt | None:
     """Return the receipt of an attempt's write task; None if the attempt is incomplete."""
     if sorted(chunks) != list(range(len(chunks))):
         return None
-    heads = []
+    heads, refs = [], []
     for number in sorted(chunks):
         head = _checked(store, chunks[number])
         if head is None or head.header.last != (number == len(chunks) - 1):
@@ -95,6 +102,7 @@ def _receipt(
         if owner != (home, *attempt) or header.chunk != number:
             return None
         heads.append(head)
+        refs.append(_ref(head, schema))
     last = heads[-1].header
     if last.failed:
         return None  # its samples may succeed this time, with a fixed function
@@ -103,10 +111,22 @@ def _receipt(
         epoch=last.epoch,
         partition=last.partition,
         attempt=last.attempt,
-        chunks=tuple(head.ref() for head in heads),
+        chunks=tuple(refs),
         inputs=last.inputs,
         names=_names(heads),
     )
+
+
+def _ref(head: ChunkHead, schema: Schema) -> ChunkRef:
+    """Return the reference to a chunk, as its write task did.
+
+    Statistics are measured again. They are not in the chunk: its bytes are in memory anyway, and
+    every read of a chunk would fetch them.
+    """
+    ref = head.ref()
+    columns = zip(head.batch.schema, head.batch.columns, strict=True)
+    statistics = encode_statistics(columns, schema, trusted=False) if ref.rows else None
+    return replace(ref, statistics=statistics)
 
 
 def _names(heads: Sequence[ChunkHead]) -> dict[str, tuple[str, ...]]:

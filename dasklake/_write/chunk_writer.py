@@ -11,6 +11,7 @@ from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHeader, write_chunk
 from dasklake._format.columns import ColumnBuilder
 from dasklake._format.segment import failures_bytes
+from dasklake._format.statistics import encode_statistics
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
@@ -70,6 +71,7 @@ class ChunkWriter:
         self.partition = partition
         self.chunk_size = chunk_size
         self.attempt = object_keys.new_id()
+        self.schema = schema
         self.encoder = Encoder(schema, strict=strict)
         self.builders: dict[str, ColumnBuilder] = self.encoder.builders()
         self.chunks: list[ChunkRef] = []
@@ -173,8 +175,10 @@ class ChunkWriter:
             self.location.home, self.partition, self.location.epoch, self.attempt, number
         )
         self.put(key, chunk.data)
-        size = len(chunk.data)
-        self.chunks.append(ChunkRef(number, chunk.rows, size, chunk.head, chunk.crc))
+        statistics = encode_statistics(columns, self.schema) if chunk.rows else None
+        self.chunks.append(
+            ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc, statistics)
+        )
         self.builders = self.encoder.builders()
         self._decoded = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import fields
 
 import google_crc32c
@@ -37,6 +38,7 @@ chunk_refs = st.builds(
     size=st.integers(2**20, 2**58),
     head=st.integers(0, 2**20),
     crc=st.integers(0, 2**32 - 1),
+    statistics=st.none() | st.sampled_from(['{"x":{}}', '{"x":{"nulls":2}}', "no JSON"]),
 )
 
 
@@ -46,9 +48,7 @@ def receipts(draw: st.DrawFn, run: str) -> list[Receipt]:
     drawn = []
     for partition in draw(st.lists(st.integers(0, 10**6), unique=True, max_size=5)):
         chunks = draw(st.lists(chunk_refs, min_size=1, max_size=3))
-        numbered = tuple(
-            ChunkRef(number, c.rows, c.size, c.head, c.crc) for number, c in enumerate(chunks)
-        )
+        numbered = tuple(dataclasses.replace(c, chunk=number) for number, c in enumerate(chunks))
         epoch, attempt = draw(st.integers(1, 2**31 - 1)), draw(attempts)
         drawn.append(Receipt(run, epoch, partition, attempt, numbered, inputs=0))
     return drawn
@@ -67,8 +67,12 @@ def runs(draw: st.DrawFn) -> list[tuple[str, int, list[Receipt]]]:
 
 def rows(manifest: Manifest) -> list[tuple[object, ...]]:
     """Return the rows of a manifest as plain values, with the name of the home."""
-    arrays = [getattr(manifest, f.name).tolist() for f in fields(Manifest)[1:]]
-    return [(manifest.home[run], *rest) for run, *rest in zip(*arrays, strict=True)]
+    arrays = [getattr(manifest, f.name).tolist() for f in fields(Manifest)[1:-1]]
+    texts = [None] * len(manifest)
+    if manifest.statistics is not None:
+        texts = manifest.statistics.to_pylist()
+    rest_of = zip(*arrays, texts, strict=True)
+    return [(manifest.home[run], *rest) for run, *rest in rest_of]
 
 
 def ref_of(data: bytes, count: int, samples: int = 0) -> SegmentRef:
@@ -86,7 +90,8 @@ def test_segments_come_back_in_row_order(
     for manifest in manifests:
         data = segment_bytes(manifest)
         ref = ref_of(data, len(manifest), sum(manifest.rows.tolist()))
-        decoded.append(read_segment(data, ref))
+        decoded.append(read_segment(data, ref, statistics=True))
+        assert rows(read_segment(data, ref)) == [(*row[:-1], None) for row in rows(decoded[-1])]
     getattr(random, "shuffle")(decoded)  # noqa: B009 # Hypothesis's own random has no type
     whole = join_manifests(decoded)
     expected = sorted(
@@ -101,12 +106,15 @@ def test_segments_come_back_in_row_order(
             c.size,
             c.head,
             c.crc,
+            c.statistics,
         )
         for home, order, run_receipts in drawn
         for r in run_receipts
         for c in r.chunks
     )
     assert [(r[1], r[2], r[5], r[0], r[3], r[4], *r[6:]) for r in rows(whole)] == expected
+    if all(text is None for *_, text in expected):
+        assert b"statistics" not in segment_bytes(whole)
     assert rows(join_manifests([whole])) == rows(whole)
     keys = [chunk_key_at(whole, i) for i in range(len(whole))]
     assert [object_keys.parse_chunk_key(key) for key in keys] == [
@@ -121,7 +129,8 @@ def test_merged_segments_hold_the_same(drawn: list[tuple[str, int, list[Receipt]
     manifests = [build_manifest(home, order, run_receipts) for home, order, run_receipts in drawn]
     data = segment_bytes(join_manifests(manifests))
     samples = sum(sum(manifest.rows.tolist()) for manifest in manifests)
-    merged = read_segment(data, ref_of(data, sum(map(len, manifests)), samples))
+    ref = ref_of(data, sum(map(len, manifests)), samples)
+    merged = read_segment(data, ref, statistics=True)
     assert rows(merged) == rows(join_manifests(manifests))
 
 

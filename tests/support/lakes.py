@@ -12,6 +12,7 @@ from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHeader, write_chunk
 from dasklake._format.columns import ColumnBuilder
 from dasklake._format.segment import failures_bytes
+from dasklake._format.statistics import encode_statistics
 from dasklake._log.log import MAIN, Log
 from dasklake._log.run_entries import begin, resume
 from dasklake._log.run_writer import RunWriter
@@ -96,9 +97,13 @@ class SmallLake:
                 failures_key=key if last else None,
                 failed=failures if last else 0,
             )
-            chunk = write_chunk(builder.finish(), header)
+            columns = builder.finish()
+            chunk = write_chunk(columns, header)
             self.store.put(object_keys.chunk_key(*partition_path, number), chunk.data)
-            refs.append(ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc))
+            statistics = encode_statistics(columns, SCHEMA) if values else None
+            refs.append(
+                ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc, statistics)
+            )
         rows = sum(ref.rows for ref in refs)
         return Receipt(
             writer.run,

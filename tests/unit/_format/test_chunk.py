@@ -94,7 +94,7 @@ def test_the_header_comes_back() -> None:
     head = ChunkHead.parse(chunk.data[: chunk.head], len(chunk.data), "k", chunk.crc)
     assert head.header == header
     assert head.rows == chunk.rows == 2
-    assert dataclasses.astuple(head.ref()) == (1, 2, len(chunk.data), chunk.head, chunk.crc)
+    assert dataclasses.astuple(head.ref()) == (1, 2, len(chunk.data), chunk.head, chunk.crc, None)
 
 
 def test_a_chunk_without_rows() -> None:

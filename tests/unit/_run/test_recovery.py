@@ -43,14 +43,14 @@ def test_complete_partitions_are_recovered_as_their_receipts(store: ObjectStore)
     """The receipt read from the chunks of a partition equals the receipt of its task."""
     receipts = [write(store, 0, range(40)), write(store, 3, []), write(store, 5, [7])]
     assert len(receipts[0].chunks) > 1
-    assert find_recoverable(store, HOME, range(10), closed=0) == receipts
+    assert find_recoverable(store, HOME, range(10), SCHEMA, closed=0) == receipts
 
 
 def test_partitions_with_failures_are_left(store: ObjectStore) -> None:
     """Partitions with uncommitted failures are not recovered: the function may have been fixed."""
     failure = Failure("job", 2, None, None, None, None, "ValueError", "no", "trace")
     write_lost(RunLocation(store, HOME, "job", 1), SCHEMA, failure)
-    assert find_recoverable(store, HOME, [2], closed=0) == []
+    assert find_recoverable(store, HOME, [2], SCHEMA, closed=0) == []
 
 
 @pytest.mark.parametrize("number", [0, 1, -1])
@@ -58,7 +58,7 @@ def test_incomplete_attempts_are_left(store: ObjectStore, number: int) -> None:
     """An attempt with a missing chunk is not recovered."""
     receipt = write(store, 0, range(40))
     store.delete([keys(receipt)[number]])
-    assert find_recoverable(store, HOME, [0], closed=0) == []
+    assert find_recoverable(store, HOME, [0], SCHEMA, closed=0) == []
 
 
 def test_damaged_attempts_are_left_and_another_is_taken(store: ObjectStore) -> None:
@@ -70,7 +70,7 @@ def test_damaged_attempts_are_left_and_another_is_taken(store: ObjectStore) -> N
     data = bytearray(store.get(key))
     data[-100] ^= 0xFF
     store.put(key, bytes(data))
-    assert find_recoverable(store, HOME, [0], closed=0) == [whole]
+    assert find_recoverable(store, HOME, [0], SCHEMA, closed=0) == [whole]
 
 
 def test_closed_epochs_and_committed_partitions_are_left(store: ObjectStore) -> None:
@@ -78,7 +78,7 @@ def test_closed_epochs_and_committed_partitions_are_left(store: ObjectStore) -> 
     write(store, 0, [1], epoch=1)
     second = write(store, 1, [2], epoch=2)
     write(store, 2, [3], epoch=2)
-    assert find_recoverable(store, HOME, [0, 1], closed=1) == [second]
+    assert find_recoverable(store, HOME, [0, 1], SCHEMA, closed=1) == [second]
 
 
 def test_chunks_under_a_wrong_name_are_left(store: ObjectStore) -> None:
@@ -86,16 +86,17 @@ def test_chunks_under_a_wrong_name_are_left(store: ObjectStore) -> None:
     receipt = write(store, 0, [1])
     (key,) = keys(receipt)
     store.put(object_keys.chunk_key(HOME, 1, 1, receipt.attempt, 0), store.get(key))
-    assert find_recoverable(store, HOME, [1], closed=0) == []
+    assert find_recoverable(store, HOME, [1], SCHEMA, closed=0) == []
 
 
 def test_discovered_names_are_recovered(store: ObjectStore) -> None:
     """The class names of a receipt are read from the heads of the chunks."""
     spec = TensorSpec("class_label", shape=(), discover=True)
-    chunks = ChunkWriter(RunLocation(store, HOME, "job", 1), Schema({"label": spec}), 0, 1)
+    schema = Schema({"label": spec})
+    chunks = ChunkWriter(RunLocation(store, HOME, "job", 1), schema, 0, 1)
     for name in ("b", "a", "b", "c"):
         chunks.add(chunks.encoder.encode({"label": name}))
     receipt = chunks.finish(4)
     assert len(receipt.chunks) == 4
     assert receipt.names == {"label": ("b", "a", "c")}
-    assert find_recoverable(store, HOME, [0], closed=0) == [receipt]
+    assert find_recoverable(store, HOME, [0], schema, closed=0) == [receipt]
