@@ -19,6 +19,7 @@ from dasklake._api.edit_methods import EditMethods
 from dasklake._api.formatting import lake_html, lake_text
 from dasklake._api.link_methods import LinkMethods
 from dasklake._api.maintenance_methods import MaintenanceMethods
+from dasklake._api.stats_methods import StatsMethods
 from dasklake._log.log import Log
 from dasklake._log.schema_evolution import empty_lake
 from dasklake._log.transactions import create_lake
@@ -239,7 +240,13 @@ def read_lake(
 
 
 class Lake(
-    CopyMethods, BatchMethods, CollectionMethods, LinkMethods, EditMethods, MaintenanceMethods
+    CopyMethods,
+    BatchMethods,
+    CollectionMethods,
+    StatsMethods,
+    LinkMethods,
+    EditMethods,
+    MaintenanceMethods,
 ):
     """One version of a lake, as returned by :func:`open`.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dasklake._read.reader import Reader
 from dasklake._read.rows import Rows
 from dasklake._schema.schema import Schema
@@ -33,3 +35,22 @@ class SampleSet:
     def schema(self) -> Schema:
         """The tensors by name."""
         return self._reader.schema
+
+    def _rows_of(self, names: list[str]) -> Rows:
+        """Return the numbers of the samples that have some tensors.
+
+        A lake has fewer samples than one of its tensors while a new tensor is empty.
+        """
+        return range(self._reader.origin.length(names))
+
+    def _columns(self, columns: Any = None) -> list[str]:
+        """Validate the names of tensors; None means all.
+
+        Raises
+        ------
+        InvalidInputError
+            ``columns`` is not a list of strings.
+        VersionNotFoundError
+            There is no tensor of a name in ``columns``.
+        """
+        return self._reader.names(columns)

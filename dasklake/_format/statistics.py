@@ -20,6 +20,7 @@ from dasklake._format.class_names import read_class_names
 from dasklake._format.columns import view_numbers, view_primitive
 from dasklake._model.statistics import Bound, StoredStatistics
 from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
+from dasklake._schema.measurable import has_values, is_label
 from dasklake._schema.same_length import count_axis
 from dasklake._schema.schema import TensorSpec
 
@@ -46,7 +47,7 @@ _BLOCK = 2**16
 _NAT = np.iinfo(np.int64).min
 
 #: Errors from columns that do not match their spec. Only a foreign writer can cause them.
-_UNMEASURABLE = (pa.ArrowException, ValueError, TypeError, IndexError, AttributeError)
+UNMEASURABLE = (pa.ArrowException, ValueError, TypeError, IndexError, AttributeError)
 
 _Numbers = npt.NDArray[Any]
 
@@ -84,7 +85,7 @@ def encode_statistics(
                 for array in filter(None, (column, shapes)):
                     array.validate(full=True)
             entry = measure(column, shapes, specs[name], read_class_names(field))
-        except _UNMEASURABLE:
+        except UNMEASURABLE:
             continue
         text = msgspec.json.encode(name) + b":" + msgspec.json.encode(entry)
         if len(text) < space:
@@ -104,29 +105,46 @@ def _rank(spec: TensorSpec) -> int:
     return 1 if count_axis(spec) is not None else 2
 
 
-def decode_statistics(text: str | None, names: Iterable[str] | None) -> dict[str, StoredStatistics]:
+def decode_statistics(
+    text: str | None, names: Iterable[str] | None, *, strict: bool = False
+) -> dict[str, StoredStatistics]:
     """Decode the statistics of some tensors of a chunk, or of all if ``names`` is None.
 
-    Invalid entries are left out.
+    Parameters
+    ----------
+    text : str or None
+        JSON of the statistics.
+    names : iterable of str or None
+        The tensors, by their names in the chunk.
+    strict : bool, default False
+        Whether entries that are not valid are an error. By default they are left out.
+
+    Raises
+    ------
+    ValueError
+        The text or an entry is not valid, and ``strict`` is True.
     """
+    decoded: dict[str, StoredStatistics] = {}
     if text is None:
-        return {}
+        return decoded
     try:
         entries = _ENTRIES.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return {}
-    decoded = {}
-    for name in entries if names is None else names:
-        if name in entries:
-            try:
-                decoded[name] = _ENTRY.decode(entries[name])
-            except (msgspec.DecodeError, RecursionError, UnicodeError):
-                continue
+        for name in entries if names is None else names:
+            if name in entries:
+                try:
+                    decoded[name] = _ENTRY.decode(entries[name])
+                except _UNREADABLE:
+                    if strict:
+                        raise
+    except _UNREADABLE as error:
+        if strict:
+            raise ValueError(str(error)) from error
     return decoded
 
 
 _ENTRIES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENTRY = msgspec.json.Decoder(StoredStatistics)
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeError)
 
 
 def measure(
@@ -160,13 +178,19 @@ def measure(
     measured: dict[str, Any] = {"nulls": column.null_count}
     if len(column) > column.null_count and not spec.linked:
         layout = storage_of(spec).layout
-        if spec.kind.name == "class_label" and not spec.sequence and spec.compression is None:
+        if is_label(spec) and has_values(spec):
             measured |= _labels(_flat_labels(column, spec), names, spec, exact=exact)
         elif layout is Layout.ARROW:
             measured |= _bounds(column, exact=exact)
         if layout is Layout.BLOB and shapes is not None:
             measured |= _shape_statistics(column, shapes, spec)
     return StoredStatistics(**measured)
+
+
+def presence(column: pa.Array) -> pa.Array:
+    """Return a small column with the same missing values, without reading any value."""
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(np.zeros(len(column), bool), mask=missing)
 
 
 def _bounds(column: pa.Array, *, exact: bool) -> dict[str, Any]:
@@ -308,3 +332,16 @@ def _counts_of_lists(shapes: pa.Array, axis: int) -> _Numbers | None:
 
 def _summary(counts: _Numbers) -> tuple[int, int, int]:
     return int(counts.min()), int(counts.max()), int(counts.sum())
+
+
+def indices_of(classes: str) -> list[int]:
+    """Return the indices of the classes of a bitmap.
+
+    Raises
+    ------
+    ValueError
+        The text is not base64.
+    """
+    bitmap = np.frombuffer(base64.b64decode(classes, validate=True), np.uint8)
+    indices: list[int] = np.flatnonzero(np.unpackbits(bitmap, bitorder="little")).tolist()
+    return indices

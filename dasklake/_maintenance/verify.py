@@ -15,6 +15,7 @@ from dasklake._format.segment import chunk_key_at, read_failures
 from dasklake._log.log import MAIN, Log
 from dasklake._log.transactions import branch_names
 from dasklake._maintenance.reachability import REQUESTS, Table
+from dasklake._maintenance.statistics import ChunkVersion, StatisticsCheck, find_versions
 from dasklake._model.commit import Commit
 from dasklake._model.manifest import Manifest
 from dasklake._storage.store import ObjectStore
@@ -148,6 +149,7 @@ class _Chunk:
     size: int
     head: int
     crc: int
+    statistics: str | None
 
 
 @dataclass
@@ -157,6 +159,8 @@ class _Verification:
     quick: bool
     decode: FindUndecodable | None = None
     damaged: list[Damage] = field(default_factory=list)
+    #: A version of each chunk with statistics, by key.
+    versions: dict[str, ChunkVersion] = field(default_factory=dict)
 
     def run(self) -> VerifyReport:
         """Check commits, then the tables that they name, then the chunks that these name."""
@@ -175,7 +179,11 @@ class _Verification:
                     tables.setdefault(object_keys.failures_key(ref.name), table)
         with ThreadPoolExecutor(REQUESTS) as pool:
             for manifest, branch in pool.map(self._table, tables, tables.values()):
-                chunks |= _chunks(manifest, branch)
+                for key, chunk in _chunks(manifest, branch).items():
+                    chunks.setdefault(key, chunk)  # the newest segment comes first
+        if not self.quick:
+            keys = {key for key, chunk in chunks.items() if chunk.statistics is not None}
+            self.versions = find_versions(logs, commits, keys)
         damaged = self._check(chunks)
         self._report_chunks(logs, commits, dict(damaged))
         if self.decode is not None:
@@ -259,7 +267,7 @@ class _Verification:
         branch = table.log.branch
         try:
             if key == object_keys.segment_key(table.ref.name):
-                return table.log.segment(table.ref), branch
+                return table.log.segment(table.ref, statistics=not self.quick), branch
             read_failures(self.store.get(key, table.ref.size), table.ref, key)
         except (ObjectNotFoundError, CorruptionError) as error:
             problem = _problem(error, key)
@@ -294,10 +302,22 @@ class _Verification:
         attempt = (home, header.partition, header.epoch, header.attempt)
         if object_keys.chunk_key(*attempt, header.chunk) != chunk.key or head.rows != chunk.rows:
             raise CorruptionError("it is a different chunk from the one that was written here")
+        if self.quick:
+            return
+        version = self.versions.get(chunk.key)
+        check = None
+        if version is not None and chunk.statistics is not None:
+            check = StatisticsCheck(head, chunk.statistics, version)
+        spans = check.spans() if check is not None else []
         step = max(_WINDOW // head.page, 1) * head.page
-        for start in range(head.length, 0 if self.quick else head.size, step):
+        for start in range(head.length, head.size, step):
             stop = min(start + step, head.size)
-            head.check(start, self.store.get_range(chunk.key, start, stop))
+            data = self.store.get_range(chunk.key, start, stop)
+            head.check(start, data)
+            if any(begin < stop and start < end for begin, end in spans):
+                head.memory[start:stop] = np.frombuffer(data, np.uint8)
+        if check is not None:
+            check.run()
 
     def _decode(
         self,
@@ -354,6 +374,7 @@ def _chunks(manifest: Manifest | None, branch: str) -> dict[str, _Chunk]:
         manifest.size.tolist(),
         manifest.head.tolist(),
         manifest.crc.tolist(),
+        [None] * len(manifest) if manifest.statistics is None else manifest.statistics.to_pylist(),
         strict=True,
     )
     keys = (chunk_key_at(manifest, i) for i in range(len(manifest)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import Struct
 
@@ -77,8 +78,8 @@ class TensorStatistics:
     rows: int
     nulls: int = 0
     nan: int = 0
-    min: object = None
-    max: object = None
+    min: Any = None
+    max: Any = None
     classes: tuple[int, ...] | None = None
     counts: tuple[int, ...] | None = None
     objects: tuple[int, int, int] | None = None

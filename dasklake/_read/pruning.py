@@ -19,7 +19,8 @@ import pandas as pd
 import pyarrow as pa
 
 from dasklake._model.statistics import TensorStatistics
-from dasklake._read.statistics import VersionStatistics, bound_kind
+from dasklake._read.statistics import VersionStatistics
+from dasklake._schema.measurable import bound_kind, time_type
 from dasklake._schema.schema import TensorSpec
 
 __all__ = ["OPERATORS", "Condition", "chunks_that_may_match"]
@@ -133,7 +134,7 @@ class _ValueTest:
         # Some libraries take NaN in a list of values for a missing value.
         self._null = self._nan or any(value is None for value in plain)
         #: NaT is stored as the least of all times, and some libraries compare it so.
-        self._times = _time_type(spec) is not None
+        self._times = time_type(spec) is not None
         ordinary = [value for value in plain if value is not None and not _is_nan(value)]
         self._meets = _Comparison(operator, [interval(value, spec) for value in ordinary])
 
@@ -234,7 +235,7 @@ def interval(value: Any, spec: TensorSpec) -> tuple[Any, Any] | None:
         return _float_interval(value, spec)
     if kind not in ("int", "bool"):
         return None
-    dtype = _time_type(spec)
+    dtype = time_type(spec)
     return _integer_interval(value) if dtype is None else _time_interval(value, spec, dtype)
 
 
@@ -260,18 +261,6 @@ def _float_interval(value: Any, spec: TensorSpec) -> tuple[Any, Any] | None:
         except OverflowError:  # an integer beyond the range of floats
             return None
     return min(rounded), max(rounded)
-
-
-def _time_type(spec: TensorSpec) -> np.dtype[Any] | None:
-    """Return the dtype of numpy for the stored times of a tensor, or None if it has no times."""
-    if spec.numpy_dtype is not None:
-        return spec.numpy_dtype if spec.numpy_dtype.kind in "mM" else None
-    kind, types = spec.arrow_type, pa.types
-    if kind is None or not types.is_temporal(kind) or types.is_interval(kind):
-        return None
-    if types.is_date(kind):
-        return np.dtype("M8[D]" if types.is_date32(kind) else "M8[ms]")
-    return np.dtype(f"{'M8' if types.is_timestamp(kind) else 'm8'}[{kind.unit}]")
 
 
 def _time_interval(value: Any, spec: TensorSpec, dtype: np.dtype[Any]) -> tuple[int, int] | None:

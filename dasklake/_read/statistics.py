@@ -6,24 +6,19 @@ unknown. A valid but wrong entry can hide samples from a filter; ``verify`` repo
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from dasklake._format.statistics import decode_statistics
+from dasklake._format.statistics import decode_statistics, indices_of
 from dasklake._model.manifest import Manifest
 from dasklake._model.statistics import StoredStatistics, TensorStatistics
 from dasklake._model.tensor_history import TensorHistory
+from dasklake._schema.measurable import bound_kind
 from dasklake._schema.schema import Schema, TensorSpec
-
-#: Kinds of bounds. Times are integers in the unit of their dtype.
-BoundKind = Literal["bool", "int", "float", "decimal", "text"]
 
 
 class VersionStatistics:
@@ -46,7 +41,7 @@ class VersionStatistics:
         self.rows = manifest.rows
         self._texts = manifest.statistics
         self._histories = histories
-        self._converters: dict[str, _Converter] = {}
+        self._converters: dict[str, Converter] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,34 +71,13 @@ class VersionStatistics:
                 statistics[name] = converted
         return statistics
 
-    def _converter(self, name: str) -> _Converter:
+    def _converter(self, name: str) -> Converter:
         if name not in self._converters:
-            self._converters[name] = _Converter(self.schema[name])
+            self._converters[name] = Converter(self.schema[name])
         return self._converters[name]
 
 
-def bound_kind(spec: TensorSpec) -> BoundKind | None:
-    """Return the kind of the bounds of a tensor's values, or None if it has none."""
-    if spec.linked or spec.sequence or spec.encoded or spec.shape != ():
-        return None
-    if spec.kind.codec not in ("array", "text"):
-        return None
-    if spec.numpy_dtype is not None:
-        kinds: dict[str, BoundKind] = {"b": "bool", "f": "float", "c": None}  # type: ignore[dict-item]
-        return kinds.get(spec.numpy_dtype.kind, "int")
-    kind, types = spec.arrow_type, pa.types
-    if types.is_boolean(kind):
-        return "bool"
-    if types.is_integer(kind) or (types.is_temporal(kind) and not types.is_interval(kind)):
-        return "int"
-    if types.is_floating(kind):
-        return "float"
-    if types.is_decimal(kind):
-        return "decimal"
-    return "text" if types.is_string(kind) or types.is_large_string(kind) else None
-
-
-class _Converter:
+class Converter:
     """Convert stored statistics of one tensor to the terms of the version.
 
     Parameters
@@ -125,7 +99,7 @@ class _Converter:
             if least is not None and most is not None and not least <= most:
                 return None
             classes, counts = self._classes(entry)
-        except (ValueError, KeyError, InvalidOperation, binascii.Error):
+        except (ValueError, KeyError, InvalidOperation):
             return None
         objects, shape = entry.objects, entry.shape
         if objects is not None and not objects[0] <= objects[1] <= objects[2]:
@@ -162,8 +136,7 @@ class _Converter:
         if entry.names is not None:
             indices = [self._index[name] for name in entry.names]
         elif entry.classes is not None:
-            bitmap = np.frombuffer(base64.b64decode(entry.classes, validate=True), np.uint8)
-            indices = np.flatnonzero(np.unpackbits(bitmap, bitorder="little")).tolist()
+            indices = indices_of(entry.classes)
         else:
             return None, None
         if len(set(indices)) < len(indices) or (counts is not None and len(counts) != len(indices)):
