@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from msgspec import Struct
@@ -50,8 +49,7 @@ class StoredStatistics(Struct, frozen=True, omit_defaults=True):
     shape: tuple[tuple[Count, ...], tuple[Count, ...]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TensorStatistics:
+class TensorStatistics(Struct, frozen=True):
     """Statistics of one tensor in one chunk, in terms of the version that is read.
 
     Attributes

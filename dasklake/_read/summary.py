@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec import structs
 
 from dasklake._format.statistics import MAX_TEXT
 from dasklake._model.statistics import TensorStatistics
@@ -142,7 +143,7 @@ class _Summary:
             least, most = _if_exact(entry.min), _if_exact(entry.max)
             if least is None or most is None:
                 self.cut[chunk] = entry
-            entry = replace(entry, min=least, max=most)
+            entry = structs.replace(entry, min=least, max=most)
         self.add(entry)
         return True
 

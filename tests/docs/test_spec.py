@@ -200,3 +200,23 @@ def test_chunks_are_plain_arrow_files(root: Path) -> None:
     assert (about["format"], about["last"], about["inputs"]) == (1, True, chunk["rows"])
     flags = table["flags"].combine_chunks().to_numpy_ndarray()
     assert np.array_equal(flags[:, 1], np.ones(chunk["rows"], np.uint8))
+
+
+def test_statistics_by_the_specification(root: Path) -> None:
+    """The statistics of each chunk are those of its samples, and fields of default value are absent."""
+    number = 0
+    for chunk in read_segments(root, read_head(root)):
+        samples = [make_sample(number + row) for row in range(chunk["rows"])]
+        number += chunk["rows"]
+        statistics = json.loads(chunk["statistics"])
+        assert len(chunk["statistics"]) < 2048
+        names = [sample["name"] for sample in samples if sample["name"] is not None]
+        assert statistics.pop("size") == {"min": samples[0]["size"], "max": samples[-1]["size"]}
+        assert statistics["name"].pop("nulls", 0) == len(samples) - len(names)
+        assert statistics.pop("name") == {"min": min(names), "max": max(names)}
+        for name, axis in (("boxes", 0), ("mask", 2)):
+            counts = [sample[name].shape[axis] for sample in samples]
+            assert statistics[name].pop("objects") == [min(counts), max(counts), sum(counts)]
+        depths = [sample["mask"].shape[2] for sample in samples]
+        assert statistics.pop("mask") == {"shape": [[5, 4, min(depths)], [5, 4, max(depths)]]}
+        assert statistics == {"boxes": {}, "vector": {"shape": [[3], [3]]}, "flags": {}}
