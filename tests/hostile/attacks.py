@@ -97,6 +97,10 @@ def _columns(**columns: Any) -> Attack:
     return lambda attacker: attacker.columns(**columns)
 
 
+def _texts(text: str) -> pa.Array:
+    return pa.array([text], pa.large_string())
+
+
 def _chunk(**changed: Any) -> Attack:
     """Change columns of the only chunk."""
 
@@ -272,6 +276,9 @@ ATTACKS: dict[str, Attack] = {
     "rows as text": _columns(rows=pa.array(["6"])),
     "rows without bytes": _nothings,
     "rows without bytes, by the schema": _null_schema,
+    "statistics as numbers": _columns(statistics=pa.array([7])),
+    "deep statistics": _columns(statistics=_texts('{"number":' + "[" * _DEEP)),
+    "statistics of other values": _columns(statistics=_texts('{"number":{"min":7,"max":9}}')),
     "a compressed chunk": _compressed_chunk,
     "numbers of another width": _chunk(number=pa.array([1] * 6, pa.int8())),
     "lists in the place of numbers": _chunk(number=pa.array([[1]] * 6)),
@@ -321,6 +328,7 @@ def ways(url: str, names: Sequence[str]) -> dict[str, Callable[[], object]]:
         "bag": lambda: opened().to_dask_bag().map(dict).compute(),
         "frame": lambda: _values_of_frame(opened().to_dask_dataframe()),
         "failures": lambda: opened().failures(),
+        "stats": lambda: opened().stats(),
         "verify": lambda: verify(ObjectStore(url), Log(ObjectStore(url))),
         "reset": lambda: reset(ObjectStore(url), Log(ObjectStore(url)), dry_run=True),
     }

@@ -52,7 +52,8 @@ class Outcome:
             return self.verify
         if self.refused == _LAKE:
             return self.code
-        if way in _COMMIT:
+        # Statistics are in the segment.
+        if way in _COMMIT or (way == "stats" and self.refused != _ROWS):
             return "read"
         tensor = way.rpartition(" ")[2].partition("[")[0]
         if self.only not in (None, tensor) and way not in _ALL:
@@ -121,6 +122,7 @@ OUTCOMES: Mapping[str, Outcome] = {
         "a chunk of 2**60 bytes",
         "10**12 rows in a small chunk",
         "rows as text",
+        "statistics as numbers",
         "rows without bytes",
     ),
     "rows without bytes, by the schema": Outcome(_ROWS, only="number"),
@@ -130,10 +132,12 @@ OUTCOMES: Mapping[str, Outcome] = {
         "a head of 2**40 bytes",
         "a compressed chunk",
     ),
+    **_refused(_NOTHING, "deep statistics", "statistics of other values"),
     # Verify checks that every object is as written, not that objects match each other.
     "another type than the chunk has": Outcome("number", verify="read"),
-    "another htype than the chunk has": Outcome("text", verify="read"),
-    "a tensor that the chunk lacks": Outcome("more", verify="read"),
+    "a tensor that the chunk lacks": Outcome("more", verify="read", but={"stats": "corruption"}),
+    # Its statistics are not those of such a tensor.
+    "another htype than the chunk has": Outcome("text", but={"stats": "corruption"}),
     **_refused("number", "numbers of another width", "lists in the place of numbers"),
     **_refused("boxes", "offsets that lead anywhere", "negative shapes"),
     **_refused(

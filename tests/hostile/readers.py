@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import google_crc32c
+import numpy as np
 import pytest
 
 from dasklake._format import object_keys
@@ -16,6 +17,7 @@ from dasklake._format.chunk import ChunkHead
 from dasklake._format.documents import read_commit, read_schema
 from dasklake._format.heartbeat import read_heartbeat
 from dasklake._format.segment import read_failures, read_segment
+from dasklake._format.statistics import encode_statistics
 from dasklake._model.commit import Commit, Kind, SegmentRef, Totals
 from dasklake._model.manifest import Manifest
 from dasklake._read import chunk_reader
@@ -24,11 +26,13 @@ from dasklake._read.chunk_reader import OpenChunk
 from dasklake._read.crops import CropReader
 from dasklake._read.decoded_sizes import decoded_sizes
 from dasklake._read.decoder import Decoder
+from dasklake._read.measure import measure_chunk
 from dasklake._read.origin import Origin
 from dasklake._read.partition import read_array, read_frame, read_rows
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.reader import Reader
 from dasklake._read.row_reader import RowReader
+from dasklake._read.statistics import VersionStatistics
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, LakeError
@@ -87,6 +91,15 @@ def _ref(data: bytes) -> SegmentRef:
     return SegmentRef("ab" * 8, _Right(), _Right(), len(data), google_crc32c.value(data))
 
 
+def _segment(data: bytes) -> object:
+    """Read a segment, and the statistics in it."""
+    manifest = read_segment(data, _ref(data), statistics=True)
+    statistics = VersionStatistics(manifest, SPECS, {})
+    for chunk in range(len(statistics)):
+        statistics.of(chunk, SPECS)
+    return manifest
+
+
 def _schema_object(data: bytes) -> object:
     return read_schema(data, hashlib.sha256(data).hexdigest()[:32])
 
@@ -105,6 +118,8 @@ def _chunk(data: bytes) -> object:
     head = ChunkHead.parse(data, len(data), _KEY)
     head.check(head.length, data[head.length :])
     # Chunks without rows are never opened by a reader.
+    columns = zip(head.batch.schema, head.batch.columns, strict=True)
+    encode_statistics(columns, SPECS, trusted=False)
     held = [name for name in SPECS if name in head.batch.schema.names and head.rows]
     location = ChunkLocation(_KEY, 0, head.rows, len(data), head.length, head.crc)
     with _by_range() as store:
@@ -112,7 +127,8 @@ def _chunk(data: bytes) -> object:
         origin = Origin(store, _VERSION)
         # Each way separately, because an object that one refuses must not break another.
         for name in held:
-            for read in (_one_by_one, _shapes, _crops, _whole, _parts, _frame, _array):
+            readers = (_one_by_one, _shapes, _crops, _whole, _parts, _frame, _array, _measured)
+            for read in readers:
                 with suppress(LakeError):
                     read(origin, location, name)
     return held
@@ -157,6 +173,11 @@ def _parts(origin: Origin, location: ChunkLocation, name: str) -> None:
                 repr(sample[name])
 
 
+def _measured(origin: Origin, location: ChunkLocation, name: str) -> None:
+    for offsets in (None, np.array([0, location.rows - 1, 0])):
+        measure_chunk(origin, location, [name], offsets)
+
+
 def _frame(origin: Origin, location: ChunkLocation, name: str) -> None:
     # By series: pandas 2 cannot print a frame that has an Arrow tensor.
     repr(read_frame([location], origin=origin, columns=[name])[name])
@@ -175,7 +196,7 @@ def _any_schema(digest: str) -> Schema:
 #: Reads an object of each kind, or raises.
 READERS: Mapping[str, Callable[[bytes], Any]] = {
     "commit": lambda data: read_commit(data, "key", _any_schema),
-    "segment": lambda data: read_segment(data, _ref(data)),
+    "segment": _segment,
     "failures": lambda data: read_failures(data, _ref(data), "key"),
     "chunk": _chunk,
     "heartbeat": read_heartbeat,

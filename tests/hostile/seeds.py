@@ -73,6 +73,10 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     chunks = (ChunkRef(0, 10, 1000, 500, 1), ChunkRef(1, 20, 2000, 500, 2))
     receipts = [Receipt("r", 1, n, "ab" * 8, chunks, 30) for n in range(3)]
     yield "segment/some.arrow", segment_bytes(build_manifest("main/r", 0, receipts))
+    texts = ('{"number":{"min":1,"max":9}}', '{"label":{"classes":"Aw==","counts":[3,7]}}')
+    measured = tuple(replace(c, statistics=t) for c, t in zip(chunks, texts, strict=True))
+    receipts = [Receipt("r", 1, n, "ab" * 8, measured, 30) for n in range(3)]
+    yield "segment/statistics.arrow", segment_bytes(build_manifest("main/r", 0, receipts))
     yield "segment/none.arrow", segment_bytes(build_manifest("main/r", 0, []))
     yield "failures/some.arrow", failures_bytes(_FAILURES)
     yield "failures/none.arrow", failures_bytes([])

@@ -12,6 +12,7 @@ from dasklake._codecs.registry import codec_for
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, EncodedChunk, write_chunk
 from dasklake._format.columns import ColumnBuilder
+from dasklake._format.statistics import encode_statistics
 from dasklake._log.log import Log
 from dasklake._log.run_entries import begin
 from dasklake._log.run_writer import RunWriter
@@ -77,7 +78,12 @@ class Writing:
             chunk = encode(self.schema, samples, header)
             key = object_keys.chunk_key(self.writer.home, partition, 1, attempt, number)
             self.store.put(key, chunk.data)
-            refs.append(ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc))
+            batch = opened(chunk).batch
+            columns = zip(batch.schema, batch.columns, strict=True)
+            statistics = encode_statistics(columns, self.schema) if chunk.rows else None
+            refs.append(
+                ChunkRef(number, chunk.rows, len(chunk.data), chunk.head, chunk.crc, statistics)
+            )
         receipt = Receipt("run", 1, partition, attempt, tuple(refs), sum(r.rows for r in refs))
         self.writer.commit([receipt], [])
         return receipt
