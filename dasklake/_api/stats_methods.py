@@ -76,9 +76,9 @@ class StatsMethods(SampleSet):
         >>> lake.stats("weight")["nan"]
         1
         >>> lake.stats()[["count", "nan", "max"]]
-                count   nan  max
-        label       2  <NA>  NaN
-        weight      2     1  4.5
+                count   nan   max
+        label       2  <NA>  None
+        weight      2     1   4.5
         """
         self.flush()
         if tensor is not None and not isinstance(tensor, str):

@@ -133,6 +133,8 @@ class _Summary:
     #: Number of labels by index; None if a chunk has too many classes to count.
     classes: dict[int, int] | None = field(default_factory=dict)
     objects: tuple[int, int, int] | None = None
+    #: Whether all values have objects.
+    counted: bool = True
     shape: tuple[Shape, Shape] | None = None
 
     def takes(self, chunk: int, entry: TensorStatistics | None) -> bool:
@@ -151,7 +153,7 @@ class _Summary:
         spec = self.spec
         if not entry.present:
             return True
-        if has_objects(spec) and entry.objects is None:
+        if has_objects(spec) and entry.objects is None and spec.shape is not None:
             return False
         if has_values(spec) and is_label(spec):
             return entry.counts is not None
@@ -170,6 +172,8 @@ class _Summary:
         elif self.classes is not None:
             for index, count in zip(entry.classes, entry.counts, strict=True):
                 self.classes[index] = self.classes.get(index, 0) + count
+        # Values of any rank may be scalars, which have no objects.
+        self.counted = self.counted and entry.objects is not None
         if entry.objects is not None:
             least, most, total = entry.objects if self.objects is None else self.objects
             self.objects = (
@@ -219,10 +223,15 @@ class _Summary:
         if kind is not None and not (label and spec.class_names is not None):
             summary |= {"min": value_of(self.min, spec), "max": value_of(self.max, spec)}
         axis = count_axis(spec)
-        if has_objects(spec):
+        if has_objects(spec) and self.counted:
             least, most, total = self.objects or (None, None, 0)
             summary |= {"objects": total, "min_objects": least, "max_objects": most}
-        elif axis is not None and spec.shape and spec.kind.name != "generic":
+        elif (
+            not has_objects(spec)
+            and axis is not None
+            and spec.shape
+            and spec.kind.name != "generic"
+        ):
             number = spec.shape[axis] or 0
             summary |= {
                 "objects": number * self.count,

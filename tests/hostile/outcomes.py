@@ -11,7 +11,7 @@ __all__ = ["OUTCOMES", "Outcome"]
 _COMMIT = ("open", "show", "failures", "reset")
 
 #: Ways that read every tensor.
-_ALL = ("iterate", "first", "slice", "bag", "frame")
+_ALL = ("iterate", "first", "slice", "bag", "frame", "stats")
 
 #: Tensors that can be an array. All other tensors are refused as one, in every lake.
 _ARRAYS = ("number", "flag", "vector")

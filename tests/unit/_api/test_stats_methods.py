@@ -37,6 +37,7 @@ SCHEMA = Schema(
         "label": TensorSpec("class_label", shape=(), discover=True),
         "index": TensorSpec("class_label", shape=()),
         "labels": TensorSpec("class_label", shape=(None,), class_names=list("abcd")),
+        "free": TensorSpec("class_label", class_names=list("abcd")),
         "boxes": TensorSpec("bbox"),
         "masks": TensorSpec("binary_mask"),
         "image": TensorSpec("image.rgb", compression="png"),
@@ -63,6 +64,7 @@ def make(i: int) -> dict[str, Any]:
         "label": ["dog", "cat", "bird"][i * i % 3],
         "index": i % 6,
         "labels": ["abd"[j % 3] for j in range(count)],
+        "free": "abcd"[count],
         "boxes": np.ones((count, 4), np.float32),
         "masks": np.zeros((4 + i % 2, 8, count), bool),
         "image": np.zeros((3, 5 + i % 3, 3), np.uint8),
@@ -124,6 +126,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "min_objects": 0,
         "max_objects": 3,
     },
+    "free": {"count": 40, "nulls": 0, "classes": dict.fromkeys("abcd", 10)},
     "boxes": {"count": 40, "nulls": 0, "objects": 60, "min_objects": 0, "max_objects": 3},
     "masks": {
         "count": 40,
