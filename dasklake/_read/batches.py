@@ -6,7 +6,8 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,23 @@ import numpy.typing as npt
 
 from dasklake._read.collate import Batch, Collator, PendingBatch, Transform
 from dasklake._read.fetched import Form
+from dasklake._read.order import Order, default_block
 from dasklake._read.read_ahead import read_ahead
 from dasklake._read.reader import Reader
 from dasklake._read.rows import Rows
+from dasklake._read.shards import (
+    BatchRows,
+    LoaderState,
+    Shards,
+    batch_rows,
+    check_state,
+    make_state,
+    order_digest,
+)
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError, LakeError
 
-__all__ = ["BatchOptions", "Batches", "Forms", "forms_of", "take"]
+__all__ = ["BatchOptions", "Batches", "Forms", "Shuffle", "forms_of", "take"]
 
 #: Forms of the values of each tensor.
 Forms = Mapping[str, Form]
@@ -32,6 +43,9 @@ _MAX_THREADS = 4
 #: out of order, so that each chunk has several samples. Share of the read-ahead on other storage.
 _LOCAL_UNIT, _SCATTERED_UNIT = 16 * 2**20, 32 * 2**20
 _REMOTE_SHARE = 16
+
+#: Share of the read-ahead that a window of shuffled blocks takes: one is used, and the next one read.
+_WINDOW_SHARE = 4
 
 #: Batches that are decoded ahead of the one that is used.
 _DECODED_AHEAD = 2
@@ -121,6 +135,31 @@ def default_threads() -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Shuffle:
+    """The order of an epoch.
+
+    Attributes
+    ----------
+    shuffle : bool
+        Whether the samples are shuffled.
+    seed, epoch : int
+        Seed of the order, and number of the epoch.
+    block, window : int or None
+        Consecutive samples that stay together, and blocks that are mixed. None for the default, which
+        depends on the storage.
+    weights : numpy.ndarray or None
+        float64: weight of each sample.
+    """
+
+    shuffle: bool = False
+    seed: int = 0
+    epoch: int = 0
+    block: int | None = None
+    window: int | None = None
+    weights: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BatchOptions:
     """Options of :class:`Batches`.
 
@@ -130,6 +169,12 @@ class BatchOptions:
         Samples of a batch.
     forms : mapping of str to Form
         The tensors, and the forms of their values.
+    shuffle : Shuffle
+        The order of the samples.
+    rank, ranks, worker, workers : int
+        Numbers of the process and of all processes, and of the loader's worker and all workers.
+    start : int
+        Position in the order at which the batches begin.
     transform : callable or None
         Called with each sample.
     drop_last : bool
@@ -137,11 +182,17 @@ class BatchOptions:
     read_ahead : int
         Bytes that are read ahead.
     threads : int
-        Threads that decode; 0 for the calling thread.
+        Threads that decode; 0 for the default.
     """
 
     batch_size: int
     forms: Forms
+    shuffle: Shuffle = Shuffle()
+    rank: int = 0
+    ranks: int = 1
+    worker: int = 0
+    workers: int = 1
+    start: int = 0
     transform: Transform | None = None
     drop_last: bool = False
     read_ahead: int = 256 * 2**20
@@ -149,7 +200,10 @@ class BatchOptions:
 
 
 class Batches:
-    """Batches of samples, as returned by ``lake.batches``. Each iteration reads them anew.
+    """Batches of samples, as returned by :meth:`Lake.batches`.
+
+    An iterable of dicts with an array or a list for each tensor. Its length is the number of batches.
+    Each iteration reads the same samples in the same order, and ends its threads when it ends.
 
     Parameters
     ----------
@@ -159,16 +213,36 @@ class Batches:
         Numbers of the samples, in reading order.
     options : BatchOptions
         The options.
+
+    Attributes
+    ----------
+    padding : int
+        Samples at the end of the last batch that was yielded, which repeat others so that all
+        processes have equally many.
     """
 
     def __init__(self, reader: Reader, rows: Rows, options: BatchOptions) -> None:
         self._reader = reader
         self._rows = rows
         self._options = options
+        self._shards = Shards(
+            samples=len(rows),
+            batch_size=options.batch_size,
+            rank=options.rank,
+            ranks=options.ranks,
+            start=options.start,
+            drop_last=options.drop_last,
+            worker=options.worker,
+            workers=options.workers,
+        )
+        self._yielded = 0
+        self.padding = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Batches, (self._reader, self._rows, self._options)
 
     def __len__(self) -> int:
-        count, size = len(self._rows), self._options.batch_size
-        return count // size if self._options.drop_last else -(-count // size)
+        return len(self._shards)
 
     def __repr__(self) -> str:
         return f"Batches({len(self)} of {self._options.batch_size} samples)"
@@ -176,91 +250,181 @@ class Batches:
     def __iter__(self) -> Generator[Batch]:
         return self._read()
 
-    def _batch_rows(self, batch: int) -> npt.NDArray[np.int64]:
-        """Return the numbers of the samples of a batch."""
-        begin = batch * self._options.batch_size
-        return np.asarray(self._rows[begin : begin + self._options.batch_size], np.int64)
+    @property
+    def state(self) -> dict[str, Any]:
+        """State after the last batch that was yielded, as a dict of numbers and a string.
 
-    def _units(self) -> Iterator[list[npt.NDArray[np.int64]]]:
+        ``lake.batches(..., state=state)`` continues with the next sample, also with another batch
+        size or another number of processes.
+        """
+        batches = self._yielded * self._options.workers
+        position = self._shards.position_after(min(batches, self._shards.total))
+        version = self._reader.origin.version
+        return {**make_state(version, self._order, position, self._digest)}
+
+    @cached_property
+    def _order(self) -> Order:
+        shuffle = self._options.shuffle
+        block, window = shuffle.block, shuffle.window
+        if shuffle.shuffle and (block is None or window is None):
+            remote = not self._reader.fetcher.local
+            nbytes = self._nbytes if remote else 1.0
+            if block is None:
+                block = default_block(nbytes) if remote else 1
+            if window is None and remote:
+                # A window is kept in memory while the next one is read.
+                rows = self._options.read_ahead / _WINDOW_SHARE / nbytes
+                window = max(1, min(Order(0, block=block).window, int(rows / block)))
+        return Order(
+            len(self._rows),
+            shuffle=shuffle.shuffle,
+            seed=shuffle.seed,
+            epoch=shuffle.epoch,
+            block=block or 1,
+            window=window,
+            weights=shuffle.weights,
+        )
+
+    @cached_property
+    def _digest(self) -> str:
+        return order_digest(self._order, self._rows)
+
+    @cached_property
+    def _nbytes(self) -> float:
+        """Stored bytes of a sample of the tensors."""
+        return self._reader.fetcher.bytes_per_row(self._rows, list(self._options.forms))
+
+    def resumed(self, state: LoaderState) -> Batches:
+        """Return the batches that continue at a state.
+
+        Parameters
+        ----------
+        state : LoaderState
+            The state, parsed.
+
+        Returns
+        -------
+        Batches
+            The batches of the other samples of the epoch.
+
+        Raises
+        ------
+        InvalidInputError
+            The state is of another version, other samples or another order.
+        """
+        shuffle = replace(
+            self._options.shuffle,
+            seed=state["seed"],
+            epoch=state["epoch"],
+            block=state["block"],
+            window=state["window"],
+        )
+        same = Batches(self._reader, self._rows, replace(self._options, shuffle=shuffle))
+        check_state(state, self._reader.origin.version, same._order, same._digest)
+        options = replace(self._options, shuffle=shuffle, start=state["position"])
+        return Batches(self._reader, self._rows, options)
+
+    def _units(self) -> Iterator[list[BatchRows]]:
         """Yield batches that are read together."""
-        unit: list[npt.NDArray[np.int64]] = []
-        most, rows = self._unit_rows(), 0
-        for batch in range(len(self)):
-            numbers = self._batch_rows(batch)
-            if unit and rows + len(numbers) > most:
+        order, shards = self._order, self._shards
+        full = order.block * order.window
+        windowed = order.shuffle and order.block > 1
+        most = self._unit_rows(windowed=windowed)
+        unit: list[BatchRows] = []
+        rows, last_window = 0, 0
+        for index, batch in enumerate(batch_rows(order, shards)):
+            begin = shards.position_after(shards.worker + index * shards.workers)
+            # The rows of a window are neighbours: each block of it is read once.
+            window = begin // full if windowed else 0
+            if unit and (rows + len(batch.rows) > most or window != last_window):
                 yield unit
                 unit, rows = [], 0
-            unit.append(numbers)
-            rows += len(numbers)
+            unit.append(BatchRows(self._numbers(batch.rows), batch.padding))
+            rows += len(batch.rows)
+            last_window = window
         if unit:
             yield unit
 
-    def _unit_rows(self) -> int:
+    def _numbers(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the numbers of samples in the version."""
+        if isinstance(self._rows, range):
+            return indices + self._rows.start
+        return self._rows[indices]
+
+    def _unit_rows(self, *, windowed: bool) -> int:
         """Return the number of samples that are read together."""
-        nbytes = self._reader.fetcher.bytes_per_row(self._rows, list(self._options.forms))
-        share = self._options.read_ahead // _REMOTE_SHARE
+        share = self._options.read_ahead // (_WINDOW_SHARE if windowed else _REMOTE_SHARE)
         if self._reader.fetcher.local:
             rows = self._rows
             in_order = isinstance(rows, range) or not len(rows) or bool((np.diff(rows) >= 0).all())
+            in_order = in_order and not self._order.shuffle
             share = min(_LOCAL_UNIT if in_order else _SCATTERED_UNIT, share)
-        return int(max(1, share / nbytes))
+        return int(max(1, share / self._nbytes))
 
     def _read(self) -> Generator[Batch]:
-        options, origin = self._options, self._reader.origin
+        options, reader = self._options, self._reader
         process = os.getpid()
         threads = options.threads or default_threads()
-        decode = options.transform or Collator.needs_pool(self._reader.schema, options.forms)
+        decode = options.transform or Collator.needs_pool(reader.schema, options.forms)
         pool = ThreadPoolExecutor(threads, "dasklake-decode") if decode else None
-        tensors = self._reader.fetcher.tensors
-        collator = Collator(origin, tensors, options.forms, options.transform, threads, pool)
-        pending: deque[PendingBatch | LakeError] = deque()
+        tensors = reader.fetcher.tensors
+        collator = Collator(reader.origin, tensors, options.forms, options.transform, threads, pool)
+        pending: deque[tuple[PendingBatch | LakeError, int]] = deque()
         started = self._started(collator)
+        self._yielded = self.padding = 0
         try:
-            for batch in started:
-                pending.append(batch)
-                if len(pending) <= (_DECODED_AHEAD if pool else 0):
-                    continue
-                yield self._finished(pending.popleft(), process)
-            while pending:
-                yield self._finished(pending.popleft(), process)
+            while True:
+                for item in started:
+                    pending.append(item)
+                    if len(pending) > (_DECODED_AHEAD if pool else 0):
+                        break
+                if not pending:
+                    return
+                batch, padding = pending.popleft()
+                result = _finished(batch, process)
+                self._yielded, self.padding = self._yielded + 1, padding
+                yield result
+                del result, batch
         finally:
             started.close()
-            for batch in pending:
-                if isinstance(batch, PendingBatch):
-                    batch.cancel()
+            for unused, _ in pending:
+                if isinstance(unused, PendingBatch):
+                    unused.cancel()
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _finished(self, batch: PendingBatch | LakeError, process: int) -> Batch:
-        if os.getpid() != process:
-            raise InvalidInputError(
-                "An iteration over batches cannot continue in a forked process. Begin it there."
-            )
-        if isinstance(batch, LakeError):
-            raise batch
-        return batch.result()
-
-    def _started(self, collator: Collator) -> Generator[PendingBatch | LakeError]:
-        """Yield the batches whose values were read, while they are decoded."""
+    def _started(self, collator: Collator) -> Generator[tuple[PendingBatch | LakeError, int]]:
+        """Yield the batches whose values were read, while they are decoded, and their padding."""
         fetcher, forms = self._reader.fetcher, self._options.forms
-        sizes: deque[list[npt.NDArray[np.int64]]] = deque()
+        units: deque[list[BatchRows]] = deque()
 
         def rows() -> Iterator[npt.NDArray[np.int64]]:
             for unit in self._units():
-                sizes.append(unit)
-                yield np.concatenate(unit)
+                units.append(unit)
+                yield np.concatenate([batch.rows for batch in unit])
 
         for fetched in read_ahead(fetcher, rows(), forms, self._options.read_ahead):
-            unit, begin = sizes.popleft(), 0
-            for numbers in unit:
+            begin = 0
+            for numbers, padding in units.popleft():
                 if isinstance(fetched, LakeError):
                     # The batches before the damaged one are intact.
                     try:
                         alone = fetcher.fetch(numbers, forms)
                     except LakeError as error:
-                        yield error
+                        yield error, 0
                         return
-                    yield collator.start(alone, 0, len(numbers))
+                    yield collator.start(alone, 0, len(numbers)), padding
                     continue
-                yield collator.start(fetched, begin, begin + len(numbers))
+                yield collator.start(fetched, begin, begin + len(numbers)), padding
                 begin += len(numbers)
+
+
+def _finished(batch: PendingBatch | LakeError, process: int) -> Batch:
+    """Wait for a batch and return it."""
+    if os.getpid() != process:
+        raise InvalidInputError(
+            "An iteration over batches cannot continue in a forked process. Begin it there."
+        )
+    if isinstance(batch, LakeError):
+        raise batch
+    return batch.result()
