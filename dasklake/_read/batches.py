@@ -417,6 +417,8 @@ class Batches:
                     continue
                 yield collator.start(fetched, begin, begin + len(numbers)), padding
                 begin += len(numbers)
+            # Its memory is used again for the next unit.
+            del fetched
 
 
 def _finished(batch: PendingBatch | LakeError, process: int) -> Batch:

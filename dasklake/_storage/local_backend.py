@@ -26,7 +26,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._storage.memory_pool import BLOCK, Allocate, Check
+from dasklake._storage.memory_pool import Allocate, Check
 from dasklake.exceptions import CorruptionError, UnsupportedStoreError
 
 _NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -183,10 +183,10 @@ class LocalBackend:
         try:
             size = os.fstat(fd).st_size
             sizes = [max(0, min(stop, size) - start) for start, stop in ranges]
-            arrays, unread, memory, used = [], sum(sizes), allocate(0), 0
+            arrays, unread, memory, used = [], sum(sizes), np.empty(0, np.uint8), 0
             for (start, stop), length in zip(ranges, sizes, strict=True):
                 if used + length > len(memory):
-                    memory, used = allocate(max(length, min(unread, BLOCK))), 0
+                    memory, used = allocate(length, unread), 0
                 data = memory[used : used + length]
                 if preadv(fd, [data.data], start) < length:
                     data = _read_array(fd, start, data)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: Returns a writable array of some bytes, uint8.
-Allocate = Callable[[int], npt.NDArray[np.uint8]]
+#: Returns a writable array, uint8, with at least and at most some numbers of bytes.
+Allocate = Callable[[int, int], npt.NDArray[np.uint8]]
 
 #: Raises an error if a part of an object, which begins at an offset, is damaged.
 Check = Callable[[int, npt.NDArray[np.uint8]], None]
@@ -60,7 +60,7 @@ class Arena:
     Examples
     --------
     >>> arena = MemoryPool().arena()
-    >>> len(arena.empty(100)), len(arena.empty(5_000_000))
+    >>> len(arena.empty(100, 100)), len(arena.empty(5_000_000, 9_000_000))
     (100, 5000000)
     """
 
@@ -68,13 +68,13 @@ class Arena:
         self._blocks = blocks
         self._rest = memoryview(b"")
 
-    def empty(self, size: int) -> npt.NDArray[np.uint8]:
-        """Return a writable array of ``size`` bytes with any content."""
-        if size > BLOCK:
-            return np.empty(size, np.uint8)
-        if size > len(self._rest):
+    def empty(self, least: int, most: int) -> npt.NDArray[np.uint8]:
+        """Return a writable array of ``least`` to ``most`` bytes with any content."""
+        if least > BLOCK:
+            return np.empty(least, np.uint8)
+        if least > len(self._rest):
             self._rest = self._block()
-        part, self._rest = self._rest[:size], self._rest[size:]
+        part, self._rest = self._rest[:most], self._rest[most:]
         return np.frombuffer(part, np.uint8)
 
     def _block(self) -> memoryview:

@@ -279,7 +279,7 @@ class ObjectStore:
         requests : sequence of Request
             The parts of each object.
         allocate : callable
-            Allocates an array of some bytes, if the storage can read into memory of the caller.
+            Allocates memory, if the storage can read into memory of the caller.
 
         Returns
         -------

@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dasklake._storage.store import ObjectStore
+from dasklake._storage.memory_pool import MemoryPool
+from dasklake._storage.store import ObjectStore, Request
 from dasklake.exceptions import CorruptionError, ObjectExistsError, ObjectNotFoundError
 
 __all__ = ["StoreContract"]
@@ -191,6 +192,35 @@ class StoreContract:
             store.get_range("key", *bounds)
         with pytest.raises(CorruptionError, match="key"):
             store.get_ranges("key", [(0, 1), bounds])
+
+    def test_parts_of_many_objects(self, store: ObjectStore) -> None:
+        """Parts of several objects are returned in order, and each of them is checked."""
+        objects = {f"parts/{number}": bytes([number]) * 1000 for number in range(20)}
+        for key, data in objects.items():
+            store.put(key, data)
+        ranges = [(900, 1000), (0, 1), (7, 7), (5, 800)]
+        checked: list[tuple[int, int]] = []
+
+        def check(start: int, data: Any) -> None:
+            checked.append((start, start + len(data)))
+
+        def damaged(start: int, data: Any) -> None:
+            raise CorruptionError(f"{len(data)} bytes at {start} are damaged")
+
+        arena = MemoryPool().arena()
+        requests = [Request(key, ranges, check) for key in objects]
+        results = store.read_many(requests, arena.empty)
+        for parts, data in zip(results, objects.values(), strict=True):
+            assert [bytes(part) for part in parts] == [data[a:b] for a, b in ranges]
+        assert sorted(checked) == sorted(20 * [(900, 1000), (0, 1), (5, 800)])
+        for request in (
+            Request("parts/3", [(0, 1001)], check),
+            Request("parts/3", [(0, 10)], damaged),
+        ):
+            with pytest.raises(CorruptionError):
+                store.read_many([*requests, request], arena.empty)
+        with pytest.raises(ObjectNotFoundError):
+            store.read_many([Request("parts/none", [(0, 1)], check)], arena.empty)
 
     def test_get_many(self, store: ObjectStore) -> None:
         """Objects are returned in the order of their keys; a missing one is an error."""
