@@ -12,8 +12,8 @@ crash, nothing has to be repaired. A file is written only at the places of its b
 renamed, so any number of processes write it at the same time.
 
 Before a block is written, its bytes are added to the number in ``lock``. If that would exceed the
-limit, the files that were not used for the longest time are removed. A process that waits for the
-lock for too long continues without storing the block.
+limit, or leave other programs too little of the disk, the files that were not used for the longest
+time are removed. A process that waits for the lock for too long continues without storing the block.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ _USED = struct.Struct("<Q")
 
 #: Share of the limit that an eviction leaves.
 _KEPT = 0.9
+
+#: Part of the disk that stays free for other programs: a share of it, and at most some bytes.
+_FREE_SHARE, _MOST_FREE = 0.05, 2**30
 
 #: Blocks that are written after one change of the number of bytes in use.
 _LOT = 16
@@ -170,10 +173,16 @@ class BlockCache:
             data = os.pread(lock, _USED.size, 0)
             # The first process counts what an earlier directory may hold.
             used = _USED.unpack(data)[0] if len(data) == _USED.size else self._settings.size
-            if used + size > self._settings.size:
-                used = _evict(directory, int(self._settings.size * _KEPT) - size)
+            if used + size > min(self._settings.size, used + _free_bytes(directory)):
+                files = _files(directory)
+                in_use = sum(file.size for file in files)
+                limit = min(self._settings.size, in_use + _free_bytes(directory))
+                used = _evict(directory, files, int(limit * _KEPT) - size)
             fits = used + size <= self._settings.size
-            os.pwrite(lock, _USED.pack(used + size if fits else used), 0)
+            has_space = size <= _free_bytes(directory)
+            os.pwrite(lock, _USED.pack(used + size if fits and has_space else used), 0)
+            if not has_space:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return bool(fits)
 
     @contextmanager
@@ -304,8 +313,22 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _evict(directory: int, limit: int) -> int:
-    """Remove the files that were used least recently; return the bytes that are in use then."""
+def _free_bytes(directory: int) -> int:
+    """Return the bytes of the disk that the cache may still take; negative if it has too many."""
+    disk = os.fstatvfs(directory)
+    reserved = min(_FREE_SHARE * disk.f_blocks, _MOST_FREE / disk.f_frsize)
+    return int((disk.f_bavail - reserved) * disk.f_frsize)
+
+
+class _File(NamedTuple):
+    """The time at which a file was used last, in nanoseconds, its bytes on the disk, and its name."""
+
+    used_at: int
+    size: int
+    name: str
+
+
+def _files(directory: int) -> list[_File]:
     files = []
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -313,12 +336,17 @@ def _evict(directory: int, limit: int) -> int:
             with suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
                 if entry.name.endswith(_SUFFIX):
-                    files.append((status.st_mtime_ns, status.st_blocks * 512, entry.name))
-    used = sum(size for _, size, _ in files)
-    for _, size, name in sorted(files):
+                    files.append(_File(status.st_mtime_ns, status.st_blocks * 512, entry.name))
+    return files
+
+
+def _evict(directory: int, files: Sequence[_File], limit: int) -> int:
+    """Remove the files that were used least recently; return the bytes that are in use then."""
+    used = sum(file.size for file in files)
+    for file in sorted(files, key=lambda file: file.used_at):
         if used <= limit:
             break
         with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=directory)
-        used -= size
+            os.unlink(file.name, dir_fd=directory)
+        used -= file.size
     return used

@@ -6,7 +6,9 @@ import errno
 import fcntl
 import os
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -297,3 +299,35 @@ def test_other_errors_of_a_directory(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(InvalidInputError, match="link or a file"):
         block_cache.open_private(str(path))
+
+
+def _disk(folder: Path, pages: int) -> Any:
+    """Return the status of a disk on which the cache may take some pages of 4 KiB."""
+    used = sum(path.stat().st_blocks * 512 for path in _files(folder)) // 4096
+    # Of 100 MiB, 5 % stay free for other programs.
+    return SimpleNamespace(f_frsize=4096, f_blocks=25_600, f_bavail=1280 + pages - used)
+
+
+def test_other_programs_keep_a_part_of_the_disk(
+    cache: BlockCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the disk becomes full, the cache removes its oldest files before it writes."""
+    for name in "abc":
+        cache.write(name, {at: _block(1) for at in range(8)})
+        os.utime(_newest(tmp_path), (ord(name), ord(name)))
+    # The three files have 390 pages. Another program takes 300 of 500 pages, after all were read.
+    for pages, expected in ((500, "abcd"), (200, "ce")):
+        disk = partial(_disk, tmp_path, pages)
+        monkeypatch.setattr("dasklake._storage.block_cache.os.fstatvfs", lambda _, d=disk: d())
+        cache.write(expected[-1], {0: _block(1)})
+        assert "".join(name for name in "abcde" if cache.read(name, [0])) == expected
+
+
+def test_a_disk_without_space_is_reported(
+    cache: BlockCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If nothing may be written although the cache is empty, one warning is given."""
+    monkeypatch.setattr("dasklake._storage.block_cache.os.fstatvfs", lambda _: _disk(tmp_path, -5))
+    with pytest.warns(UserWarning, match="No space left"):
+        cache.write("a", {0: _block(1)})
+    assert cache.read("a", [0]) == {}
