@@ -20,7 +20,7 @@ from dasklake._format.class_names import read_class_names
 from dasklake._format.columns import view_numbers, view_primitive
 from dasklake._model.statistics import Bound, StoredStatistics
 from dasklake._schema.arrow_layout import Layout, shape_column, storage_of
-from dasklake._schema.measurable import has_values, is_label
+from dasklake._schema.measurable import bound_kind, has_values, is_label
 from dasklake._schema.same_length import count_axis
 from dasklake._schema.schema import TensorSpec
 
@@ -180,7 +180,7 @@ def measure(
         layout = storage_of(spec).layout
         if is_label(spec) and has_values(spec):
             measured |= _labels(_flat_labels(column, spec), names, spec, exact=exact)
-        elif layout is Layout.ARROW:
+        elif layout is Layout.ARROW and bound_kind(spec) is not None:
             measured |= _bounds(column, exact=exact)
         if layout is Layout.BLOB and shapes is not None:
             measured |= _shape_statistics(column, shapes, spec)

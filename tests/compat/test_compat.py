@@ -88,6 +88,21 @@ def test_dask_collections(lake: dasklake.Lake, expected: dict[str, Any]) -> None
         assert [plain(row) for row in array] == [sample[name] for sample in samples]
 
 
+def test_lakes_without_statistics_are_summarized(
+    folder: Path, lake: dasklake.Lake, expected: dict[str, Any]
+) -> None:
+    """The summary of each tensor is that of its samples, also if segments have no statistics."""
+    log = Log(ObjectStore(folder / "lake"))
+    assert log.manifest(log.require_head(), statistics=True).statistics is None
+    table = lake.stats()
+    for name in lake.schema:
+        present = [sample[name] for sample in expected["samples"] if sample[name] is not None]
+        assert table.loc[name, "count"] == len(present), name
+        assert table.loc[name, "nulls"] == len(lake) - len(present), name
+    numbers = [sample["number"]["data"][0] for sample in expected["samples"]]
+    assert (table.loc["number", "min"], table.loc["number", "max"]) == (min(numbers), max(numbers))
+
+
 def test_older_version(lake: dasklake.Lake, folder: Path, expected: dict[str, Any]) -> None:
     """An older version still has the overwritten samples."""
     version = min(v for v, kind in expected["log"] if kind == "overwrite") - 1

@@ -252,6 +252,20 @@ class TestCommit:
         failures = Log(flaky_lake.store).failures(made)
         assert [each.partition for each in failures] == list(range(40))
 
+    def test_statistics_survive_merges(self, flaky_lake: SmallLake) -> None:
+        """However many segments were merged, each chunk keeps its statistics."""
+        writer = flaky_lake.begin("run", 40)
+        for partition in range(40):
+            writer.commit([flaky_lake.write(writer, partition, [[partition, 99]])], [])
+        log = Log(flaky_lake.store)
+        assert {ref.level for ref in flaky_lake.head.segments} == {0, 1}
+        manifest = log.manifest(flaky_lake.head, statistics=True)
+        assert manifest.statistics is not None
+        assert manifest.statistics.to_pylist() == [
+            f'{{"x":{{"min":{partition},"max":99}}}}' for partition in range(40)
+        ]
+        assert log.manifest(flaky_lake.head).statistics is None
+
     def test_merge_of_what_is_lost(self, flaky_lake: SmallLake) -> None:
         """A merge that misses a segment of a version that was not expired is corruption."""
         writer = flaky_lake.begin("run", 16)

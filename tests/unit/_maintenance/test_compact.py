@@ -102,6 +102,31 @@ def test_fewer_chunks_and_the_same_rows(lake: SmallLake) -> None:
     assert run_compact(lake) == CompactReport(None, 0, 0, 0)
 
 
+def test_statistics_are_those_of_the_new_chunks(small_lake: SmallLake) -> None:
+    """Joined chunks are measured again, under the names of their tensors; the others keep theirs."""
+    write(small_lake, "one", [[[4], [2, 3]]])
+    write(small_lake, "open", [[[8]]], of=2)
+    past = {"x": TensorHistory(former=((3, "y"),))}
+
+    def build(head: Commit, _: object, commit_id: str) -> Draft:
+        return Draft(next_commit(head, commit_id, Kind.SCHEMA, "", histories=past))
+
+    def statistics() -> list[str | None]:
+        manifest = Log(small_lake.store).manifest(small_lake.head, statistics=True)
+        assert manifest.statistics is not None
+        texts: list[str | None] = manifest.statistics.to_pylist()
+        return texts
+
+    assert run_compact(small_lake).into == 1
+    assert statistics() == ['{"x":{"min":2,"max":4}}', '{"x":{"min":8,"max":8}}']
+    # A column that the version does not have under this name is not measured.
+    small_lake.log.publish(small_lake.head, build)
+    write(small_lake, "two", [[[5], [6]]])
+    assert run_compact(small_lake).into == 1
+    assert statistics()[2] == '{"x":{"min":5,"max":6}}'
+    check_sound(small_lake)
+
+
 def test_full_chunks_stay(small_lake: SmallLake) -> None:
     """A chunk of half the size stays, and no joined chunk exceeds the size."""
     long = list(range(1000))
