@@ -27,6 +27,7 @@ from dasklake._api.compute import Pipeline, compose, compute
 from dasklake._api.files import read
 from dasklake._api.lake import Lake, empty, load, open, read_lake
 from dasklake._api.sample_in_out import SampleIn, SampleOut
+from dasklake._api.view import View
 from dasklake._api.write import LinkPolicy, WriteOptions, WriteReport, to_lake
 from dasklake._media.file import File
 from dasklake._read.batches import Batches
@@ -51,6 +52,7 @@ __all__ = [
     "Tensor",
     "TensorDtype",
     "TensorSpec",
+    "View",
     "WriteOptions",
     "WriteReport",
     "compose",

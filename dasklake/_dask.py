@@ -19,10 +19,19 @@ from dask._task_spec import (
 )
 from dask.dataframe.dask_expr import new_collection  # type: ignore[attr-defined] # not listed
 from dask.dataframe.dask_expr._expr import (
+    EQ,
+    GE,
+    GT,
+    LE,
+    LT,
+    NE,
+    And,
+    Filter,
     Head,
     Index,
     Lengths,
     Literal,
+    Or,
     PartitionsFiltered,
     Projection,
     Sample,
@@ -37,10 +46,18 @@ from distributed.scheduler import KilledWorker, WorkerState
 from distributed.worker import Worker
 
 __all__ = [
+    "EQ",
+    "GE",
+    "GT",
+    "LE",
+    "LT",
+    "NE",
     "Alias",
+    "And",
     "BlockwiseIO",
     "DataNode",
     "Dict",
+    "Filter",
     "GraphNode",
     "Head",
     "Index",
@@ -52,6 +69,7 @@ __all__ = [
     "LocElement",
     "LocList",
     "LocSlice",
+    "Or",
     "PartitionsFiltered",
     "Projection",
     "Sample",

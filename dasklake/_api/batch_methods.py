@@ -231,7 +231,7 @@ class BatchMethods(SampleSet):
         return np.asarray(weights, np.float64)
 
     def _forms(self, columns: Sequence[str] | None, decode: Decode) -> Forms:
-        names = self._names if columns is None else self._reader.names(columns)
+        names = self._columns(columns)
         return forms_of(self.schema, list(dict.fromkeys(names)), decode)
 
     def _row_numbers(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Methods of ``Lake`` that return its samples as Dask collections."""
+"""Methods of ``Lake`` and ``View`` that return their samples as Dask collections."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import dask.bag as db
 import dask.dataframe as dd
 
 from dasklake._api.sample_set import SampleSet
+from dasklake._read.filters import Condition, FilterLike, parse_filters
 from dasklake._read.frame_index import index_tensors
-from dasklake._read.graph import to_array, to_bag, to_dataframe
-from dasklake._read.plan import ChunkLocation
+from dasklake._read.graph import to_array, to_bag, to_bag_of_rows, to_dataframe
 from dasklake._run.options import parse_size
 from dasklake.exceptions import InvalidInputError
 
@@ -20,11 +20,8 @@ from dasklake.exceptions import InvalidInputError
 class CollectionMethods(SampleSet):
     """Return the samples as a Bag, a DataFrame or Arrays."""
 
-    def _groups(
-        self, names: Sequence[str], blocksize: int | str | None
-    ) -> list[tuple[ChunkLocation, ...]]:
-        size = None if blocksize is None else parse_size(blocksize, "blocksize")
-        return self._reader.groups(names, size)
+    def _condition(self, filters: FilterLike) -> Condition:
+        return parse_filters(filters, {name: self.schema[name] for name in self._names})
 
     def to_dask_bag(
         self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
@@ -55,14 +52,20 @@ class CollectionMethods(SampleSet):
         InvalidInputError
             ``columns`` is not a sequence of names, or ``blocksize`` is not a valid size.
         """
-        names = self._reader.names(columns)
-        groups = self._groups(names, blocksize)
-        return to_bag(self._reader.origin, groups, names)
+        names = self._columns(columns)
+        rows = self._rows_of(names)
+        reader, size = self._reader, _size(blocksize)
+        groups = reader.row_groups(names, rows, size)
+        if any(group.selected is not None for group in groups):
+            selected = [reader.select(group.numbers) for group in groups]
+            return to_bag_of_rows(reader.origin, selected, names, rows)
+        return to_bag(reader.origin, [group.locations for group in groups], names)
 
     def to_dask_dataframe(
         self,
         columns: Sequence[str] | None = None,
         *,
+        filters: FilterLike | None = None,
         index: str | Sequence[str] | bool | None = None,
         blocksize: int | str | None = None,
         tensors: Literal["stored", "arrow"] = "stored",
@@ -79,6 +82,9 @@ class CollectionMethods(SampleSet):
         columns : sequence of str, optional
             Tensors to read. By default, all. A later selection, such as ``frame[columns]``, also
             restricts what is read.
+        filters : pyarrow.compute.Expression or list of tuple, optional
+            Samples to read, as in :meth:`where`. Each task reads the tensors of the filter first, and
+            of the others only the samples that match.
         index : str, sequence of str or bool, optional
             Tensors that become the index. By default, the index that was written from a frame,
             unless ``columns`` has its tensors. False means the number of the sample.
@@ -94,25 +100,27 @@ class CollectionMethods(SampleSet):
         -------
         dask.dataframe.DataFrame
             The samples, in order. The divisions are known if the index is the number of the sample.
+            Lengths are known without ``filters``.
 
         Raises
         ------
         VersionNotFoundError
             The lake does not have a tensor of ``columns``.
         InvalidInputError
-            ``columns`` is not a sequence of names, ``index`` is not a tensor with one value per
-            sample, or ``blocksize`` or ``tensors`` is not valid.
+            ``columns`` is not a sequence of names, ``filters`` is not valid, ``index`` is not a tensor
+            with one value per sample, or ``blocksize`` or ``tensors`` is not valid.
         """
         if tensors not in ("stored", "arrow"):
             raise InvalidInputError(
                 f"tensors must be 'stored' or 'arrow', got {tensors!r}. Fix it."
             )
-        names = self._reader.names(columns)
+        names = self._columns(columns)
         levels = index_tensors(self.schema, columns, index)
-        size = None if blocksize is None else parse_size(blocksize, "blocksize")
-        plan = self._reader.frame_plan(list(dict.fromkeys([*names, *levels])), size)
+        condition = None if filters is None else self._condition(filters)
+        used = list(dict.fromkeys([*names, *levels, *(condition.tensors if condition else ())]))
+        plan = self._reader.frame_plan(used, self._rows_of(used), _size(blocksize))
         shown = [name for name in names if name not in levels]
-        return to_dataframe(plan, shown, levels, arrow=tensors == "arrow")
+        return to_dataframe(plan, shown, levels, condition, arrow=tensors == "arrow")
 
     def to_dask_array(self, name: str, *, blocksize: int | str | None = None) -> da.Array:
         """Return a tensor of fixed shape as a Dask Array; axis 0 is the samples.
@@ -136,5 +144,11 @@ class CollectionMethods(SampleSet):
         InvalidInputError
             The tensor does not have a fixed shape, or ``blocksize`` is not a valid size.
         """
-        groups = self._groups(self._reader.names([name]), blocksize)
-        return to_array(self._reader.origin, groups, name)
+        names = self._columns([name])
+        rows = self._rows_of(names)
+        groups = self._reader.row_groups(names, rows, _size(blocksize))
+        return to_array(self._reader.origin, groups, name, rows)
+
+
+def _size(blocksize: int | str | None) -> int | None:
+    return None if blocksize is None else parse_size(blocksize, "blocksize")

@@ -1,4 +1,4 @@
-"""Method of ``Lake`` that copies samples to another lake as they are stored."""
+"""Method of ``Lake`` and ``View`` that copies samples to another lake as they are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from dask.base import get_scheduler
 from dasklake._api.sample_set import SampleSet
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
 from dasklake._read.graph import to_bag_of_selected
-from dasklake._read.reader import resolve_rows
+from dasklake._read.reader import resolve_selection
+from dasklake._read.rows import Rows, numbers_at
 from dasklake._read.selection import select_rows
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError
@@ -110,10 +111,10 @@ class CopyMethods(SampleSet):
         [[], {'a': 1}]
         """
         self.flush()
-        names = self._reader.names(columns)
+        names = self._columns(columns)
         if not names:
             raise InvalidInputError("columns must have at least one tensor, got none.")
-        numbers = None if rows is None else self._numbers(rows, names)
+        numbers = self._numbers(rows, names)
         identity = _digest(self._reader.origin.id, names, numbers)
         parts = select_rows(self._reader.plan, numbers)
         if options.scheduler is None and get_scheduler() is None:
@@ -136,19 +137,16 @@ class CopyMethods(SampleSet):
         )
         return report
 
-    def _numbers(self, rows: Any, names: Sequence[str]) -> Sequence[int]:
-        """Return the numbers of the samples to copy."""
-        if hasattr(rows, "__array__"):
-            rows = np.asarray(rows)
-        if not isinstance(rows, slice | range | list | tuple | np.ndarray):
-            raise InvalidInputError(
-                f"rows must be a slice, a list of numbers or a mask, got {rows!r}. Use [{rows!r}] for "
-                "one sample."
-            )
-        return resolve_rows(rows, self._reader.origin.length(names))
+    def _numbers(self, rows: Any, names: list[str]) -> Rows | None:
+        """Return the numbers of the samples to copy; None for all samples of the version."""
+        own = self._rows_of(names)
+        if rows is None:
+            everything = range(self._reader.origin.length(names))
+            return None if isinstance(own, range) and own == everything else own
+        return numbers_at(own, resolve_selection(rows, len(own)))
 
 
-def _digest(version: str, names: Sequence[str], rows: Sequence[int] | None) -> str:
+def _digest(version: str, names: Sequence[str], rows: Rows | None) -> str:
     """Return the identity of a selection of a version."""
     digest = hashlib.sha256(repr((version, list(names), rows is None)).encode())
     if rows is not None:

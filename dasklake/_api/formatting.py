@@ -71,24 +71,52 @@ def commit_document(commit: Commit) -> dict[str, Any]:
 
 def lake_text(url: str, commit: Commit, *, complete: bool) -> str:
     """Return the text representation of a lake."""
-    rows = [_COLUMNS, *_rows(commit.schema)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines = _table(commit.schema)
     return "\n".join([f"Lake({url!r}, version={commit.version})", _facts(commit, complete), *lines])
 
 
 def lake_html(url: str, commit: Commit, *, complete: bool) -> str:
     """Return the HTML representation of a lake, for notebooks."""
-    head = "".join(f"<th>{text}</th>" for text in _COLUMNS)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
-        for row in _rows(commit.schema)
-    )
     return (
         f"<div><b>Lake</b> <code>{html.escape(url)}</code>, version {commit.version}<br>"
         f"{html.escape(_facts(commit, complete))}"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"{_html_table(commit.schema)}</div>"
     )
+
+
+def _table(schema: Schema) -> list[str]:
+    rows = [_COLUMNS, *_rows(schema)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _html_table(schema: Schema) -> str:
+    head = "".join(f"<th>{text}</th>" for text in _COLUMNS)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
+        for row in _rows(schema)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def view_text(facts: tuple[str, int, int, int], schema: Schema) -> str:
+    """Return the text representation of a view: URL, version, samples, samples of the version."""
+    url, version, samples, total = facts
+    lines = _table(schema)
+    return "\n".join([f"View of Lake({url!r}, version={version})", _share(samples, total), *lines])
+
+
+def view_html(facts: tuple[str, int, int, int], schema: Schema) -> str:
+    """Return the HTML representation of a view, for notebooks."""
+    url, version, samples, total = facts
+    return (
+        f"<div><b>View of Lake</b> <code>{html.escape(url)}</code>, version {version}<br>"
+        f"{_share(samples, total)}{_html_table(schema)}</div>"
+    )
+
+
+def _share(samples: int, total: int) -> str:
+    return f"{samples:,} of {total:,} samples"
 
 
 def _facts(commit: Commit, complete: bool) -> str:  # noqa: FBT001 # told apart by its name

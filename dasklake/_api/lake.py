@@ -5,28 +5,22 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import dask.dataframe as dd
-import numpy as np
-import numpy.typing as npt
 
-from dasklake._api.batch_methods import BatchMethods
 from dasklake._api.cache_options import parse_cache
-from dasklake._api.collection_methods import CollectionMethods
-from dasklake._api.copy_methods import CopyMethods
 from dasklake._api.edit_methods import EditMethods
 from dasklake._api.formatting import lake_html, lake_text
 from dasklake._api.link_methods import LinkMethods
 from dasklake._api.maintenance_methods import MaintenanceMethods
-from dasklake._api.stats_methods import StatsMethods
+from dasklake._api.view import ReadMethods
 from dasklake._log.log import Log
 from dasklake._log.schema_evolution import empty_lake
 from dasklake._log.transactions import create_lake
 from dasklake._maintenance.reset import reset as reset_lake
 from dasklake._read.corruption import OnCorrupt, parse_on_corrupt
-from dasklake._read.reader import resolve_commit, resolve_row, resolve_rows
-from dasklake._read.tensor import Tensor
+from dasklake._read.reader import resolve_commit
 from dasklake._run.options import LinkPolicy
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
@@ -239,15 +233,7 @@ def read_lake(
     return lake.to_dask_dataframe(columns, index=index, tensors=tensors)
 
 
-class Lake(
-    CopyMethods,
-    BatchMethods,
-    CollectionMethods,
-    StatsMethods,
-    LinkMethods,
-    EditMethods,
-    MaintenanceMethods,
-):
+class Lake(ReadMethods, LinkMethods, EditMethods, MaintenanceMethods):
     """One version of a lake, as returned by :func:`open`.
 
     ``lake[i]`` is a sample, a dict of values. ``lake[i:j]`` and ``lake[[i, j]]`` are lists of
@@ -289,39 +275,11 @@ class Lake(
         """Number of samples of the longest tensor."""
         return self._commit.totals.samples
 
-    def __len__(self) -> int:
-        return self._reader.samples
-
     def __repr__(self) -> str:
         return lake_text(self.url, self._commit, complete=self.is_complete)
 
     def _repr_html_(self) -> str:
         return lake_html(self.url, self._commit, complete=self.is_complete)
-
-    @overload
-    def __getitem__(self, item: str) -> Tensor: ...
-
-    @overload
-    def __getitem__(self, item: int | np.integer[Any]) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(
-        self, item: slice | Sequence[int] | npt.NDArray[Any]
-    ) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, item: Any) -> Tensor | dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(item, str):
-            self._reader.names([item])
-            return Tensor(self._reader, item)
-        names = list(self.schema)
-        if isinstance(item, slice | list | tuple | np.ndarray):
-            rows = resolve_rows(item, len(self))
-            return list(self._reader.many(rows, names))
-        return self._reader.one(resolve_row(item, self._reader.samples), names)
-
-    def __contains__(self, name: object) -> bool:
-        """Return whether there is a tensor of this name."""
-        return name in list(self.schema)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._reader.stream(list(self.schema))

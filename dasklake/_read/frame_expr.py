@@ -21,6 +21,7 @@ from dask.dataframe import methods
 
 from dasklake._dask import (
     BlockwiseIO,
+    Filter,
     Head,
     Index,
     Len,
@@ -35,7 +36,8 @@ from dasklake._dask import (
     Tail,
     Task,
 )
-from dasklake._read.frame_index import stored_index
+from dasklake._read.filters import Condition
+from dasklake._read.frame_filter import condition_of, read_matching, read_selected_rows
 from dasklake._read.frame_plan import FramePlan, RowRanges, ranges_of
 from dasklake._read.origin import Origin
 from dasklake._read.partition import empty_frame, read_frame
@@ -69,11 +71,14 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
         The tensors of the index. By default, the index is the number of the sample.
     stored : tuple of str, optional
         Tensors whose columns hold stored values if pandas cannot hold them exactly.
+    filters : Condition, optional
+        A filter of the samples. By default, all are read.
     """
 
-    _parameters = ["plan", "columns", "rows", "_partitions", "index", "stored"]  # noqa: RUF012 # as Dask has it
-    _defaults = {"rows": None, "_partitions": None, "index": (), "stored": ()}  # noqa: RUF012 # as Dask has it
+    _parameters = ["plan", "columns", "rows", "_partitions", "index", "stored", "filters"]  # noqa: RUF012 # as Dask has it
+    _defaults = {"rows": None, "_partitions": None, "index": (), "stored": (), "filters": None}  # noqa: RUF012 # as Dask has it
     _absorb_projections = True
+    _filter_passthrough = True
 
     @property
     def columns(self) -> list[str]:
@@ -114,14 +119,23 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
 
     @property
     def _lengths(self) -> tuple[int, ...]:
-        spans = self._plan.spans
-        return tuple(len(spans[i]) for i in self._partitions)
+        groups = self._plan.groups
+        return tuple(len(groups[i]) for i in self._partitions)
 
     def _filtered_task(self, name: Any, index: int) -> Task:
-        locations = self._plan.locations(index, self.operand("rows"))
-        origin = self._plan.origin
-        names = (self.columns, self._levels, self.operand("stored"))
-        return Task(name, _read, locations, origin, *names, _data_producer=True)
+        plan, ranges = self._plan, self.operand("rows")
+        locations, selected = plan.locations(index, ranges), plan.selected(index, ranges)
+        names, stored = (self.columns, self._levels), self.operand("stored")
+        condition = self.operand("filters")
+        read: Any
+        arguments: tuple[Any, ...]
+        if condition is not None:
+            read, arguments = read_matching, (plan.origin, condition, selected, *names, stored)
+        elif selected is not None:
+            read, arguments = read_selected_rows, (plan.origin, selected, *names, stored)
+        else:
+            read, arguments = _read, (plan.origin, *names, stored)
+        return Task(name, read, locations, *arguments, _data_producer=True)
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
         simplified = self._without_values(parent)
@@ -129,6 +143,8 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
             simplified = self._with_selection(parent, dependents)
         if simplified is None and isinstance(parent, Sample):
             simplified = self._sampled(parent)
+        if simplified is None and isinstance(parent, Filter):
+            simplified = self._filtered_read(parent, dependents)
         if simplified is None and isinstance(parent, Projection):
             simplified = self._for_only_consumer(parent, dependents)
         if simplified is not None:
@@ -150,7 +166,8 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
     @property
     def _is_exact(self) -> bool:
         """Return whether the manifest alone shows which rows are read."""
-        return self.operand("rows") is None and self._plan.origin.on_corrupt != "skip"
+        everything = self.operand("rows") is None and self.operand("filters") is None
+        return everything and self._plan.origin.on_corrupt != "skip"
 
     def _sampled(self, parent: Any) -> Any:
         """Return the read of a random sample of rows, or None."""
@@ -159,6 +176,40 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
         states = dict(zip(self._partitions, parent.operand("state_data"), strict=True))
         arguments = (states, parent.operand("frac"), parent.operand("replace"))
         return SampleLake(*self.operands, *arguments)
+
+    def _filtered_read(self, parent: Any, dependents: Any) -> Any:
+        """Return a filter of a read that skips rows for which the mask is not true, or None.
+
+        The mask stays, because only pandas decides which rows it selects.
+        """
+        if parent.frame._name != self._name:
+            return None
+        condition = self._condition_of(parent, dependents)
+        if condition is None:
+            return None
+        for read in parent.find_operations(ReadLake):
+            filtered = read.substitute_parameters({"filters": condition})
+            parent = parent.substitute(read, filtered)
+        return parent
+
+    def _filter_passthrough_available(self, parent: Any, dependents: Any) -> bool:
+        """Return whether Dask must not pass projections down below a filter yet."""
+        return self._condition_of(parent, dependents) is not None
+
+    def _condition_of(self, parent: Any, dependents: Any) -> Condition | None:
+        """Return the condition of a filter that is the only consumer of this read."""
+        if self.operand("filters") is not None:
+            return None
+        if not super()._filter_passthrough_available(parent, dependents):
+            return None
+        return condition_of(parent.predicate, self._is_same_read, self.lake_schema)
+
+    def _is_same_read(self, other: Any) -> bool:
+        """Return whether an expression reads the same rows, maybe of other tensors."""
+        if type(other) is not type(self):
+            return False
+        reads = (read.substitute_parameters({"columns": []}) for read in (self, other))
+        return len({read._name for read in reads}) == 1
 
     def _for_only_consumer(self, parent: Any, dependents: Any) -> Any:
         """Return what the only consumer of a projection needs of it, or None."""
@@ -213,17 +264,14 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
             count = parent.operand("n")
             if count < 0 or not self._plan.rows or not self._is_exact:
                 return None
-            spans, partitions = self._plan.spans, list(self._partitions)
             if isinstance(parent, Tail):
-                stop = spans[partitions[-1]].stop
-                return ((max(0, stop - count), stop),)
-            start = spans[partitions[0]].start
-            return ((start, start + count),)
+                return self._plan.last(self._partitions, count)
+            return self._plan.first(self._partitions, count)
         if self._levels:
             return None  # labels are not numbers of samples
         labels = parent.operand("iindexer")
         if isinstance(parent, LocSlice):
-            return _rows_of_slice(labels, self._plan.rows)
+            return _rows_of_slice(labels, self._plan.origin.samples)
         labels = labels if isinstance(parent, LocList) else [labels]
         if len(labels) > _MAX_LABELS:
             return None
@@ -252,23 +300,26 @@ class SampleLake(ReadLake):
 
     def _filtered_task(self, name: Any, index: int) -> Task:
         plan = self._plan
-        span = plan.spans[index]
-        numbers = pd.Series(np.arange(span.start, span.stop))
+        numbers = pd.Series(np.asarray(plan.numbers(index), np.int64))
         drawn = methods.sample(numbers, self.states[index], self.frac, self.operand("replace"))
-        rows = drawn.tolist()
+        rows = drawn.to_numpy()
         locations = plan.locations(index, ranges_of(rows))
-        names = (self.columns, self._levels, rows, self.operand("stored"))
-        return Task(name, _read_rows, locations, plan.origin, *names, _data_producer=True)
+        names = (rows, self.columns, self._levels, self.operand("stored"))
+        return Task(name, read_selected_rows, locations, plan.origin, *names, _data_producer=True)
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
         return BlockwiseIO._simplify_up(self, parent, dependents)
 
 
 def read_lake_expr(
-    plan: FramePlan, columns: list[str], index: tuple[str, ...], stored: tuple[str, ...]
+    plan: FramePlan,
+    columns: list[str],
+    index: tuple[str, ...],
+    stored: tuple[str, ...],
+    filters: Condition | None = None,
 ) -> ReadLake:
     """Return the expression of a frame of some tensors, and of those of its index."""
-    return ReadLake(plan, columns, index=index, stored=stored)
+    return ReadLake(plan, columns, index=index, stored=stored, filters=filters)
 
 
 def _rows_of_slice(labels: slice, rows: int) -> RowRanges | None:
@@ -289,17 +340,3 @@ def _read(
     stored: Sequence[str],
 ) -> pd.DataFrame:
     return read_frame(locations, origin=origin, columns=columns, index=index, stored=stored)
-
-
-def _read_rows(
-    locations: tuple[ChunkLocation, ...],
-    origin: Origin,
-    columns: Sequence[str],
-    index: Sequence[str],
-    rows: list[int],
-    stored: Sequence[str],
-) -> pd.DataFrame:
-    names = list(dict.fromkeys((*columns, *index)))
-    frame = read_frame(locations, origin=origin, columns=names, stored=stored).loc[rows]
-    labels = stored_index(frame, origin.schema, index)
-    return frame[columns] if labels is None else frame[columns].set_axis(labels, axis=0)

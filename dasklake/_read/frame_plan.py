@@ -7,11 +7,15 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from dasklake._read.origin import Origin
 from dasklake._read.plan import ChunkLocation
+from dasklake._read.row_groups import RowGroup
 
-#: The chunks, or parts of chunks, of each partition.
-Groups = Sequence[tuple[ChunkLocation, ...]]
+#: The samples of each partition.
+Groups = Sequence[RowGroup]
 
 #: Ranges of numbers of samples in the version, in order: first, and one after the last.
 RowRanges = tuple[tuple[int, int], ...]
@@ -53,28 +57,34 @@ class FramePlan:
 
     @cached_property
     def groups(self) -> Groups:
-        """The chunks of each partition; one empty partition if there are no samples."""
-        return self._groups() or [()]
+        """The samples of each partition; one empty partition if there are no samples."""
+        return self._groups() or [RowGroup()]
 
-    @property
-    def spans(self) -> list[range]:
-        """The samples of each partition."""
-        return [
-            range(group[0].span.start, group[-1].span.stop) if group else range(0)
-            for group in self.groups
-        ]
+    def numbers(self, partition: int) -> Sequence[int] | npt.NDArray[np.int64]:
+        """Return the numbers of the samples of a partition in the version, in order."""
+        return self.groups[partition].numbers
 
     @property
     def divisions(self) -> tuple[int | None, ...]:
-        """Number of the first sample of each partition, and of the last sample."""
-        if not self.rows:
-            return (None, None)
-        spans = self.spans
-        return (*(span.start for span in spans), spans[-1].stop - 1)
+        """Number of the first sample of each partition, and of the last sample.
+
+        They are not known if the samples are not in the order of the version.
+        """
+        unknown = (None,) * (len(self.groups) + 1)
+        if not self.rows or not self._is_ordered:
+            return unknown
+        firsts = [int(group.numbers[0]) for group in self.groups]
+        return (*firsts, int(self.groups[-1].numbers[-1]))
+
+    @cached_property
+    def _is_ordered(self) -> bool:
+        numbers = [group.numbers for group in self.groups]
+        edges = all(a[-1] < b[0] for a, b in pairwise(numbers))
+        return edges and all(isinstance(n, range) or bool((np.diff(n) > 0).all()) for n in numbers)
 
     def locations(self, partition: int, ranges: RowRanges | None) -> tuple[ChunkLocation, ...]:
-        """Return the samples of a partition that are in some ranges; None means all."""
-        group = self.groups[partition]
+        """Return the parts of chunks of a partition that are in some ranges; None means all."""
+        group = self.groups[partition].locations
         if ranges is None:
             return group
         return tuple(
@@ -85,14 +95,42 @@ class FramePlan:
             if begin < end
         )
 
+    def first(self, partitions: Sequence[int], count: int) -> RowRanges:
+        """Return the first samples of some partitions."""
+        ranges: RowRanges = ()
+        for partition in partitions:
+            numbers = self.numbers(partition)[:count]
+            ranges += ranges_of(numbers)
+            count -= len(numbers)
+            if count <= 0:
+                break
+        return ranges
+
+    def last(self, partitions: Sequence[int], count: int) -> RowRanges:
+        """Return the last samples of the last one of some partitions."""
+        numbers = self.numbers(partitions[-1])
+        return ranges_of(numbers[max(0, len(numbers) - count) :])
+
+    def selected(self, partition: int, ranges: RowRanges | None) -> npt.NDArray[np.int64] | None:
+        """Return the samples of a partition in some ranges; None for all of its locations."""
+        numbers = self.groups[partition].selected
+        if numbers is None or ranges is None:
+            return numbers
+        inside = np.zeros(len(numbers), bool)
+        for first, stop in ranges:
+            inside |= (numbers >= first) & (numbers < stop)
+        return numbers[inside]
+
 
 def _with_groups(origin: Origin, rows: int, groups: Groups, token: Any) -> FramePlan:
     return FramePlan(origin, rows, lambda: groups, token)
 
 
-def ranges_of(rows: Sequence[int]) -> RowRanges:
+def ranges_of(rows: Sequence[int] | npt.NDArray[np.int64]) -> RowRanges:
     """Return consecutive numbers as ranges."""
-    numbers = sorted(set(rows))
+    if isinstance(rows, range):
+        return ((rows.start, rows.stop),) if rows else ()
+    numbers = sorted({int(row) for row in rows})
     if not numbers:
         return ()
     starts = [numbers[0], *(b for a, b in pairwise(numbers) if b != a + 1)]

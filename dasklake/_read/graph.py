@@ -9,7 +9,6 @@ from typing import Any
 import dask.array as da
 import dask.bag as db
 import dask.dataframe as dd
-import numpy as np
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
@@ -18,16 +17,18 @@ from dasklake._codecs.sample import Sample
 from dasklake._dask import new_collection
 from dasklake._links.limits import LinkLimits
 from dasklake._read.dask_hooks import register_types
+from dasklake._read.filters import Condition
 from dasklake._read.frame_expr import read_lake_expr
 from dasklake._read.frame_plan import FramePlan
+from dasklake._read.lake_array import lake_array
 from dasklake._read.linked_values import Problem, check_rows
 from dasklake._read.origin import Origin
 from dasklake._read.partition import (
-    array_shape,
-    read_array,
     read_rows,
 )
 from dasklake._read.plan import ChunkLocation
+from dasklake._read.row_groups import RowGroup
+from dasklake._read.rows import Rows, pack_rows
 from dasklake._read.selection import Selected, read_selected
 from dasklake._read.tensor_columns import names_of_stored
 from dasklake._schema.lake_tensors import LakeTensors, schema_of_some
@@ -127,12 +128,31 @@ def to_bag_of_selected(
     return db.Bag(HighLevelGraph.from_collections(name, graph), name, len(parts))
 
 
+def to_bag_of_rows(
+    origin: Origin, groups: Sequence[tuple[Selected, ...]], names: Sequence[str], rows: Rows
+) -> db.Bag:
+    """Return a bag of the samples of a view, one partition per group."""
+    parts = [_Selection(group) for group in groups or [()]]
+    name = f"read-lake-{tokenize(origin, len(parts), list(names), tuple(pack_rows(rows)))}"
+    graph: dict[Any, Any] = {
+        # Dask omits the call of list if another task of the same chain consumes the samples.
+        (name, i): (list, (_selected, part, origin, _Tensors(names, origin)))
+        for i, part in enumerate(parts)
+    }
+    return db.Bag(HighLevelGraph.from_collections(name, graph), name, len(parts))
+
+
 def _selected(part: _Selection, origin: Origin, tensors: _Tensors) -> Iterator[Sample]:
     return read_selected(origin, part.parts, tensors.names)
 
 
 def to_dataframe(
-    plan: FramePlan, columns: Sequence[str], index: tuple[str, ...] = (), *, arrow: bool = False
+    plan: FramePlan,
+    columns: Sequence[str],
+    index: tuple[str, ...] = (),
+    filters: Condition | None = None,
+    *,
+    arrow: bool = False,
 ) -> dd.DataFrame:
     """Return a frame of some tensors, indexed by other ones or by the row number.
 
@@ -140,25 +160,14 @@ def to_dataframe(
     """
     names = list(dict.fromkeys(columns))
     stored = () if arrow else names_of_stored(plan.origin.schema, names)
-    frame: dd.DataFrame = new_collection(read_lake_expr(plan, names, index, stored))
+    frame: dd.DataFrame = new_collection(read_lake_expr(plan, names, index, stored, filters))
     return frame if len(names) == len(columns) else frame[list(columns)]
 
 
-def to_array(origin: Origin, groups: _Groups, name: str) -> da.Array:
+def to_array(origin: Origin, groups: Sequence[RowGroup], name: str, rows: Rows) -> da.Array:
     """Return a tensor of fixed shape as an array, one block per group."""
-    spec = origin.schema[name]
-    shape = array_shape(name, spec)
-    groups = groups or [()]
-    key = f"read-lake-{name}-{_token(origin, groups, name)}"
-    rest = (0,) * len(shape)
-    graph: dict[Any, Any] = {
-        (key, i, *rest): (_array, _Locations(group), origin, _Names([name]))
-        for i, group in enumerate(groups)
-    }
-    lengths = tuple(sum(len(location.span) for location in group) for group in groups)
-    chunks = (lengths, *((axis,) for axis in shape))
-    meta = np.empty((0,) * (1 + len(shape)), np.dtype(str(spec.dtype)))
-    return da.Array(HighLevelGraph.from_collections(key, graph), key, chunks, meta=meta)
+    lengths = tuple(len(group) for group in groups)
+    return lake_array(origin, groups, name, tokenize(origin, lengths, tuple(pack_rows(rows))))
 
 
 def _token(origin: Origin, groups: _Groups, *more: Any) -> str:
@@ -168,10 +177,6 @@ def _token(origin: Origin, groups: _Groups, *more: Any) -> str:
 def _shape(group: tuple[ChunkLocation, ...]) -> tuple[int, int, int]:
     """Return what distinguishes a group from others of the same version."""
     return (len(group), group[0].span[0], group[-1].span[-1]) if group else (0, 0, 0)
-
-
-def _array(part: _Locations, origin: Origin, names: _Names) -> Any:
-    return read_array(part.locations, origin, names.names[0])
 
 
 def to_link_problems(

@@ -201,19 +201,34 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
         raise _mismatch_error(ValueError(f"{size} bytes"), name, locations)
     array = np.empty((rows, *shape), dtype)
     begin = 0
-    for location in locations:
-        block = array[begin : begin + len(location.span)]
-        begin += len(location.span)
-        try:
-            part = _columns(origin, [location], [name])[0][name]
-        except CorruptionError as error:
-            # The shape is fixed, so rows cannot be left out, only be marked as missing.
-            if origin.on_corrupt == "raise" or dtype.kind not in _NULLABLE_KINDS:
-                raise
-            warn_once(origin.store.url, location, error)
-            block[...] = _missing_value(dtype)
-            continue
-        column, shapes = missing_column(spec, len(location.span)) if part is None else part
+    for _, group in groupby(locations, key=attrgetter("key")):
+        parts = list(group)
+        end = begin + sum(len(part.span) for part in parts)
+        _fill_chunk(array[begin:end], origin, parts, name)
+        begin = end
+    return array
+
+
+def _fill_chunk(
+    rows: npt.NDArray[Any], origin: Origin, parts: Sequence[ChunkLocation], name: str
+) -> None:
+    """Copy the values of some parts of one chunk into some rows of an array."""
+    spec = origin.schema[name]
+    try:
+        columns = _columns(origin, parts, [name])
+    except CorruptionError as error:
+        # The shape is fixed, so rows cannot be left out, only be marked as missing.
+        if origin.on_corrupt == "raise" or rows.dtype.kind not in _NULLABLE_KINDS:
+            raise
+        warn_once(origin.store.url, parts[0], error)
+        rows[...] = _missing_value(rows.dtype)
+        return
+    begin = 0
+    for location, values in zip(parts, columns, strict=True):
+        count = len(location.span)
+        block, part = rows[begin : begin + count], values[name]
+        begin += count
+        column, shapes = missing_column(spec, count) if part is None else part
         try:
             _fill(block, column, shapes, spec, location.span.start)
         except SampleError as error:
@@ -223,7 +238,6 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
         except MALFORMED as error:
             raise _mismatch_error(error, name, [location]) from error
         _mark_missing(block, column, location, name)
-    return array
 
 
 def _fill(block: npt.NDArray[Any], column: Any, shapes: Any, spec: TensorSpec, first: int) -> None:

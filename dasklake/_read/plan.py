@@ -96,6 +96,20 @@ class ReadPlan:
         first = np.where(chunks > 0, ends[chunks - 1], 0)
         return chunks, rows - first
 
+    def keys(
+        self, rows: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the keys of some rows, which never change: run, partition and position in it.
+
+        A run is given by its order number, which no other run of the lake has.
+        """
+        m = self._manifest
+        first = np.cumsum(m.rows) - m.rows
+        is_new = (np.diff(m.order, prepend=-1) != 0) | (np.diff(m.partition, prepend=-1) != 0)
+        start = np.maximum.accumulate(np.where(is_new, first, 0))
+        chunks, offsets = self.locate_all(rows)
+        return m.order[chunks], m.partition[chunks], (first - start)[chunks] + offsets
+
     def location(self, chunk: int) -> ChunkLocation:
         """Return the location of a chunk."""
         m = self._manifest

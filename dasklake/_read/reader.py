@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +27,10 @@ from dasklake._read.frame_plan import FramePlan
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.partition import read_rows
 from dasklake._read.plan import ChunkLocation, ReadPlan, split_and_join
+from dasklake._read.row_groups import RowGroup, row_groups
 from dasklake._read.row_reader import RowReader
+from dasklake._read.rows import Rows, as_rows, pack_rows
+from dasklake._read.selection import Selected, read_selected, select_rows
 from dasklake._read.shape_table import ShapeTable
 from dasklake._read.statistics import VersionStatistics
 from dasklake._storage.store import ObjectStore
@@ -124,14 +128,36 @@ class Reader:
         sizes = decoded_sizes(self.origin, locations, names, limit, frame=frame, fetch=fetch)
         return split_and_join(locations, sizes, limit, join=blocksize is not None)
 
-    def frame_plan(self, names: Sequence[str], blocksize: int | None = None) -> FramePlan:
-        """Return the partitions of a frame of some tensors, computed when they are needed."""
-        rows = self.origin.length(names)
-        groups = partial(self.groups, names, blocksize, frame=True)
-        return FramePlan(self.origin, rows, groups, (list(names), blocksize))
+    def row_groups(
+        self,
+        names: Sequence[str],
+        rows: Rows,
+        blocksize: int | None = None,
+        *,
+        frame: bool = False,
+    ) -> list[RowGroup]:
+        """Return the partitions of some samples; the other parameters are those of :meth:`groups`."""
+        if not len(rows):
+            return []
+        return row_groups(self.plan, self.groups(names, blocksize, frame=frame), rows)
 
-    def names(self, columns: Any = None) -> list[str]:
+    def frame_plan(
+        self, names: Sequence[str], rows: Rows, blocksize: int | None = None
+    ) -> FramePlan:
+        """Return the partitions of a frame of some samples, computed when they are needed."""
+        groups = partial(self.row_groups, names, rows, blocksize, frame=True)
+        token = (list(names), blocksize, tuple(pack_rows(rows)))
+        return FramePlan(self.origin, len(rows), groups, token)
+
+    def names(self, columns: Any = None, among: Sequence[str] | None = None) -> list[str]:
         """Validate the names of tensors; None means all.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            The names.
+        among : sequence of str, optional
+            The tensors of a view. By default, those of the version.
 
         Raises
         ------
@@ -142,15 +168,17 @@ class Reader:
         """
         if isinstance(columns, str) or not isinstance(columns, Iterable | None):
             raise InvalidInputError(f"columns must be a list of tensor names, got {columns!r}.")
-        names = list(self.schema if columns is None else columns)
+        tensors = list(self.schema) if among is None else among
+        names = list(tensors if columns is None else columns)
         for name in names:
             if not isinstance(name, str):
                 raise InvalidInputError(f"A tensor name must be a string, got {name!r}.")
-            if name not in self.schema:
-                tensors = ", ".join(map(repr, self.schema)) or "none"
+            if name not in tensors:
+                existing = ", ".join(map(repr, tensors)) or "none"
+                version = f"Version {self.origin.version} of {self.origin.store.url}"
+                owner = version if among is None else f"The view of {version.lower()}"
                 raise VersionNotFoundError(
-                    f"Version {self.origin.version} of {self.origin.store.url} has no tensor "
-                    f"{name!r}. Its tensors: {tensors}."
+                    f"{owner} has no tensor {name!r}. Its tensors: {existing}."
                 )
         return names
 
@@ -163,6 +191,15 @@ class Reader:
         locations = self.plan.locations() if self.origin.length(names) else []
         return read_rows(self.origin, locations, names)
 
+    def select(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> tuple[Selected, ...]:
+        """Return the parts of chunks that hold some samples, in their order."""
+        return tuple(chain.from_iterable(select_rows(self.plan, as_rows(rows))))
+
+    def selected(self, rows: Rows, names: Sequence[str]) -> Iterator[Sample]:
+        """Yield some samples, in their order, chunk by chunk."""
+        for parts in select_rows(self.plan, rows):
+            yield from read_selected(self.origin, parts, names)
+
     def one(self, row: int, names: Sequence[str]) -> Sample:
         """Return one sample."""
         return self._decoder.sample(names, self.stored(row, names), row)
@@ -173,7 +210,7 @@ class Reader:
         number, offset = plan.locate(row)
         return self.using(number, lambda reader: reader.read(offset, names))
 
-    def many(self, rows: Sequence[int], names: Sequence[str]) -> Iterator[Sample]:
+    def many(self, rows: Sequence[int] | Rows, names: Sequence[str]) -> Iterator[Sample]:
         """Yield some samples. Neighbours in one chunk are fetched together.
 
         With ``on_corrupt="skip"``, samples of damaged chunks, and samples that cannot be decoded,
@@ -186,7 +223,9 @@ class Reader:
             # A variable would keep each sample alive while the next one is decoded.
             yield from filter(is_decoded, map(decode, stored or (), numbers))
 
-    def by_chunk(self, rows: Sequence[int]) -> Iterator[tuple[int, list[int], Sequence[int]]]:
+    def by_chunk(
+        self, rows: Sequence[int] | Rows
+    ) -> Iterator[tuple[int, list[int], Sequence[int]]]:
         """Group neighbours in one chunk.
 
         Yields
@@ -194,6 +233,7 @@ class Reader:
         tuple of (int, list of int, sequence of int)
             Number of a chunk, offsets in it, and numbers of the samples.
         """
+        rows = rows.tolist() if isinstance(rows, np.ndarray) else rows
         located = [self.plan.locate(row) for row in rows]
         begin = 0
         while begin < len(rows):
@@ -243,16 +283,21 @@ class Reader:
             warn_once(self.origin.store.url, self.plan.location(number), error)
             return None
 
-    def shape_table(self, name: str) -> ShapeTable:
-        """Return the shapes of a tensor in all samples, without reading the values."""
+    def shape_table(self, name: str, rows: Rows | None = None) -> ShapeTable:
+        """Return the shapes of a tensor in all or some samples, without reading the values."""
         if not self.origin.length([name]):
             return ShapeTable.concatenate([])
 
-        def read(location: ChunkLocation) -> ShapeTable:
-            return self._rows(location).shape_table(name)
+        def read(part: Selected) -> ShapeTable:
+            location = part.location
+            table = self._rows(location).shape_table(name)
+            if part.rows is None and not location.is_part:
+                return table
+            return table.take(list(part.rows or range(location.begin, location.stop)))
 
+        parts = chain.from_iterable(select_rows(self.plan, rows))
         with ThreadPoolExecutor(_THREADS) as pool:
-            return ShapeTable.concatenate(list(pool.map(read, self.plan.locations())))
+            return ShapeTable.concatenate(list(pool.map(read, parts)))
 
     def using(self, number: int, read: Callable[[RowReader], _T]) -> _T:
         """Read from a chunk; if it is missing, raise the reason."""
@@ -341,6 +386,26 @@ def resolve_rows(item: Any, length: int) -> Sequence[int]:
             raise InvalidInputError(f"A mask must have the shape ({length},), got {item.shape}.")
         item = np.flatnonzero(item)
     return [resolve_row(i, length) for i in item]
+
+
+def resolve_selection(rows: Any, length: int) -> Sequence[int]:
+    """Return the numbers of the samples that an argument ``rows`` selects.
+
+    Raises
+    ------
+    IndexError
+        A number is out of range.
+    InvalidInputError
+        ``rows`` is not a slice, a list of numbers or a mask.
+    """
+    if hasattr(rows, "__array__"):
+        rows = np.asarray(rows)
+    if not isinstance(rows, slice | range | list | tuple | np.ndarray):
+        raise InvalidInputError(
+            f"rows must be a slice, a list of numbers or a mask, got {rows!r}. Use [{rows!r}] for "
+            "one sample."
+        )
+    return resolve_rows(rows, length)
 
 
 def resolve_commit(log: Log, version: int | None) -> Commit:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
+from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from dasklake._codecs.sample import Sample
 from dasklake._read.corruption import warn_once
@@ -15,6 +17,7 @@ from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.partition import read_rows
 from dasklake._read.plan import ChunkLocation, ReadPlan
 from dasklake._read.row_reader import RowReader
+from dasklake._read.rows import Rows
 from dasklake.exceptions import CorruptionError
 
 __all__ = ["Selected", "read_selected", "select_rows"]
@@ -30,9 +33,10 @@ class Selected(NamedTuple):
     Attributes
     ----------
     location : ChunkLocation
-        The chunk.
+        The chunk, or consecutive samples of it.
     rows : tuple of int or None
-        Their offsets in the chunk, in the order in which they are read; None for all samples.
+        Their offsets in the chunk, in the order in which they are read; None for all samples of the
+        location.
     """
 
     location: ChunkLocation
@@ -41,18 +45,18 @@ class Selected(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Approximate number of stored bytes."""
-        rows = self.location.rows if self.rows is None else len(self.rows)
+        rows = len(self.location.span) if self.rows is None else len(self.rows)
         return rows * self.location.size // max(1, self.location.rows)
 
 
-def select_rows(plan: ReadPlan, rows: Iterable[int] | None) -> list[tuple[Selected, ...]]:
+def select_rows(plan: ReadPlan, rows: Rows | None) -> list[tuple[Selected, ...]]:
     """Return the partitions of some samples; None means all samples of the version.
 
     Parameters
     ----------
     plan : ReadPlan
         The rows of each chunk.
-    rows : iterable of int or None
+    rows : range, numpy.ndarray or None
         Numbers of the samples, in the order in which they are read.
     """
     if rows is None:
@@ -60,14 +64,24 @@ def select_rows(plan: ReadPlan, rows: Iterable[int] | None) -> list[tuple[Select
     return _joined(_of_chunks(plan, rows))
 
 
-def _of_chunks(plan: ReadPlan, rows: Iterable[int]) -> Iterator[Selected]:
+def _of_chunks(plan: ReadPlan, rows: Rows) -> Iterator[Selected]:
     """Yield consecutive rows of one chunk together, up to the size of a partition."""
-    for chunk, located in groupby(map(plan.locate, rows), key=itemgetter(0)):
-        location = plan.location(chunk)
+    chunks, offsets = plan.locate_all(np.asarray(rows, np.int64))
+    edges = np.flatnonzero(np.diff(chunks, prepend=-1, append=-1))
+    for start, stop in pairwise(edges.tolist()):
+        location = plan.location(int(chunks[start]))
         most = max(1, _PARTITION_BYTES * location.rows // max(1, location.size))
-        offsets = tuple(offset for _, offset in located)
-        for begin in range(0, len(offsets), most):
-            yield Selected(location, offsets[begin : begin + most])
+        for begin in range(start, stop, most):
+            yield _selected(location, offsets[begin : min(begin + most, stop)])
+
+
+def _selected(location: ChunkLocation, offsets: npt.NDArray[np.int64]) -> Selected:
+    """Return some samples of a chunk, as a part of it if they are consecutive."""
+    begin, end = int(offsets[0]), int(offsets[-1]) + 1
+    if (np.diff(offsets) != 1).any():
+        return Selected(location, tuple(offsets.tolist()))
+    whole = end - begin == location.rows
+    return Selected(location if whole else location._replace(begin=begin, end=end))
 
 
 def _joined(parts: Iterable[Selected]) -> list[tuple[Selected, ...]]:

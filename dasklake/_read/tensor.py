@@ -15,6 +15,7 @@ from dasklake._read.axis_index import AxisIndex, as_slices
 from dasklake._read.crops import CropReader, stacked
 from dasklake._read.partition import array_shape
 from dasklake._read.reader import Reader, resolve_row, resolve_rows
+from dasklake._read.rows import Rows, numbers_at
 from dasklake._read.shape_table import Shape, ShapeTable
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
@@ -41,6 +42,8 @@ class Tensor:
         Reader of the version.
     name : str
         Name of the tensor.
+    rows : range or numpy.ndarray, optional
+        Numbers of the samples of a view. By default, all samples.
 
     Examples
     --------
@@ -57,8 +60,9 @@ class Tensor:
     ((2, None, 4), (1, 4), (2, 4))
     """
 
-    def __init__(self, reader: Reader, name: str) -> None:
+    def __init__(self, reader: Reader, name: str, rows: Rows | None = None) -> None:
         self._reader = reader
+        self._selected = rows
         self.name = name
 
     @property
@@ -67,9 +71,15 @@ class Tensor:
         return self._reader.schema[self.name]
 
     @cached_property
-    def _length(self) -> int:
+    def _rows(self) -> Rows:
         # Never changes: the reader is that of one version.
-        return self._reader.origin.length([self.name])
+        if self._selected is not None:
+            return self._selected
+        return range(self._reader.origin.length([self.name]))
+
+    @cached_property
+    def _length(self) -> int:
+        return len(self._rows)
 
     def __len__(self) -> int:
         return self._length
@@ -78,7 +88,10 @@ class Tensor:
         return f"Tensor({self.name!r}, {len(self)} samples, {self.spec})"
 
     def __iter__(self) -> Iterator[Any]:
-        samples = self._reader.stream([self.name])
+        if self._selected is None:
+            samples = self._reader.stream([self.name])
+        else:
+            samples = self._reader.selected(self._selected, [self.name])
         return (row[self.name] for row in samples)
 
     @overload
@@ -99,12 +112,16 @@ class Tensor:
         if item is Ellipsis:
             item = slice(None)
         if isinstance(item, slice | list | np.ndarray):
-            rows = resolve_rows(item, len(self))
+            rows = numbers_at(self._rows, resolve_rows(item, self._length))
             block = self._block(rows)
             if block is not None:
                 return block
             return self._stacked([row[self.name] for row in self._reader.many(rows, [self.name])])
-        return self._reader.one(resolve_row(item, self._length), [self.name])[self.name]
+        return self._reader.one(self._number(item), [self.name])[self.name]
+
+    def _number(self, item: Any) -> int:
+        """Return the number of a sample in the version."""
+        return int(self._rows[resolve_row(item, self._length)])
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -177,7 +194,7 @@ class Tensor:
         return self._shape_table().bounds(self.name)
 
     def _shape_table(self) -> ShapeTable:
-        return self._reader.shape_table(self.name)
+        return self._reader.shape_table(self.name, self._selected)
 
     def numpy(self) -> npt.NDArray[Any] | list[Any]:
         """Return the values of all samples.
@@ -238,8 +255,7 @@ class Tensor:
         if self.spec.linked:
             linked = self[sample]
             return None if linked is None else linked.bytes()
-        row = resolve_row(sample, len(self))
-        blob = self._reader.stored(row, [self.name])[0]
+        blob = self._reader.stored(self._number(sample), [self.name])[0]
         return None if blob is None else bytes(blob.data)
 
     def _parts(self, items: tuple[Any, ...]) -> Any:
@@ -250,18 +266,19 @@ class Tensor:
         index = AxisIndex.parse(items[1:])
         reader = CropReader(self._reader, self.name, index)
         if not isinstance(items[0], slice | list | tuple | np.ndarray):
-            return reader.one(resolve_row(items[0], self._length))
-        rows = resolve_rows(items[0], self._length)
+            return reader.one(self._number(items[0]))
+        rows = numbers_at(self._rows, resolve_rows(items[0], self._length))
         block = self._block(rows) if reader.is_small else None
         if block is not None:
             positions = index.resolve(block.shape[1:], f"tensor {self.name!r}")
             return block[(slice(None), *as_slices(positions))].copy()
-        return stacked(reader.many(rows)) if rows else reader.none()
+        numbers = rows if isinstance(rows, range) else rows.tolist()
+        return stacked(reader.many(numbers)) if numbers else reader.none()
 
-    def _block(self, rows: Sequence[int]) -> npt.NDArray[Any] | None:
+    def _block(self, rows: Rows) -> npt.NDArray[Any] | None:
         """Return consecutive values as one array, or None if they must be decoded one by one."""
         dtype = self.spec.numpy_dtype
-        if dtype is None or not (isinstance(rows, range) and rows and rows.step == 1):
+        if dtype is None or not (isinstance(rows, range) and rows):
             return None
         block = self._reader.block(rows, self.name)
         # As :meth:`ArrayCodec.decode` does for one sample.
