@@ -126,7 +126,8 @@ def read_ahead(
             budget.acquire(unit, 0)
             return 0, error
         except BaseException:
-            budget.close()
+            # Later units must not wait for it.
+            budget.acquire(unit, 0)
             raise
         budget.acquire(unit, nbytes)
         try:

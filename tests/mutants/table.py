@@ -552,4 +552,51 @@ MUTANTS = (
         ),
         "tests/property/test_parts_of_values.py::test_ranges_hold_the_selected_elements",
     ),
+    Mutant(
+        "checks-trust-prefixes",
+        "_format/page_checksums.py",
+        (
+            (
+                "                if joined == google_crc32c.value(pages):\n",
+                "                if joined:\n",
+            ),
+        ),
+        "tests/unit/_format/test_page_checksums.py::test_a_range_is_intact_exactly_if_each_of_its_pages_is",
+    ),
+    Mutant(
+        "last-page-is-whole",
+        "_format/page_checksums.py",
+        (("self._last = size - (len(crcs) - 1) * page", "self._last = page"),),
+        "tests/unit/_format/test_page_checksums.py::test_many_pages_are_checked_with_one_call",
+    ),
+    Mutant(
+        "batches-unchecked-on-disk",
+        "_storage/local_backend.py",
+        (("check(start, data)  # while", "pass  # while"),),
+        "tests/contract/test_store_file.py::TestFileStore",
+    ),
+    Mutant(
+        "state-counts-read-ahead",
+        "_read/batches.py",
+        (("self._yielded + 1, padding", "self._yielded + len(pending) + 1, padding"),),
+        "tests/unit/_read/test_batch_orders.py::test_the_state_follows_the_batches_that_were_yielded",
+    ),
+    Mutant(
+        "repeated-rows-share-memory",
+        "_read/chunk_pieces.py",
+        (("own = parts is not None and len(set(parts)) == len(parts)", "own = parts is not None"),),
+        "tests/unit/_read/test_batches.py::test_arrays_can_be_written_apart_from_each_other",
+    ),
+    Mutant(
+        "pool-forgets-views",
+        "_storage/memory_pool.py",
+        (("        return lease.data\n", "        return block.data\n"),),
+        "tests/unit/_storage/test_memory_pool.py::test_blocks_are_used_again_after_their_last_view",
+    ),
+    Mutant(
+        "unbounded-read-ahead",
+        "_read/read_ahead.py",
+        (("not self._used or self._used + nbytes <= self._most", "True"),),
+        "tests/unit/_read/test_read_ahead.py::test_units_wait_for_the_bytes_of_earlier_ones",
+    ),
 )

@@ -180,8 +180,17 @@ def test_files_are_given_as_bytes(lake: Lake) -> None:
     assert same(batch["mask"][0], SAMPLES[3]["mask"])
 
 
-def test_arrays_can_be_written_apart_from_each_other(lake: Lake) -> None:
+@pytest.mark.parametrize("copied", [True, False])
+def test_arrays_can_be_written_apart_from_each_other(
+    tmp_path: Path,
+    copied: bool,  # noqa: FBT001 # a parameter
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Writing to an array of a batch changes no other value, and nothing that is read later."""
+    if not copied:
+        monkeypatch.setattr(chunk_pieces, "_SMALL_COLUMN", 0)
+        monkeypatch.setattr(chunk_pieces, "_COPIED", 0)
+    lake = _written(db.from_sequence(SAMPLES, npartitions=1), tmp_path / "lake")
     batch = lake.take([7, 7, 4])
     for name in ("boxes", "volume", "vector", "large"):
         first, second, _ = batch[name]
