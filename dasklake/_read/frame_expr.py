@@ -130,6 +130,7 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
         read: Any
         arguments: tuple[Any, ...]
         if condition is not None:
+            locations = plan.matching(locations, condition)
             read, arguments = read_matching, (plan.origin, condition, selected, *names, stored)
         elif selected is not None:
             read, arguments = read_selected_rows, (plan.origin, selected, *names, stored)

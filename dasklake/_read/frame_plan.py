@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._read.filters import Condition
 from dasklake._read.origin import Origin
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.row_groups import RowGroup
@@ -37,13 +38,25 @@ class FramePlan:
         Returns the partitions.
     token : object
         Identifies the partitions among those of the version.
+    first_rows : callable, optional
+        Returns the numbers of the first samples of the chunks that a filter must read. By default, it
+        reads all.
     """
 
-    def __init__(self, origin: Origin, rows: int, groups: Callable[[], Groups], token: Any) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        rows: int,
+        groups: Callable[[], Groups],
+        token: Any,
+        first_rows: Callable[[Condition], frozenset[int]] | None = None,
+    ) -> None:
         self.origin = origin
         self.rows = rows
         self._groups = groups
         self._token = token
+        self._first_rows = first_rows
+        self._pruned: dict[str, frozenset[int]] = {}
 
     def __repr__(self) -> str:
         return f"<version {self.origin.version} of {self.origin.store.url}>"
@@ -94,6 +107,17 @@ class FramePlan:
             for begin, end in [(max(first, location.span.start), min(stop, location.span.stop))]
             if begin < end
         )
+
+    def matching(
+        self, locations: tuple[ChunkLocation, ...], condition: Condition
+    ) -> tuple[ChunkLocation, ...]:
+        """Return those of some parts of chunks that may have samples that match a filter."""
+        if self._first_rows is None:
+            return locations
+        text = repr(condition.__dask_tokenize__())
+        if text not in self._pruned:
+            self._pruned[text] = self._first_rows(condition)
+        return tuple(part for part in locations if part.first in self._pruned[text])
 
     def first(self, partitions: Sequence[int], count: int) -> RowRanges:
         """Return the first samples of some partitions."""

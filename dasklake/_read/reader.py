@@ -23,6 +23,8 @@ from dasklake._read.corruption import OnCorrupt, warn_once
 from dasklake._read.decoded_sizes import decoded_sizes
 from dasklake._read.decoder import Decoder, is_decoded
 from dasklake._read.fetch import Fetcher
+from dasklake._read.filter_pruning import chunks_to_read
+from dasklake._read.filters import Condition
 from dasklake._read.frame_plan import FramePlan
 from dasklake._read.origin import Origin, open_chunk
 from dasklake._read.partition import read_rows
@@ -104,6 +106,15 @@ class Reader:
         manifest = self._manifest(statistics=True)
         return VersionStatistics(manifest, self.schema, self.origin.histories)
 
+    def chunks_to_read(self, condition: Condition) -> npt.NDArray[np.bool_]:
+        """Return a mask of the chunks that may have samples that match a filter."""
+        return chunks_to_read(self.statistics(), condition)
+
+    def _first_rows(self, condition: Condition) -> frozenset[int]:
+        """Return the numbers of the first samples of the chunks that a filter must read."""
+        chunks = np.flatnonzero(self.chunks_to_read(condition)).tolist()
+        return frozenset(self.plan.location(chunk).first for chunk in chunks)
+
     def groups(
         self, names: Sequence[str], blocksize: int | None = None, *, frame: bool = False
     ) -> list[tuple[ChunkLocation, ...]]:
@@ -147,7 +158,7 @@ class Reader:
         """Return the partitions of a frame of some samples, computed when they are needed."""
         groups = partial(self.row_groups, names, rows, blocksize, frame=True)
         token = (list(names), blocksize, tuple(pack_rows(rows)))
-        return FramePlan(self.origin, len(rows), groups, token)
+        return FramePlan(self.origin, len(rows), groups, token, self._first_rows)
 
     def names(self, columns: Any = None, among: Sequence[str] | None = None) -> list[str]:
         """Validate the names of tensors; None means all.

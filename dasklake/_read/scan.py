@@ -37,6 +37,7 @@ def rows_that_match(reader: Reader, condition: Condition, rows: Rows) -> Rows:
         return range(0)
     numbers = np.asarray(rows, np.int64)
     chunks = np.unique(reader.plan.locate_all(numbers)[0])
+    chunks = chunks[reader.chunks_to_read(condition)[chunks]]
     locations = [reader.plan.location(chunk) for chunk in chunks.tolist()]
     match = np.zeros(reader.origin.samples, bool)
     read = partial(matching_rows, reader.origin, condition)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import dask.bag as db
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,8 +19,7 @@ from hypothesis import strategies as st
 
 import dasklake
 from dasklake import Lake, Schema, TensorSpec
-from dasklake._storage.store import ObjectStore
-from tests.support.samples import Writing
+from dasklake._read.filters import parse_filters
 
 CLASSES = ("cat", "dog", "eel", "fox")
 SCHEMA = Schema(
@@ -48,14 +48,18 @@ SCHEMA = Schema(
     }
 )
 ROWS = 240
+CHUNK = 12
 
 
 def _make(i: int) -> dict[str, Any]:
-    """Return the plain values of a sample; a third of them are missing, and many are equal."""
+    """Return the plain values of a sample; some are missing, and many are equal."""
     random = np.random.default_rng(i)
 
     def pick(*values: Any) -> Any:
-        return values[int(random.integers(len(values)))]
+        # Some chunks have few different values, so that their statistics exclude others.
+        narrow = i // CHUNK % 3 and len(values) > 2
+        some = np.random.default_rng([i // CHUNK, len(values)]).permutation(len(values))[:2]
+        return values[int(random.choice(some) if narrow else random.integers(len(values)))]
 
     def several() -> list[int]:
         return random.integers(0, 4, pick(0, 1, 2, 3)).tolist()  # type: ignore[no-any-return] # numpy
@@ -81,7 +85,10 @@ def _make(i: int) -> dict[str, Any]:
         "money": pick(Decimal("-1.50"), Decimal("0.00"), Decimal("12.25")),
         "fixed": 0,
     }
-    return {name: None if random.random() < 0.33 else value for name, value in sample.items()}
+    return {
+        name: None if random.random() < 0.3 * (i // CHUNK % 4) else value
+        for name, value in sample.items()
+    }
 
 
 VALUES = [_make(i) for i in range(ROWS)]
@@ -108,15 +115,16 @@ def _stored(sample: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: Any) -> Lake:
-    """Write the samples as five partitions of chunks of different sizes."""
-    store = ObjectStore(tmp_path_factory.mktemp("filters") / "lake")
+    """Write the samples as chunks with statistics, in a finished and an appended run."""
+    url = tmp_path_factory.mktemp("filters") / "lake"
     samples = [_stored(sample) for sample in VALUES]
-    writing = Writing(store, SCHEMA, 5)
-    for number, size in enumerate((1, 7, 16, 9, 15)):
-        begin = 48 * number
-        chunks = [samples[at : min(at + size, begin + 48)] for at in range(begin, begin + 48, size)]
-        writing.commit(number, chunks)
-    return dasklake.open(store.url)
+    options = dasklake.WriteOptions(scheduler="sync")
+    for part, mode in ((samples[: ROWS // 2], "create"), (samples[ROWS // 2 :], "append")):
+        bag = db.from_sequence(part, partition_size=CHUNK)
+        dasklake.to_lake(bag, url, schema=SCHEMA, mode=mode, options=options, progress=False)
+    lake = dasklake.open(url)
+    assert len(lake._reader.plan.locations()) == ROWS // CHUNK
+    return lake
 
 
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -295,3 +303,19 @@ def test_expressions_equal_those_of_tables(lake: Lake, expression: pc.Expression
     expected = sorted(TABLE.filter(expression)["row"].to_pylist())
     assert 0 < len(expected) < ROWS
     assert lake.where(expression).rows.tolist() == expected
+
+
+def test_chunks_are_skipped_by_their_statistics(lake: Lake) -> None:
+    """Statistics exclude chunks, so that the tests above would fail if they excluded too many."""
+    chunks = ROWS // CHUNK
+    filters: list[Any] = [
+        [("i", "==", 1)],
+        [("flag", "is", None)],
+        [("text", "==", "ab")],
+        [("label", "==", "eel"), ("boxes.n_objects", "==", 2)],
+        [[("when", ">", dt.datetime(2024, 1, 2))], [("u", "==", 2**64 - 1)]],  # noqa: DTZ001
+        F("label") == "fox",
+    ]
+    for condition in filters:
+        mask = lake._reader.chunks_to_read(parse_filters(condition, SCHEMA))
+        assert 0 < mask.sum() < chunks, condition
