@@ -13,11 +13,13 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dasklake._format import object_keys
 from dasklake._format.arrow_message import BATCH, DICTIONARY, MAGIC, SCHEMA, walk_messages
 from dasklake._format.chunk import max_rows
+from dasklake._format.chunk_parts import PARTS_TYPE, check_parts
 from dasklake._format.validate import validate
 from dasklake._model.commit import SegmentRef
 from dasklake._model.manifest import Manifest
@@ -42,6 +44,10 @@ _HOME = pa.dictionary(pa.int32(), pa.string())
 #: The optional column of statistics. Its offsets have 64 bits: a million chunks may have 2 GB.
 _STATISTICS = "statistics"
 _TEXT = pa.large_string()
+
+
+#: The optional column of the partitions that wrote the rows of joined chunks.
+_PARTS = "parts"
 
 
 def build_manifest(home: str, order: int, receipts: Sequence[Receipt]) -> Manifest:
@@ -74,7 +80,7 @@ def build_manifest(home: str, order: int, receipts: Sequence[Receipt]) -> Manife
 def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
     """Join manifests in row order: (run order, partition, chunk).
 
-    The result has statistics if one of the manifests has them, with nulls for the others.
+    The result has an optional column if one of the manifests has it, with nulls for the others.
     """
     homes: dict[str, int] = {}
     runs = []
@@ -88,13 +94,23 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
     }
     by_row = np.lexsort((arrays["chunk"], arrays["partition"], arrays["order"]))
     sorted_arrays = {name: array[by_row] for name, array in arrays.items()}
-    statistics = None
-    if any(m.statistics is not None for m in manifests):
-        parts = [
-            pa.nulls(len(m), _TEXT) if m.statistics is None else m.statistics for m in manifests
-        ]
-        statistics = pa.concat_arrays(parts).take(pa.array(by_row))
-    return Manifest(tuple(homes), run[by_row], **sorted_arrays, statistics=statistics)
+    statistics = _joined([m.statistics for m in manifests], manifests, _TEXT, by_row)
+    parts = _joined([m.parts for m in manifests], manifests, PARTS_TYPE, by_row)
+    return Manifest(tuple(homes), run[by_row], **sorted_arrays, statistics=statistics, parts=parts)
+
+
+def _joined(
+    columns: Sequence[Any],
+    manifests: Sequence[Manifest],
+    kind: pa.DataType,
+    by_row: npt.NDArray[np.int64],
+) -> Any:
+    """Return an optional column of joined manifests, or None if none has it."""
+    if all(column is None for column in columns):
+        return None
+    pairs = zip(columns, manifests, strict=True)
+    columns_or_nulls = [pa.nulls(len(m), kind) if column is None else column for column, m in pairs]
+    return pa.concat_arrays(columns_or_nulls).take(pa.array(by_row))
 
 
 def chunk_key_at(manifest: Manifest, i: int) -> str:
@@ -116,6 +132,8 @@ def segment_bytes(manifest: Manifest) -> bytes:
     columns = {"home": home} | {name: pa.array(getattr(manifest, name)) for name in _NUMBERS}
     if manifest.statistics is not None and manifest.statistics.null_count < len(manifest):
         columns[_STATISTICS] = manifest.statistics
+    if manifest.parts is not None and manifest.parts.null_count < len(manifest):
+        columns[_PARTS] = manifest.parts
     return _arrow_file(pa.record_batch(columns))
 
 
@@ -151,9 +169,10 @@ def read_segment(data: bytes, ref: SegmentRef, *, statistics: bool = False) -> M
             branch, _, name = run_home.partition("/")
             object_keys.valid_name("branch", branch)
             object_keys.valid_name("run", name)
-        texts = _statistics(batch)
-        manifest = Manifest(homes, run, **arrays, statistics=texts if statistics else None)
+        texts = _statistics(batch) if statistics else None
+        manifest = Manifest(homes, run, **arrays, statistics=texts, parts=_parts(batch))
         _check_numbers(manifest, ref)
+        check_parts(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         raise _damaged(key, str(error)) from error
     return manifest
@@ -173,6 +192,16 @@ def _statistics(batch: pa.RecordBatch) -> pa.LargeStringArray | None:
     if column.type != _TEXT:
         raise ValueError(f"its column {_STATISTICS!r} must be {_TEXT}, got {column.type}")
     return column
+
+
+def _parts(batch: pa.RecordBatch) -> pa.ListArray | None:
+    if _PARTS not in batch.schema.names:
+        return None
+    column = batch.column(_PARTS)
+    if column.type != PARTS_TYPE:
+        raise ValueError(f"its column {_PARTS!r} must be {PARTS_TYPE}, got {column.type}")
+    # Copied, so that a manifest does not keep the statistics in memory.
+    return column.take(pa.array(np.arange(len(column))))
 
 
 def _check_numbers(manifest: Manifest, ref: SegmentRef) -> None:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from dasklake._codecs.decoded_size import DECODED_RATIO
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead, ChunkHeader, write_chunk
+from dasklake._format.chunk_parts import joined_parts
 from dasklake._format.class_names import unify_class_names
 from dasklake._format.segment import chunk_key_at, join_manifests, segment_bytes, table_ref
 from dasklake._format.statistics import encode_statistics
@@ -359,20 +360,24 @@ class _Compaction:
             head=np.array([ref.head for ref in refs], np.int64),
             crc=np.array([ref.crc for ref in refs], np.uint32),
             statistics=pa.array([ref.statistics for ref in refs], pa.large_string()),
+            parts=joined_parts(self.manifest, [chunk.group for chunk in self.taken]),
         )
 
 
 def _rows(manifest: Manifest, which: npt.NDArray[Any]) -> Manifest:
     """Return some rows of a manifest, and only the runs that they name."""
-    names = [field.name for field in fields(Manifest) if field.name not in ("home", "statistics")]
+    optional = ("statistics", "parts")
+    names = [f.name for f in fields(Manifest) if f.name not in ("home", *optional)]
     arrays = {name: getattr(manifest, name)[which] for name in names}
     used, run = np.unique(arrays.pop("run"), return_inverse=True)
     home = tuple(manifest.home[i] for i in used.tolist())
-    statistics = manifest.statistics
-    if statistics is not None:
-        indices = np.flatnonzero(which) if which.dtype == bool else which
-        statistics = statistics.take(pa.array(indices))
-    return Manifest(home, run.astype(np.int32), **arrays, statistics=statistics)
+    indices = pa.array(np.flatnonzero(which) if which.dtype == bool else which)
+    taken: dict[str, Any] = {
+        name: None if column is None else column.take(indices)
+        for name in optional
+        for column in [getattr(manifest, name)]
+    }
+    return Manifest(home, run.astype(np.int32), **arrays, **taken)
 
 
 def _same_columns(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:

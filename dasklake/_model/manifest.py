@@ -24,6 +24,9 @@ class Manifest:
     statistics : pyarrow.LargeStringArray or None
         JSON of the statistics of each chunk, or null. None if they were not loaded: they are larger
         than everything else.
+    parts : pyarrow.ListArray or None
+        Of chunks that a compaction joined: order, partition and rows of each piece of consecutive rows
+        that one partition wrote. Null for other chunks; None if all are null.
     """
 
     home: tuple[str, ...]
@@ -38,6 +41,7 @@ class Manifest:
     head: npt.NDArray[np.int64]
     crc: npt.NDArray[np.uint32]
     statistics: pa.LargeStringArray | None = None
+    parts: pa.ListArray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,5 +49,5 @@ class Manifest:
     @property
     def nbytes(self) -> int:
         """Size of the arrays, in bytes, without the statistics."""
-        arrays = (getattr(self, field.name) for field in fields(self)[1:-1])
+        arrays = (getattr(self, field.name) for field in fields(self)[1:-2])
         return sum(array.nbytes for array in arrays)

@@ -39,7 +39,7 @@ def _bounds(terms: tuple[Term, ...]) -> Iterator[list[Bound]]:
 
 
 def _of_term(term: Term) -> list[Bound]:
-    """Return the alternatives of a term; none if statistics do not tell."""
+    """Return the alternatives of a term; none if statistics do not decide."""
     tensor, part = term.column.tensor, term.column.part
     if part == "characters":
         return []

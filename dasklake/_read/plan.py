@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._format.chunk_parts import parts_of
 from dasklake._format.segment import chunk_key_at
 from dasklake._model.manifest import Manifest
 
@@ -103,12 +104,16 @@ class ReadPlan:
 
         A run is given by its order number, which no other run of the lake has.
         """
-        m = self._manifest
-        first = np.cumsum(m.rows) - m.rows
-        is_new = (np.diff(m.order, prepend=-1) != 0) | (np.diff(m.partition, prepend=-1) != 0)
+        parts = parts_of(self._manifest)
+        ends = np.cumsum(parts.rows)
+        first = ends - parts.rows
+        is_new = (np.diff(parts.order, prepend=-1) != 0) | (
+            np.diff(parts.partition, prepend=-1) != 0
+        )
+        # Rows of a partition are neighbours, so the first one is the last new one before a row.
         start = np.maximum.accumulate(np.where(is_new, first, 0))
-        chunks, offsets = self.locate_all(rows)
-        return m.order[chunks], m.partition[chunks], (first - start)[chunks] + offsets
+        part = np.searchsorted(ends, rows, side="right")
+        return parts.order[part], parts.partition[part], rows - start[part]
 
     def location(self, chunk: int) -> ChunkLocation:
         """Return the location of a chunk."""

@@ -14,6 +14,7 @@ import pytest
 import dasklake
 from dasklake import Lake, TensorSpec
 from dasklake._read import filter_values
+from dasklake._read.origin import open_chunk
 
 ROWS, CHUNKS, CLASSES = 1_000_000, 1_000, 100
 NAMES = [f"c{i}" for i in range(CLASSES)]
@@ -46,7 +47,6 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return a list of the chunks that filters open."""
     chunks: list[Any] = []
-    open_chunk = filter_values.open_chunk
 
     def count(origin: Any, location: Any) -> Any:
         chunks.append(location.key)

@@ -119,9 +119,12 @@ def lake(tmp_path_factory: Any) -> Lake:
     url = tmp_path_factory.mktemp("filters") / "lake"
     samples = [_stored(sample) for sample in VALUES]
     options = dasklake.WriteOptions(scheduler="sync")
-    for part, mode in ((samples[: ROWS // 2], "create"), (samples[ROWS // 2 :], "append")):
-        bag = db.from_sequence(part, partition_size=CHUNK)
-        dasklake.to_lake(bag, url, schema=SCHEMA, mode=mode, options=options, progress=False)
+    first, second = (
+        db.from_sequence(part, partition_size=CHUNK)
+        for part in (samples[: ROWS // 2], samples[ROWS // 2 :])
+    )
+    dasklake.to_lake(first, url, schema=SCHEMA, options=options)
+    dasklake.to_lake(second, url, schema=SCHEMA, mode="append", options=options)
     lake = dasklake.open(url)
     assert len(lake._reader.plan.locations()) == ROWS // CHUNK
     return lake

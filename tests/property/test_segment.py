@@ -67,7 +67,7 @@ def runs(draw: st.DrawFn) -> list[tuple[str, int, list[Receipt]]]:
 
 def rows(manifest: Manifest) -> list[tuple[object, ...]]:
     """Return the rows of a manifest as plain values, with the name of the home."""
-    arrays = [getattr(manifest, f.name).tolist() for f in fields(Manifest)[1:-1]]
+    arrays = [getattr(manifest, f.name).tolist() for f in fields(Manifest)[1:-2]]
     texts = [None] * len(manifest)
     if manifest.statistics is not None:
         texts = manifest.statistics.to_pylist()

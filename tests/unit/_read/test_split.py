@@ -198,3 +198,32 @@ def test_nothing_is_divided_into_nothing() -> None:
     lake.create_tensor("x", dtype="int64", shape=())
     assert [len(view) for view in lake.split({"a": 0.5, "b": 0.5}).values()] == [0, 0]
     assert [len(view) for view in lake.split({"a": 1.0}, by="x").values()] == [0]
+
+
+def test_a_compaction_changes_no_part(tmp_path: Path) -> None:
+    """Joining chunks of several partitions and runs, also twice, changes no part."""
+    store = ObjectStore(tmp_path / "lake")
+    writing = Writing(store, SCHEMA, 5)
+    for partition in (1, 0, 4, 2, 3):
+        first = 100 * partition
+        samples = [{"id": i} for i in range(first, first + 40 + partition)]
+        writing.commit(partition, [samples[:30], samples[30:31], samples[31:]])
+    lake = dasklake.open(store.url)
+    lake.extend({"id": range(1_000, 1_050)})
+    before = _parts(lake)
+    _, partitions, positions = lake._reader.plan.keys(np.arange(len(lake)))
+    assert set(partitions.tolist()) == set(range(5))
+    for _ in range(2):
+        assert lake.compact().into == 1
+        assert _parts(lake) == before
+        keys = lake._reader.plan.keys(np.arange(len(before)))
+        assert keys[1].tolist()[: len(partitions)] == partitions.tolist()
+        assert keys[2].tolist()[: len(positions)] == positions.tolist()
+        first = 2_000 + len(lake)
+        lake.extend({"id": range(first, first + 20)})
+        lake.extend({"id": range(first + 100, first + 120)})
+        after = _parts(lake)
+        assert after.items() > before.items()
+        before = after
+    lake.vacuum(older_than="0d")
+    assert _parts(dasklake.open(store.url)) == before
