@@ -53,7 +53,7 @@ def condition_of(predicate: Any, reads: Callable[[Any], bool], schema: Schema) -
     if terms is None or len(terms) > _MAX_ALTERNATIVES:
         return None
     try:
-        return parse_filters(terms, schema)
+        return parse_filters(terms[0] if len(terms) == 1 else terms, schema)
     except LakeError:
         return None  # pandas decides what such a comparison means
 
