@@ -102,6 +102,7 @@ def check(lake: Lake) -> None:
     assert lake["big"].max_shape == (69, 1000)
     taken = lake.take([31, 4, 38])
     assert all(map(same, taken["big"], [ROWS[row]["big"] for row in (31, 4, 38)]))
+    assert same(lake.select([31, 4])["big"][1, :5], ROWS[4]["big"][:5])
     batches = list(lake.batches(16, columns=["id", "packed"]))
     assert [int(number) for batch in batches for number in batch["id"]] == list(range(40))
     assert same(batches[1]["packed"][3], ROWS[19]["packed"])

@@ -294,3 +294,17 @@ def test_parts_of_a_pickled_reader(lake: Lake) -> None:
     """A lake that travelled to another process reads the same parts."""
     copy = pickle.loads(pickle.dumps(lake))
     assert same(copy["fixed"][1:4, 2], lake["fixed"][1:4, 2])
+
+
+def test_parts_of_a_view(lake: Lake) -> None:
+    """A tensor of a view counts the samples of the view."""
+    view = lake.select([4, 2, 3])
+    assert same(view["ragged"][0, 1:3], np.full((2, 2), 4))
+    assert same(view["fixed"][..., 1], lake["fixed"][[4, 2, 3]][..., 1])
+    assert [part.shape for part in view["ragged"][[1, 0], 1:]] == [(1, 2), (3, 2)]
+    assert view["ragged"].shape == (3, None, 2)
+    assert (view["ragged"].min_shape, view["ragged"].max_shape) == ((2, 2), (4, 2))
+    assert np.asarray(view["ragged"].shapes()).tolist() == [[4, 2], [2, 2], [3, 2]]
+    with pytest.raises(IndexError, match="axis 0 of sample 2 of tensor 'ragged'"):
+        view["ragged"][1, 2]
+    assert lake.select([])["ragged"].max_shape is None
