@@ -49,10 +49,10 @@ clean: ## remove what the other targets made
 	rm -rf $(VENV) $(LOWEST) docs/_build docs/reference/generated .mypy_cache .ruff_cache .pytest_cache
 
 # An extra is installed once, and again when pyproject.toml has changed.
-$(STAMPS)/%: pyproject.toml
+$(STAMPS)/%: pyproject.toml .ci/newest.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing dasklake[$*] into $(VENV)"
-	@$(PIP) install -e ".[$*]"
+	@$(PIP) install -e ".[$*]" -c .ci/newest.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 $(LOWEST)/stamp: pyproject.toml .ci/lowest.txt

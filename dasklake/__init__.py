@@ -1,8 +1,8 @@
 """Write any Dask collection as a versioned lake of samples on object storage, and read it back.
 
 Writes are committed while they run and resume after a crash. The names listed in ``__all__`` are
-public, together with the modules ``creds``, ``exceptions``, ``sources`` and ``testing``. Everything
-else is private.
+public, together with the modules ``creds``, ``exceptions``, ``sources``, ``testing`` and ``torch``.
+Everything else is private.
 
 Examples
 --------

@@ -18,7 +18,7 @@ from dasklake._read.fetched import Form
 from dasklake._read.order import Order, default_block
 from dasklake._read.read_ahead import read_ahead
 from dasklake._read.reader import Reader
-from dasklake._read.rows import Rows
+from dasklake._read.rows import PackedRows, Rows, pack_rows, unpack_rows
 from dasklake._read.shards import (
     BatchRows,
     LoaderState,
@@ -239,7 +239,8 @@ class Batches:
         self.padding = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Batches, (self._reader, self._rows, self._options)
+        packed = pack_rows(self._rows if len(self._rows) else range(0))
+        return _restored, (self._reader, packed, self._options)
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -293,6 +294,56 @@ class Batches:
     def _nbytes(self) -> float:
         """Stored bytes of a sample of the tensors."""
         return self._reader.fetcher.bytes_per_row(self._rows, list(self._options.forms))
+
+    @property
+    def options(self) -> BatchOptions:
+        """The options."""
+        return self._options
+
+    def state_after(self, batches: int) -> dict[str, Any]:
+        """Return the state after some batches of each process, without reading them.
+
+        Parameters
+        ----------
+        batches : int
+            Number of batches, from the first.
+
+        Returns
+        -------
+        dict
+            As :attr:`state`.
+        """
+        position = self._shards.position_after(min(batches, self._shards.total))
+        return {**self.state, "position": position}
+
+    def part(
+        self, epoch: int, start: int, worker: int, workers: int, threads: int | None = None
+    ) -> Batches:
+        """Return the batches of a loader's worker in an epoch.
+
+        Parameters
+        ----------
+        epoch, start : int
+            Number of the epoch, and the position at which the batches begin.
+        worker, workers : int
+            Numbers of the loader's worker and of all workers.
+        threads : int, optional
+            Threads that decode. By default, those of the options.
+
+        Returns
+        -------
+        Batches
+            The batches of the worker.
+        """
+        options = replace(
+            self._options,
+            shuffle=replace(self._options.shuffle, epoch=epoch),
+            start=start,
+            worker=worker,
+            workers=workers,
+            threads=self._options.threads if threads is None else threads,
+        )
+        return Batches(self._reader, self._rows, options)
 
     def resumed(self, state: LoaderState) -> Batches:
         """Return the batches that continue at a state.
@@ -430,3 +481,7 @@ def _finished(batch: PendingBatch | LakeError, process: int) -> Batch:
     if isinstance(batch, LakeError):
         raise batch
     return batch.result()
+
+
+def _restored(reader: Reader, packed: PackedRows, options: BatchOptions) -> Batches:
+    return Batches(reader, unpack_rows(packed), options)
