@@ -191,11 +191,12 @@ class _Comparison:
 
 
 def _test_of_lengths(operator: str, values: Sequence[Any], part: str | int) -> _Test:
-    meets = _Comparison(operator, [_integer_interval(value) for value in values])
-    negative = operator in ("!=", "not in")
+    plain = [value.as_py() if isinstance(value, pa.Scalar) else value for value in values]
+    meets = _Comparison(operator, [_integer_interval(value) for value in plain])
+    with_nulls = operator in ("!=", "not in") or None in plain
 
     def test(s: TensorStatistics | None) -> bool:
-        if s is None or (negative and s.nulls):
+        if s is None or (with_nulls and s.nulls):
             return True
         if not s.present:
             return False

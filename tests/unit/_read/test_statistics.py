@@ -131,3 +131,11 @@ def test_lengths_of_axes() -> None:
         assert kept.tolist() == [expected, True], (part, operator, value)
     kept = chunks_that_may_match(statistics, [[Condition("boxes", "in", [0, 5], "objects")]])
     assert kept.tolist() == [False, True]
+
+
+def test_no_value_in_a_list_matches_samples_without_a_value() -> None:
+    """None in a list keeps chunks with missing values, for values and for lengths."""
+    statistics = version('{"x":{"nulls":10},"boxes":{"nulls":10}}', '{"x":{"min":1,"max":2}}')
+    for name, part in (("x", "value"), ("boxes", "objects"), ("boxes", 0)):
+        kept = chunks_that_may_match(statistics, [[Condition(name, "in", [None, 3], part)]])
+        assert kept[0]
