@@ -104,6 +104,17 @@ class MaskCodec(Codec):
         return np.unpackbits(bits, count=size).view(bool).reshape(stored.shape)
 
 
+def run_lengths_of(stored: Blob) -> RunLengthMasks:
+    """Return the masks of a sample that are stored as run lengths.
+
+    Raises
+    ------
+    CorruptionError
+        The stored bytes are not those of as many masks.
+    """
+    return RunLengthMasks(stored.shape[0], stored.shape[1], _counts(stored))
+
+
 def _counts(stored: Blob) -> tuple[bytes, ...]:
     """Return the run lengths of each mask of a sample."""
     count = math.prod(stored.shape[2:])

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
@@ -24,6 +24,7 @@ import dask.bag as db
 import numpy as np
 from dask.delayed import delayed
 
+from dasklake._api.view import ReadMethods
 from dasklake._api.write import WriteReport, to_lake
 from dasklake._media.sniff import format_of
 from dasklake._schema.schema import Schema, TensorSpec
@@ -32,13 +33,23 @@ from dasklake._storage.urls import safe_url
 from dasklake._storage.user_files import read_file
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError, SampleError
+from dasklake.sources._coco_export import CocoWriter, write_coco
 from dasklake.sources._coco_files import ImageFolder, ImageReader, formats_of
 from dasklake.sources._coco_index import CocoIndex
 from dasklake.sources._coco_reader import OnUnsegmented
 from dasklake.sources._coco_records import CocoProblem, OnBroken, OnRepeated
 from dasklake.sources._coco_sample import sample
 
-__all__ = ["CocoIndex", "CocoProblem", "image_reader", "ingest", "read_index", "sample", "schema"]
+__all__ = [
+    "CocoIndex",
+    "CocoProblem",
+    "export",
+    "image_reader",
+    "ingest",
+    "read_index",
+    "sample",
+    "schema",
+]
 
 #: Number of images in a partition, for tasks of a few seconds.
 _IMAGES_A_PARTITION = 250
@@ -334,6 +345,75 @@ def ingest(  # noqa: PLR0913 # one call for the whole job
         **options,
     )
     return report
+
+
+def export(
+    samples: ReadMethods,
+    url: str | os.PathLike[str],
+    *,
+    tensors: Mapping[str, str] | None = None,
+    category_ids: Mapping[str, int] | None = None,
+    storage_options: StorageOptions = None,
+) -> int:
+    """Write samples of a lake as an annotation file.
+
+    The file has an image for each sample. It appears whole or not at all. Masks are compressed run
+    lengths, also those that came from polygons, because a lake stores run lengths.
+
+    Parameters
+    ----------
+    samples : Lake or View
+        The samples, in order.
+    url : str or path
+        The annotation file. An existing file is replaced.
+    tensors : mapping of str to str, optional
+        Names of the tensors, by those that :func:`schema` gives them: ``images``, ``image_ids``,
+        ``annotation_ids``, ``categories``, ``boxes``, ``masks``, ``iscrowd``, ``area``,
+        ``keypoints`` and ``captions``. By default, the same names. Tensors that do not exist are left
+        out. Without ids, images and annotations are numbered from 1; without areas, they are those
+        of the masks or the boxes.
+    category_ids : mapping of str to int, optional
+        Id of each category, by its name. By default, the classes are numbered from 1: a lake has the
+        names of classes, but not the ids that they had in another annotation file.
+    storage_options : mapping, callable or str, optional
+        Options of fsspec for ``url``.
+
+    Returns
+    -------
+    int
+        Number of annotations.
+
+    Raises
+    ------
+    InvalidInputError
+        The samples have no annotations, an argument is invalid, or ``url`` is not that of a file.
+    SampleError
+        A sample lacks a value, or its tensors have different numbers of annotations.
+    StoreError
+        The storage failed.
+
+    References
+    ----------
+    .. [1] The data format of COCO, https://cocodataset.org/#format-data.
+
+    Examples
+    --------
+    >>> import json
+    >>> import dasklake
+    >>> from dasklake.sources import coco
+    >>> lake = dasklake.empty("memory://export")
+    >>> lake.create_tensor("labels", "class_label", class_names=["cat"], shape=(None,))
+    >>> lake.create_tensor("masks", "binary_mask", compression="rle")
+    >>> lake.append({"labels": [0], "masks": [[[True], [False]]]})
+    >>> coco.export(lake, "memory://export.json", tensors={"categories": "labels"})
+    1
+    """
+    text = os.fspath(url)
+    if not text or text.endswith("/"):
+        raise InvalidInputError(f"url must be that of a file, got {text!r}.")
+    samples.flush()
+    writer = CocoWriter(samples.schema, tensors, category_ids)
+    return write_coco(samples, writer, text, storage_options)
 
 
 def _first_format(index: CocoIndex, reader: ImageReader) -> list[str]:
