@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from dasklake._api.collection_methods import CollectionMethods
 from dasklake._api.copy_methods import CopyMethods
+from dasklake._api.export_methods import ExportMethods
 from dasklake._api.formatting import view_html, view_text
 from dasklake._api.stats_methods import StatsMethods
 from dasklake._api.torch_methods import TorchMethods
@@ -37,7 +37,7 @@ __all__ = ["ReadMethods", "View"]
 _Rule: TypeAlias = tuple[PackedRows, HashRange]
 
 
-class ReadMethods(CopyMethods, TorchMethods, CollectionMethods, StatsMethods):
+class ReadMethods(CopyMethods, TorchMethods, ExportMethods, StatsMethods):
     """Read the samples of a lake or a view."""
 
     #: How the samples of a part can be computed again.

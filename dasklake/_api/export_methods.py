@@ -1,0 +1,269 @@
+"""Methods of ``Lake`` and ``View`` that write samples in the formats of other libraries."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dask.dataframe as dd
+import pyarrow as pa
+from dask.base import tokenize
+
+from dasklake._api.collection_methods import CollectionMethods
+from dasklake._read.export_arrow import arrow_batches, arrow_schema, write_parquet
+from dasklake._read.export_plan import ExportPlan
+from dasklake._read.export_webdataset import write_shards
+from dasklake._run.options import parse_size
+from dasklake._schema.schema import TensorSpec
+from dasklake._storage.store import ObjectStore
+from dasklake.creds import StorageOptions
+
+__all__ = ["ExportMethods"]
+
+
+class ExportMethods(CollectionMethods):
+    """Write the samples for other libraries."""
+
+    def to_arrow(
+        self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
+    ) -> pa.RecordBatchReader:
+        """Return the samples as a stream of Arrow record batches.
+
+        DuckDB, Polars, pandas and Hugging Face datasets read such a stream. One batch is in memory
+        at a time. The types of the columns are those of ``to_dask_dataframe(tensors="arrow")``:
+        files are their bytes, class labels with names are dictionaries of strings, also in lists, and
+        ragged arrays are nested lists.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Tensors to read. By default, all.
+        blocksize : int or str, optional
+            Maximum decoded size of a batch, as for :meth:`to_dask_dataframe`. By default, each chunk
+            is a batch, and chunks of more than 128 MiB in memory are split.
+
+        Returns
+        -------
+        pyarrow.RecordBatchReader
+            The samples, in order. The metadata of each field has the htype of its tensor.
+
+        Raises
+        ------
+        VersionNotFoundError
+            There is no tensor of a name in ``columns``.
+        InvalidInputError
+            ``columns`` or ``blocksize`` is not valid.
+
+        Examples
+        --------
+        >>> import dasklake
+        >>> lake = dasklake.empty("memory://to-arrow")
+        >>> lake.create_tensor("label", "class_label", class_names=["cat", "dog"], shape=())
+        >>> lake.create_tensor("boxes", "bbox")
+        >>> lake.extend({"label": [1, 0], "boxes": [[[0, 0, 2, 2]], []]})
+        >>> table = lake.to_arrow().read_all()
+        >>> table["label"].to_pylist()
+        ['dog', 'cat']
+        >>> table["boxes"].to_pylist()
+        [[[0.0, 0.0, 2.0, 2.0]], []]
+        """
+        self.flush()
+        frame, specs = self._arrow_frame(columns, blocksize)
+        schema = arrow_schema(frame, specs)
+        return pa.RecordBatchReader.from_batches(schema, arrow_batches(frame, schema, specs))
+
+    def _arrow_frame(
+        self, columns: Sequence[str] | None, blocksize: int | str | None
+    ) -> tuple[dd.DataFrame, dict[str, TensorSpec]]:
+        frame = self.to_dask_dataframe(columns, index=False, blocksize=blocksize, tensors="arrow")
+        return frame, {name: self.schema[name] for name in frame.columns}
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Export the samples as an Arrow C stream, which ``pyarrow.table(lake)`` reads.
+
+        References
+        ----------
+        .. [1] The Arrow PyCapsule interface,
+           https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html.
+        """
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def to_parquet(
+        self,
+        url: str | os.PathLike[str],
+        columns: Sequence[str] | None = None,
+        *,
+        blocksize: int | str | None = None,
+        storage_options: StorageOptions = None,
+    ) -> int:
+        """Write the samples as a folder of Parquet files, in parallel through Dask.
+
+        The columns are those of :meth:`to_arrow`. A file appears whole or not at all. A call that was
+        interrupted can be repeated with the same samples, columns and size: it skips the files that
+        exist.
+
+        Parameters
+        ----------
+        url : str or path
+            The folder.
+        columns : sequence of str, optional
+            Tensors to write. By default, all.
+        blocksize : int or str, optional
+            Maximum decoded size of a file's samples, as for :meth:`to_dask_dataframe`.
+        storage_options : mapping, callable or str, optional
+            Options of fsspec for ``url``.
+
+        Returns
+        -------
+        int
+            Number of files.
+
+        Raises
+        ------
+        VersionNotFoundError
+            There is no tensor of a name in ``columns``.
+        InvalidInputError
+            An argument is not valid, or the folder has an export of other samples.
+        StoreError
+            The storage failed.
+
+        Examples
+        --------
+        >>> import dasklake
+        >>> import pandas as pd
+        >>> lake = dasklake.empty("memory://to-parquet")
+        >>> lake.create_tensor("x", dtype="int64", shape=())
+        >>> lake.extend({"x": [1, 2]})
+        >>> lake.to_parquet("memory://parquet")
+        1
+        >>> pd.read_parquet("memory://parquet/000000.parquet")["x"].tolist()
+        [1, 2]
+        """
+        self.flush()
+        frame, specs = self._arrow_frame(columns, blocksize)
+        schema = arrow_schema(frame, specs)
+        plan = self._plan_of(url, storage_options, frame.npartitions, ".parquet", frame)
+        write_parquet(frame, schema, specs, plan)
+        return plan.files
+
+    def _plan_of(
+        self,
+        url: str | os.PathLike[str],
+        storage_options: StorageOptions,
+        files: int,
+        suffix: str,
+        collection: Any,
+    ) -> ExportPlan:
+        """Return the plan of an export, after writing it or comparing it with the folder's."""
+        identity = tokenize(self._reader.origin, collection)
+        plan = ExportPlan(ObjectStore(url, storage_options), files, suffix, identity)
+        plan.begin()
+        return plan
+
+    def to_webdataset(
+        self,
+        url: str | os.PathLike[str],
+        columns: Sequence[str] | None = None,
+        *,
+        shard_size: int | str = "256 MiB",
+        storage_options: StorageOptions = None,
+    ) -> int:
+        """Write the samples as tar files of WebDataset, in parallel through Dask.
+
+        A member of a shard is named ``<sample>.<tensor>.<extension>``. Files such as JPEGs keep their
+        bytes. Numbers are ``.cls`` (class labels) or ``.json``, texts and links ``.txt``, arrays
+        ``.npy``, and masks ``.npz``. A value that is missing has no member.
+
+        A shard appears whole or not at all. A call that was interrupted can be repeated with the same
+        samples, columns and size: it skips the shards that exist.
+
+        Parameters
+        ----------
+        url : str or path
+            The folder.
+        columns : sequence of str, optional
+            Tensors to write. By default, all.
+        shard_size : int or str, default "256 MiB"
+            Maximum decoded size of the samples of a shard, which is held in memory.
+        storage_options : mapping, callable or str, optional
+            Options of fsspec for ``url``.
+
+        Returns
+        -------
+        int
+            Number of shards.
+
+        Raises
+        ------
+        VersionNotFoundError
+            There is no tensor of a name in ``columns``.
+        InvalidInputError
+            An argument is not valid, or the folder has an export of other samples.
+        StoreError
+            The storage failed.
+
+        References
+        ----------
+        .. [1] The WebDataset format, https://github.com/webdataset/webdataset.
+
+        Examples
+        --------
+        >>> import dasklake
+        >>> lake = dasklake.empty("memory://to-webdataset")
+        >>> lake.create_tensor("label", "class_label", class_names=["cat", "dog"], shape=())
+        >>> lake.extend({"label": [1, 0]})
+        >>> lake.to_webdataset("memory://shards")
+        1
+        """
+        self.flush()
+        size = parse_size(shard_size, "shard_size")
+        bag = self.to_dask_bag(columns, blocksize=size)
+        specs = {name: self.schema[name] for name in self._columns(columns)}
+        plan = self._plan_of(
+            url, storage_options, bag.npartitions if len(self._rows) else 0, ".tar", bag
+        )
+        if plan.files:
+            write_shards(bag, plan, specs)
+        return plan.files
+
+    def to_coco(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        tensors: Mapping[str, str] | None = None,
+        category_ids: Mapping[str, int] | None = None,
+        storage_options: StorageOptions = None,
+    ) -> int:
+        """Write the samples as an annotation file of COCO.
+
+        Parameters
+        ----------
+        url : str or path
+            The annotation file.
+        tensors, category_ids, storage_options : mapping, optional
+            As for :func:`dasklake.sources.coco.export`.
+
+        Returns
+        -------
+        int
+            Number of annotations.
+
+        Raises
+        ------
+        InvalidInputError
+            The samples have no annotations, or an argument is not valid.
+        MissingExtraError
+            pycocotools is not installed.
+        """
+        # The module is above this one, and needs the extra "coco".
+        coco = importlib.import_module("dasklake.sources.coco")
+        count: int = coco.export(
+            self,
+            url,
+            tensors=tensors,
+            category_ids=category_ids,
+            storage_options=storage_options,
+        )
+        return count

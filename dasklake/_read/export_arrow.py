@@ -1,0 +1,98 @@
+"""Samples as Arrow record batches, and as Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dask.base import compute
+from dask.delayed import delayed
+
+from dasklake._read.export_plan import ExportPlan, export_scheduler
+from dasklake._schema.schema import TensorSpec
+
+
+def arrow_schema(frame: dd.DataFrame, specs: Mapping[str, TensorSpec]) -> pa.Schema:
+    """Return the Arrow schema of a frame of Arrow types.
+
+    Parameters
+    ----------
+    frame : dask.dataframe.DataFrame
+        The frame.
+    specs : mapping of str to TensorSpec
+        Its tensors. The htypes are in the metadata of the fields.
+    """
+    empty = frame._meta  # noqa: SLF001 # has no public form
+    return pa.schema(
+        pa.field(
+            name, _column(empty[name], specs[name]).type, metadata={"htype": specs[name].htype}
+        )
+        for name in frame.columns
+    )
+
+
+def arrow_batches(
+    frame: dd.DataFrame, schema: pa.Schema, specs: Mapping[str, TensorSpec]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the partitions of a frame. One is in memory at a time."""
+    for part in frame.to_delayed():
+        yield _batch(part.compute(scheduler="sync"), schema, specs)
+
+
+def write_parquet(
+    frame: dd.DataFrame, schema: pa.Schema, specs: Mapping[str, TensorSpec], plan: ExportPlan
+) -> None:
+    """Write the partitions of a frame that are missing, each as one Parquet file."""
+    write = delayed(_write, pure=False)
+    missing = (n for n in range(plan.files) if not plan.has(n))
+    parts = frame.to_delayed()
+    tasks = [write(parts[number], schema, dict(specs), plan, number) for number in missing]
+    compute(tasks, scheduler=export_scheduler())
+
+
+def _write(
+    block: pd.DataFrame,
+    schema: pa.Schema,
+    specs: Mapping[str, TensorSpec],
+    plan: ExportPlan,
+    number: int,
+) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_batches([_batch(block, schema, specs)]), sink)
+    plan.put(number, memoryview(sink.getvalue()))
+
+
+def _batch(
+    block: pd.DataFrame, schema: pa.Schema, specs: Mapping[str, TensorSpec]
+) -> pa.RecordBatch:
+    columns = [_column(block[f.name], specs[f.name]).cast(f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _column(series: pd.Series, spec: TensorSpec) -> pa.Array:
+    """Return a column in Arrow's type. NaN is a number, not a missing value."""
+    column = pa.array(series, from_pandas=series.dtype.kind not in "fc")
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # no chunk, or an older release
+            column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
+    if spec.class_names and pa.types.is_large_list(column.type):
+        return _named(column, spec.class_names)
+    return column
+
+
+def _named(labels: pa.LargeListArray, class_names: tuple[str, ...]) -> pa.Array:
+    """Return lists of labels as lists of names."""
+    if not pa.types.is_integer(labels.type.value_type):
+        return labels
+    if labels.offset:
+        labels = pa.concat_arrays([labels])
+    indices = labels.values.cast(pa.int32())  # noqa: PD011 # of Arrow
+    names = pa.DictionaryArray.from_arrays(indices, pa.array(class_names, pa.string()))
+    missing = labels.is_null() if labels.null_count else None
+    offsets = np.asarray(labels.offsets)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), names, mask=missing)

@@ -1,0 +1,106 @@
+"""Write samples as tar files of WebDataset."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from dask.bag import Bag, from_sequence
+
+from dasklake._codecs.sample import Sample, StoredValue, raw_value
+from dasklake._read.export_plan import ExportPlan, export_scheduler
+from dasklake._schema.schema import TensorSpec
+from dasklake._schema.values import Blob, Link
+from dasklake.exceptions import InvalidInputError
+
+#: Usual extensions of formats that have other names.
+_EXTENSIONS = {"jpeg": "jpg", "tiff": "tif", "jpeg2000": "jp2"}
+
+
+def write_shards(samples: Bag, plan: ExportPlan, specs: Mapping[str, TensorSpec]) -> None:
+    """Write the shards that are missing, one for each partition of a bag.
+
+    Parameters
+    ----------
+    samples : dask.bag.Bag
+        The samples.
+    plan : ExportPlan
+        The shards.
+    specs : mapping of str to TensorSpec
+        The tensors to write.
+    """
+    numbers = from_sequence(range(plan.files), npartitions=plan.files)
+    shards = samples.map_partitions(_write_shard, numbers, plan, specs)
+    shards.compute(scheduler=export_scheduler())
+
+
+def _write_shard(
+    samples: Iterable[Sample],
+    numbers: Iterable[int],
+    plan: ExportPlan,
+    specs: Mapping[str, TensorSpec],
+) -> list[None]:
+    (shard,) = numbers
+    if plan.has(shard):
+        return []
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for position, sample in enumerate(samples):
+            for extension, data in _members(sample, specs):
+                member = tarfile.TarInfo(f"{shard:06d}{position:06d}.{extension}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    plan.put(shard, buffer.getbuffer())
+    return []
+
+
+def _members(sample: Sample, specs: Mapping[str, TensorSpec]) -> Iterator[tuple[str, bytes]]:
+    """Yield the extensions and the contents of a sample's members."""
+    for name, spec in specs.items():
+        value = raw_value(sample, name)
+        if isinstance(value, StoredValue) and spec.encoded and isinstance(value.stored, Blob):
+            form = spec.compression or "bin"
+            yield f"{name}.{_EXTENSIONS.get(form, form)}", bytes(value.stored.data)
+            continue
+        value = sample[name]
+        if value is not None:
+            extension, data = _encoded(value, spec)
+            yield f"{name}.{extension}", data
+
+
+def _encoded(value: Any, spec: TensorSpec) -> tuple[str, bytes]:
+    """Return the extension and the content of a value that is not a file."""
+    if isinstance(value, Link):
+        return "txt", value.url.encode()
+    if isinstance(value, str):
+        return "txt", value.encode()
+    if isinstance(value, np.generic) and value.dtype.kind in "iufb":
+        return ("cls" if spec.class_names else "json"), json.dumps(value.item()).encode()
+    if isinstance(value, np.ndarray) and value.dtype.kind != "O":
+        return _array(value, np.savez_compressed if spec.kind.codec == "mask" else np.save)
+    try:
+        return "json", json.dumps(value, default=_plain).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"A value of htype {spec.htype!r} has no form in a tar file ({error}). Leave its tensor "
+            "out with columns=."
+        ) from error
+
+
+def _array(value: Any, save: Callable[..., None]) -> tuple[str, bytes]:
+    buffer = io.BytesIO()
+    save(buffer, value)
+    return ("npy" if save is np.save else "npz"), buffer.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """Return an array as lists, a scalar as a number, and a time as text."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Link):
+        return value.url
+    return str(value)
