@@ -195,6 +195,8 @@ def write_coco(samples: ReadMethods, writer: CocoWriter, url: str, options: Stor
     """
     # On a disk first: the file of a large lake does not fit into memory.
     folder, _, name = file_url(url).rpartition("/")
+    if folder.endswith(":/"):  # a file at the root, such as memory://a.json
+        folder += "/"
     with tempfile.NamedTemporaryFile("w", encoding="ascii") as file:
         count = _write(samples.columns(list(dict.fromkeys(writer.names.values()))), writer, file)
         file.flush()
