@@ -192,11 +192,16 @@ def write_coco(samples: ReadMethods, writer: CocoWriter, url: str, options: Stor
     -------
     int
         Number of annotations.
+
+    Raises
+    ------
+    InvalidInputError
+        ``url`` has no folder.
     """
     # On a disk first: the file of a large lake does not fit into memory.
     folder, _, name = file_url(url).rpartition("/")
-    if folder.endswith(":/"):  # a file at the root, such as memory://a.json
-        folder += "/"
+    if folder.endswith(":/"):
+        raise InvalidInputError(f"url must name a folder and a file in it, got {url!r}.")
     with tempfile.NamedTemporaryFile("w", encoding="ascii") as file:
         count = _write(samples.columns(list(dict.fromkeys(writer.names.values()))), writer, file)
         file.flush()

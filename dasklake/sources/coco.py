@@ -405,7 +405,7 @@ def export(
     >>> lake.create_tensor("labels", "class_label", class_names=["cat"], shape=(None,))
     >>> lake.create_tensor("masks", "binary_mask", compression="rle")
     >>> lake.append({"labels": [0], "masks": [[[True], [False]]]})
-    >>> coco.export(lake, "memory://export.json", tensors={"categories": "labels"})
+    >>> coco.export(lake, "memory://export/annotations.json", tensors={"categories": "labels"})
     1
     """
     text = os.fspath(url)

@@ -129,6 +129,8 @@ def test_wrong_calls_are_refused_before_a_file_is_written(tmp_path: Path) -> Non
         coco.export(lake, out, tensors=names, category_ids={})
     with pytest.raises(InvalidInputError, match="must be that of a file"):
         coco.export(lake, f"{tmp_path}/")
+    with pytest.raises(InvalidInputError, match="must name a folder and a file in it"):
+        coco.export(lake, "memory://out.json", tensors=names)
     with pytest.raises(InvalidInputError, match="There are no annotations"):
         coco.export(lake.columns(["kind"]), out)
     with pytest.raises(
