@@ -198,7 +198,7 @@ def write_coco(samples: ReadMethods, writer: CocoWriter, url: str, options: Stor
     InvalidInputError
         ``url`` has no folder.
     """
-    # On a disk first: the file of a large lake does not fit into memory.
+    # A file takes far less memory than the records as objects.
     folder, _, name = file_url(url).rpartition("/")
     if folder.endswith(":/"):
         raise InvalidInputError(f"url must name a folder and a file in it, got {url!r}.")
