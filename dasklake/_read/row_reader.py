@@ -15,8 +15,8 @@ from dasklake._read.column_readers import (
     MissingColumn,
     NumberColumn,
     Span,
-    open_column,
 )
+from dasklake._read.open_column import open_column
 from dasklake._read.shape_table import ALL_AXES, ShapeTable
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob
