@@ -228,7 +228,9 @@ class LakeDataset(IterableDataset[Any]):
             if self._flagged:
                 batch[PADDING] = torch.tensor(padding > 0)
         else:
-            batch = self._conversion.batch(columns)
+            # What a function of the user replaces is not copied for the main process.
+            shared = self._collate is None and get_worker_info() is not None
+            batch = self._conversion.batch(columns, shared=shared)
             if self._flagged:
                 size = len(next(iter(columns.values())))
                 batch[PADDING] = torch.arange(size) >= size - padding

@@ -10,6 +10,7 @@ import torch
 from dasklake._schema.htypes import COORDS
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError, SampleError
+from dasklake.torch._tensors import TensorList
 
 
 class DetectionCollate:
@@ -82,9 +83,9 @@ class DetectionCollate:
         self._unit, self._mode = unit, mode
         self._first_label = first_label
 
-    def __call__(self, batch: Mapping[str, Any]) -> tuple[list[Any], list[dict[str, Any]]]:
+    def __call__(self, batch: Mapping[str, Any]) -> tuple[TensorList, list[dict[str, Any]]]:
         """Return the images and targets of a batch."""
-        images, targets = [], []
+        images, targets = TensorList(), []
         for number, image in enumerate(batch[self._image]):
             images.append(self._channels_first(image, number))
             height, width = image.shape[:2]

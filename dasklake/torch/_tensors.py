@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -38,7 +39,15 @@ class TensorList(list[Any]):
     [torch.Size([2, 4]), torch.Size([0, 4])]
     """
 
+    #: One tensor that all items are parts of, in their order, if it is in shared memory.
+    _shared: torch.Tensor | None = None
+    _parts: tuple[torch.Tensor, ...] = ()
+
     def __reduce__(self) -> tuple[Any, ...]:
+        parts = self._parts
+        same = len(self) == len(parts) and all(map(operator.is_, self, parts))
+        if self._shared is not None and same:
+            return _split, (self._shared, [tuple(item.shape) for item in self])
         if not self or not all(isinstance(item, torch.Tensor) for item in self):
             return TensorList, (list(self),)
         if len({(item.dtype, item.device, item.layout, item.requires_grad) for item in self}) > 1:
@@ -47,7 +56,16 @@ class TensorList(list[Any]):
         return _split, (torch.cat([item.reshape(-1) for item in self]), shapes)
 
     def __copy__(self) -> TensorList:
-        return TensorList(self)
+        copied = TensorList(self)
+        return copied if self._shared is None else copied.sent_as(self._shared, self._parts)
+
+    def sent_as(self, shared: torch.Tensor, parts: Iterable[torch.Tensor]) -> TensorList:
+        """Set the tensor that consists of some parts, and return the list.
+
+        It is sent instead of the items as long as the items are these parts.
+        """
+        self._shared, self._parts = shared, tuple(parts)
+        return self
 
     def pin_memory(self) -> TensorList:
         """Return copies of the tensors in page-locked memory, for fast transfers to a GPU."""
@@ -60,6 +78,33 @@ class TensorList(list[Any]):
         return TensorList(
             item.to(*args, **kwargs) if isinstance(item, torch.Tensor) else item for item in self
         )
+
+
+def _in_shared_memory(column: Sequence[Any], *, channels_first: bool) -> TensorList | None:
+    """Copy arrays once, to the memory in which a worker hands them over.
+
+    Returns
+    -------
+    TensorList or None
+        None if the values are not arrays of one dtype.
+    """
+    arrays = [
+        np.frombuffer(value, np.uint8) if type(value) is memoryview else value for value in column
+    ]
+    if not all(isinstance(array, np.ndarray) for array in arrays):
+        return None
+    if len({array.dtype for array in arrays}) != 1 or arrays[0].dtype.kind not in _KINDS:
+        return None
+    if channels_first:
+        arrays = [a[None] if a.ndim == 2 else np.moveaxis(a, -1, 0) for a in arrays]
+    size = sum(array.size for array in arrays)
+    # As the loader's own function does, which joins samples to batches.
+    storage = torch.UntypedStorage._new_shared(size * arrays[0].itemsize)  # type: ignore[no-untyped-call] # noqa: SLF001 # as said
+    flat = torch.from_numpy(np.empty(0, arrays[0].dtype)).set_(storage)
+    shared = _split(flat, [array.shape for array in arrays])
+    for part, array in zip(shared, arrays, strict=True):
+        np.copyto(part.numpy(), array)
+    return shared.sent_as(flat, shared)
 
 
 def _split(flat: torch.Tensor, shapes: Sequence[tuple[int, ...]]) -> TensorList:
@@ -85,8 +130,15 @@ class Conversion:
     images: frozenset[str]
     ragged_axes: Mapping[str, int]
 
-    def batch(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+    def batch(self, columns: Mapping[str, Any], *, shared: bool = False) -> dict[str, Any]:
         """Return the columns of a batch as tensors.
+
+        Parameters
+        ----------
+        columns : mapping of str to (numpy.ndarray or list)
+            The columns.
+        shared : bool, default False
+            Copy values of different shapes to shared memory, for another process.
 
         Raises
         ------
@@ -99,9 +151,13 @@ class Conversion:
             if isinstance(column, np.ndarray):
                 batch[name] = self._oriented(name, to_tensor(column), axes=1)
                 continue
+            if self.ragged == "list" and shared:
+                tensors = _in_shared_memory(column, channels_first=name in self.images)
+                if tensors is not None:
+                    batch[name] = tensors
+                    continue
             values = [self._oriented(name, to_tensor(value), axes=0) for value in column]
-            tensors = bool(values) and any(isinstance(value, torch.Tensor) for value in values)
-            if not tensors:
+            if not any(isinstance(value, torch.Tensor) for value in values):
                 batch[name] = values
             elif self.ragged == "list":
                 batch[name] = TensorList(values)

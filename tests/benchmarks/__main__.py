@@ -14,6 +14,7 @@ from tests.benchmarks import (
     masks,
     orders,
     reading,
+    shuffles,
     validation,
 )
 
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "masks": masks.main,
     "orders": orders.main,
     "reading": reading.main,
+    "shuffles": shuffles.main,
     "validation": validation.main,
 }
 

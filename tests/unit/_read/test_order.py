@@ -10,6 +10,7 @@ import pytest
 
 from dasklake._read.order import Order, Permutation, class_weights, default_block
 from dasklake.exceptions import InvalidInputError
+from tests.benchmarks.shuffles import measure
 
 #: Small enough for a table, and large enough for a Feistel network.
 SIZES = [0, 1, 2, 3, 10, 1000, 2**16 + 1]
@@ -150,6 +151,24 @@ def test_digits_of_a_network_do_not_show_in_the_result() -> None:
         for cells in (rows * 50 // n, rows % 50):
             counts = np.bincount(cells, minlength=50)
             assert ((counts - 400) ** 2 / 400).sum() < 49 + 6 * np.sqrt(2 * 49)
+
+
+@pytest.mark.parametrize("block", [1, 16, 64, 1024])
+def test_default_windows_mix_a_sorted_lake(block: int) -> None:
+    """A lake sorted by label is mixed: no long runs, and many classes in each batch."""
+    quality = measure(Order(200_000, seed=2, block=block).rows(0, 200_000), classes=100)
+    # Five standard deviations of a random permutation of the blocks.
+    assert abs(quality.correlation) < 5 / np.sqrt(200_000 / block)
+    assert quality.run < 1.05
+    assert quality.longest < 12
+    assert quality.classes > 40
+
+
+def test_few_blocks_do_not_mix_a_sorted_lake() -> None:
+    """The measures find a shuffle inside of single blocks, which leaves a batch one class."""
+    quality = measure(Order(200_000, block=1000, window=1).rows(0, 200_000), classes=100)
+    assert quality.longest > 500
+    assert quality.classes < 5
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 import dasklake
 from dasklake.exceptions import SampleError
 from dasklake.torch import TensorList
-from dasklake.torch._tensors import Conversion, to_tensor
+from dasklake.torch._tensors import Conversion, _in_shared_memory, to_tensor
 
 #: Nested tensors are a prototype of PyTorch.
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
@@ -205,6 +205,28 @@ def test_a_list_of_tensors_is_sent_as_one() -> None:
         ]
     mixed = TensorList([torch.ones(1), torch.ones(1, dtype=torch.int32)])
     assert [t.dtype for t in pickle.loads(pickle.dumps(mixed))] == [torch.float32, torch.int32]
+
+
+def test_a_changed_list_from_a_worker_is_sent_as_it_is(boxes: dasklake.Lake) -> None:
+    """Tensors in shared memory are sent again without a copy, unless the list was changed."""
+    shared = _in_shared_memory([np.ones((2, 3)), np.zeros((1, 3))], channels_first=False)
+    assert shared is not None
+    flat, _ = copy.copy(shared).__reduce__()[1]
+    assert flat.is_shared()
+    assert flat is shared.__reduce__()[1][0]
+    shared[1] = torch.full((2,), 5.0, dtype=torch.float64)
+    for changed in (shared, copy.copy(shared)):
+        assert [t.tolist() for t in pickle.loads(pickle.dumps(changed))] == [[[1] * 3] * 2, [5, 5]]
+
+
+@pytest.mark.parametrize("layout", ["HWC", "CHW"])
+def test_workers_give_the_same_tensors(images: dasklake.Lake, layout: Any) -> None:
+    """Images from a worker's shared memory are those of the main process."""
+    for decode in (True, False):
+        here = _first(images, layout=layout, decode=decode)["image"]
+        there = _first(images, workers=1, layout=layout, decode=decode)["image"]
+        assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+        there[0][0] = 0  # it is memory of its own
 
 
 def test_a_copy_of_a_list_has_the_same_tensors() -> None:
