@@ -6,8 +6,9 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip -qq --disable-pip-version-check
 STAMPS := $(VENV)/stamps
 LOWEST := .venv-lowest
-# Two processes, each with the tests of whole files: many tests wait for clusters.
-TWO := -n 2 --dist loadfile
+# Two processes, each with the tests of whole files: many tests wait for clusters. In the order of the
+# folders, so that the short files of unit tests are last and both processes end together.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest check bench docs deep chaos clean

@@ -136,9 +136,9 @@ class ExportMethods(CollectionMethods):
         >>> lake = dasklake.empty("memory://to-parquet")
         >>> lake.create_tensor("x", dtype="int64", shape=())
         >>> lake.extend({"x": [1, 2]})
-        >>> lake.to_parquet("memory://parquet")
+        >>> lake.to_parquet("memory://parquet-files")
         1
-        >>> pd.read_parquet("memory://parquet/000000.parquet")["x"].tolist()
+        >>> pd.read_parquet("memory://parquet-files/000000.parquet")["x"].tolist()
         [1, 2]
         """
         self.flush()
@@ -214,7 +214,7 @@ class ExportMethods(CollectionMethods):
         >>> lake = dasklake.empty("memory://to-webdataset")
         >>> lake.create_tensor("label", "class_label", class_names=["cat", "dog"], shape=())
         >>> lake.extend({"label": [1, 0]})
-        >>> lake.to_webdataset("memory://shards")
+        >>> lake.to_webdataset("memory://webdataset-shards")
         1
         """
         self.flush()
