@@ -173,8 +173,8 @@ class ExportMethods(CollectionMethods):
         """Write the samples as tar files of WebDataset, in parallel through Dask.
 
         A member of a shard is named ``<sample>.<tensor>.<extension>``. Files such as JPEGs keep their
-        bytes. Numbers are ``.cls`` (class labels) or ``.json``, texts and links ``.txt``, arrays
-        ``.npy``, and masks ``.npz``. A value that is missing has no member.
+        bytes. Numbers are ``.cls`` (class labels) or ``.json``, texts and links ``.txt``, arrays,
+        times and complex numbers ``.npy``, and masks ``.npz``. A value that is missing has no member.
 
         A shard appears whole or not at all. A call that was interrupted can be repeated with the same
         samples, columns and size: it skips the shards that exist.

@@ -14,6 +14,7 @@ from dask.delayed import delayed
 
 from dasklake._read.export_plan import ExportPlan, export_scheduler
 from dasklake._schema.schema import TensorSpec
+from dasklake.exceptions import InvalidInputError
 
 
 def arrow_schema(frame: dd.DataFrame, specs: Mapping[str, TensorSpec]) -> pa.Schema:
@@ -25,14 +26,29 @@ def arrow_schema(frame: dd.DataFrame, specs: Mapping[str, TensorSpec]) -> pa.Sch
         The frame.
     specs : mapping of str to TensorSpec
         Its tensors. The htypes are in the metadata of the fields.
+
+    Raises
+    ------
+    InvalidInputError
+        Arrow has no type for a tensor.
     """
     empty = frame._meta  # noqa: SLF001 # has no public form
     return pa.schema(
         pa.field(
-            name, _column(empty[name], specs[name]).type, metadata={"htype": specs[name].htype}
+            name, _type_of(empty[name], specs[name], name), metadata={"htype": specs[name].htype}
         )
         for name in frame.columns
     )
+
+
+def _type_of(series: pd.Series, spec: TensorSpec, name: str) -> pa.DataType:
+    try:
+        return _column(series, spec).type
+    except (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        raise InvalidInputError(
+            f"Tensor {name!r} has values that Arrow has no type for ({error}). Leave it out with "
+            "columns=."
+        ) from error
 
 
 def arrow_batches(

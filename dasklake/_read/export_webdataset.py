@@ -68,11 +68,11 @@ def _members(sample: Sample, specs: Mapping[str, TensorSpec]) -> Iterator[tuple[
             continue
         value = sample[name]
         if value is not None:
-            extension, data = _encoded(value, spec)
+            extension, data = _encoded(value, spec, name)
             yield f"{name}.{extension}", data
 
 
-def _encoded(value: Any, spec: TensorSpec) -> tuple[str, bytes]:
+def _encoded(value: Any, spec: TensorSpec, name: str) -> tuple[str, bytes]:
     """Return the extension and the content of a value that is not a file."""
     if isinstance(value, Link):
         return "txt", value.url.encode()
@@ -80,14 +80,15 @@ def _encoded(value: Any, spec: TensorSpec) -> tuple[str, bytes]:
         return "txt", value.encode()
     if isinstance(value, np.generic) and value.dtype.kind in "iufb":
         return ("cls" if spec.class_names else "json"), json.dumps(value.item()).encode()
-    if isinstance(value, np.ndarray) and value.dtype.kind != "O":
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind != "O":
+        # Also times and complex scalars, for which JSON has no exact form.
         return _array(value, np.savez_compressed if spec.kind.codec == "mask" else np.save)
     try:
         return "json", json.dumps(value, default=_plain).encode()
     except (TypeError, ValueError) as error:
         raise InvalidInputError(
-            f"A value of htype {spec.htype!r} has no form in a tar file ({error}). Leave its tensor "
-            "out with columns=."
+            f"Tensor {name!r} of htype {spec.htype!r} has a value without an exact form in a tar "
+            f"file ({error}). Leave the tensor out with columns=."
         ) from error
 
 
@@ -98,9 +99,16 @@ def _array(value: Any, save: Callable[..., None]) -> tuple[str, bytes]:
 
 
 def _plain(value: Any) -> Any:
-    """Return an array as lists, a scalar as a number, and a time as text."""
-    if isinstance(value, np.ndarray | np.generic):
+    """Return an array as lists, a scalar as a number, and a link as its URL.
+
+    Raises
+    ------
+    TypeError
+        JSON has no exact form of the value.
+    """
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufUO":
         return value.tolist()
     if isinstance(value, Link):
         return value.url
-    return str(value)
+    form = getattr(value, "dtype", type(value).__name__)
+    raise TypeError(f"JSON has no {form}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,30 @@ def test_an_interrupted_export_continues(
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.tar")}
     assert (len(existing), count, len(after)) == (3, 6, 6)
     assert existing.items() < after.items()
+
+
+def test_values_without_an_exact_form_are_stored_as_numpy_or_refused(tmp_path: Path) -> None:
+    """Tar files keep times and complex numbers exactly; Arrow refuses complex numbers by name."""
+    lake = dasklake.empty(tmp_path / "lake")
+    lake.create_tensor("time", dtype="datetime64[ns]", shape=())
+    lake.create_tensor("wave", dtype="complex64", shape=())
+    time, wave = np.datetime64("2026-01-01T00:00:00.123456789"), np.complex64(1 + 2j)
+    lake.append({"time": time, "wave": wave})
+    with pytest.raises(InvalidInputError, match=r"'wave'.*Leave it out"):
+        lake.to_arrow()
+    assert lake.to_arrow(["time"]).read_all().num_rows == 1
+    lake.to_webdataset(tmp_path / "shards")
+    with tarfile.open(tmp_path / "shards" / "000000.tar") as archive:
+        members = {member.name.partition(".")[2]: archive.extractfile(member) for member in archive}
+        values = {name: np.load(io.BytesIO(file.read())) for name, file in members.items() if file}
+    assert (values["time.npy"], values["time.npy"].dtype) == (time, time.dtype)
+    assert (values["wave.npy"], values["wave.npy"].dtype) == (wave, wave.dtype)
+
+
+def test_times_in_sequences_are_refused_by_tar_files(tmp_path: Path) -> None:
+    """JSON has no exact form of a time, so the error names the tensor."""
+    lake = dasklake.empty(tmp_path / "lake")
+    lake.create_tensor("times", "sequence[generic]", dtype="datetime64[ns]", shape=(1,))
+    lake.append({"times": [np.array(["2026-01-01"], "datetime64[ns]")]})
+    with pytest.raises(InvalidInputError, match=r"'times'.*datetime64"):
+        lake.to_webdataset(tmp_path / "shards")
