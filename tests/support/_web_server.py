@@ -3,7 +3,7 @@
 Prints its port and serves until its standard input is closed. Every response takes the given number
 of seconds. The prefix of a path selects the response: ``good``, ``small``, ``cut`` (a truncated JPEG), ``text``, ``empty``, ``dead`` (404), ``gone`` (410), ``denied`` (403), ``busy`` (503 twice,
 then as good), ``down`` (503 always), ``plain`` (good, from a server that does not know ranges).
-``/requests`` returns the number of requests so far.
+``/requests`` returns the number of requests so far, ``/most`` the most that waited at the same time.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Pages:
     def __init__(self, delay: float) -> None:
         self.delay = delay
         self.seen: Counter[str] = Counter()
+        self.waiting = self.most = 0
         good = jpeg(240, 320)
         self.bodies = {
             **dict.fromkeys(("good", "busy", "plain"), good),
@@ -53,8 +54,13 @@ class Pages:
         """Answer a request."""
         if request.path == "/requests":
             return web.Response(text=str(self.seen.total()))
+        if request.path == "/most":
+            return web.Response(text=str(self.most))
         self.seen[request.path] += 1
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
         await asyncio.sleep(self.delay)
+        self.waiting -= 1
         kind = request.path.split("/")[1]
         status = _STATUS.get(kind, 503 if kind == "busy" and self.seen[request.path] <= 2 else 200)
         if status != 200:

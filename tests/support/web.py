@@ -27,7 +27,14 @@ class Web:
 
     def requests(self) -> int:
         """Return the number of requests so far."""
-        with urllib.request.urlopen(f"{self.url}/requests", timeout=30) as answer:  # noqa: S310 # our own
+        return self._number("requests")
+
+    def most_at_once(self) -> int:
+        """Return the most requests that waited at the same time."""
+        return self._number("most")
+
+    def _number(self, page: str) -> int:
+        with urllib.request.urlopen(f"{self.url}/{page}", timeout=30) as answer:  # noqa: S310 # our own
             return int(answer.read())
 
 
