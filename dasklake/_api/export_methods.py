@@ -14,7 +14,7 @@ from dask.base import tokenize
 from dasklake._api.collection_methods import CollectionMethods
 from dasklake._read.export_arrow import arrow_batches, arrow_schema, write_parquet
 from dasklake._read.export_plan import ExportPlan
-from dasklake._read.export_webdataset import write_shards
+from dasklake._read.export_webdataset import check_names, write_shards
 from dasklake._run.options import parse_size
 from dasklake._schema.schema import TensorSpec
 from dasklake._storage.store import ObjectStore
@@ -47,7 +47,7 @@ class ExportMethods(CollectionMethods):
         Returns
         -------
         pyarrow.RecordBatchReader
-            The samples, in order. The metadata of each field has the htype of its tensor.
+            The samples, in order. The metadata of each field has the htype and dtype of its tensor.
 
         Raises
         ------
@@ -219,6 +219,7 @@ class ExportMethods(CollectionMethods):
         """
         self.flush()
         size = parse_size(shard_size, "shard_size")
+        check_names(self._columns(columns))
         bag = self.to_dask_bag(columns, blocksize=size)
         specs = {name: self.schema[name] for name in self._columns(columns)}
         plan = self._plan_of(

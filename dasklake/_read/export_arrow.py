@@ -25,7 +25,7 @@ def arrow_schema(frame: dd.DataFrame, specs: Mapping[str, TensorSpec]) -> pa.Sch
     frame : dask.dataframe.DataFrame
         The frame.
     specs : mapping of str to TensorSpec
-        Its tensors. The htypes are in the metadata of the fields.
+        Its tensors. Their htypes and dtypes are in the metadata of the fields.
 
     Raises
     ------
@@ -35,7 +35,10 @@ def arrow_schema(frame: dd.DataFrame, specs: Mapping[str, TensorSpec]) -> pa.Sch
     empty = frame._meta  # noqa: SLF001 # has no public form
     return pa.schema(
         pa.field(
-            name, _type_of(empty[name], specs[name], name), metadata={"htype": specs[name].htype}
+            name,
+            _type_of(empty[name], specs[name], name),
+            # Arrays of times are integers, and of complex numbers pairs of floats.
+            metadata={"htype": specs[name].htype, "dtype": str(specs[name].dtype)},
         )
         for name in frame.columns
     )

@@ -21,6 +21,34 @@ from dasklake.exceptions import InvalidInputError
 _EXTENSIONS = {"jpeg": "jpg", "tiff": "tif", "jpeg2000": "jp2"}
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of tensors that readers of WebDataset would change.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The tensors to write.
+
+    Raises
+    ------
+    InvalidInputError
+        A name has a slash, or two names differ only in case.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if "/" in name:
+            raise InvalidInputError(
+                f"Tensor {name!r} has a slash in its name, which WebDataset takes for a folder. "
+                "Leave it out with columns=."
+            )
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise InvalidInputError(
+                f"Tensors {other!r} and {name!r} have the same name in WebDataset, which ignores "
+                "case. Leave one of them out with columns=."
+            )
+
+
 def write_shards(samples: Bag, plan: ExportPlan, specs: Mapping[str, TensorSpec]) -> None:
     """Write the shards that are missing, one for each partition of a bag.
 
@@ -48,9 +76,15 @@ def _write_shard(
     if plan.has(shard):
         return []
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for position, sample in enumerate(samples):
-            for extension, data in _members(sample, specs):
+            members = list(_members(sample, specs))
+            if not members:
+                raise InvalidInputError(
+                    f"Sample {position} of shard {shard} has no value, and WebDataset has no form "
+                    "of such a sample. Leave it out with where(), or write more tensors."
+                )
+            for extension, data in members:
                 member = tarfile.TarInfo(f"{shard:06d}{position:06d}.{extension}")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))

@@ -229,6 +229,10 @@ def _scalars(parts: Sequence[Part], spec: TensorSpec, dtype: Any) -> pd.Series:
         return pd.Series(pd.Categorical.from_codes(codes, dtype=dtype))
     is_extension = isinstance(dtype, pd.api.extensions.ExtensionDtype)
     if is_extension or (missing.any() and numbers.dtype.kind in "biu"):
+        if numbers.dtype.kind == "f":
+            # pd.array would take NaN for a missing value.
+            numbers[missing] = np.nan
+            return pd.Series(pd.arrays.FloatingArray(numbers, missing))
         name = numbers.dtype.name
         nullable = pd.array(numbers, dtype=_NULLABLE[name])
         nullable[missing] = pd.NA

@@ -84,7 +84,7 @@ def _check_table(table: pa.Table) -> None:
 def test_an_arrow_stream_has_every_value(lake: dasklake.Lake) -> None:
     """Names of classes, bytes of files, NaN and missing values arrive as they are."""
     reader = lake.to_arrow()
-    assert reader.schema.field("boxes").metadata == {b"htype": b"bbox"}
+    assert reader.schema.field("boxes").metadata == {b"htype": b"bbox", b"dtype": b"float32"}
     batches = list(reader)
     assert [batch.num_rows for batch in batches] == [3, 3]
     _check_table(pa.Table.from_batches(batches))
@@ -204,3 +204,39 @@ def test_times_in_sequences_are_refused_by_tar_files(tmp_path: Path) -> None:
     lake.append({"times": [np.array(["2026-01-01"], "datetime64[ns]")]})
     with pytest.raises(InvalidInputError, match=r"'times'.*datetime64"):
         lake.to_webdataset(tmp_path / "shards")
+
+
+def test_nan_is_not_a_missing_value(tmp_path: Path) -> None:
+    """An optional number keeps NaN and None apart, in frames and streams."""
+    lake = dasklake.empty(tmp_path / "lake")
+    lake.create_tensor("x", dtype="float32", shape=(), optional=True)
+    lake.extend({"x": [np.nan, None, 1]})
+    nan, missing, one = lake.to_arrow().read_all()["x"].to_pylist()
+    assert np.isnan(nan)
+    assert (missing, one) == (None, 1)
+
+
+def test_samples_and_names_that_webdataset_would_change_are_refused(tmp_path: Path) -> None:
+    """A sample without values would vanish, a slash change keys, and names in two cases collide."""
+    lake = dasklake.empty(tmp_path / "lake")
+    for name in ("x", "X", "group/x"):
+        lake.create_tensor(name, dtype="int64", shape=(), optional=True)
+    lake.extend([{"x": 1, "X": 1, "group/x": 1}, {"x": None, "X": None, "group/x": None}])
+    with pytest.raises(InvalidInputError, match="'group/x' has a slash"):
+        lake.to_webdataset(tmp_path / "a", ["group/x"])
+    with pytest.raises(InvalidInputError, match="'x' and 'X'"):
+        lake.to_webdataset(tmp_path / "a", ["x", "X"])
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(InvalidInputError, match="Sample 1 of shard 0 has no value"):
+        lake.to_webdataset(tmp_path / "a", ["x"])
+
+
+def test_long_names_have_members(tmp_path: Path) -> None:
+    """Names of more than 100 characters are written whole."""
+    name = "t" * 120
+    lake = dasklake.empty(tmp_path / "lake")
+    lake.create_tensor(name, dtype="int64", shape=())
+    lake.append({name: 1})
+    lake.to_webdataset(tmp_path / "shards")
+    with tarfile.open(tmp_path / "shards" / "000000.tar") as archive:
+        assert archive.getnames() == [f"000000000000.{name}.json"]
