@@ -168,6 +168,9 @@ class ReadMethods(CopyMethods, TorchMethods, ExportMethods, StatsMethods):
             are compared by name or index. ``("labels", "contains", "cat")`` finds samples with at
             least one such label.
 
+            In an expression of pyarrow, a class that does not exist matches no sample, and only a
+            list of comparisons refuses it.
+
             A comparison of no value is not true in an expression of pyarrow. In lists, as in Dask,
             ``!=`` and ``not in`` are also true for no value and NaN, and ``is None`` finds both.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 import numpy as np
@@ -14,6 +14,9 @@ from dasklake._read.filters import Condition, Term
 from dasklake._read.pruning import Condition as Bound
 from dasklake._read.pruning import chunks_that_may_match
 from dasklake._read.statistics import VersionStatistics
+from dasklake._schema.measurable import has_objects
+from dasklake._schema.same_length import count_axis
+from dasklake._schema.schema import TensorSpec
 
 __all__ = ["chunks_to_read"]
 
@@ -26,19 +29,20 @@ def chunks_to_read(statistics: VersionStatistics, condition: Condition) -> npt.N
     every: npt.NDArray[np.bool_] = np.asarray(statistics.rows) > 0
     if condition.terms is None:
         return every & _of_classes(statistics, condition)
-    alternatives = [bounds for terms in condition.terms for bounds in _bounds(terms)]
+    schema = statistics.schema
+    alternatives = [bounds for terms in condition.terms for bounds in _bounds(terms, schema)]
     if len(alternatives) > _MAX_ALTERNATIVES:
         return every
     return chunks_that_may_match(statistics, alternatives)
 
 
-def _bounds(terms: tuple[Term, ...]) -> Iterator[list[Bound]]:
+def _bounds(terms: tuple[Term, ...], schema: Mapping[str, TensorSpec]) -> Iterator[list[Bound]]:
     """Yield the alternatives of a conjunction, without the terms that have no statistics."""
-    options = [option for option in map(_of_term, terms) if option]
+    options = [option for term in terms if (option := _of_term(term, schema[term.column.tensor]))]
     yield from map(list, product(*options))
 
 
-def _of_term(term: Term) -> list[Bound]:
+def _of_term(term: Term, spec: TensorSpec) -> list[Bound]:
     """Return the alternatives of a term; none if statistics do not decide."""
     tensor, part = term.column.tensor, term.column.part
     if part == "characters":
@@ -46,13 +50,23 @@ def _of_term(term: Term) -> list[Bound]:
     if part == "contains":
         item = term.column.item
         return [Bound(tensor, "==", item)] if isinstance(item, int) else []
-    where = term.column.axis if part == "axis" else "value"
+    where = _compared_part(term.column.axis, spec) if part == "axis" else "value"
     if term.op == "is":
         return [Bound(tensor, "is null"), Bound(tensor, "is nan")] if part != "axis" else []
     if term.op == "is not":
         return [Bound(tensor, "is valid")]
     value = term.value.to_pylist() if isinstance(term.value, pa.Array) else term.value.as_py()
     return [Bound(tensor, term.op, value, where)]
+
+
+def _compared_part(axis: int, spec: TensorSpec) -> str | int:
+    """Return the statistic of an axis: statistics have the axis of objects as their number."""
+    objects = count_axis(spec)
+    if objects is None:
+        return axis
+    rank = None if spec.sequence or spec.shape is None else len(spec.shape)
+    same = axis == objects if rank is None else axis % rank == objects % rank
+    return "objects" if same and has_objects(spec) else axis
 
 
 def _of_classes(

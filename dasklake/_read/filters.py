@@ -230,11 +230,35 @@ def _contains(name: str, value: Any, schema: _Schema) -> Term:
 def _compared(column: FilterColumn, op: str, spec: TensorSpec, value: Any, item: Any) -> Term:
     """Return a comparison with a value that is exact in the type of the column."""
     kind = arrow_type(column, spec)
-    if pa.types.is_integer(kind) and column.part != "index":
-        plain = _whole(value.item() if isinstance(value, np.generic) else value)
+    if _compares_integers(column, kind):
+        plain = _whole(_plain(value))
         if isinstance(plain, int) and not isinstance(plain, bool):
             return _within(column, op, kind, plain)
+        if isinstance(plain, float):
+            return _with_float(column, op, kind, plain)
     return Term(column, op, _literal(column, spec, value, item))
+
+
+def _compares_integers(column: FilterColumn, kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) and column.part != "index"
+
+
+def _plain(value: Any) -> Any:
+    """Return a scalar of numpy or a number of Arrow as a value of Python."""
+    if isinstance(value, pa.Scalar):
+        kind = value.type
+        return value.as_py() if pa.types.is_integer(kind) or pa.types.is_floating(kind) else value
+    times = np.datetime64 | np.timedelta64
+    return value.item() if isinstance(value, np.generic) and not isinstance(value, times) else value
+
+
+def _with_float(column: FilterColumn, op: str, kind: pa.DataType, value: float) -> Term:
+    """Return a comparison of integers with a fraction, an infinity or NaN, exactly."""
+    if op in ("==", "!=") or math.isnan(value):
+        return Term(column, "not in" if op == "!=" else "in", pa.array([], kind))
+    if math.isinf(value):
+        return _within(column, op, kind, 2**64 if value > 0 else -(2**64))
+    return _within(column, "<=" if op in ("<", "<=") else ">", kind, math.floor(value))
 
 
 def _within(column: FilterColumn, op: str, kind: pa.DataType, value: int) -> Term:
@@ -267,6 +291,12 @@ def _literal(column: FilterColumn, spec: TensorSpec, value: Any, item: Any) -> A
     if pa.types.is_decimal(kind) and isinstance(value, int | float) and not isinstance(value, bool):
         value = Decimal(value)
     try:
+        if (
+            _compares_integers(column, kind)
+            and isinstance(value, int)
+            and not isinstance(value, bool)
+        ):
+            return pa.scalar(value, kind)  # by itself, Arrow takes an integer for an int64
         scalar = value if isinstance(value, pa.Scalar) else pa.scalar(value)
         pa.table({"x": pa.array([], kind)}).filter(pc.field("x") == scalar)
     except _UNFIT as error:
@@ -277,6 +307,9 @@ def _literal(column: FilterColumn, spec: TensorSpec, value: Any, item: Any) -> A
 def _literals(column: FilterColumn, spec: TensorSpec, values: list[Any], item: Any) -> pa.Array:
     """Return the values of ``in`` as an array of the type of a column; None means no value."""
     kind = arrow_type(column, spec)
+    if _compares_integers(column, kind):
+        whole = [_whole(_plain(value)) for value in values]
+        values = [value for value in whole if not _is_beyond(value, kind)]
     scalars = [None if value is None else _literal(column, spec, value, item) for value in values]
     try:
         exact = [None if scalar is None else _cast(scalar, kind) for scalar in scalars]
@@ -286,6 +319,14 @@ def _literals(column: FilterColumn, spec: TensorSpec, values: list[Any], item: A
     if pa.types.is_floating(kind) and 0 in plain:
         plain += [0.0, -0.0]  # Arrow distinguishes them in lists, although they are equal
     return pa.array(plain, kind)
+
+
+def _is_beyond(value: Any, kind: pa.DataType) -> bool:
+    """Return whether a value is an integer that a type of integers cannot represent."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return False
+    limits = np.iinfo(kind.to_pandas_dtype())
+    return not limits.min <= value <= limits.max
 
 
 #: A value that no value of a tensor equals.

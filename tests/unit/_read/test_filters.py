@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import operator as op
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from dasklake import Lake, Schema, TensorSpec
 from dasklake._read import filter_values
 from dasklake._read.filters import parse_filters
 from dasklake._read.in_threads import AHEAD
+from dasklake._read.origin import open_chunk
 from dasklake.exceptions import CorruptionError, InvalidInputError, VersionNotFoundError
 from tests.support.counting import CountingFileSystem
 from tests.support.samples import Make
@@ -167,6 +171,76 @@ def test_members_of_lists_are_exact(make_lake: Make) -> None:
     assert lake.where([("f", "not in", [0.5])]).rows.tolist() == [0, 2, 3]
     with pytest.raises(InvalidInputError, match="timestamp"):
         parse_filters([("when", "in", ["2024"])], SCHEMA)
+
+
+#: Integers at the limits of types, beyond them, and where floats round.
+_INTEGERS = [0, 1, -1, -129, 127, 255, 256, 2**53 + 1, 2**63 - 1, 2**63 + 5, 2**64 - 1, 2**70]
+_COMPARE = {"==": op.eq, "!=": op.ne, "<": op.lt, "<=": op.le, ">": op.gt, ">=": op.ge}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "int64", "uint64"])
+def test_integers_of_all_sizes_are_compared_exactly(make_lake: Make, dtype: str) -> None:
+    """No integer, float, number of Arrow or scalar of numpy overflows, or is rounded."""
+    limits = np.iinfo(dtype)
+    stored = [n for n in _INTEGERS if limits.min <= n <= limits.max]
+    schema = Schema({"n": TensorSpec(dtype=dtype, shape=())})
+    samples = [{"n": np.array(n, dtype)} for n in stored]
+    lake = dasklake.open(make_lake(schema, [[[sample] for sample in samples]]).url)
+    others = [0.5, -0.5, 1.0, 2.0**63, math.inf, -math.inf, math.nan]
+    typed = [pa.scalar(-1), pa.scalar(2**64 - 1, pa.uint64()), pa.scalar(0.5), np.int8(-1)]
+    for value in [*_INTEGERS, *others, *typed, np.uint64(2**63 + 5), np.float32(0.5)]:
+        plain = value.as_py() if isinstance(value, pa.Scalar) else value
+        plain = plain.item() if isinstance(plain, np.generic) else plain
+        for name, compare in _COMPARE.items():
+            expected = [i for i, n in enumerate(stored) if compare(n, plain)]
+            assert lake.where([("n", name, value)]).rows.tolist() == expected, (name, value)
+        if plain in _INTEGERS:
+            member = [i for i, n in enumerate(stored) if n in (plain, 1)]
+            rest = [i for i in range(len(stored)) if i not in member]
+            assert lake.where([("n", "in", [value, 1, None])]).rows.tolist() == member
+            assert lake.where([("n", "not in", [value, 1])]).rows.tolist() == rest
+
+
+@pytest.mark.parametrize("name", ["boxes", "labels", "steps", "tags", "mask"])
+def test_numbers_of_objects_exclude_chunks(
+    make_lake: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A filter of the number of objects opens only the chunks whose counts allow it."""
+    spec, value = _COUNTED[name]
+    chunks = [[{name: value(n)}, {name: value(n + 1)}, {name: None}] for n in (0, 2, 4, 6)]
+    lake = dasklake.open(make_lake(Schema({name: spec}), [chunks]).url)
+    opened: list[Any] = []
+
+    def count(origin: Any, location: Any) -> Any:
+        opened.append(location)
+        return open_chunk(origin, location)
+
+    monkeypatch.setattr(filter_values, "open_chunk", count)
+    for operator, number, rows, most in (
+        ("==", 3, [4], 1),
+        (">", 5, [9, 10], 1),
+        ("<=", 2, [0, 1, 3], 2),
+        ("in", [0, 7], [0, 10], 2),
+        ("in", [2**70, 2**63 + 5], [], 0),
+        ("is not", None, [0, 1, 3, 4, 6, 7, 9, 10], 4),
+        ("is", None, [2, 5, 8, 11], 4),
+        ("==", 8, [], 0),
+    ):
+        opened.clear()
+        found = lake.where([(f"{name}.n_objects", operator, number)]).rows.tolist()
+        assert (found, len(opened)) == (rows, most), (operator, number)
+
+
+_COUNTED: dict[str, tuple[TensorSpec, Callable[[int], Any]]] = {
+    "boxes": (TensorSpec("bbox"), lambda n: np.zeros((n, 4), "f4")),
+    "labels": (
+        TensorSpec("class_label", shape=(None,), class_names=["cat"]),
+        lambda n: np.zeros(n, "u4"),
+    ),
+    "steps": (TensorSpec("sequence[bbox]"), lambda n: [np.zeros((1, 4), "f4")] * n),
+    "tags": (TensorSpec("tag"), lambda n: ["a"] * n),
+    "mask": (TensorSpec("binary_mask"), lambda n: np.zeros((5, 7, n), bool)),
+}
 
 
 def test_a_sample_that_is_no_scalar_is_named() -> None:
