@@ -45,7 +45,7 @@ _LOCAL_UNIT, _SCATTERED_UNIT = 16 * 2**20, 32 * 2**20
 _REMOTE_SHARE = 16
 
 #: Share of the read-ahead that a window of shuffled blocks takes: one is used, and the next one read.
-_WINDOW_SHARE = 4
+_WINDOW_SHARE = 7
 
 #: Batches that are decoded ahead of the one that is used.
 _DECODED_AHEAD = 2
