@@ -45,7 +45,7 @@ _LOCAL_UNIT, _SCATTERED_UNIT = 16 * 2**20, 32 * 2**20
 _REMOTE_SHARE = 16
 
 #: Share of the read-ahead that a window of shuffled blocks takes: one is used, and the next one read.
-_WINDOW_SHARE = 7
+_WINDOW_SHARE = 4
 
 #: Batches that are decoded ahead of the one that is used.
 _DECODED_AHEAD = 2
@@ -454,7 +454,13 @@ class Batches:
                 units.append(unit)
                 yield np.concatenate([batch.rows for batch in unit])
 
-        for fetched in read_ahead(fetcher, rows(), forms, self._options.read_ahead):
+        most, order = self._options.read_ahead, self._order
+        ahead = (
+            read_ahead(fetcher, rows(), forms, most, 2 / _WINDOW_SHARE)
+            if order.shuffle and order.block > 1
+            else read_ahead(fetcher, rows(), forms, most)
+        )
+        for fetched in ahead:
             begin = 0
             for numbers, padding in units.popleft():
                 if isinstance(fetched, LakeError):
