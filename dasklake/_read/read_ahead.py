@@ -22,7 +22,7 @@ from dasklake.exceptions import LakeError
 _UNITS = 8
 
 #: Share of the allowed bytes that units take: decoding and the libraries of the storage need the rest.
-_UNITS_SHARE = 5 / 16
+_UNITS_SHARE = 1 / 4
 
 
 class _ClosedError(Exception):
