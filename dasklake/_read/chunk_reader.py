@@ -59,7 +59,9 @@ class OpenChunk:
     whole : bool, default False
         Fetch everything at once.
     sparse : bool, default False
-        Whether only small parts will be loaded; the rest is read with :meth:`read`.
+        Whether only small parts will be loaded. Their memory is then taken in small pages.
+    ahead : bool, default False
+        Whether pages beside the head are fetched with it, except from a disk.
 
     Raises
     ------
@@ -76,10 +78,12 @@ class OpenChunk:
         *,
         whole: bool = False,
         sparse: bool = False,
+        ahead: bool = False,
     ) -> None:
         self.location = location
         self._store = store
         self._sparse = sparse
+        self._ahead = ahead
         if whole or location.size <= _SMALL:
             self._read_whole()
             return
@@ -94,7 +98,7 @@ class OpenChunk:
         """Fetch, verify and keep the head, and the pages that are fetched with it."""
         location, store = self.location, self._store
         ahead = 0
-        if self._sparse and not store.local:
+        if self._ahead and not store.local:
             ahead = min(_AHEAD, location.size // _AHEAD_SHARE)
         spans = [(0, location.head + ahead), (location.size - ahead, location.size)]
         begin, end = store.get_ranges(location.key, spans)

@@ -255,7 +255,7 @@ class Fetcher:
         pieces = self._chunks.get(number)
         if pieces is None:
             location = self._plan().location(number)
-            chunk = open_chunk(self._origin, location, sparse=True)
+            chunk = open_chunk(self._origin, location, sparse=True, ahead=True)
             stored = partial(self._origin.stored_name, location=location)
             pieces = ChunkPieces(RowReader(chunk, self._origin.schema, stored), self.tensors)
             self._chunks.put(number, pieces, chunk.resident)

@@ -111,7 +111,12 @@ class Origin:
 
 
 def open_chunk(
-    origin: Origin, location: ChunkLocation, *, whole: bool = False, sparse: bool = False
+    origin: Origin,
+    location: ChunkLocation,
+    *,
+    whole: bool = False,
+    sparse: bool = False,
+    ahead: bool = False,
 ) -> OpenChunk:
     """Open a chunk; see :class:`OpenChunk`.
 
@@ -123,6 +128,6 @@ def open_chunk(
         The chunk is damaged, or missing from a version that was not expired.
     """
     try:
-        return OpenChunk(origin.store, location, whole=whole, sparse=sparse)
+        return OpenChunk(origin.store, location, whole=whole, sparse=sparse, ahead=ahead)
     except ObjectNotFoundError as error:
         raise origin.missing(location.key) from error

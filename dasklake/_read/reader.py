@@ -328,7 +328,7 @@ class Reader:
 
     def _rows(self, location: ChunkLocation) -> RowReader:
         stored = partial(self.origin.stored_name, location=location)
-        return RowReader(open_chunk(self.origin, location), self.schema, stored)
+        return RowReader(open_chunk(self.origin, location, sparse=True), self.schema, stored)
 
 
 def make_reader(
