@@ -255,7 +255,7 @@ def _float_interval(value: Any, spec: TensorSpec) -> tuple[Any, Any] | None:
     value = value.item() if isinstance(value, np.generic) else value
     if not isinstance(value, int | float):
         return None
-    dtype = spec.numpy_dtype or np.dtype(spec.arrow_type.to_pandas_dtype())  # type: ignore[union-attr]
+    dtype = spec.numpy_dtype or np.dtype(spec.arrow_type.to_pandas_dtype())  # type: ignore[union-attr] # one of both is there
     with np.errstate(over="ignore"):
         try:
             rounded = [value, float(value), float(dtype.type(value))]
@@ -280,8 +280,8 @@ def _time_interval(value: Any, spec: TensorSpec, dtype: np.dtype[Any]) -> tuple[
             value = kind_of_time(value)
         if not isinstance(value, kind_of_time):
             return None
-        converted = value.astype(dtype)  # type: ignore[attr-defined]
-        if converted.astype(value.dtype) != value:  # type: ignore[attr-defined]
+        converted = value.astype(dtype)  # type: ignore[attr-defined] # a numpy time
+        if converted.astype(value.dtype) != value:  # type: ignore[attr-defined] # the same
             return None
     except (ValueError, TypeError, OverflowError):
         return None

@@ -267,6 +267,6 @@ def value_of(bound: Any, spec: TensorSpec) -> Any:
         return dtype.type(bound)
     kind = spec.arrow_type
     if is_time(spec):
-        integer = pa.int32() if kind.bit_width == 32 else pa.int64()  # type: ignore[union-attr]
+        integer = pa.int32() if kind.bit_width == 32 else pa.int64()  # type: ignore[union-attr] # set for times
         return pa.array([bound], integer).view(kind)[0].as_py()
     return bound
