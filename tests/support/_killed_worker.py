@@ -1,4 +1,4 @@
-"""Kill a loader's worker three times, and print the open files after each: run as a script.
+"""Kill a loader's worker five times, and print the open files after each: run as a script.
 
 PyTorch reports the death of a worker from a signal handler, at any line of the main thread, so that
 the test runs in a process of its own.
@@ -50,7 +50,7 @@ def kill_a_worker(data: Any, size: int | None) -> str:
 def main(url: str, kind: str) -> None:
     """Kill a worker of a loader of one kind of data set."""
     lake = dasklake.open(url)
-    for _ in range(3):
+    for _ in range(5):
         data, size = (lake.torch(batch_size=1), None) if kind == "iterable" else (lake, 1)
         message = kill_a_worker(data, size)
         del data
