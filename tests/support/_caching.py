@@ -55,7 +55,7 @@ def main(folder: str, size: int, kill: str, seed: int, rounds: int) -> int:
     for step in range(rounds):
         if step == rounds // 2:
             if kill == "write":
-                os.pwritev = _half_write  # type: ignore[assignment]
+                os.pwritev = _half_write  # type: ignore[assignment] # takes fewer arguments
             elif kill == "reserve":
                 block_cache._write_block = _before_write
             elif kill == "evict":

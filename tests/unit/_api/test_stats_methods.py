@@ -305,4 +305,4 @@ def test_arguments_are_validated(tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="no tensor 'nothing'"):
         lake.stats("nothing")
     with pytest.raises(InvalidInputError, match="tensor must be a name, got 3"):
-        lake.stats(3)  # type: ignore[call-overload]
+        lake.stats(3)  # type: ignore[call-overload] # it is refused

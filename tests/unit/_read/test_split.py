@@ -109,8 +109,8 @@ def test_samples_of_one_group_stay_together(make_lake: Make) -> None:
         ({"dtype": "float32"}, [0.5, 2.0, -0.0]),
         ({"dtype": "float64"}, [0.5, 2.0, 0.0]),
         ({"dtype": "bool"}, [True, False, True]),
-        ({"dtype": "datetime64[s]"}, [dt.datetime(2024, 1, d) for d in (1, 2, 1)]),  # noqa: DTZ001
-        ({"dtype": "datetime64[ns]"}, [dt.datetime(2024, 1, d) for d in (1, 2, 1)]),  # noqa: DTZ001
+        ({"dtype": "datetime64[s]"}, [dt.datetime(2024, 1, d) for d in (1, 2, 1)]),  # noqa: DTZ001 # tensors have no zones
+        ({"dtype": "datetime64[ns]"}, [dt.datetime(2024, 1, d) for d in (1, 2, 1)]),  # noqa: DTZ001 # tensors have no zones
         ({"htype": "class_label", "class_names": ["a", "b"]}, [0, 1, 0]),
         ({"htype": "class_label", "class_names": ["b", "a"]}, [1, 0, 1]),
     ],
