@@ -5,7 +5,8 @@ those that only waited in its queue. A task with more suspicions than ``allowed-
 a ``KilledWorker`` error, so the error can hit a task that never ran. The error holds the worker's
 last heartbeat, which names the executing tasks. A task that began after it is not there. But a
 worker starts its tasks by priority, so the first of the failed partitions fill the threads that the
-heartbeat does not account for.
+heartbeat does not account for. A worker reports a completed task some milliseconds later, so a task
+that ended just before the death is suspected too.
 """
 
 from __future__ import annotations

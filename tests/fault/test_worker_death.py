@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,9 @@ def test_run_survives_a_client_that_dies_at_once(
 def deadly(x: int) -> dict[str, Any]:
     """Make a sample; item 31 kills the worker."""
     if x == 31:
+        # A worker reports a completed task some milliseconds later. A death before that takes the
+        # report along, and then Dask suspects both tasks.
+        time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGKILL)
     return content(x)
 
