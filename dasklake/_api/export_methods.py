@@ -19,6 +19,7 @@ from dasklake._run.options import parse_size
 from dasklake._schema.schema import TensorSpec
 from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions
+from dasklake.exceptions import InvalidInputError
 
 __all__ = ["ExportMethods"]
 
@@ -77,7 +78,13 @@ class ExportMethods(CollectionMethods):
     def _arrow_frame(
         self, columns: Sequence[str] | None, blocksize: int | str | None
     ) -> tuple[dd.DataFrame, dict[str, TensorSpec]]:
-        frame = self.to_dask_dataframe(columns, index=False, blocksize=blocksize, tensors="arrow")
+        names = self._columns(columns)
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise InvalidInputError(
+                f"columns must have each tensor once, got {repeated[0]!r} repeatedly. Give it once."
+            )
+        frame = self.to_dask_dataframe(names, index=False, blocksize=blocksize, tensors="arrow")
         return frame, {name: self.schema[name] for name in frame.columns}
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -174,7 +181,9 @@ class ExportMethods(CollectionMethods):
 
         A member of a shard is named ``<sample>.<tensor>.<extension>``. Files such as JPEGs keep their
         bytes. Numbers are ``.cls`` (class labels) or ``.json``, texts and links ``.txt``, arrays,
-        times and complex numbers ``.npy``, and masks ``.npz``. A value that is missing has no member.
+        times and complex numbers ``.npy``, and masks ``.npz``. Files in a list have a member each,
+        ``<sample>.<tensor>.<number>.<extension>``; an empty list of files is ``[]`` in ``.json``. A value
+        that is missing has no member.
 
         A shard appears whole or not at all. A call that was interrupted can be repeated with the same
         samples, columns and size: it skips the shards that exist.

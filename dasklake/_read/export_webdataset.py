@@ -6,12 +6,14 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from dask.bag import Bag, from_sequence
 
+from dasklake._codecs.registry import codec_for
 from dasklake._codecs.sample import Sample, StoredValue, raw_value
+from dasklake._codecs.sequence import SequenceCodec
 from dasklake._read.export_plan import ExportPlan, export_scheduler
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob, Link
@@ -84,6 +86,13 @@ def _write_shard(
                     f"Sample {position} of shard {shard} has no value, and WebDataset has no form "
                     "of such a sample. Leave it out with where(), or write more tensors."
                 )
+            extensions = [extension.lower() for extension, _ in members]
+            if len(set(extensions)) < len(extensions):
+                repeated = next(e for e in extensions if extensions.count(e) > 1)
+                raise InvalidInputError(
+                    f"Sample {position} of shard {shard} has two members {repeated!r}. Leave one of "
+                    "their tensors out with columns=."
+                )
             for extension, data in members:
                 member = tarfile.TarInfo(f"{shard:06d}{position:06d}.{extension}")
                 member.size = len(data)
@@ -97,13 +106,31 @@ def _members(sample: Sample, specs: Mapping[str, TensorSpec]) -> Iterator[tuple[
     for name, spec in specs.items():
         value = raw_value(sample, name)
         if isinstance(value, StoredValue) and spec.encoded and isinstance(value.stored, Blob):
-            form = spec.compression or "bin"
-            yield f"{name}.{_EXTENSIONS.get(form, form)}", bytes(value.stored.data)
+            yield f"{name}.{_extension(spec)}", bytes(value.stored.data)
+            continue
+        if isinstance(value, StoredValue) and spec.sequence and spec.item.encoded:
+            yield from _files(value.stored, spec, name)
             continue
         value = sample[name]
         if value is not None:
             extension, data = _encoded(value, spec, name)
             yield f"{name}.{extension}", data
+
+
+def _extension(spec: TensorSpec) -> str:
+    """Return the usual extension of the files of a tensor."""
+    form = spec.compression or "bin"
+    return _EXTENSIONS.get(form, form)
+
+
+def _files(stored: Any, spec: TensorSpec, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the members of a list of files."""
+    codec = cast("SequenceCodec", codec_for(spec))
+    items: list[Any] = list(codec.items(stored))
+    for number, item in enumerate(items):
+        yield f"{name}.{number:06d}.{_extension(spec.item)}", bytes(item.data)
+    if not items:
+        yield f"{name}.json", b"[]"  # no member means a missing value
 
 
 def _encoded(value: Any, spec: TensorSpec, name: str) -> tuple[str, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import posixpath
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from dasklake._storage.store import ObjectStore
 from dasklake._storage.urls import file_url
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError, SampleError
+from dasklake.sources._coco_files import names_in_folder
 
 #: The tensors of :func:`dasklake.sources.coco.schema`, which are the default.
 ROLES = (
@@ -56,6 +56,7 @@ class CocoWriter:
         self._specs = {role: schema[name] for role, name in self.names.items()}
         self.categories = self._categories(category_ids)
         self._next_id = 1
+        self._image_ids: set[int | str] = set()
 
     def _categories(self, category_ids: Mapping[str, int] | None) -> list[dict[str, Any]]:
         """Return the records of the categories, in the order of the classes."""
@@ -66,6 +67,10 @@ class CocoWriter:
                 f"Tensor {self.names['categories']!r} must have class names. Give tensors= with the "
                 "name of a class_label tensor for 'categories'."
             )
+        if not isinstance(category_ids, Mapping | None):
+            raise InvalidInputError(
+                f"category_ids must map names of classes to ids, got {category_ids!r}."
+            )
         if category_ids is None:
             ids = list(range(1, len(classes) + 1))
         else:
@@ -74,8 +79,14 @@ class CocoWriter:
                 raise InvalidInputError(
                     f"category_ids must have an id of each class, and has none of {missing[0]!r}."
                 )
-            ids = [category_ids[name] for name in classes]
-        return [{"id": i, "name": name} for i, name in zip(ids, classes, strict=True)]
+            ids = [_category_id(name, category_ids[name]) for name in classes]
+            if len(set(ids)) < len(ids):
+                raise InvalidInputError(
+                    f"category_ids must have another id for each class, got {ids}. Give each its own."
+                )
+        names = [{"id": i, "name": name} for i, name in zip(ids, classes, strict=True)]
+        points = self._specs["keypoints"].keypoints if "keypoints" in self._specs else None
+        return [{**name, "keypoints": list(points)} for name in names] if points else names
 
     def records(self, sample: Sample, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return the record of an image, and those of its annotations.
@@ -125,6 +136,13 @@ class CocoWriter:
     ) -> dict[str, Any]:
         identity = columns.get("image_ids", number + 1)
         identity = identity if isinstance(identity, str) else int(identity)
+        if identity in self._image_ids:
+            raise SampleError(
+                f"an annotation file has one image of each id, and {identity!r} is repeated. Select "
+                "each sample once.",
+                sample=str(number),
+            )
+        self._image_ids.add(identity)
         value = columns.get("images")
         url = getattr(value, "url", None)
         if masks is not None:
@@ -136,8 +154,10 @@ class CocoWriter:
             )
         else:
             height, width = value.shape[:2]
-        name = posixpath.basename(url) if url else f"{identity}.{self._extension}"
-        return {"id": identity, "file_name": name, "height": int(height), "width": int(width)}
+        size = {"height": int(height), "width": int(width)}
+        # The names of all links are known at the end only, when their folder is.
+        name = {"url": url} if url else {"file_name": f"{identity}.{self._extension}"}
+        return {"id": identity, **name, **size}
 
     @property
     def _extension(self) -> str:
@@ -168,7 +188,9 @@ class CocoWriter:
             counts = objects["masks"][row]
             record["segmentation"] = {"size": size, "counts": counts.decode("ascii")}
         if "area" in objects:
-            record["area"] = _number(objects["area"][row])
+            # NaN stands for a record without an area, and JSON has no NaN.
+            if not np.isnan(objects["area"][row]):
+                record["area"] = _number(objects["area"][row])
         elif "masks" in objects:
             lengths = expand_counts(objects["masks"][row], size[0] * size[1])
             record["area"] = int(lengths[1::2].sum())
@@ -210,16 +232,21 @@ def write_coco(samples: ReadMethods, writer: CocoWriter, url: str, options: Stor
 
 
 def _write(samples: ReadMethods, writer: CocoWriter, file: IO[str]) -> int:
-    images: list[str] = []
+    images: list[dict[str, Any]] = []
     count = 0
     file.write('{"annotations": [')
     for number, sample in enumerate(samples):
         image, annotations = writer.records(sample, number)  # type: ignore[arg-type] # as read
-        images.append(json.dumps(image))
+        images.append(image)
         for annotation in annotations:
             file.write((",\n" if count else "\n") + json.dumps(annotation))
             count += 1
-    file.write('\n],\n"images": [\n' + ",\n".join(images) + '\n],\n"categories": ')
+    linked = [image for image in images if "url" in image]
+    names = names_in_folder([image.pop("url") for image in linked])
+    for image, name in zip(linked, names, strict=True):
+        image["file_name"] = name
+    file.write('\n],\n"images": [\n' + ",\n".join(map(json.dumps, images)))
+    file.write('\n],\n"categories": ')
     file.write(json.dumps(writer.categories) + "}\n")
     return count
 
@@ -227,6 +254,8 @@ def _write(samples: ReadMethods, writer: CocoWriter, file: IO[str]) -> int:
 def _names_of(
     schema: Mapping[str, TensorSpec], tensors: Mapping[str, str] | None
 ) -> dict[str, str]:
+    if not isinstance(tensors, Mapping | None):
+        raise InvalidInputError(f"tensors must map roles to names of tensors, got {tensors!r}.")
     given = dict(tensors or {})
     for role, name in given.items():
         if role not in ROLES:
@@ -243,6 +272,15 @@ def _names_of(
             "Name them, such as tensors={'boxes': 'my_boxes', 'categories': 'my_labels'}."
         )
     return names
+
+
+def _category_id(name: str, value: object) -> int:
+    """Return the id of a category as a Python integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InvalidInputError(
+            f"category_ids[{name!r}] must be an integer, got {value!r}. Give the id of the category."
+        )
+    return int(value)
 
 
 def _value(sample: Sample, name: str) -> Any:

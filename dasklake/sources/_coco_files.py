@@ -203,6 +203,37 @@ def formats_of(names: Sequence[str]) -> set[str | None]:
     return {_FORMATS.get(extension) for extension in extensions}
 
 
+def names_in_folder(urls: Sequence[str]) -> list[str]:
+    """Return the names of files in the deepest folder that has them all.
+
+    An annotation file with these names is read with the URL of that folder. Without a common folder,
+    the names are URLs without user, password and query.
+
+    Examples
+    --------
+    >>> names_in_folder(["s3://in/train/a.jpg", "s3://in/val/b.jpg"])
+    ['train/a.jpg', 'val/b.jpg']
+    >>> names_in_folder(["zip://a%20b.jpg::https://host/in.zip", "zip://c.jpg::https://host/in.zip"])
+    ['a%20b.jpg', 'c.jpg']
+    """
+    split = [_split_chain(url) for url in urls]
+    around = {(before, after) for before, _, after in split}
+    paths = [path.partition("?")[0] if _is_web(path) else path for _, path, _ in split]
+    # Cut to a folder below. commonpath() would drop empty parts, which keys of objects have.
+    start = os.path.commonprefix([path[: path.rfind("/") + 1] for path in paths])  # noqa: RUF071
+    folder = start[: start.rfind("/") + 1]
+    # A folder of a chain may be the root of its archive, but one host or bucket is not another.
+    in_archive = len(around) == 1 and around != {("", "")}
+    if len(around) > 1 or not folder or (folder.endswith("://") and not in_archive):
+        return [safe_url(url) for url in urls]
+    names = [path.removeprefix(folder) for path in paths]
+    return [unquote(name) for name in names] if _is_web(folder) else names
+
+
+def _is_web(url: str) -> bool:
+    return url.partition("://")[0] in _WEB
+
+
 def _folder_url(url: str | os.PathLike[str]) -> str:
     text = file_url(url)
     # The root of a disk or an archive ends with the slashes of its protocol.

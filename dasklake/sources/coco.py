@@ -358,7 +358,9 @@ def export(
     """Write samples of a lake as an annotation file.
 
     The file has an image for each sample. It appears whole or not at all. Masks are compressed run
-    lengths, also those that came from polygons, because a lake stores run lengths.
+    lengths, also those that came from polygons, because a lake stores run lengths. The names of linked
+    images are their paths in the deepest folder that has all of them. Other images are named after
+    their ids. Licences and other fields that a lake does not store are left out.
 
     Parameters
     ----------
@@ -388,7 +390,8 @@ def export(
     InvalidInputError
         The samples have no annotations, an argument is invalid, or ``url`` is not that of a file.
     SampleError
-        A sample lacks a value, or its tensors have different numbers of annotations.
+        A sample lacks a value, its tensors have different numbers of annotations, or an image id is
+        repeated.
     StoreError
         The storage failed.
 
@@ -408,8 +411,8 @@ def export(
     >>> coco.export(lake, "memory://export/annotations.json", tensors={"categories": "labels"})
     1
     """
-    text = os.fspath(url)
-    if not text or text.endswith("/"):
+    text: Any = os.fspath(url) if isinstance(url, os.PathLike) else url
+    if not isinstance(text, str) or not text or text.endswith("/"):
         raise InvalidInputError(f"url must be that of a file, got {text!r}.")
     samples.flush()
     writer = CocoWriter(samples.schema, tensors, category_ids)

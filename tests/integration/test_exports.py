@@ -240,3 +240,43 @@ def test_long_names_have_members(tmp_path: Path) -> None:
     lake.to_webdataset(tmp_path / "shards")
     with tarfile.open(tmp_path / "shards" / "000000.tar") as archive:
         assert archive.getnames() == [f"000000000000.{name}.json"]
+
+
+def test_files_in_lists_keep_their_bytes_in_tar_files(tmp_path: Path) -> None:
+    """Each file is a member; an empty list differs from a missing one; equal members are refused."""
+    lake = dasklake.empty(tmp_path / "lake")
+    lake.create_tensor("frames", "sequence[image]", compression="jpeg", optional=True)
+    lake.create_tensor("row", dtype="int64", shape=())
+    for row, frames in enumerate([[_picture(0), _picture(1)], [], None]):
+        lake.append({"frames": frames, "row": row})
+    lake.to_webdataset(tmp_path / "shards")
+    with tarfile.open(tmp_path / "shards" / "000000.tar") as archive:
+        members = {m.name.partition(".")[0::2]: archive.extractfile(m) for m in archive}
+        read = {
+            name: file.read() for name, file in members.items() if file and "row" not in name[1]
+        }
+    assert read == {
+        ("000000000000", "frames.000000.jpg"): _picture(0),
+        ("000000000000", "frames.000001.jpg"): _picture(1),
+        ("000000000001", "frames.json"): b"[]",
+    }
+
+
+def test_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    """A tensor whose name is that of a file in a list of another one is refused."""
+    lake = dasklake.empty(tmp_path / "lake")
+    lake.create_tensor("frames", "sequence[image]", compression="jpeg")
+    lake.create_tensor("frames.000000", "image", compression="jpeg")
+    lake.append({"frames": [_picture(0)], "frames.000000": _picture(1)})
+    with pytest.raises(InvalidInputError, match=r"two members 'frames\.000000\.jpg'"):
+        lake.to_webdataset(tmp_path / "shards")
+    assert not list((tmp_path / "shards").glob("*.tar"))
+
+
+def test_a_tensor_has_one_column(lake: dasklake.Lake, tmp_path: Path) -> None:
+    """A name that is given twice is refused by name, before anything is written."""
+    with pytest.raises(InvalidInputError, match="each tensor once, got 'score'"):
+        lake.to_arrow(["score", "label", "score"])
+    with pytest.raises(InvalidInputError, match="each tensor once, got 'score'"):
+        lake.to_parquet(tmp_path / "parquet", ["score", "score"])
+    assert not list(tmp_path.iterdir())

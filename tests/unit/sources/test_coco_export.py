@@ -15,6 +15,7 @@ import dasklake
 from dasklake._api.write import WriteOptions
 from dasklake.exceptions import InvalidInputError, SampleError
 from dasklake.sources import coco
+from dasklake.sources._coco_files import names_in_folder
 
 SYNC = WriteOptions(scheduler="sync")
 
@@ -137,4 +138,69 @@ def test_wrong_calls_are_refused_before_a_file_is_written(tmp_path: Path) -> Non
         SampleError, match="must have one entry for each, got 'kind': 1, 'masks': 2"
     ):
         coco.export(lake, out, tensors=names)
+    assert not out.exists()
+
+
+def test_linked_images_are_named_by_their_paths_in_a_common_folder(tmp_path: Path) -> None:
+    """Images of one name in two folders stay apart, and are found again in the common folder."""
+    document = _document()
+    names = ["train/a.png", "val/a.png", "val/deep/b.png"]
+    for image, name in zip(document["images"], names, strict=True):
+        image["file_name"] = name
+    source = tmp_path / "instances.json"
+    source.write_text(json.dumps(document))
+    before, after = _round_trip(source, tmp_path)
+    _check_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("urls", "names"),
+    [
+        (["https://h/x/a%20%23.jpg?sig=secret", "https://h/x/b.jpg"], ["a #.jpg", "b.jpg"]),
+        (["zip://a.jpg::s3://b/x.zip", "zip://d/a.jpg::s3://b/x.zip"], ["a.jpg", "d/a.jpg"]),
+        (["s3://b/x?.jpg"], ["x?.jpg"]),
+        (["s3://one/a.jpg", "s3://two/a.jpg"], ["s3://one/a.jpg", "s3://two/a.jpg"]),
+        (["https://h/ab/a.jpg", "https://h/ac/a.jpg"], ["ab/a.jpg", "ac/a.jpg"]),
+        (["https://u:p@h/a.jpg?sig=x", "/a.jpg"], ["https://h/a.jpg", "/a.jpg"]),
+        ([], []),
+    ],
+)
+def test_names_of_files_are_those_that_their_folder_has(urls: list[str], names: list[str]) -> None:
+    """Names are not quoted, have no secrets, and two buckets or hosts are not one folder."""
+    assert names_in_folder(urls) == names
+
+
+def test_an_area_or_names_of_keypoints_are_as_in_the_file(tmp_path: Path) -> None:
+    """A record without an area has none again, and categories have the names of their keypoints."""
+    document = _document()
+    del document["annotations"][1]["area"]
+    source = tmp_path / "instances.json"
+    source.write_text(json.dumps(document))
+    before, after = _round_trip(source, tmp_path)
+    _check_equal(before, after)
+    assert "area" not in after.anns[11]
+    assert after.cats == before.cats
+
+
+def test_ids_that_would_make_an_ambiguous_file_are_refused(tmp_path: Path) -> None:
+    """Two classes of one id, ids that are not integers, and an image twice are named errors."""
+    lake = dasklake.empty(tmp_path / "lake")
+    lake.create_tensor("categories", "class_label", class_names=["a", "b"], shape=(None,))
+    lake.create_tensor("masks", "binary_mask")
+    lake.create_tensor("image_ids", dtype="int64", shape=())
+    lake.append({"categories": [0], "masks": np.ones((2, 2, 1), bool), "image_ids": 5})
+    out = tmp_path / "out.json"
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"category_ids": {"a": 1, "b": 1}}, "another id for each class"),
+        ({"category_ids": {"a": "1", "b": 2}}, r"category_ids\['a'\] must be an integer, got '1'"),
+        ({"category_ids": [1, 2]}, "category_ids must map"),
+        ({"tensors": ["masks"]}, "tensors must map"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(InvalidInputError, match=message):
+            coco.export(lake, out, **arguments)
+    with pytest.raises(InvalidInputError, match="url must be that of a file, got 3"):
+        lake.to_coco(3)  # type: ignore[arg-type] # on purpose
+    with pytest.raises(SampleError, match=r"one image of each id, and 5 is repeated"):
+        lake.select([0, 0]).to_coco(out)
     assert not out.exists()
