@@ -41,7 +41,7 @@ _MAX_THREADS = 4
 
 #: Bytes that are read together from a disk: in order, so that they stay in the processor's cache, and
 #: out of order, so that each chunk has several samples. Share of the read-ahead on other storage.
-_LOCAL_UNIT, _SCATTERED_UNIT = 16 * 2**20, 32 * 2**20
+_LOCAL_UNIT, _SCATTERED_UNIT = 4 * 2**20, 8 * 2**20
 _REMOTE_SHARE = 16
 
 #: Share of the read-ahead that a window of shuffled blocks takes: one is used, and the next one read.

@@ -43,6 +43,9 @@ _REMOTE_GAP, _REMOTE_RANGE = 64 * 2**10, 8 * 2**20
 #: Chunks that are opened or read at the same time.
 _CHUNKS = 8
 
+#: Memory of all lakes of the process: the next lake that is opened uses that of the last one.
+_MEMORY = MemoryPool()
+
 
 class _Group(NamedTuple):
     """The rows of one chunk: its number, their positions, and their offsets in the chunk."""
@@ -98,7 +101,6 @@ class Fetcher:
         self._plan = plan
         self.tensors = Tensors(origin.schema)
         self._chunks = LRUCache[int, ChunkPieces](max_entries=_MAX_CHUNKS, max_size=_MAX_TABLES)
-        self._memory = MemoryPool()
         self._locks: dict[int, Lock] = {}
         self._guard = Lock()
         renew_after_fork(self)
@@ -180,7 +182,7 @@ class Fetcher:
         """Read the byte ranges of all chunks; None for each if one cannot be read."""
         requests = [_request(*group.ranges) for group in groups if group.ranges is not None]
         try:
-            memories = iter(self._origin.store.read_many(requests, self._memory.arena().empty))
+            memories = iter(self._origin.store.read_many(requests, _MEMORY.arena().empty))
         except (CorruptionError, ObjectNotFoundError):
             return [None] * len(groups)  # each chunk is read alone, to find the damaged one
         return [None if group.ranges is None else next(memories) for group in groups]
@@ -197,7 +199,7 @@ class Fetcher:
             return False
         pieces, ranges = group.ranges
         if memories is None:
-            arena = self._memory.arena()
+            arena = _MEMORY.arena()
             (memories,) = self._origin.store.read_many([_request(pieces, ranges)], arena.empty)
         pieces.fill(ranges, memories, group.group.where, columns, forms)
         return True
