@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dasklake._media.depth import HEAD_OF_DEPTH, bits_per_channel
+from dasklake._media.freed_memory import keep_freed_memory
 from dasklake._media.reader import USE_BYTES, import_optional, select_rows
 from dasklake._media.sniff import format_of
 from dasklake.exceptions import SampleError
@@ -174,6 +175,7 @@ def decode_image(data: Any, *, channels: int | None = None) -> npt.NDArray[np.ui
     MissingExtraError
         Pillow is not installed.
     """
+    keep_freed_memory()
     image = open_image(data)
     if channels is None:
         check_depth(image, data[:HEAD_OF_DEPTH])
