@@ -13,7 +13,7 @@ from dasklake._api.sample_set import SampleSet
 from dasklake._read.batches import Batches, BatchOptions, Forms, Shuffle, forms_of, take
 from dasklake._read.collate import Transform
 from dasklake._read.order import Order, class_weights
-from dasklake._read.reader import resolve_rows
+from dasklake._read.row_index import resolve_rows
 from dasklake._read.rows import Rows
 from dasklake._read.shards import parse_state
 from dasklake._run.options import parse_size

@@ -16,7 +16,7 @@ from dask.base import get_scheduler
 from dasklake._api.sample_set import SampleSet
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
 from dasklake._read.graph import to_bag_of_selected
-from dasklake._read.reader import resolve_selection
+from dasklake._read.row_index import resolve_selection
 from dasklake._read.rows import Rows, numbers_at
 from dasklake._read.selection import select_rows
 from dasklake.creds import StorageOptions

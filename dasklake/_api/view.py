@@ -16,7 +16,8 @@ from dasklake._api.stats_methods import StatsMethods
 from dasklake._api.torch_methods import TorchMethods
 from dasklake._read.filter_columns import resolve_group
 from dasklake._read.filters import FilterLike
-from dasklake._read.reader import Reader, resolve_row, resolve_rows, resolve_selection
+from dasklake._read.reader import Reader
+from dasklake._read.row_index import resolve_row, resolve_rows, resolve_selection
 from dasklake._read.rows import PackedRows, Rows, numbers_at, pack_rows, unpack_rows
 from dasklake._read.scan import rows_that_match
 from dasklake._read.split import (

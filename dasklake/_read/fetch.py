@@ -22,7 +22,7 @@ from dasklake._read.plan import ReadPlan
 from dasklake._read.row_reader import RowReader
 from dasklake._read.rows import Rows
 from dasklake._storage.memory_pool import MemoryPool
-from dasklake._storage.store import Request
+from dasklake._storage.object_reader import Request
 from dasklake.exceptions import CorruptionError, ObjectNotFoundError
 
 _A = TypeVar("_A")

@@ -14,7 +14,8 @@ import pyarrow as pa
 from dasklake._read.axis_index import AxisIndex, as_slices
 from dasklake._read.crops import CropReader, stacked
 from dasklake._read.partition import array_shape
-from dasklake._read.reader import Reader, resolve_row, resolve_rows
+from dasklake._read.reader import Reader
+from dasklake._read.row_index import resolve_row, resolve_rows
 from dasklake._read.rows import Rows, numbers_at
 from dasklake._read.shape_table import Shape, ShapeTable
 from dasklake._schema.schema import TensorSpec

@@ -25,7 +25,8 @@ import pyarrow as pa
 import pytest
 
 from dasklake._storage.memory_pool import MemoryPool
-from dasklake._storage.store import ObjectStore, Request
+from dasklake._storage.object_reader import Request
+from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import CorruptionError, ObjectExistsError, ObjectNotFoundError
 
 __all__ = ["StoreContract"]

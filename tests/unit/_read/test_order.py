@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dasklake._read.order import Order, Permutation, class_weights, default_block
+from dasklake._read.order import Order, class_weights, default_block
 from dasklake.exceptions import InvalidInputError
 from tests.benchmarks.shuffles import measure
 
@@ -140,17 +140,6 @@ def test_every_permutation_of_a_few_rows_is_equally_likely() -> None:
     assert len(counts) == 120
     chi_square = ((counts - seeds / 120) ** 2 / (seeds / 120)).sum()
     assert chi_square < 119 + 5 * np.sqrt(2 * 119)
-
-
-def test_digits_of_a_network_do_not_show_in_the_result() -> None:
-    """Rows of a Feistel network are uniform in both digits, also at positions in steps of a digit."""
-    n = 10**9
-    permutation = Permutation(n, key=9)
-    for step in (1, 31_622, 31_623, 2**15):
-        rows = permutation(np.arange(20_000, dtype=np.int64) * step)
-        for cells in (rows * 50 // n, rows % 50):
-            counts = np.bincount(cells, minlength=50)
-            assert ((counts - 400) ** 2 / 400).sum() < 49 + 6 * np.sqrt(2 * 49)
 
 
 @pytest.mark.parametrize("block", [1, 16, 64, 1024])
