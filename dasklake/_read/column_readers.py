@@ -298,6 +298,10 @@ class BlobColumn(BytesColumn):
         """Return a copied blob."""
         return Blob(memoryview(bytearray(self._piece(row))), self.shape(row))
 
+    def content(self, row: int) -> bytes | None:
+        """Return a copy of the bytes of a row after all ranges were loaded; None for no value."""
+        return bytes(self._piece(row)) if self.has(row) else None
+
     def shape_ranges(self, row: int) -> list[Range]:
         """Return the ranges of validity and shape."""
         return [*self._bit_ranges(row), *self._shapes.fixed_ranges(row)]

@@ -220,6 +220,12 @@ class Reader:
         number, offset = plan.locate(row)
         return self.using(number, lambda reader: reader.read(offset, names))
 
+    def content(self, row: int, name: str) -> bytes | None:
+        """Return the bytes of a file; None for no value."""
+        plan = self._plan or self.plan
+        number, offset = plan.locate(row)
+        return self.using(number, lambda reader: reader.content(offset, name))
+
     def many(self, rows: Sequence[int] | Rows, names: Sequence[str]) -> Iterator[Sample]:
         """Yield some samples. Neighbours in one chunk are fetched together.
 

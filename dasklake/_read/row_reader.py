@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dasklake._read.chunk_reader import MALFORMED, OpenChunk
 from dasklake._read.column_checks import label_indices
 from dasklake._read.column_readers import (
+    BlobColumn,
     ColumnReader,
     MissingColumn,
     NumberColumn,
@@ -61,6 +62,17 @@ class RowReader:
                 load(variable)
             values = [column.value(row) for column in columns]
             return self.with_version_indices(values, names) if self._indices else values
+        except MALFORMED as error:
+            raise self.chunk.mismatch_error(error) from error
+
+    def content(self, row: int, name: str) -> bytes | None:
+        """Return the stored bytes of a tensor of files in a row, copied once; None for no value."""
+        column = self._columns.get(name) or self._open(name)
+        load = self.chunk.load
+        load(column.fixed_ranges(row))
+        try:
+            load(column.variable_ranges(row))
+            return column.content(row) if isinstance(column, BlobColumn) else column.value(row)
         except MALFORMED as error:
             raise self.chunk.mismatch_error(error) from error
 

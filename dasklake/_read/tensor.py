@@ -79,6 +79,10 @@ class Tensor:
         return range(self._reader.origin.length([self.name]))
 
     @cached_property
+    def _is_encoded(self) -> bool:
+        return self.spec.encoded
+
+    @cached_property
     def _length(self) -> int:
         return len(self._rows)
 
@@ -249,15 +253,14 @@ class Tensor:
         InvalidInputError
             The tensor does not contain files.
         """
-        if not (self.spec.encoded or self.spec.linked):
+        if self._is_encoded:
+            return self._reader.content(self._number(sample), self.name)
+        if not self.spec.linked:
             raise InvalidInputError(
                 f"Tensor {self.name!r} does not contain files. Use lake[{self.name!r}][i]."
             )
-        if self.spec.linked:
-            linked = self[sample]
-            return None if linked is None else linked.bytes()
-        blob = self._reader.stored(self._number(sample), [self.name])[0]
-        return None if blob is None else bytes(blob.data)
+        linked = self[sample]
+        return None if linked is None else linked.bytes()
 
     def _parts(self, items: tuple[Any, ...]) -> Any:
         """Return the same part of one sample or of several ones."""

@@ -89,6 +89,10 @@ def _disk(items: list[dict[str, Any]], folder: Path) -> None:
         for row in rows:
             len(pickle.loads(read(row))["image"])  # made above
 
+    def pread() -> None:
+        for row in order.tolist():
+            read(row)
+
     def single() -> None:
         tensor = lake["image"]
         for row in order.tolist():
@@ -100,7 +104,7 @@ def _disk(items: list[dict[str, Any]], folder: Path) -> None:
             "sequential, lake": lambda: _consume(lake),
             "shuffled, raw file": lambda: raw(order.tolist()),
             "shuffled, lake": lambda: _consume(lake, order),
-            "single, pread": lambda: [read(row) for row in order.tolist()],
+            "single, pread": pread,
             "single, lake": single,
         }
     )
