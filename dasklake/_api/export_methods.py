@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask.dataframe as dd
+import numpy.typing as npt
 import pyarrow as pa
 from dask.base import tokenize
 
 from dasklake._api.collection_methods import CollectionMethods
-from dasklake._read.export_arrow import arrow_batches, arrow_schema, write_parquet
+from dasklake._read.export_arrow import arrow_batches, arrow_schema, batches_of, write_parquet
 from dasklake._read.export_plan import ExportPlan
 from dasklake._read.export_webdataset import check_names, write_shards
+from dasklake._read.graph import to_dataframe
+from dasklake._read.row_index import resolve_selection
+from dasklake._read.rows import Rows, numbers_at
 from dasklake._run.options import parse_size
 from dasklake._schema.schema import TensorSpec
 from dasklake._storage.store import ObjectStore
@@ -28,22 +33,32 @@ class ExportMethods(CollectionMethods):
     """Write the samples for other libraries."""
 
     def to_arrow(
-        self, columns: Sequence[str] | None = None, *, blocksize: int | str | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        rows: slice | Sequence[int] | npt.NDArray[Any] | None = None,
+        batch_size: int | None = None,
+        blocksize: int | str | None = None,
     ) -> pa.RecordBatchReader:
         """Return the samples as a stream of Arrow record batches.
 
         DuckDB, Polars, pandas and Hugging Face datasets read such a stream. One batch is in memory
         at a time. The types of the columns are those of ``to_dask_dataframe(tensors="arrow")``:
         files are their bytes, class labels with names are dictionaries of strings, also in lists, and
-        ragged arrays are nested lists.
+        ragged arrays are nested lists. :meth:`take` and :meth:`batches` decode files.
 
         Parameters
         ----------
         columns : sequence of str, optional
             Tensors to read. By default, all.
+        rows : slice, sequence of int, or numpy.ndarray, optional
+            The samples, in any order, also repeatedly; or a mask of all samples. By default, all.
+        batch_size : int, optional
+            Samples of a batch. The last batch may have fewer. By default, ``blocksize`` decides.
         blocksize : int or str, optional
-            Maximum decoded size of a batch, as for :meth:`to_dask_dataframe`. By default, each chunk
-            is a batch, and chunks of more than 128 MiB in memory are split.
+            Maximum decoded size of the samples that are read together, as for
+            :meth:`to_dask_dataframe`. By default, each chunk is a batch, and chunks of more than
+            128 MiB in memory are split.
 
         Returns
         -------
@@ -55,7 +70,9 @@ class ExportMethods(CollectionMethods):
         VersionNotFoundError
             There is no tensor of a name in ``columns``.
         InvalidInputError
-            ``columns`` or ``blocksize`` is not valid.
+            ``columns``, ``rows``, ``batch_size`` or ``blocksize`` is not valid.
+        IndexError
+            A number of ``rows`` is out of range.
 
         Examples
         --------
@@ -69,14 +86,28 @@ class ExportMethods(CollectionMethods):
         ['dog', 'cat']
         >>> table["boxes"].to_pylist()
         [[[0.0, 0.0, 2.0, 2.0]], []]
+        >>> lake.to_arrow(["label"], rows=[1, 1, 0], batch_size=2).read_next_batch().num_rows
+        2
         """
         self.flush()
-        frame, specs = self._arrow_frame(columns, blocksize)
+        size = None if batch_size is None else _batch_size(batch_size)
+        numbers = (
+            None
+            if rows is None
+            else numbers_at(self._rows, resolve_selection(rows, len(self._rows)))
+        )
+        frame, specs = self._arrow_frame(columns, blocksize, numbers)
         schema = arrow_schema(frame, specs)
-        return pa.RecordBatchReader.from_batches(schema, arrow_batches(frame, schema, specs))
+        batches = arrow_batches(frame, schema, specs)
+        if size is not None:
+            batches = batches_of(batches, size)
+        return pa.RecordBatchReader.from_batches(schema, batches)
 
     def _arrow_frame(
-        self, columns: Sequence[str] | None, blocksize: int | str | None
+        self,
+        columns: Sequence[str] | None,
+        blocksize: int | str | None,
+        rows: Rows | None = None,
     ) -> tuple[dd.DataFrame, dict[str, TensorSpec]]:
         names = self._columns(columns)
         repeated = [name for name in names if names.count(name) > 1]
@@ -84,8 +115,10 @@ class ExportMethods(CollectionMethods):
             raise InvalidInputError(
                 f"columns must have each tensor once, got {repeated[0]!r} repeatedly. Give it once."
             )
-        frame = self.to_dask_dataframe(names, index=False, blocksize=blocksize, tensors="arrow")
-        return frame, {name: self.schema[name] for name in frame.columns}
+        size = None if blocksize is None else parse_size(blocksize, "blocksize")
+        plan = self._reader.frame_plan(names, self._rows_of(names) if rows is None else rows, size)
+        frame = to_dataframe(plan, names, arrow=True)
+        return frame, {name: self.schema[name] for name in names}
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Export the samples as an Arrow C stream, which ``pyarrow.table(lake)`` reads.
@@ -277,3 +310,13 @@ class ExportMethods(CollectionMethods):
             storage_options=storage_options,
         )
         return count
+
+
+def _batch_size(size: Any) -> int:
+    try:
+        count = 0 if isinstance(size, bool) else operator.index(size)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise InvalidInputError(f"batch_size must be a positive integer, got {size!r}.")
+    return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import dask.dataframe as dd
 import numpy as np
@@ -60,6 +60,35 @@ def arrow_batches(
     """Yield the partitions of a frame. One is in memory at a time."""
     for part in frame.to_delayed():
         yield _batch(part.compute(scheduler="sync"), schema, specs)
+
+
+def batches_of(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
+    """Divide or join batches into batches of ``size`` rows. The last one may have fewer."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        begin = 0
+        while rows + batch.num_rows - begin >= size:
+            taken = size - rows
+            waiting.append(batch.slice(begin, taken))
+            yield _joined(waiting)
+            waiting, rows, begin = [], 0, begin + taken
+        if begin < batch.num_rows:
+            waiting.append(batch.slice(begin))
+            rows += batch.num_rows - begin
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """Return some batches as one."""
+    if len(batches) == 1:
+        return batches[0]
+    columns = [
+        pa.concat_arrays([batch.column(index) for batch in batches])
+        for index in range(batches[0].num_columns)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
 
 
 def write_parquet(

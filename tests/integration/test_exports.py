@@ -100,6 +100,33 @@ def test_views_and_empty_selections_are_streams_too(lake: dasklake.Lake) -> None
     assert empty.schema == pa.table(lake).schema
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [slice(1, 5), [5, 0, 0, 3], np.array([4, -1]), np.arange(6) % 2 == 0, range(5, 0, -2), []],
+    ids=["slice", "list", "array", "mask", "range", "empty"],
+)
+def test_a_stream_has_the_rows_that_were_asked_for(lake: dasklake.Lake, rows: Any) -> None:
+    """Every form of rows selects what it selects of a NumPy array, in its order."""
+    expected = np.arange(6)[np.asarray(rows, int) if isinstance(rows, list) else rows]
+    everything = pa.table(lake)
+    selected = lake.to_arrow(rows=rows).read_all()
+    assert repr(selected.to_pylist()) == repr(everything.take(pa.array(expected)).to_pylist())
+    view = lake.select([3, 1])
+    assert view.to_arrow(["text"], rows=[1]).read_all().to_pylist() == [{"text": "“1”"}]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 100])
+def test_batches_of_a_stream_have_the_size_that_was_asked_for(
+    lake: dasklake.Lake, size: int
+) -> None:
+    """Chunks are divided and joined; the values stay the same, only the last batch is smaller."""
+    batches = list(lake.to_arrow(batch_size=size))
+    lengths = [batch.num_rows for batch in batches]
+    assert lengths == [min(size, 6 - begin) for begin in range(0, 6, size)]
+    assert repr(pa.Table.from_batches(batches).to_pylist()) == repr(pa.table(lake).to_pylist())
+    assert not list(lake.to_arrow(["text"], rows=[], batch_size=size).read_all()["text"])
+
+
 def test_duckdb_and_polars_read_the_stream(lake: dasklake.Lake) -> None:
     """DuckDB groups by the names of classes; Polars sees the same columns."""
     stream = duckdb.from_arrow(lake.to_arrow(["label", "optional"]))
@@ -115,6 +142,13 @@ def test_wrong_calls_are_refused_at_once(lake: dasklake.Lake, tmp_path: Path) ->
         lake.to_arrow(["z"])
     with pytest.raises(VersionNotFoundError, match="no tensor 'z'"):
         lake.to_webdataset(tmp_path / "shards", ["z"])
+    for size in (0, -1, True, 2.5, "3"):
+        with pytest.raises(InvalidInputError, match="batch_size must be a positive integer"):
+            lake.to_arrow(batch_size=size)  # type: ignore[arg-type] # the test's subject
+    with pytest.raises(InvalidInputError, match="rows must be a slice"):
+        lake.to_arrow(rows=3)  # type: ignore[arg-type] # the test's subject
+    with pytest.raises(IndexError, match="Sample 6 is out of range"):
+        lake.to_arrow(rows=[6])
     with pytest.raises(InvalidInputError, match="shard_size"):
         lake.to_webdataset(tmp_path / "shards", shard_size="much")
     assert not list(tmp_path.iterdir())
