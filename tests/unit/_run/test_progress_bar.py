@@ -52,6 +52,9 @@ def shown(
     terminal = Terminal(looking=looking)
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress_bar, "_DELAY", 0)
+    # tqdm cuts a bar at the width of the terminal, and the rate is a number of any length.
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("LINES", "50")
     with make_bar(progress, "coco") as show:
         show(STATUS)
     return terminal.getvalue()
