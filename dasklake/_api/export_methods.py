@@ -14,7 +14,13 @@ import pyarrow as pa
 from dask.base import tokenize
 
 from dasklake._api.collection_methods import CollectionMethods
-from dasklake._read.export_arrow import arrow_batches, arrow_schema, batches_of, write_parquet
+from dasklake._read.export_arrow import (
+    Flavor,
+    arrow_batches,
+    arrow_form,
+    batches_of,
+    write_parquet,
+)
 from dasklake._read.export_plan import ExportPlan
 from dasklake._read.export_webdataset import check_names, write_shards
 from dasklake._read.graph import to_dataframe
@@ -39,6 +45,7 @@ class ExportMethods(CollectionMethods):
         rows: slice | Sequence[int] | npt.NDArray[Any] | None = None,
         batch_size: int | None = None,
         blocksize: int | str | None = None,
+        flavor: Flavor = None,
     ) -> pa.RecordBatchReader:
         """Return the samples as a stream of Arrow record batches.
 
@@ -59,6 +66,9 @@ class ExportMethods(CollectionMethods):
             Maximum decoded size of the samples that are read together, as for
             :meth:`to_dask_dataframe`. By default, each chunk is a batch, and chunks of more than
             128 MiB in memory are split.
+        flavor : {None, "huggingface"}, optional
+            ``"huggingface"``: the types that Hugging Face ``datasets`` shows as ``Image``, ``Audio``,
+            ``ClassLabel`` and lists of fixed size, and the metadata that it finds them by.
 
         Returns
         -------
@@ -70,7 +80,7 @@ class ExportMethods(CollectionMethods):
         VersionNotFoundError
             There is no tensor of a name in ``columns``.
         InvalidInputError
-            ``columns``, ``rows``, ``batch_size`` or ``blocksize`` is not valid.
+            An argument is not valid.
         IndexError
             A number of ``rows`` is out of range.
 
@@ -97,11 +107,11 @@ class ExportMethods(CollectionMethods):
             else numbers_at(self._rows, resolve_selection(rows, len(self._rows)))
         )
         frame, specs = self._arrow_frame(columns, blocksize, numbers)
-        schema = arrow_schema(frame, specs)
-        batches = arrow_batches(frame, schema, specs)
+        form = arrow_form(frame, specs, _flavor(flavor))
+        batches = arrow_batches(frame, form)
         if size is not None:
             batches = batches_of(batches, size)
-        return pa.RecordBatchReader.from_batches(schema, batches)
+        return pa.RecordBatchReader.from_batches(form.schema, batches)
 
     def _arrow_frame(
         self,
@@ -136,6 +146,7 @@ class ExportMethods(CollectionMethods):
         columns: Sequence[str] | None = None,
         *,
         blocksize: int | str | None = None,
+        flavor: Flavor = None,
         storage_options: StorageOptions = None,
     ) -> int:
         """Write the samples as a folder of Parquet files, in parallel through Dask.
@@ -152,6 +163,8 @@ class ExportMethods(CollectionMethods):
             Tensors to write. By default, all.
         blocksize : int or str, optional
             Maximum decoded size of a file's samples, as for :meth:`to_dask_dataframe`.
+        flavor : {None, "huggingface"}, optional
+            As for :meth:`to_arrow`.
         storage_options : mapping, callable or str, optional
             Options of fsspec for ``url``.
 
@@ -183,9 +196,9 @@ class ExportMethods(CollectionMethods):
         """
         self.flush()
         frame, specs = self._arrow_frame(columns, blocksize)
-        schema = arrow_schema(frame, specs)
-        plan = self._plan_of(url, storage_options, frame.npartitions, ".parquet", frame)
-        write_parquet(frame, schema, specs, plan)
+        form = arrow_form(frame, specs, _flavor(flavor))
+        plan = self._plan_of(url, storage_options, frame.npartitions, ".parquet", frame, flavor)
+        write_parquet(frame, form, plan)
         return plan.files
 
     def _plan_of(
@@ -195,9 +208,10 @@ class ExportMethods(CollectionMethods):
         files: int,
         suffix: str,
         collection: Any,
+        flavor: Flavor = None,
     ) -> ExportPlan:
         """Return the plan of an export, after writing it or comparing it with the folder's."""
-        identity = tokenize(self._reader.origin, collection)
+        identity = tokenize(self._reader.origin, collection, *([flavor] if flavor else []))
         plan = ExportPlan(ObjectStore(url, storage_options), files, suffix, identity)
         plan.begin()
         return plan
@@ -310,6 +324,13 @@ class ExportMethods(CollectionMethods):
             storage_options=storage_options,
         )
         return count
+
+
+def _flavor(flavor: Any) -> Flavor:
+    if flavor not in (None, "huggingface"):
+        raise InvalidInputError(f"flavor must be None or 'huggingface', got {flavor!r}.")
+    chosen: Flavor = flavor
+    return chosen
 
 
 def _batch_size(size: Any) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import dask.dataframe as dd
 import numpy as np
@@ -12,20 +14,55 @@ import pyarrow.parquet as pq
 from dask.base import compute
 from dask.delayed import delayed
 
+from dasklake._read.export_huggingface import huggingface_column, huggingface_metadata
 from dasklake._read.export_plan import ExportPlan, export_scheduler
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
 
+#: Library that reads what is exported, where it wants other types than Arrow programs.
+Flavor = Literal["huggingface"] | None
 
-def arrow_schema(frame: dd.DataFrame, specs: Mapping[str, TensorSpec]) -> pa.Schema:
-    """Return the Arrow schema of a frame of Arrow types.
+
+@dataclass(frozen=True)
+class ArrowForm:
+    """Turn frames of Arrow types into record batches.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        The columns. The metadata of each field has the htype and the dtype of its tensor.
+    specs : mapping of str to TensorSpec
+        The tensors.
+    flavor : {None, "huggingface"}
+        Library whose types are used where they differ from those of Arrow programs.
+    """
+
+    schema: pa.Schema
+    specs: Mapping[str, TensorSpec]
+    flavor: Flavor = None
+
+    def batch(self, block: pd.DataFrame) -> pa.RecordBatch:
+        """Return a partition of the frame as a batch."""
+        columns = [
+            _column(block[f.name], self.specs[f.name], self.flavor).cast(f.type)
+            for f in self.schema
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+def arrow_form(
+    frame: dd.DataFrame, specs: Mapping[str, TensorSpec], flavor: Flavor = None
+) -> ArrowForm:
+    """Return the form of the batches of a frame of Arrow types.
 
     Parameters
     ----------
     frame : dask.dataframe.DataFrame
         The frame.
     specs : mapping of str to TensorSpec
-        Its tensors. Their htypes and dtypes are in the metadata of the fields.
+        Its tensors.
+    flavor : {None, "huggingface"}
+        Library that reads the batches.
 
     Raises
     ------
@@ -33,33 +70,34 @@ def arrow_schema(frame: dd.DataFrame, specs: Mapping[str, TensorSpec]) -> pa.Sch
         Arrow has no type for a tensor.
     """
     empty = frame._meta  # noqa: SLF001 # has no public form
-    return pa.schema(
+    schema = pa.schema(
         pa.field(
             name,
-            _type_of(empty[name], specs[name], name),
+            _type_of(empty[name], specs[name], flavor),
             # Arrays of times are integers, and of complex numbers pairs of floats.
             metadata={"htype": specs[name].htype, "dtype": str(specs[name].dtype)},
         )
         for name in frame.columns
     )
+    if flavor == "huggingface":
+        schema = schema.with_metadata(huggingface_metadata(schema, specs))
+    return ArrowForm(schema, dict(specs), flavor)
 
 
-def _type_of(series: pd.Series, spec: TensorSpec, name: str) -> pa.DataType:
+def _type_of(series: pd.Series, spec: TensorSpec, flavor: Flavor) -> pa.DataType:
     try:
-        return _column(series, spec).type
+        return _column(series, spec, flavor).type
     except (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowInvalid) as error:
         raise InvalidInputError(
-            f"Tensor {name!r} has values that Arrow has no type for ({error}). Leave it out with "
-            "columns=."
+            f"Tensor {series.name!r} has values that Arrow has no type for ({error}). Leave it out "
+            "with columns=."
         ) from error
 
 
-def arrow_batches(
-    frame: dd.DataFrame, schema: pa.Schema, specs: Mapping[str, TensorSpec]
-) -> Iterator[pa.RecordBatch]:
+def arrow_batches(frame: dd.DataFrame, form: ArrowForm) -> Iterator[pa.RecordBatch]:
     """Yield the partitions of a frame. One is in memory at a time."""
     for part in frame.to_delayed():
-        yield _batch(part.compute(scheduler="sync"), schema, specs)
+        yield form.batch(part.compute(scheduler="sync"))
 
 
 def batches_of(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
@@ -91,45 +129,37 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
 
 
-def write_parquet(
-    frame: dd.DataFrame, schema: pa.Schema, specs: Mapping[str, TensorSpec], plan: ExportPlan
-) -> None:
+def write_parquet(frame: dd.DataFrame, form: ArrowForm, plan: ExportPlan) -> None:
     """Write the partitions of a frame that are missing, each as one Parquet file."""
     write = delayed(_write, pure=False)
     missing = (n for n in range(plan.files) if not plan.has(n))
     parts = frame.to_delayed()
-    tasks = [write(parts[number], schema, dict(specs), plan, number) for number in missing]
+    tasks = [write(parts[number], form, plan, number) for number in missing]
     compute(tasks, scheduler=export_scheduler())
 
 
-def _write(
-    block: pd.DataFrame,
-    schema: pa.Schema,
-    specs: Mapping[str, TensorSpec],
-    plan: ExportPlan,
-    number: int,
-) -> None:
+def _write(block: pd.DataFrame, form: ArrowForm, plan: ExportPlan, number: int) -> None:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_batches([_batch(block, schema, specs)]), sink)
+    pq.write_table(pa.Table.from_batches([form.batch(block)]), sink)
     plan.put(number, memoryview(sink.getvalue()))
 
 
-def _batch(
-    block: pd.DataFrame, schema: pa.Schema, specs: Mapping[str, TensorSpec]
-) -> pa.RecordBatch:
-    columns = [_column(block[f.name], specs[f.name]).cast(f.type) for f in schema]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _column(series: pd.Series, spec: TensorSpec) -> pa.Array:
+def _column(series: pd.Series, spec: TensorSpec, flavor: Flavor) -> pa.Array:
     """Return a column in Arrow's type. NaN is a number, not a missing value."""
+    column = _plain_column(series)
+    if flavor == "huggingface":
+        return huggingface_column(column, spec, str(series.name))
+    if spec.class_names and pa.types.is_large_list(column.type):
+        return _named(column, spec.class_names)
+    return column
+
+
+def _plain_column(series: pd.Series) -> pa.Array:
     column = pa.array(series, from_pandas=series.dtype.kind not in "fc")
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # no chunk, or an older release
             column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
-    if spec.class_names and pa.types.is_large_list(column.type):
-        return _named(column, spec.class_names)
     return column
 
 
