@@ -121,7 +121,7 @@ class BatchMethods(SampleSet):
             samples are permuted, and about 1 MiB of samples on other storage.
         window : int, optional
             Blocks whose samples are mixed. By default, at least 4,096 samples and 64 blocks; on other
-            storage than a disk, at most as many as take a quarter of ``read_ahead``.
+            storage than a disk, at most as many as take an eighth of ``read_ahead``.
         weights : str or array_like, optional
             Weight of each sample: an array, or the name of a tensor with one number for each sample.
             The name of a ``class_label`` tensor means that each class is read equally often. An epoch

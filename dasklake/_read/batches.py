@@ -44,8 +44,9 @@ _MAX_THREADS = 4
 _LOCAL_UNIT, _SCATTERED_UNIT = 4 * 2**20, 8 * 2**20
 _REMOTE_SHARE = 16
 
-#: Share of the read-ahead that a window of shuffled blocks takes: one is used, and the next one read.
-_WINDOW_SHARE = 4
+#: Share of the read-ahead that a window of shuffled blocks takes: one is used, the next one is read, and
+#: the batches that wait keep the blocks of the last one.
+_WINDOW_SHARE = 8
 
 #: Batches that are decoded ahead of the one that is used.
 _DECODED_AHEAD = 2
@@ -454,13 +455,7 @@ class Batches:
                 units.append(unit)
                 yield np.concatenate([batch.rows for batch in unit])
 
-        most, order = self._options.read_ahead, self._order
-        ahead = (
-            read_ahead(fetcher, rows(), forms, most, 2 / _WINDOW_SHARE)
-            if order.shuffle and order.block > 1
-            else read_ahead(fetcher, rows(), forms, most)
-        )
-        for fetched in ahead:
+        for fetched in read_ahead(fetcher, rows(), forms, self._options.read_ahead):
             begin = 0
             for numbers, padding in units.popleft():
                 if isinstance(fetched, LakeError):

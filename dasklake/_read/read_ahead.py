@@ -97,7 +97,6 @@ def read_ahead(
     units: Iterator[npt.NDArray[np.int64]],
     forms: Mapping[str, Form],
     most: int,
-    share: float = _UNITS_SHARE,
 ) -> Iterator[Fetched | LakeError]:
     """Yield units of samples in order, or the error of a unit.
 
@@ -111,13 +110,11 @@ def read_ahead(
         The tensors, and the forms of their values.
     most : int
         Bytes that may be read ahead, with those that decoding and the storage's libraries need.
-    share : float
-        Share of them for the units that are read, that wait, and for the one that is used.
     """
     if fetcher.local:
         yield from _read_in_turn(fetcher, units, forms)
         return
-    budget = _Budget(int(most * share))
+    budget = _Budget(int(most * _UNITS_SHARE))
     pool = ThreadPoolExecutor(_UNITS, "dasklake-read")
 
     def read(unit: int, rows: npt.NDArray[np.int64]) -> tuple[int, Fetched | LakeError]:
