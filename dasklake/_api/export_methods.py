@@ -6,7 +6,7 @@ import importlib
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dask.dataframe as dd
 import numpy.typing as npt
@@ -19,13 +19,14 @@ from dasklake._read.export_arrow import (
     arrow_batches,
     arrow_form,
     batches_of,
-    write_parquet,
+    parquet_tasks,
 )
 from dasklake._read.export_plan import ExportPlan
-from dasklake._read.export_webdataset import check_names, write_shards
+from dasklake._read.export_webdataset import check_names, shard_tasks
 from dasklake._read.graph import to_dataframe
 from dasklake._read.row_index import resolve_selection
 from dasklake._read.rows import Rows, numbers_at
+from dasklake._run.export_tasks import run_export
 from dasklake._run.options import parse_size
 from dasklake._schema.schema import TensorSpec
 from dasklake._storage.store import ObjectStore
@@ -147,6 +148,7 @@ class ExportMethods(CollectionMethods):
         *,
         blocksize: int | str | None = None,
         flavor: Flavor = None,
+        progress: bool | Literal["auto"] = "auto",
         storage_options: StorageOptions = None,
     ) -> int:
         """Write the samples as a folder of Parquet files, in parallel through Dask.
@@ -165,6 +167,8 @@ class ExportMethods(CollectionMethods):
             Maximum decoded size of a file's samples, as for :meth:`to_dask_dataframe`.
         flavor : {None, "huggingface"}, optional
             As for :meth:`to_arrow`.
+        progress : bool or "auto", default "auto"
+            Whether to show a progress bar. ``"auto"`` shows one in terminals and notebooks.
         storage_options : mapping, callable or str, optional
             Options of fsspec for ``url``.
 
@@ -181,6 +185,12 @@ class ExportMethods(CollectionMethods):
             An argument is not valid, or the folder has an export of other samples.
         StoreError
             The storage failed.
+        RunLostError
+            The connection to the cluster is lost.
+        RunFailedError
+            Workers died repeatedly, or a file cannot be written for another reason.
+        MissingExtraError
+            ``progress`` is True and tqdm is not installed.
 
         Examples
         --------
@@ -198,7 +208,7 @@ class ExportMethods(CollectionMethods):
         frame, specs = self._arrow_frame(columns, blocksize)
         form = arrow_form(frame, specs, _flavor(flavor))
         plan = self._plan_of(url, storage_options, frame.npartitions, ".parquet", frame, flavor)
-        write_parquet(frame, form, plan)
+        run_export(parquet_tasks(frame, form, plan), plan.files, "to_parquet", progress)
         return plan.files
 
     def _plan_of(
@@ -222,6 +232,7 @@ class ExportMethods(CollectionMethods):
         columns: Sequence[str] | None = None,
         *,
         shard_size: int | str = "256 MiB",
+        progress: bool | Literal["auto"] = "auto",
         storage_options: StorageOptions = None,
     ) -> int:
         """Write the samples as tar files of WebDataset, in parallel through Dask.
@@ -243,6 +254,8 @@ class ExportMethods(CollectionMethods):
             Tensors to write. By default, all.
         shard_size : int or str, default "256 MiB"
             Maximum decoded size of the samples of a shard, which is held in memory.
+        progress : bool or "auto", default "auto"
+            Whether to show a progress bar. ``"auto"`` shows one in terminals and notebooks.
         storage_options : mapping, callable or str, optional
             Options of fsspec for ``url``.
 
@@ -259,6 +272,12 @@ class ExportMethods(CollectionMethods):
             An argument is not valid, or the folder has an export of other samples.
         StoreError
             The storage failed.
+        RunLostError
+            The connection to the cluster is lost.
+        RunFailedError
+            Workers died repeatedly, or a file cannot be written for another reason.
+        MissingExtraError
+            ``progress`` is True and tqdm is not installed.
 
         References
         ----------
@@ -282,7 +301,7 @@ class ExportMethods(CollectionMethods):
             url, storage_options, bag.npartitions if len(self._rows) else 0, ".tar", bag
         )
         if plan.files:
-            write_shards(bag, plan, specs)
+            run_export(shard_tasks(bag, plan, specs), plan.files, "to_webdataset", progress)
         return plan.files
 
     def to_coco(

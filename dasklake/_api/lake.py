@@ -20,6 +20,7 @@ from dasklake._log.schema_evolution import empty_lake
 from dasklake._log.transactions import create_lake
 from dasklake._maintenance.reset import reset as reset_lake
 from dasklake._read.corruption import OnCorrupt, parse_on_corrupt
+from dasklake._read.filters import FilterLike
 from dasklake._read.reader import resolve_commit
 from dasklake._run.options import LinkPolicy
 from dasklake._schema.schema import Schema
@@ -190,10 +191,14 @@ def read_lake(
     columns: Sequence[str] | None = None,
     storage_options: StorageOptions = None,
     *,
+    version: int | None = None,
+    filters: FilterLike | None = None,
     index: str | Sequence[str] | bool | None = None,
+    blocksize: int | str | None = None,
     tensors: Literal["stored", "arrow"] = "stored",
+    on_corrupt: OnCorrupt = "raise",
 ) -> dd.DataFrame:
-    """Read the newest version of a lake as a Dask DataFrame.
+    """Read a version of a lake as a Dask DataFrame.
 
     Parameters
     ----------
@@ -203,10 +208,18 @@ def read_lake(
         Tensors to read. By default, all.
     storage_options : mapping, callable or str, optional
         As for :func:`open`.
+    version : int, optional
+        The version. By default, the newest one.
+    filters : pyarrow.compute.Expression or list of tuple, optional
+        Samples to read, as for :meth:`Lake.to_dask_dataframe`.
     index : str, sequence of str or bool, optional
         As for :meth:`Lake.to_dask_dataframe`.
+    blocksize : int or str, optional
+        Maximum size of a partition in memory, as for :meth:`Lake.to_dask_dataframe`.
     tensors : {"stored", "arrow"}, default "stored"
         As for :meth:`Lake.to_dask_dataframe`.
+    on_corrupt : "raise" or "skip", default "raise"
+        Handling of damaged chunks, as for :func:`open`.
 
     Returns
     -------
@@ -218,7 +231,9 @@ def read_lake(
     LakeNotFoundError
         There is no lake under ``url``.
     VersionNotFoundError
-        The lake does not have a tensor of ``columns``.
+        The lake does not have the version, or a tensor of ``columns`` or ``filters``.
+    InvalidInputError
+        An argument is not valid.
 
     Examples
     --------
@@ -228,9 +243,13 @@ def read_lake(
     >>> frame = dasklake.read_lake("memory://read-lake")
     >>> frame.npartitions, int(frame.x.sum().compute())
     (2, 6)
+    >>> dasklake.read_lake("memory://read-lake", filters=[("x", ">", 1)]).x.compute().tolist()
+    [2, 3]
     """
-    lake = open(url, storage_options=storage_options)
-    return lake.to_dask_dataframe(columns, index=index, tensors=tensors)
+    lake = open(url, version=version, on_corrupt=on_corrupt, storage_options=storage_options)
+    return lake.to_dask_dataframe(
+        columns, filters=filters, index=index, blocksize=blocksize, tensors=tensors
+    )
 
 
 class Lake(ReadMethods, LinkMethods, EditMethods, MaintenanceMethods):

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dask.base import compute
-from dask.delayed import delayed
+from dask.delayed import Delayed, delayed
 
 from dasklake._read.export_huggingface import huggingface_column, huggingface_metadata
-from dasklake._read.export_plan import ExportPlan, export_scheduler
+from dasklake._read.export_plan import ExportPlan
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
+
+#: Most bytes of a row group of Parquet in memory, but at least a row.
+_ROW_GROUP_BYTES = 8 * 2**20
 
 #: Library that reads what is exported, where it wants other types than Arrow programs.
 Flavor = Literal["huggingface"] | None
@@ -129,19 +131,28 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
 
 
-def write_parquet(frame: dd.DataFrame, form: ArrowForm, plan: ExportPlan) -> None:
-    """Write the partitions of a frame that are missing, each as one Parquet file."""
+def parquet_tasks(frame: dd.DataFrame, form: ArrowForm, plan: ExportPlan) -> list[Delayed]:
+    """Return the tasks that write the missing files of Parquet, one for each partition of a frame."""
     write = delayed(_write, pure=False)
-    missing = (n for n in range(plan.files) if not plan.has(n))
     parts = frame.to_delayed()
-    tasks = [write(parts[number], form, plan, number) for number in missing]
-    compute(tasks, scheduler=export_scheduler())
+    return [write(parts[number], form, plan, number) for number in plan.missing()]
 
 
 def _write(block: pd.DataFrame, form: ArrowForm, plan: ExportPlan, number: int) -> None:
+    """Write a file in row groups of a bounded size, because the writer holds a group several times.
+
+    It needs up to twelve bytes for each number of a list.
+    """
+    batch = form.batch(block)
+    rows = max(1, _ROW_GROUP_BYTES * batch.num_rows // max(1, batch.nbytes))
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_batches([form.batch(block)]), sink)
+    with pq.ParquetWriter(sink, form.schema) as writer:
+        for begin in range(0, batch.num_rows, rows):
+            writer.write_batch(batch.slice(begin, rows), row_group_size=rows)
+    del batch
     plan.put(number, memoryview(sink.getvalue()))
+    del sink
+    pa.default_memory_pool().release_unused()
 
 
 def _column(series: pd.Series, spec: TensorSpec, flavor: Flavor) -> pa.Array:

@@ -6,8 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from dask.base import get_scheduler
-
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import InvalidInputError
 
@@ -59,9 +57,10 @@ class ExportPlan:
                 "this one."
             )
 
-    def has(self, number: int) -> bool:
-        """Return whether a file exists."""
-        return self.store.exists(self._key(number))
+    def missing(self) -> list[int]:
+        """Return the numbers of the files that do not exist yet."""
+        existing = set(self.store.names(""))
+        return [number for number in range(self.files) if self._key(number) not in existing]
 
     def put(self, number: int, data: Any) -> None:
         """Write a file."""
@@ -69,11 +68,3 @@ class ExportPlan:
 
     def _key(self, number: int) -> str:
         return f"{number:06d}{self.suffix}"
-
-
-def export_scheduler() -> str | None:
-    """Return the scheduler of an export, or None for the one that is configured.
-
-    Most of the time is spent on storage, and processes would not see ``memory://``.
-    """
-    return "threads" if get_scheduler() is None else None

@@ -10,11 +10,12 @@ from typing import Any, cast
 
 import numpy as np
 from dask.bag import Bag, from_sequence
+from dask.delayed import Delayed
 
 from dasklake._codecs.registry import codec_for
 from dasklake._codecs.sample import Sample, StoredValue, raw_value
 from dasklake._codecs.sequence import SequenceCodec
-from dasklake._read.export_plan import ExportPlan, export_scheduler
+from dasklake._read.export_plan import ExportPlan
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Blob, Link
 from dasklake.exceptions import InvalidInputError
@@ -51,8 +52,8 @@ def check_names(names: Iterable[str]) -> None:
             )
 
 
-def write_shards(samples: Bag, plan: ExportPlan, specs: Mapping[str, TensorSpec]) -> None:
-    """Write the shards that are missing, one for each partition of a bag.
+def shard_tasks(samples: Bag, plan: ExportPlan, specs: Mapping[str, TensorSpec]) -> list[Delayed]:
+    """Return the tasks that write the missing shards, one for each partition of a bag.
 
     Parameters
     ----------
@@ -65,7 +66,8 @@ def write_shards(samples: Bag, plan: ExportPlan, specs: Mapping[str, TensorSpec]
     """
     numbers = from_sequence(range(plan.files), npartitions=plan.files)
     shards = samples.map_partitions(_write_shard, numbers, plan, specs)
-    shards.compute(scheduler=export_scheduler())
+    tasks: list[Delayed] = shards.to_delayed()
+    return [tasks[number] for number in plan.missing()]
 
 
 def _write_shard(
@@ -75,8 +77,6 @@ def _write_shard(
     specs: Mapping[str, TensorSpec],
 ) -> list[None]:
     (shard,) = numbers
-    if plan.has(shard):
-        return []
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for position, sample in enumerate(samples):
