@@ -147,7 +147,8 @@ class CollectionMethods(SampleSet):
         names = self._columns([name])
         rows = self._rows_of(names)
         groups = self._reader.row_groups(names, rows, _size(blocksize))
-        return to_array(self._reader.origin, groups, name, rows)
+        origin = self._reader.origin.with_scalars(self._reader.scalars(names))
+        return to_array(origin, groups, name, rows)
 
 
 def _size(blocksize: int | str | None) -> int | None:

@@ -307,6 +307,9 @@ def _shape_statistics(column: pa.Array, shapes: pa.Array, spec: TensorSpec) -> d
         shapes = shapes.filter(column.is_valid())
     axis = count_axis(spec)
     if not pa.types.is_fixed_size_list(shapes.type):
+        if is_label(spec) and spec.shape is None and not pc.max(shapes.value_lengths()).as_py():
+            # One label in each sample: readers take the labels as scalars.
+            return {"shape": ((), ())}
         counts = None if axis is None else _counts_of_lists(shapes, axis)
         return {} if counts is None else {"objects": _summary(counts)}
     axes = shapes.flatten().to_numpy(zero_copy_only=False).reshape(len(shapes), -1)

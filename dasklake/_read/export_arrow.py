@@ -10,6 +10,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from dask.delayed import Delayed, delayed
 
@@ -176,11 +177,12 @@ def _plain_column(series: pd.Series) -> pa.Array:
 
 def _named(labels: pa.LargeListArray, class_names: tuple[str, ...]) -> pa.Array:
     """Return lists of labels as lists of names."""
-    if not pa.types.is_integer(labels.type.value_type):
+    if not pa.types.is_large_string(labels.type.value_type):
         return labels
     if labels.offset:
         labels = pa.concat_arrays([labels])
-    indices = labels.values.cast(pa.int32())  # noqa: PD011 # of Arrow
+    texts = labels.values  # noqa: PD011 # of Arrow
+    indices = pc.index_in(texts, pa.array(class_names, texts.type))
     names = pa.DictionaryArray.from_arrays(indices, pa.array(class_names, pa.string()))
     missing = labels.is_null() if labels.null_count else None
     offsets = np.asarray(labels.offsets)

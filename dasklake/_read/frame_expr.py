@@ -88,7 +88,8 @@ class ReadLake(PartitionsFiltered, BlockwiseIO):
     @cached_property
     def _meta(self) -> pd.DataFrame:
         schema = self.lake_schema
-        frame = empty_frame(schema, self.columns, self._levels, self.operand("stored"))
+        frame_schema = self._plan.origin.frame_schema
+        frame = empty_frame(frame_schema, self.columns, self._levels, self.operand("stored"))
         # Persisted frames keep their metadata alone.
         frame.attrs[LAKE_COLUMNS] = columns_text({n: schema[n] for n in self.columns}, frame.dtypes)
         return frame

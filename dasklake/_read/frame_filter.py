@@ -126,7 +126,7 @@ def read_matching(
     parts = list(_matching_parts(locations, origin, condition))
     numbers = [number for _, matching in parts for number in matching]
     if not numbers:
-        return empty_frame(origin.schema, columns, index, stored)
+        return empty_frame(origin.frame_schema, columns, index, stored)
     rows = np.concatenate(numbers)
     if selected is not None:
         rows = selected[np.isin(selected, rows)]
@@ -162,10 +162,10 @@ def read_selected_rows(
     names = list(dict.fromkeys((*columns, *index)))
     frame = read_frame(locations, origin=origin, columns=names, stored=stored)
     if not len(frame):
-        return empty_frame(origin.schema, columns, index, stored)
+        return empty_frame(origin.frame_schema, columns, index, stored)
     # Samples of chunks that were skipped are left out.
     positions = frame.index.get_indexer(pd.Index(rows))
     frame = frame.iloc[positions[positions >= 0]]
-    labels = stored_index(frame, origin.schema, index)
+    labels = stored_index(frame, origin.frame_schema, index)
     shown = frame[list(columns)]
     return shown if labels is None else shown.set_axis(labels, axis=0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dasklake._schema.schema import Schema
+from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import InvalidInputError
 
 
@@ -53,7 +53,9 @@ def _is_list(value: object) -> bool:
 
 
 def stored_index(
-    columns: Mapping[str, pd.Series] | pd.DataFrame, schema: Schema, names: Sequence[str]
+    columns: Mapping[str, pd.Series] | pd.DataFrame,
+    schema: Mapping[str, TensorSpec],
+    names: Sequence[str],
 ) -> pd.Index | None:
     """Return the index that the columns of some tensors hold, or None without tensors."""
     labels = [None if schema[name].index == "unnamed" else name for name in names]

@@ -112,7 +112,7 @@ def lake_array(origin: Origin, groups: Sequence[RowGroup], name: str, token: str
     token : str
         Identifies the samples.
     """
-    spec = origin.schema[name]
+    spec = origin.spec_of(name)
     shape = array_shape(name, spec)
     dtype = np.dtype(str(spec.dtype))
     groups = groups or [RowGroup()]

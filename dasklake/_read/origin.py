@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from dasklake._links.limits import LinkLimits
@@ -14,7 +16,7 @@ from dasklake._model.tensor_history import TensorHistory
 from dasklake._read.chunk_reader import OpenChunk
 from dasklake._read.corruption import OnCorrupt
 from dasklake._read.plan import ChunkLocation
-from dasklake._schema.schema import Schema
+from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import LakeError, ObjectNotFoundError
 
@@ -57,6 +59,7 @@ class Origin:
         self.samples = commit.totals.samples
         self.on_corrupt = on_corrupt
         self.limits = limits
+        self.scalars: frozenset[str] = frozenset()
         self._describe(commit)
 
     def __dask_tokenize__(self) -> Any:
@@ -90,6 +93,24 @@ class Origin:
     def keys(self) -> Mapping[str, str]:
         """The new names of renamed credentials keys."""
         return self._description[2]
+
+    def with_scalars(self, names: Iterable[str]) -> Origin:
+        """Return a copy for which some tensors without a shape have only scalars."""
+        origin = copy(self)
+        origin.scalars = frozenset(names)
+        return origin
+
+    @property
+    def frame_schema(self) -> Mapping[str, TensorSpec]:
+        """Descriptions of all tensors; see :meth:`spec_of`."""
+        if not self.scalars:
+            return self.schema
+        return {name: self.spec_of(name) for name in self.schema}
+
+    def spec_of(self, name: str) -> TensorSpec:
+        """Return the description of a tensor for frames and arrays: scalars have the shape ``()``."""
+        spec = self.schema[name]
+        return replace(spec, shape=()) if name in self.scalars else spec
 
     def length(self, names: Iterable[str]) -> int:
         """Return the number of samples of the shortest of some tensors.

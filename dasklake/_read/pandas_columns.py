@@ -7,7 +7,7 @@ tensor                                 column
 =====================================  ==========================================================
 number or time, ``shape=()``           its numpy dtype; the nullable one where ``optional=True``,
                                        and in partitions in which values are missing
-``class_label`` with names             ``category``
+``class_label`` with names             ``category``; a list of names if a sample may have several
 column of a table                      its original dtype
 fixed shape                            ``arrow.fixed_shape_tensor``
 ragged, known rank                     nested lists
@@ -124,6 +124,27 @@ def series_of(parts: Sequence[Part], spec: TensorSpec) -> pd.Series:
     if isinstance(dtype, pd.ArrowDtype):
         return _arrow_series(columns, dtype)
     return _scalars(parts, spec, dtype)
+
+
+def scalar_part(part: Part, spec: TensorSpec) -> Part:
+    """Return labels of any rank, which are all scalars, as a column of scalars.
+
+    Raises
+    ------
+    ValueError
+        A sample has a list.
+    """
+    column, shapes = part
+    if shapes is not None and len(shapes.flatten()):
+        raise ValueError("a sample has a list of labels")
+    dtype = np.dtype(str(spec.dtype))
+    codec = codec_for(spec)
+    stored = list(iterate_stored(column, shapes, spec))
+    values: list[Any] = [0 if value is None else codec.decode(value) for value in stored]
+    if any(np.shape(value) for value in values):
+        raise ValueError("a sample has a list of labels")
+    missing = np.array([value is None for value in stored], bool)
+    return pa.array(np.array(values, dtype), mask=missing), None
 
 
 def _unit(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -273,8 +294,13 @@ def _axes(spec: TensorSpec) -> tuple[int | None, ...] | None:
     return (None,) if spec.shape is None and spec.kind.name == "class_label" else spec.shape
 
 
+def _is_named(spec: TensorSpec) -> bool:
+    """Return whether the values are lists of labels that have names."""
+    return spec.kind.name == "class_label" and spec.class_names is not None
+
+
 def _nested_type(spec: TensorSpec) -> pa.DataType:
-    kind, _ = _element(spec)
+    kind = pa.large_string() if _is_named(spec) else _element(spec)[0]
     shape = _axes(spec)
     if shape is None:
         return pa.struct([("data", pa.large_list(kind)), ("shape", pa.list_(pa.int64()))])
@@ -334,6 +360,8 @@ def _nested(column: pa.Array, shapes: Any, spec: TensorSpec) -> pa.Array:
     missing = column.is_null().to_numpy(zero_copy_only=False)
     values, sizes = _ragged(column, shapes, spec)
     shape = _axes(spec)
+    if _is_named(spec):
+        values = pa.array(spec.class_names, pa.large_string()).take(values)
     if shape is None:
         fields = list(_nested_type(spec))
         parts = [_lists(values, sizes), shapes.cast(fields[1].type)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby, pairwise, repeat
 from operator import attrgetter
@@ -23,12 +23,12 @@ from dasklake._read.corruption import warn_once
 from dasklake._read.decoder import Decoder, is_decoded
 from dasklake._read.frame_index import stored_index
 from dasklake._read.origin import Origin, open_chunk
-from dasklake._read.pandas_columns import Part, dtype_of, series_of
+from dasklake._read.pandas_columns import Part, dtype_of, scalar_part, series_of
 from dasklake._read.plan import ChunkLocation
 from dasklake._read.tensor_columns import is_inexact, tensor_column
 from dasklake._read.tensor_dtype import TensorDtype
 from dasklake._schema.arrow_layout import Layout, storage_of
-from dasklake._schema.schema import Schema, TensorSpec
+from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import (
     CorruptionError,
     InvalidInputError,
@@ -117,7 +117,7 @@ def read_frame(
 
     Columns of ``stored`` tensors hold stored values if pandas cannot hold them exactly.
     """
-    schema = origin.schema
+    schema = origin.frame_schema
     shown = list(schema) if columns is None else list(columns)
     names = list(dict.fromkeys((*shown, *index)))
     read = list(_read_chunks(origin, locations, names))
@@ -125,12 +125,14 @@ def read_frame(
         return empty_frame(schema, shown, index, stored)
     series = {}
     for name in names:
-        spec = schema[name]
+        spec = origin.schema[name]
         parts = [
             columns[name] or missing_column(spec, len(location.span)) for location, columns in read
         ]
         try:
             exact = name in stored and name not in index
+            if name in origin.scalars and not exact:
+                parts, spec = [scalar_part(part, spec) for part in parts], schema[name]
             column = tensor_column(parts, spec, origin.keys, origin.limits) if exact else None
             series[name] = series_of(parts, spec) if column is None else column
         except LakeError:
@@ -165,7 +167,7 @@ def _mismatch_error(
 
 
 def empty_frame(
-    schema: Schema,
+    schema: Mapping[str, TensorSpec],
     names: Sequence[str],
     index: Sequence[str] = (),
     stored: Collection[str] = (),
@@ -192,7 +194,7 @@ def read_array(locations: Sequence[ChunkLocation], origin: Origin, name: str) ->
     InvalidInputError
         A sample has no value, and the dtype cannot represent that.
     """
-    spec = origin.schema[name]
+    spec = origin.spec_of(name)
     shape = array_shape(name, spec)
     dtype = np.dtype(str(spec.dtype))
     rows = sum(len(location.span) for location in locations)

@@ -34,6 +34,7 @@ from dasklake._read.rows import Rows, as_rows, pack_rows
 from dasklake._read.selection import Selected, read_selected, select_rows
 from dasklake._read.shape_table import ShapeTable
 from dasklake._read.statistics import VersionStatistics
+from dasklake._schema.measurable import is_label
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import (
     CorruptionError,
@@ -105,6 +106,26 @@ class Reader:
         manifest = self._manifest(statistics=True)
         return VersionStatistics(manifest, self.schema, self.origin.histories)
 
+    def scalars(self, names: Iterable[str]) -> frozenset[str]:
+        """Return those of some class labels without a shape that have one label in each sample.
+
+        The statistics of all chunks must show it; nothing else is read.
+        """
+        names = [n for n in names if is_label(self.schema[n]) and self.schema[n].shape is None]
+        if not names:
+            return frozenset()
+        statistics = self.statistics()
+        present, other = set(), set()
+        for chunk in range(len(statistics)):
+            entries = statistics.of(chunk, names)
+            for name in names:
+                entry = entries.get(name)
+                if entry is None or (entry.present and entry.shape != ((), ())):
+                    other.add(name)
+                elif entry.present:
+                    present.add(name)
+        return frozenset(present - other)
+
     def chunks_to_read(self, condition: Condition) -> npt.NDArray[np.bool_]:
         """Return a mask of the chunks that may have samples that match a filter."""
         return chunks_to_read(self.statistics(), condition)
@@ -157,7 +178,8 @@ class Reader:
         """Return the partitions of a frame of some samples, computed when they are needed."""
         groups = partial(self.row_groups, names, rows, blocksize, frame=True)
         token = (list(names), blocksize, tuple(pack_rows(rows)))
-        return FramePlan(self.origin, len(rows), groups, token, self._first_rows)
+        origin = self.origin.with_scalars(self.scalars(names))
+        return FramePlan(origin, len(rows), groups, token, self._first_rows)
 
     def names(self, columns: Any = None, among: Sequence[str] | None = None) -> list[str]:
         """Validate the names of tensors; None means all.

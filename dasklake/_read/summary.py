@@ -181,7 +181,7 @@ class _Summary:
                 max(most, entry.objects[1]),
                 entry.objects[2] + (0 if self.objects is None else total),
             )
-        if entry.shape is not None:
+        if entry.shape is not None and entry.shape[0]:
             shortest, longest = entry.shape if self.shape is None else self.shape
             self.shape = (
                 tuple(map(min, shortest, entry.shape[0])),

@@ -38,7 +38,7 @@ def check(url: str) -> None:
     more = lake.schema["more"].class_names
     lists = [sample(name)["more"] for name in expected]
     assert more == tuple(dict.fromkeys(name for labels_of_row in lists for name in labels_of_row))
-    assert [[more[i] for i in labels_of_row] for labels_of_row in frame["more"]] == lists
+    assert [list(labels_of_row) for labels_of_row in frame["more"]] == lists
     assert [more[i] for i in lake["more"][17]] == lists[17]
 
 

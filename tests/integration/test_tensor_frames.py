@@ -138,7 +138,7 @@ def test_columns_without_a_type_are_stored_values(lake: Lake) -> None:
         "mask": "tensor[binary_mask, compression='rle']",
         "document": "tensor[json]",
         "boxes": "tensor[bbox, coords='pixel-ltwh']",
-        "labels": "large_list<item: uint32>[pyarrow]",
+        "labels": "large_list<item: large_string>[pyarrow]",
     }
     arrow = dasklake.read_lake(lake.url, tensors="arrow")
     assert not any(isinstance(dtype, TensorDtype) for dtype in arrow.dtypes)
