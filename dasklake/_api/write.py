@@ -165,7 +165,8 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
           the run is finished, do nothing.
     run : str, optional
         Name of the run. Required to resume a lake that has several runs. A new run gets a random
-        name by default.
+        name by default. If ``mode="overwrite"`` is repeated with one name, names get a number, such
+        as ``"nightly-2"``; an interrupted overwrite of the same input is continued.
     input_id : str, optional
         Identifier of the input, which a resumed run must match. By default, a digest of the items
         or their sources.

@@ -58,6 +58,10 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
     run = spec.run or (_only_run(head) if spec.mode == "resume" else None)
     if spec.mode == "resume" and run is not None and run in head.runs:
         return _resume(log, head, run, spec)
+    if spec.mode == "overwrite" and run is not None:
+        run, is_begun = _name_of_overwrite(log, head, run, spec)
+        if is_begun:
+            return _resume(log, head, run, spec)
     run = run or f"run-{object_keys.new_id()[:8]}"
     if spec.mode == "append":
         _warn_of_gaps(log, head)
@@ -75,12 +79,47 @@ def start_run(log: Log, spec: RunSpec) -> Assignment:
         entry = begin(log, head, run, plan, check=check)
     except LakeExistsError:
         # The same script was started twice, and the other process has begun the run.
+        if spec.mode == "overwrite" and run != spec.run and spec.run is not None:
+            raise _active(run) from None
         if spec.mode != "resume":
             raise
         head = log.require_head()
         return _resume(log, head, spec.run or _only_run(head) or run, spec)
     _LOGGER.info("Run %r begun, version %d, %d partitions", run, entry.version, spec.partitions)
     return _assignment(log, spec, run, entry, tuple(range(spec.partitions)))
+
+
+def _name_of_overwrite(log: Log, head: Commit, name: str, spec: RunSpec) -> tuple[str, bool]:
+    """Return the run of a repeated overwrite, and whether it must be continued.
+
+    Names of runs are unique in the log. A script that overwrites a lake every night under one name
+    therefore begins the runs "nightly", "nightly-2", "nightly-3" and so on. An interrupted one is
+    continued if its input is known to be the same.
+
+    Raises
+    ------
+    RunActiveError
+        Another coordinator is writing the newest of these runs.
+    """
+    newest, count = name, 1
+    while (following := name if count == 1 else f"{name}-{count}") in head.runs:
+        newest, count = following, count + 1
+    if newest not in head.runs or not head.runs[name].plan.overwrite:
+        return name, False
+    state = head.runs[newest]
+    if not (state.finished or state.replaced):
+        if state.closed < state.epoch and is_alive(log.store, log.branch, newest, state.epoch):
+            raise _active(newest)
+        if state.plan == spec.plan and spec.input_id is not None:
+            return newest, True
+    return object_keys.valid_name("run", following), False
+
+
+def _active(run: str) -> RunActiveError:
+    return RunActiveError(
+        f"Run {run!r} is being written by another coordinator. Wait until it ends (`dasklake "
+        "watch` shows its progress), or stop it and try again."
+    )
 
 
 def _epochs(head: Commit) -> dict[str, int]:
@@ -155,10 +194,7 @@ def _resume(log: Log, head: Commit, run: str, spec: RunSpec) -> Assignment:
         return _assignment(log, spec, run, head)
     # A closed epoch has no coordinator, even if an old heartbeat still changes.
     if state.closed < state.epoch and is_alive(log.store, log.branch, run, state.epoch):
-        raise RunActiveError(
-            f"Run {run!r} is being written by another coordinator. Wait until it ends (`dasklake "
-            "watch` shows its progress), or stop it and try again."
-        )
+        raise _active(run)
     entry = resume(log, head, run)
     if entry.runs[run].finished:
         return _assignment(log, spec, run, entry)

@@ -15,6 +15,7 @@ from distributed import Client
 
 import dasklake
 from dasklake.exceptions import (
+    ConflictError,
     InvalidInputError,
     LakeExistsError,
     PlanMismatchError,
@@ -154,6 +155,53 @@ def test_overwrite_replaces_once(tmp_path: Path) -> None:
     assert values(tmp_path) == list(range(20, 30))
     write(tmp_path, range(20, 40), mode="resume", run="new")
     assert values(tmp_path) == list(range(20, 40))
+
+
+def test_overwrite_with_a_fixed_name_works_every_night(tmp_path: Path) -> None:
+    """A script that overwrites under one name runs every night, also with other input and schema."""
+    runs = [
+        write(tmp_path, range(night, night + 10), mode="overwrite", run="nightly").run
+        for night in (0, 10, 20)
+    ]
+    assert runs == ["nightly", "nightly-2", "nightly-3"]
+    schema = {"x": dasklake.TensorSpec(dtype="int16", shape=())}
+    last = write(tmp_path, range(30, 35), mode="overwrite", run="nightly", schema=schema)
+    assert (last.run, values(tmp_path)) == ("nightly-4", list(range(30, 35)))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_interrupted_night_is_continued(tmp_path: Path, *, first: bool) -> None:
+    """The same call continues an interrupted overwrite, and computes only what is missing."""
+    night: dict[str, Any] = {"mode": "overwrite", "run": "nightly"}
+    name = "nightly" if first else "nightly-2"
+    if not first:
+        write(tmp_path, range(10), **night)
+    interrupt(tmp_path, range(20, 40), 32, **night)
+    assert values(tmp_path) == list(range(20, 30))
+    computed = tmp_path / "computed"
+
+    def make(x: int) -> dict[str, int]:
+        with computed.open("a") as file:
+            file.write(f"{x}\n")
+        return {"x": x}
+
+    bag = db.from_sequence(range(20, 40), npartitions=4)
+    report = dasklake.to_lake(bag, tmp_path, schema=NUMBERS, transform=make, options=LOCAL, **night)
+    assert (report.run, values(tmp_path)) == (name, list(range(20, 40)))
+    assert computed.read_text().split() == [str(x) for x in range(30, 40)]
+    write(tmp_path, range(20, 40), **night)
+    assert dasklake.open(tmp_path).is_complete
+
+
+@pytest.mark.parametrize("input_id", [None, "tonight"])
+def test_night_with_another_input_begins_anew(tmp_path: Path, input_id: str | None) -> None:
+    """An interrupted night with another input is replaced: rows of two inputs are never mixed."""
+    night: dict[str, Any] = {"mode": "overwrite", "run": "nightly"}
+    interrupt(tmp_path, range(20), 12, **night)
+    report = write(tmp_path, range(100, 120), input_id=input_id, **night)
+    assert (report.run, values(tmp_path)) == ("nightly-2", list(range(100, 120)))
+    with pytest.raises(ConflictError, match="another writer replaced its rows"):
+        write(tmp_path, range(20), mode="resume", run="nightly")
 
 
 def test_overwrite_without_a_commit_replaces_nothing(tmp_path: Path) -> None:

@@ -129,6 +129,26 @@ class TestNew:
         with pytest.raises(LakeExistsError, match=r"'run' already.*resume"):
             start(flaky_store, mode)
 
+    def test_overwrite_beside_the_same_overwrite(
+        self, flaky_lake: SmallLake, flaky_store: FlakyStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A second process with the same name and mode waits for the first one, whenever it starts."""
+        monkeypatch.setattr(heartbeat, "OBSERVE_SECONDS", 0.0)
+        write(flaky_lake, start(flaky_store, "overwrite"), 0, 1, 2)
+        flaky_store.at("create", lambda: start(flaky_store, "overwrite"), LOG)
+        with pytest.raises(RunActiveError, match="'run-2' is being written"):
+            start(flaky_store, "overwrite")
+        assert set(flaky_lake.head.runs) == {"run", "run-2"}
+
+    @pytest.mark.parametrize("changes", [{"input_id": None}, {"input_id": "cd" * 16}])
+    def test_overwrite_of_an_unknown_input(
+        self, flaky_lake: SmallLake, flaky_store: FlakyStore, changes: dict[str, Any]
+    ) -> None:
+        """An interrupted overwrite is continued only if its input is known to be the same."""
+        write(flaky_lake, start(flaky_store, "overwrite", **changes), 0)
+        again = start(flaky_store, "overwrite", input_id=None)
+        assert (again.run, again.missing) == ("run-2", (0, 1, 2))
+
     @pytest.mark.parametrize("mode", ["append", "resume"])
     def test_other_schema(self, flaky_store: FlakyStore, mode: str) -> None:
         """A schema that does not fit the lake is an error; nothing is committed."""
