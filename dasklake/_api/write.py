@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, TypedDict, Unpack, overload
 
+import dask.multiprocessing
 from dask.base import get_scheduler
 from dask.delayed import Delayed
+from dask.multiprocessing import get_context
 
 from dasklake._api.write_schema import SchemaLike, resolve_schema
+from dasklake._main_guard import raise_if_unguarded
 from dasklake._run.clients import (
     asynchronous_client,
     client_of,
@@ -332,6 +335,9 @@ def _get_of(scheduler: Any, collection: Any) -> Callable[..., Any] | None:
             f"scheduler must be 'threads', 'processes', 'sync' or a Client, got {scheduler!r}: "
             f"{error}. Omit it to use Dask's current scheduler."
         ) from error
+    # Dask's processes are spawned by default, also for bags without a scheduler.
+    if get is dask.multiprocessing.get and get_context().get_start_method() != "fork":
+        raise_if_unguarded()
     return get
 
 

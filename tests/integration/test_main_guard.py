@@ -62,6 +62,22 @@ def unguarded_main(job: str) -> str:
     return "def main():" + job.replace("\n", "\n    ") + "\nmain()\n"
 
 
+BAG = """
+import dask.bag
+bag = dask.bag.from_sequence(range(10), npartitions=2).map(lambda x: {"x": x})
+dasklake.to_lake(bag, "lake", schema={"x": "int64"}, mode="overwrite")
+"""
+
+
+def test_bag_without_a_guard_is_refused(tmp_path: Path) -> None:
+    """Bags are computed in processes by default: the script is refused before they start."""
+    result = run(tmp_path, BEGIN + flat(BAG))
+    assert "of the script starts workers." in result.stderr.splitlines()[-1]
+    assert result.stderr.count("Traceback") == 1
+    assert not (tmp_path / "lake").exists()
+    assert run(tmp_path, BEGIN + guarded(BAG)).returncode == 0
+
+
 @pytest.mark.parametrize("form", [flat, unguarded_main])
 def test_eval_without_a_guard_is_refused(tmp_path: Path, form: Callable[[str], str]) -> None:
     """The error names line and guard before workers start; the lake keeps the script's commits."""
