@@ -169,9 +169,9 @@ def _column(series: pd.Series, spec: TensorSpec, flavor: Flavor) -> pa.Array:
 def _plain_column(series: pd.Series) -> pa.Array:
     column = pa.array(series, from_pandas=series.dtype.kind not in "fc")
     if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # no chunk, or an older release
-            column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
+        # Not combine_chunks(): without chunks, it fails for extension types with a permutation.
+        chunks = column.chunks
+        column = pa.concat_arrays(chunks) if chunks else pa.nulls(0, column.type)
     return column
 
 

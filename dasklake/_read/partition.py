@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from dasklake._codecs.compression import max_decoded_size
 from dasklake._codecs.registry import codec_for
@@ -174,12 +175,22 @@ def empty_frame(
 ) -> pd.DataFrame:
     """Return a frame without rows, with the dtypes of the schema. See :func:`read_frame`."""
     columns = {
-        name: pd.Series([], dtype=_dtype(schema[name], exact=name in stored and name not in index))
+        name: _empty_column(_dtype(schema[name], exact=name in stored and name not in index))
         for name in (*names, *index)
     }
     labels = stored_index(columns, schema, index)
     frame = pd.DataFrame(columns, columns=pd.Index(names), index=pd.RangeIndex(0))
     return frame if labels is None else frame.set_axis(labels, axis=0)
+
+
+def _empty_column(dtype: Any) -> pd.Series:
+    """Return a column without rows."""
+    if isinstance(dtype, pd.ArrowDtype):
+        # Arrow converts no list to arrays of a fixed shape with a permutation, not even an empty one.
+        return pd.Series(
+            pd.arrays.ArrowExtensionArray(pa.chunked_array([], type=dtype.pyarrow_dtype))
+        )
+    return pd.Series([], dtype=dtype)
 
 
 def _dtype(spec: TensorSpec, *, exact: bool) -> Any:

@@ -23,11 +23,15 @@ import pyarrow as pa
 from dask.core import flatten
 from dask.tokenize import tokenize
 
+from dasklake._codecs.sample import Sample, StoredValue, raw_value
 from dasklake._dask import Alias, DataNode, Task, TaskRef, convert_legacy_graph
 from dasklake._storage.file_versions import file_versions, folder_versions, local_file_versions
 from dasklake._write.input_roots import TaskArguments, graph_roots
 
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, np.ufunc)
+
+#: Types of JSON without parts.
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 def digest(roots: Sequence[Any]) -> str:
@@ -46,10 +50,33 @@ def digest(roots: Sequence[Any]) -> str:
     result = _Digest()
     for root in roots:
         try:
-            result.put("json", json.dumps(root).encode())  # most inputs, and much faster
+            text = _as_json(root)  # most inputs, and much faster
         except (TypeError, ValueError):
             result.add(root)
+        else:
+            result.put("json", text)
     return result.hexdigest()[:32]
+
+
+def _as_json(value: Any) -> bytes:
+    if _holds_sample(value):
+        raise TypeError("JSON would decode the values of a sample")
+    return json.dumps(value).encode()
+
+
+def _holds_sample(value: Any) -> bool:
+    """Return whether a sample of a lake is in some nested containers."""
+    if not isinstance(value, list | tuple | dict):
+        return False
+    if isinstance(value, Sample):
+        return True
+    parts = value.values() if isinstance(value, dict) else value
+    if _SCALARS.issuperset(map(type, parts)):
+        return False
+    try:
+        return any(map(_holds_sample, parts))
+    except RecursionError:  # it contains itself, or is too deep for JSON, too
+        return False
 
 
 class _Digest:
@@ -88,10 +115,10 @@ class _Digest:
     def _put_json(self, value: Any) -> bool:
         """Add a container as JSON if possible: adding its items one by one may take minutes."""
         try:
-            text = json.dumps(value)
+            text = _as_json(value)
         except (TypeError, ValueError, RecursionError):
             return False
-        self.put("json", text.encode())
+        self.put("json", text)
         return True
 
     @singledispatchmethod
@@ -188,6 +215,19 @@ class _Digest:
     def _(self, value: dict) -> None:  # type: ignore[type-arg] # the dispatch takes the class
         if not self._put_json(value):
             self._all("dict", [part for pair in value.items() for part in pair])
+
+    @_add.register
+    def _(self, value: Sample) -> None:
+        # Masks of kilobytes decode to gigabytes.
+        self._all("sample", [part for name in value for part in (name, raw_value(value, name))])
+
+    @_add.register
+    def _(self, value: StoredValue) -> None:
+        if not value.is_unchanged():
+            self.add(value.get())
+            return
+        spec = value.spec
+        self._all("stored", [spec.htype, str(spec.dtype), spec.compression, value.stored])
 
     @_add.register(set)
     @_add.register(frozenset)

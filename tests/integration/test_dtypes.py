@@ -7,7 +7,9 @@ from uuid import uuid4
 
 import dask
 import dask.bag as db
+import dask.dataframe as dd
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import dasklake
@@ -59,6 +61,26 @@ def test_samples_of_all_dtypes_can_be_written_again() -> None:
         db.from_sequence(plain, npartitions=2).to_lake(f"{url}/copy", schema=lake.schema)
         frames = [dasklake.read_lake(u).compute() for u in (url, f"{url}/copy")]
     assert difference(*frames) == ""
+
+
+@pytest.mark.parametrize("permutation", [None, [0, 1], [1, 0]])
+def test_arrow_tensors_with_a_permutation_are_restored(permutation: list[int] | None) -> None:
+    """Arrow makes no list to such a type, not even an empty one, but frames and tables have it."""
+    kind = pa.fixed_shape_tensor(pa.float32(), (2, 3), permutation=permutation)
+    storage = pa.array([[float(6 * row + item) for item in range(6)] for row in range(4)])
+    column = pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type))
+    before = pd.DataFrame({"x": pd.arrays.ArrowExtensionArray(column), "row": range(4)})
+    url = f"memory://{uuid4().hex}"
+    dd.from_pandas(before, npartitions=2).to_lake(url, options=SYNC)
+    frame = dasklake.read_lake(url)
+    after = frame.compute(scheduler="sync")
+    assert after["x"].dtype == before["x"].dtype
+    assert pa.chunked_array([column]).equals(pa.chunked_array(pa.array(after["x"]).chunks))
+    some = frame[frame["row"] > 1].compute(scheduler="sync")
+    assert pa.array(some["x"]).to_pylist() == column.to_pylist()[2:]
+    table = pa.table(dasklake.open(url))
+    assert table["x"].type == kind
+    assert table["x"].to_pylist() == column.to_pylist()
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

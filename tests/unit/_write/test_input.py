@@ -25,6 +25,7 @@ from dask.delayed import delayed
 from pyarrow import orc as pa_orc
 
 import dasklake
+from dasklake._codecs.sample import StoredValue
 from dasklake._schema.schema import Schema
 from dasklake._storage.file_versions import file_versions, safe_path
 from dasklake._write.input import source_of
@@ -155,6 +156,35 @@ def test_functions_and_their_arguments_do_not_change_the_input_id() -> None:
     assert input_id([2, 1], {1: "a", 2: "b"}) != first
     arrays = [da.from_array(np.full(6, number), chunks=3) for number in (1, 2)]
     assert len({source_of(array, None).input_id for array in arrays}) == 2
+
+
+def test_the_identity_of_samples_of_a_lake_needs_no_decoding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Masks of kilobytes may decode to gigabytes, on the client. Values that were changed count."""
+    with dask.config.set(scheduler="sync"):
+        db.from_sequence([1, 2, 3], npartitions=1).to_lake(
+            "memory://identity-of-samples",
+            schema={"mask": dasklake.TensorSpec("binary_mask", compression="rle")},
+            transform=lambda n: {"mask": np.ones((n, 2, 1), bool)},
+            progress=False,
+        )
+    lake = dasklake.open("memory://identity-of-samples")
+
+    def identity(edit: Callable[[list[Any]], object] = bool, rows: slice = slice(3)) -> str:
+        samples: list[Any] = lake[rows]
+        edit(samples)
+        # In lists and dicts, as JSON is tried for those.
+        bag = db.from_sequence([{"of": [sample, n]} for n, sample in enumerate(samples)])
+        return str(source_of(bag, None).input_id)
+
+    before = identity()
+    assert identity(lambda samples: [sample["mask"].sum() for sample in samples]) == before
+    assert identity(lambda samples: samples[1]["mask"].fill(0)) != before
+    assert identity(lambda samples: samples[1].update(mask=None)) != before
+    assert identity(rows=slice(2)) != identity(rows=slice(1, 3))
+    monkeypatch.setattr(StoredValue, "get", lambda value: pytest.fail(f"decoded {value}"))
+    assert identity() == before
 
 
 def test_an_input_without_identity_warns() -> None:
