@@ -19,10 +19,11 @@ Examples
 from __future__ import annotations
 
 import inspect
+import typing
 from importlib import metadata
 
 from dasklake import masks
-from dasklake._api import dask_methods
+from dasklake._api import dask_methods, other_words
 from dasklake._api.compute import Pipeline, compose, compute
 from dasklake._api.files import read
 from dasklake._api.lake import Lake, empty, load, open, read_lake
@@ -79,6 +80,14 @@ def _set_module() -> None:
             value.__annotations__ = inspect.get_annotations(value, eval_str=True)
         if not inspect.ismodule(value):
             value.__module__ = __name__
+
+
+if not typing.TYPE_CHECKING:  # type checkers must find wrong names, too
+
+    def __getattr__(name: str) -> typing.NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise other_words.unknown_function(name, __all__)
 
 
 _set_module()

@@ -8,7 +8,8 @@
     │   ├── SampleError                       a value does not fit its tensor
     │   │   └── LinkError                     the target of a link is missing or not delivered
     │   ├── PlanMismatchError                 the run of that name had another input or schema
-    │   └── NestedRunError                    ``to_lake`` was called inside a Dask task
+    │   ├── NestedRunError                    ``to_lake`` was called inside a Dask task
+    │   └── UnknownNameError                  the lake or the package has no such attribute
     ├── NotFoundError (LookupError)           the name or URL does not exist: check it
     │   ├── LakeNotFoundError                 the URL does not hold a lake
     │   ├── VersionNotFoundError              the lake has no such version, run or tensor
@@ -67,6 +68,7 @@ __all__ = [
     "StoreError",
     "TooManyFailuresError",
     "TransformError",
+    "UnknownNameError",
     "UnsupportedFormatError",
     "UnsupportedStoreError",
     "VersionExpiredError",
@@ -195,6 +197,12 @@ class NestedRunError(InvalidInputError):
     """``to_lake`` was called inside a Dask task. Call it on the client."""
 
     code = "nested-run"
+
+
+class UnknownNameError(InvalidInputError, AttributeError):
+    """A lake or the package has no attribute of this name. The message names the equivalent."""
+
+    code = "unknown-name"
 
 
 class NotFoundError(LakeError, LookupError):

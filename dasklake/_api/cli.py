@@ -148,7 +148,11 @@ def _command(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], cl
                     message = (
                         f"Unexpected {type(error).__name__}: {error}. Use --debug for details."
                     )
-                click.echo(f"Error: {message}", err=True)
+                if as_json:
+                    document = {"error": message, "code": getattr(error, "code", "unexpected")}
+                    click.echo(json.dumps(document, ensure_ascii=False), err=True)
+                else:
+                    click.echo(f"Error: {message}", err=True)
                 raise SystemExit(1) from None
 
         command: Callable[..., None] = call

@@ -27,7 +27,9 @@ import dask.bag as db
 import pandas as pd
 from dask.base import get_scheduler, is_dask_collection
 
+from dasklake._api.eval_words import check_eval_arguments, in_words_of_eval
 from dasklake._api.lake import Lake
+from dasklake._api.other_words import unknown_argument
 from dasklake._api.sample_in_out import SampleIn, SampleOut
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
 from dasklake._codecs.sample import Sample
@@ -35,7 +37,7 @@ from dasklake._format import object_keys
 from dasklake._run.clients import client_of, local_client
 from dasklake._schema.printable import safe_repr
 from dasklake._schema.values import Samples
-from dasklake.exceptions import InvalidInputError
+from dasklake.exceptions import InvalidInputError, LakeError
 
 #: Least number of partitions, most items of a partition, and most partitions.
 _MIN_PARTITIONS, _ITEMS, _MAX_PARTITIONS = 64, 250, 20_000
@@ -105,7 +107,7 @@ class Pipeline:
     def eval(
         self,
         data_in: Any,
-        lake: Lake,
+        lake: Lake | None = None,
         *,
         num_workers: int = 0,
         scheduler: Any = None,
@@ -151,7 +153,7 @@ class Pipeline:
         **write
             Further arguments of :func:`dasklake.to_lake`, such as ``message`` or
             ``max_failures``. The default of ``max_failures`` is 1.0 here: the run fails only if all
-            items fail.
+            items fail. ``ds_out`` is Deep Lake's name of ``lake``.
 
         Returns
         -------
@@ -181,7 +183,11 @@ class Pipeline:
         array([1, 4, 9])
         """
         began = time.monotonic()
-        _check(lake, write)
+        lake = _check(write.pop("ds_out", lake), write)
+        flags = {"ignore_errors": ignore_errors, "skip_ok": skip_ok}
+        write_options = check_eval_arguments(
+            num_workers, flags, write.pop("options", WriteOptions())
+        )
         lake.flush()
         mode = "append" if run is None else "resume"
         run = run or f"{_run_name(self.name)}-{object_keys.new_id()[:8]}"
@@ -202,14 +208,18 @@ class Pipeline:
             "mode": mode,
             "run": run,
         } | write
-        write_options = options.pop("options", WriteOptions())
         if write_options.commit_order is None:
             # After a crash, the number of rows is then the number of complete items.
             write_options = replace(write_options, commit_order="input")
         with _workers(scheduler, num_workers) as selected:
             if selected is not None:
                 write_options = replace(write_options, scheduler=selected)
-            report: WriteReport = lake.write(bag, options=write_options, **options)
+            try:
+                report: WriteReport = lake.write(bag, options=write_options, **options)
+            except (LakeError, KeyboardInterrupt) as error:
+                if len(error.args) == 1:
+                    error.args = (in_words_of_eval(str(error.args[0]), run, write),)
+                raise
         return report
 
 
@@ -295,6 +305,10 @@ def compose(pipelines: Sequence[Pipeline]) -> Pipeline:
     >>> dasklake.compose([twice(), negated()])
     <pipeline twice | negated>
     """
+    if isinstance(pipelines, Pipeline) or not isinstance(pipelines, Sequence):
+        raise InvalidInputError(
+            f"compose() takes a list of pipelines, got {safe_repr(pipelines)}. Give [f(), g()]."
+        )
     if not pipelines:
         raise InvalidInputError("compose() needs at least one pipeline, got none. Give [f(), g()].")
     for number, pipeline in enumerate(pipelines):
@@ -329,7 +343,7 @@ class _Transform:
         return Samples(self.blank | sample for sample in samples)
 
 
-def _check(lake: Any, write: Mapping[str, Any]) -> None:
+def _check(lake: Any, write: Mapping[str, Any]) -> Lake:
     if not isinstance(lake, Lake):
         raise InvalidInputError(
             f"lake must be a dasklake.Lake, got {type(lake).__name__}. Open one with "
@@ -339,10 +353,9 @@ def _check(lake: Any, write: Mapping[str, Any]) -> None:
     allowed = [name for name in inspect.signature(to_lake).parameters if name not in own]
     for name in write:
         if name not in allowed:
-            raise InvalidInputError(
-                f"eval() has no argument {name!r}. Arguments of to_lake() that it also takes: "
-                f"{', '.join(allowed)}."
-            )
+            arguments = [*inspect.signature(Pipeline.eval).parameters][3:-1]
+            raise unknown_argument("eval", name, [*arguments, *allowed])
+    return lake
 
 
 def _run_name(name: str) -> str:

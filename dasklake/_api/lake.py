@@ -14,6 +14,7 @@ from dasklake._api.edit_methods import EditMethods
 from dasklake._api.formatting import lake_html, lake_text
 from dasklake._api.link_methods import LinkMethods
 from dasklake._api.maintenance_methods import MaintenanceMethods
+from dasklake._api.other_words import explained
 from dasklake._api.view import ReadMethods
 from dasklake._log.log import Log
 from dasklake._log.schema_evolution import empty_lake
@@ -29,6 +30,7 @@ from dasklake.creds import StorageOptions, either
 from dasklake.exceptions import CorruptionError, LakeExistsError, UnsupportedFormatError
 
 
+@explained
 def open(
     url: str | os.PathLike[str],
     *,
@@ -131,6 +133,7 @@ def _reset(store: ObjectStore, log: Log, version: int | None) -> None:
 load = open
 
 
+@explained
 def empty(
     url: str | os.PathLike[str],
     *,
@@ -186,6 +189,7 @@ def empty(
     return Lake(store, log, head if created else empty_lake(log, head))
 
 
+@explained
 def read_lake(
     url: str | os.PathLike[str],
     columns: Sequence[str] | None = None,

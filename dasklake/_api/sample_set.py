@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from dasklake._api.other_words import unknown_attribute
 from dasklake._read.reader import Reader
 from dasklake._read.rows import Rows
 from dasklake._schema.schema import Schema
@@ -17,6 +18,14 @@ class SampleSet:
     """
 
     _reader: Reader
+
+    if not TYPE_CHECKING:  # type checkers must find wrong names, too
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # Called only if there is no such attribute. Python asks for special names while it copies.
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise unknown_attribute(name, list(self.schema), dir(self))
 
     def flush(self) -> None:
         """Commit the changes that a ``with`` block has collected."""

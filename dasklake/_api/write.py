@@ -12,6 +12,7 @@ from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.multiprocessing import get_context
 
+from dasklake._api.other_words import explained
 from dasklake._api.write_schema import SchemaLike, resolve_schema
 from dasklake._main_guard import raise_if_unguarded
 from dasklake._run.clients import (
@@ -108,6 +109,7 @@ def to_lake(
     preview: int | None = None,
     **arguments: Unpack[WriteArguments],
 ) -> WriteReport | Delayed | Preview: ...
+@explained
 def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions has the rest
     collection: Any,
     url: str | os.PathLike[str] | ObjectStore,

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NoReturn
 
 from dasklake._model.creds_key import CredsKey
 from dasklake._model.stored_types import Count, NonNegative, ObjectId
 from dasklake._model.tensor_history import TensorHistory
 from dasklake._model.versions import Versions
 from dasklake._schema.schema import Schema
+from dasklake.exceptions import InvalidInputError
 
 
 class Kind(StrEnum):
@@ -250,3 +251,17 @@ class Commit:
     creds: Mapping[str, CredsKey] = field(default_factory=dict)
     single_writer: bool = False
     unknown: tuple[str, ...] = ()
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Raise an error that explains ``lake.commit``, a method in other libraries.
+
+        Raises
+        ------
+        InvalidInputError
+            Always.
+        """
+        raise InvalidInputError(
+            "lake.commit is the commit of the version, not a method: append(), write() and eval() commit "
+            "their samples. Delete the call; inside a with block, use lake.flush(). For a text in the "
+            "log, pass message= to lake.write() or eval()."
+        )

@@ -152,10 +152,9 @@ def parse_checkpoint_interval(every: Any) -> CheckpointInterval:
         return CheckpointInterval()
     if _is_whole(every):
         return CheckpointInterval(inputs=int(_positive(int(every))))
-    if isinstance(every, str):
-        every = _time(every)
-    if isinstance(every, timedelta) and every is not pd.NaT:
-        return CheckpointInterval(seconds=_positive(every.total_seconds()))
+    duration = _time(every) if isinstance(every, str) else every
+    if isinstance(duration, timedelta) and duration is not pd.NaT:
+        return CheckpointInterval(seconds=_positive(duration.total_seconds()))
     raise InvalidInputError(
         "checkpoint_every must be a duration or a whole number of samples, got "
         f"{every!r}. Use '5min', a timedelta, or a number such as 25_000."

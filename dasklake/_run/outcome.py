@@ -21,6 +21,11 @@ from dasklake.exceptions import (
 #: The exception to raise and its cause; None and None for success.
 OutcomeError = tuple[BaseException | None, BaseException | None]
 
+#: The way to continue when there is nothing to resume.
+_START_OVER = (
+    "No samples were committed. Fix the cause and call again. If you give run=, give another name, "
+    "or mode='resume' if schema and input are the same."
+)
 _REWRITTEN = "Partitions with uncommitted failures are then written again."
 _FINISHED = "The run is finished nevertheless: lake.failures() lists the failures."
 
@@ -46,6 +51,8 @@ def explain(run: str, progress: RunProgress, state: RunState) -> OutcomeError:
         return RunFailedError(text), None
     if stop.kind == "too-many":
         text = _FINISHED if state.finished else f"{hint} {_REWRITTEN}"
+        if not state.finished and not state.inputs:
+            text = _START_OVER
         return _too_many(progress, stop, text), None
     if stop.kind == "cancelled":
         return RunFailedError(f"Run {run!r} was cancelled. {hint}"), None
@@ -69,6 +76,7 @@ def _failed(run: str, stop: Stop, inputs: int) -> OutcomeError:
     if isinstance(error, StoreError):
         return storage_error(error, run, inputs), error
     if stop.failure is not None and not is_lake_error(error):
+        hint = hint if inputs else _START_OVER
         return transform_error(stop.failure, error, inputs, hint), error
     return error or RunFailedError(f"Run {run!r} ended early. {hint}"), None
 

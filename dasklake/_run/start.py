@@ -307,5 +307,5 @@ def check_plan(run: str, plan: Plan, spec: RunSpec) -> None:
         raise PlanMismatchError(
             f"The input differs from the input of run {run!r}: {'; '.join(differences)}. Give the "
             "same input, or write the new input as another run with mode='append'. If the lake has "
-            "no samples yet, mode='create' starts over."
+            "no samples yet, mode='create' with another run= starts over."
         )

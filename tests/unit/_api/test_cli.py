@@ -335,3 +335,12 @@ def test_secrets_stay_hidden() -> None:
     """An error does not show secret options."""
     args = ["info", "s3://bucket/x", "-o", "key=k", "-o", f"secret={SECRET}", "-o", "nonsense=1"]
     assert SECRET not in call(*args, code=1).output
+
+
+def test_errors_are_json_with_their_code(tmp_path: Path) -> None:
+    """With --json an error is a document with its message and its code."""
+    shown = call("info", tmp_path / "nothing", "--json", code=1)
+    document = json.loads(shown.stderr)
+    assert document["code"] == "lake-not-found"
+    assert "nothing" in document["error"]
+    assert shown.stdout == ""
