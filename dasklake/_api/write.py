@@ -194,7 +194,9 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         ``"auto"`` uses the scheduler, or the client with a warning.
     compute : bool, default True
         Whether to write now. False returns a Delayed that writes everything with one commit at
-        the end.
+        the end. Several lazy writes and other collections of one ``dask.compute()`` share the
+        tasks of their inputs, so that each is computed once. With ``on_error="skip"`` a write has
+        tasks of its own.
     progress : bool or "auto", default "auto"
         Whether to show a progress bar. ``"auto"`` shows one in terminals and notebooks.
     preview : int, optional
@@ -212,9 +214,10 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     Returns
     -------
     WriteReport
-        Counts of the finished run. With ``compute=False``, a Delayed of the report. With
-        ``preview``, a :class:`Preview` instead. With an asynchronous client, an awaitable of
-        the report or preview, which type checkers cannot know.
+        Counts of the finished run. With ``compute=False``, a Delayed of the report; for a frame,
+        a scalar of ``dask.dataframe``, which is computed in the same way. With ``preview``, a
+        :class:`Preview` instead. With an asynchronous client, an awaitable of the report or
+        preview, which type checkers cannot know.
 
     Raises
     ------

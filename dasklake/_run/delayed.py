@@ -1,17 +1,22 @@
-"""Writes with ``compute=False``: the whole write as one Delayed, with a single commit at its end."""
+"""Writes with ``compute=False``: the whole write as one lazy object, with a single commit at its end.
+
+Other collections of the same computation share the tasks of its input. Therefore it is optimised
+with them: as an expression for a frame, and by the optimisation of their kind for a bag or arrays.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from dask.core import flatten
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from dasklake._dask import List, Task, TaskRef
+from dasklake._dask import Expr, List, Task, TaskRef, new_collection
 from dasklake._format import object_keys
 from dasklake._log.log import Log
 from dasklake._run.coordinator import load_failures, record_outcome
@@ -20,9 +25,9 @@ from dasklake._run.report import WriteReport, report_write
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.start import start_run
 from dasklake._storage.store import ObjectStore
-from dasklake._write.graph import Delivery, argument_futures, write_graph
+from dasklake._write.graph import Delivery, argument_futures, is_plain, write_graph
 from dasklake._write.job import Job, Outcome
-from dasklake._write.source import Source
+from dasklake._write.source import Key, Source
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -30,10 +35,102 @@ _LOGGER = logging.getLogger(__name__)
 _FAN_IN = 64
 
 
-def lazy_write(source: Source, spec: RunSpec, job: Job, kwargs: Mapping[str, Any]) -> Delayed:
-    """Return a Delayed that begins the run, writes everything and commits once.
+class _LazyWrite(Delayed):
+    """A lazy write of a bag or of arrays.
 
-    If it is computed again, it finds the run finished and writes nothing.
+    It is optimised together with other collections of its kind, so that they share their tasks.
+    """
+
+    __slots__ = ("_optimize",)
+
+    def __init__(self, key: str, graph: HighLevelGraph, optimize: Callable[..., Any]) -> None:
+        super().__init__(key, graph)  # type: ignore[no-untyped-call] # Dask has no types
+        self._optimize = optimize
+
+    @property
+    def __dask_optimize__(self) -> Callable[..., Any]:
+        return self._optimize
+
+
+class ToLake(Expr):
+    """A lazy write of a frame, which is optimised together with other frames."""
+
+    _parameters = ["frame", "plan"]  # noqa: RUF012 # as in Dask
+
+    @property
+    def _meta(self) -> None:
+        return None
+
+    @property
+    def _projection_columns(self) -> list[Any]:
+        """The columns that no other frame may remove from a shared source: all."""
+        return list(self.frame.columns)
+
+    def _divisions(self) -> tuple[None, None]:
+        return (None, None)
+
+    def _layer(self) -> dict[Key, Any]:
+        plan: LazyPlan = self.operand("plan")  # type: ignore[no-untyped-call] # Dask has no types
+        parts = [(key,) for key in flatten(self.frame.__dask_keys__())]
+        return plan.tasks(replace(plan.source, parts=parts), (self._name, 0), fused=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LazyPlan:
+    """A lazy write.
+
+    Attributes
+    ----------
+    name : str
+        Prefix of the keys of its tasks.
+    source : Source
+        The input.
+    spec : RunSpec
+        What is written; its run has a name.
+    job : Job
+        What the write tasks share, except for the epoch.
+    kwargs : mapping
+        Further arguments of the transform.
+    """
+
+    name: str
+    source: Source
+    spec: RunSpec
+    job: Job
+    kwargs: Mapping[str, Any]
+
+    def __dask_tokenize__(self) -> str:
+        """Return the name, which is unique."""
+        return self.name
+
+    def tasks(self, source: Source, commit: Key, *, fused: bool) -> dict[Key, Any]:
+        """Return the tasks that begin, write, and commit."""
+        begin, locate = f"{self.name}-begin", f"{self.name}-locate"
+        partitions = range(len(source.parts))
+        delivery = Delivery(self.name, begun=locate, fused=fused)
+        graph = write_graph(source, self.job, self.kwargs, partitions, delivery)
+        tasks = {
+            **graph.tasks,
+            begin: Task(begin, _begin, self.job.location.store, self.spec),
+            locate: Task(locate, _locate, self.job, TaskRef(begin)),
+        }
+        level, keys = 0, list(graph.keys)
+        while len(keys) > _FAN_IN:
+            groups = [keys[i : i + _FAN_IN] for i in range(0, len(keys), _FAN_IN)]
+            level += 1
+            keys = [(f"{self.name}-gather-{level}", i) for i in range(len(groups))]
+            for key, group in zip(keys, groups, strict=True):
+                tasks[key] = Task(key, _gather, List(*map(TaskRef, group)))
+        tasks[commit] = Task(commit, _commit, TaskRef(begin), List(*map(TaskRef, keys)))
+        return tasks
+
+
+def lazy_write(source: Source, spec: RunSpec, job: Job, kwargs: Mapping[str, Any]) -> Any:
+    """Return a lazy object that begins the run, writes everything and commits once.
+
+    If it is computed again, it finds the run finished and writes nothing. Other collections of the
+    same computation share the tasks of the input, unless failures are skipped: a task that fails
+    outside of the write tasks would end the run.
 
     Parameters
     ----------
@@ -45,28 +142,30 @@ def lazy_write(source: Source, spec: RunSpec, job: Job, kwargs: Mapping[str, Any
         What the write tasks share, except for the epoch.
     kwargs : mapping
         Further arguments of the transform.
+
+    Returns
+    -------
+    Delayed, or Scalar of dask.dataframe
+        The scalar if other frames share the tasks of a frame.
     """
     name = f"to_lake-{spec.run or 'run'}-{object_keys.new_id()[:8]}"
-    begin, locate, commit = f"{name}-begin", f"{name}-locate", f"{name}-commit"
-    partitions = range(len(source.parts))
-    graph = write_graph(source, job, kwargs, partitions, Delivery(name, begun=locate))
-    tasks = {
-        # Dask drops them from the graph when it is computed; until then they keep the results.
-        **source.futures,
-        **argument_futures(kwargs),
-        **graph.tasks,
-        begin: Task(begin, _begin, job.location.store, spec),
-        locate: Task(locate, _locate, job, TaskRef(begin)),
-    }
-    level, keys = 0, list(graph.keys)
-    while len(keys) > _FAN_IN:
-        groups = [keys[i : i + _FAN_IN] for i in range(0, len(keys), _FAN_IN)]
-        level += 1
-        keys = [(f"{name}-gather-{level}", i) for i in range(len(groups))]
-        for key, group in zip(keys, groups, strict=True):
-            tasks[key] = Task(key, _gather, List(*map(TaskRef, group)))
-    tasks[commit] = Task(commit, _commit, TaskRef(begin), List(*map(TaskRef, keys)))
-    return Delayed(commit, HighLevelGraph.from_collections(commit, tasks))
+    plan = LazyPlan(name, source, spec, job, kwargs)
+    commit, collections = f"{name}-commit", () if spec.skip else source.collections
+    if collections and source.kind == "dataframe":
+        if is_plain(kwargs):
+            known = replace(source, graph={}, parts=[], futures={}, roots=list, collections=())
+            write = ToLake(collections[0].expr, replace(plan, source=known))  # type: ignore[no-untyped-call] # as above
+            return new_collection(write)
+        collections = ()
+    # Dask drops futures from the graph when it is computed; until then they keep the results.
+    futures = argument_futures(kwargs)
+    if not collections:
+        futures = {**source.futures, **futures}
+    tasks = {**futures, **plan.tasks(source, commit, fused=not collections)}
+    graph = HighLevelGraph.from_collections(commit, tasks, dependencies=collections)
+    if not collections:
+        return Delayed(commit, graph)
+    return _LazyWrite(commit, graph, collections[0].__dask_optimize__)
 
 
 def _begin(store: ObjectStore, spec: RunSpec) -> Assignment:

@@ -230,7 +230,8 @@ def lazy_call(call: Call) -> Delayed:
             )
         # Named now: if the Delayed is computed twice, it is the same run.
         spec = replace(spec, run=spec.run or f"run-{object_keys.new_id()[:8]}")
-    return lazy_write(call.source, spec, call.job, call.kwargs)
+    lazy: Delayed = lazy_write(call.source, spec, call.job, call.kwargs)
+    return lazy
 
 
 def preview_call(call: Call, get: Callable[..., Any] | None, client: Any, items: int) -> Preview:

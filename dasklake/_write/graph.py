@@ -83,12 +83,16 @@ class Delivery:
         are chosen so that Dask's local order is that of the input.
     begun : key or None
         A task that returns the job, if the run has not begun yet.
+    fused : bool
+        Whether the write tasks run the tasks that only they need. If not, other collections of the
+        same computation share those tasks, and the graph is without them.
     """
 
     name: str
     deliver: Deliver | None = None
     local: bool = False
     begun: Key | None = None
+    fused: bool = True
 
     def key(self, partition: int, of: int) -> Key:
         """Return the key of a write task."""
@@ -111,6 +115,14 @@ def check_arguments(kwargs: Mapping[str, Any]) -> None:
                     f"transform_kwargs[{name!r}] must have one partition, got {parts}. Give a "
                     "Delayed, or compute it first."
                 )
+
+
+def is_plain(kwargs: Mapping[str, Any]) -> bool:
+    """Return whether no argument of a transform has to be computed by other tasks."""
+    return not any(
+        next(_collections(value), None) is not None or next(find_futures(value), None) is not None
+        for value in kwargs.values()
+    )
 
 
 def argument_futures(kwargs: Mapping[str, Any]) -> dict[Key, Any]:
@@ -148,7 +160,7 @@ def write_graph(
     shared, graph = _share(job, kwargs, delivery)
     starts = source.starts
     inputs = [key for i in partitions for key in source.parts[i]]
-    upstream = cull_graph(source.graph, inputs)
+    upstream = cull_graph(source.graph, inputs) if delivery.fused else {}
     dependents = _dependents(upstream, inputs)
     keys: dict[Key, int] = {}
     fused: set[Key] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -111,7 +112,25 @@ def _bag(bag: Any, *, transformed: bool) -> Source:
         schema=None if transformed else schema_of_bag(graph, keys),
         roots=lambda: graph_roots(graph, keys),
         futures=_futures(raw),
+        collections=(bag,) if _without_iterators(graph, keys) else (),
     )
+
+
+def _without_iterators(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> bool:
+    """Return whether other collections can share the tasks of a bag.
+
+    A task may return an iterator, which only one of the others can consume. A write checks the
+    partitions that it takes, but not the tasks before them.
+    """
+    last = set(keys)
+    for key, node in graph.items():
+        if isinstance(node, DataNode | Alias):
+            continue
+        func = getattr(node, "func", None)
+        if func in (reify, list) or (key in last and not inspect.isgeneratorfunction(func)):
+            continue
+        return False
+    return True
 
 
 def _futures(graph: Mapping[Key, Any]) -> dict[Key, Any]:
@@ -198,6 +217,8 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
         levels=levels,
         lake_columns=moved,
         categories=ordered_categories(meta),
+        # If Dask joins partitions of the source, their number depends on the other collections.
+        collections=(read,) if read.npartitions == len(keys) else (),
     )
 
 
@@ -263,6 +284,7 @@ def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:
         schema=_inferred("arrays", aligned, _array_spec) if schema is None else None,
         roots=lambda: [[name, _array_roots(array)] for name, array in arrays.items()],
         futures=futures,
+        collections=tuple(aligned.values()),
     )
 
 

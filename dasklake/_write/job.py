@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +11,7 @@ from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure, Receipt
 from dasklake._schema.schema import Schema
 from dasklake._write.chunk_writer import RunLocation
+from dasklake.exceptions import InvalidInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +120,19 @@ class PartMaker:
         return (self.key,) if self.task is None else self.task.dependencies
 
     def __call__(self, values: Mapping[Any, Any]) -> Any:
-        """Return the partition."""
-        return values[self.key] if self.task is None else self.task(values)
+        """Return the partition.
+
+        Raises
+        ------
+        InvalidInputError
+            Another task gets the same iterator, and may have consumed it.
+        """
+        if self.task is not None:
+            return self.task(values)
+        value = values[self.key]
+        if isinstance(value, Iterator):
+            raise InvalidInputError(
+                "A function of the bag returned an iterator, which other collections of the same "
+                "computation may consume. Return a list, or write with compute=True."
+            )
+        return value

@@ -50,6 +50,9 @@ class Source:
         For each level, the tensor that it is written to, or an empty name.
     categories : mapping of str to pandas.CategoricalDtype
         The ordered categories of a frame's columns.
+    collections : tuple
+        The collections of the partitions as Dask knows them, before they are optimised. Other
+        collections share their tasks. Empty if the tasks cannot be shared.
     """
 
     kind: str
@@ -64,6 +67,7 @@ class Source:
     index: tuple[str, ...] = ()
     lake_columns: frozenset[str] = frozenset()
     categories: Mapping[str, pd.CategoricalDtype] = field(default_factory=dict)
+    collections: tuple[Any, ...] = ()
 
     def with_schema(self, schema: Schema, *, transformed: bool) -> Source:
         """Return the source with the tensors of its index, if it is a frame.

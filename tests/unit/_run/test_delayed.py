@@ -67,7 +67,7 @@ def test_gathered_by_a_tree(tmp_path: Path) -> None:
     """No task takes the outcomes of many others, whatever the number of partitions."""
     delayed = lazy(tmp_path, 150)
     graph = dict(delayed.__dask_graph__())
-    assert max(len(node.dependencies) for node in graph.values()) <= 64
+    assert max(len(getattr(node, "dependencies", ())) for node in graph.values()) <= 64
     assert compute(delayed).samples == 150
     assert kinds(tmp_path) == [Kind.INIT, Kind.BEGIN, Kind.DATA]
 
