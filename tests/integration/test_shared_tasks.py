@@ -20,7 +20,9 @@ import dasklake
 from dasklake.exceptions import InvalidInputError
 
 #: Numbers and text in four partitions.
-FRAME = pd.DataFrame({"x": range(8), "y": [f"{n:02}" for n in range(8)]})
+FRAME = pd.DataFrame({"x": range(8), "y": [f"{n:02}" for n in range(8)]}).astype(
+    {"y": "string[pyarrow]"}
+)
 SCHEMA = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
 
 
