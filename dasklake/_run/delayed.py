@@ -153,8 +153,8 @@ def lazy_write(source: Source, spec: RunSpec, job: Job, kwargs: Mapping[str, Any
     commit, collections = f"{name}-commit", () if spec.skip else source.collections
     if collections and source.kind == "dataframe":
         if is_plain(kwargs):
-            known = replace(source, graph={}, parts=[], futures={}, roots=list, collections=())
-            write = ToLake(collections[0].expr, replace(plan, source=known))  # type: ignore[no-untyped-call] # as above
+            outline = replace(source, graph={}, parts=[], futures={}, roots=list, collections=())
+            write = ToLake(collections[0].expr, replace(plan, source=outline))  # type: ignore[no-untyped-call] # as above
             return new_collection(write)
         collections = ()
     # Dask drops futures from the graph when it is computed; until then they keep the results.

@@ -19,10 +19,8 @@ from distributed import Client, LocalCluster
 import dasklake
 from dasklake.exceptions import InvalidInputError
 
-#: Numbers and text in four partitions.
-FRAME = pd.DataFrame({"x": range(8), "y": [f"{n:02}" for n in range(8)]}).astype(
-    {"y": "string[pyarrow]"}
-)
+#: Two columns of numbers, in four partitions.
+FRAME = pd.DataFrame({"x": range(8), "y": [n / 2 for n in range(8)]})
 SCHEMA = {"x": dasklake.TensorSpec(dtype="int64", shape=())}
 
 
