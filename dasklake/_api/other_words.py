@@ -20,6 +20,8 @@ _CREDS = (
 )
 _CACHE = "The local cache is a folder: dasklake.open(url, cache='/folder', cache_size='50 GiB')."
 
+_PARTITIONS = "Partitions are chunks of the lake. Use blocksize=."
+
 #: Equivalents of arguments, by function.
 _ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "to_lake": {
@@ -49,11 +51,8 @@ _ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "token": "Use storage_options={...}, or the name of a credentials key.",
     },
     "read_lake": {
-        "filters": "Use dasklake.open(url).to_dask_dataframe(filters=...).",
-        "blocksize": "Partitions are chunks of the lake. Use repartition(partition_size=...) after it.",
-        "version": "Use dasklake.open(url, version=...).to_dask_dataframe().",
-        "split_row_groups": "Partitions are chunks of the lake. Use repartition(partition_size=...) after it.",
-        "aggregate_files": "Partitions are chunks of the lake. Use repartition(partition_size=...) after it.",
+        "split_row_groups": _PARTITIONS,
+        "aggregate_files": _PARTITIONS,
         "categories": "Tensors with class names are read as categories. Omit it.",
         "calculate_divisions": "Divisions are always existing without an index. Omit it.",
         "engine": "There is one format. Omit it.",
