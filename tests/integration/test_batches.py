@@ -91,7 +91,7 @@ def test_failing_requests_are_repeated(s3_bucket: S3Bucket, proxy: Proxy) -> Non
 _MEASURE = """
 import json, sys, threading, time
 import dasklake
-url, options, read_ahead = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+url, options, read_ahead, shuffle = sys.argv[1], *map(json.loads, sys.argv[2:])
 lake = dasklake.open(url, storage_options=options or None)
 lake[0]
 
@@ -111,7 +111,7 @@ def watch():
 
 thread = threading.Thread(target=watch)
 thread.start()
-for batch in lake.batches(16, read_ahead=read_ahead):
+for batch in lake.batches(16, read_ahead=read_ahead, shuffle=shuffle):
     time.sleep(0.001)
 done = True
 thread.join()
@@ -120,14 +120,20 @@ print((peak - before) / 2**20)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-@pytest.mark.parametrize("remote", [True, False])
-def test_memory_is_bounded(s3_bucket: S3Bucket, tmp_path: Path, remote: bool) -> None:  # noqa: FBT001 # a parameter
+@pytest.mark.parametrize(("remote", "shuffle"), [(True, False), (True, True), (False, False)])
+def test_memory_is_bounded(
+    s3_bucket: S3Bucket,
+    tmp_path: Path,
+    remote: bool,  # noqa: FBT001 # a parameter
+    shuffle: bool,  # noqa: FBT001 # a parameter
+) -> None:
     """The memory of a process grows by no more than the read-ahead and a constant."""
     url = f"{s3_bucket.url}/lake" if remote else str(tmp_path / "lake")
     options = {"storage_options": s3_bucket.options} if remote else {}
     write(url, 4000, **options)
     storage = json.dumps(options.get("storage_options", {}))
-    command = [sys.executable, "-c", _MEASURE, url, storage, "16 MiB"]
+    arguments = [storage, json.dumps("16 MiB"), json.dumps(shuffle)]
+    command = [sys.executable, "-c", _MEASURE, url, *arguments]
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
     output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
