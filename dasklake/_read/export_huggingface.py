@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
@@ -136,6 +137,9 @@ def _leaf(values: pa.Array, spec: TensorSpec) -> pa.Array:
     ):
         indices = values.indices if pa.types.is_dictionary(values.type) else values
         return indices.cast(pa.int64())
+    if spec.class_names and pa.types.is_large_string(values.type):  # a list of labels has names
+        names = pa.array(spec.class_names, values.type)
+        return pc.index_in(values, names).cast(pa.int64())
     if pa.types.is_dictionary(values.type):
         return values.dictionary_decode()
     if pa.types.is_large_binary(values.type) and _file_htype(spec) in _FILES:

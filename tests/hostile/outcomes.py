@@ -132,8 +132,8 @@ OUTCOMES: Mapping[str, Outcome] = {
         "a compressed chunk",
     ),
     **_refused(_NOTHING, "deep statistics", "statistics of other values"),
-    # Only what uses statistics reads their column.
-    "statistics as numbers": Outcome(_NOTHING, but={"stats": "corruption"}),
+    # Only what uses statistics reads their column: a frame needs those of labels without a shape.
+    "statistics as numbers": Outcome(_NOTHING, but=dict.fromkeys(("stats", "frame"), "corruption")),
     # Verify checks that every object is as written, not that objects match each other.
     "another type than the chunk has": Outcome("number", verify="read"),
     "a tensor that the chunk lacks": Outcome("more", verify="read", but={"stats": "corruption"}),
@@ -156,6 +156,6 @@ OUTCOMES: Mapping[str, Outcome] = {
     ),
     **_refused("free", "shapes without end"),
     **_refused("text", "text that is not UTF-8"),
-    # A number without a name is still a valid number.
-    "labels beyond the names": Outcome(_NOTHING),
+    # A number without a name is still a valid number, but a frame shows the names of labels.
+    "labels beyond the names": Outcome(_NOTHING, but={"frame": "corruption"}),
 }
