@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -102,6 +103,10 @@ def test_a_stream_is_a_dataset(lake: dasklake.Lake) -> None:
     _check(datasets.Dataset(lake.to_arrow(flavor="huggingface").read_all()))
 
 
+@pytest.mark.skipif(
+    int(pa.__version__.split(".")[0]) < 19,
+    reason="Arrow 18 cannot read a missing list of a fixed size from Parquet",
+)
 def test_parquet_files_are_a_dataset(lake: dasklake.Lake, tmp_path: Path) -> None:
     """``load_dataset("parquet")`` needs no cast; the order and the bytes stay."""
     assert lake.to_parquet(tmp_path / "files", flavor="huggingface") == 2
