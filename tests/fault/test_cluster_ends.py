@@ -26,6 +26,7 @@ from tests.support.clusters import (
     report_of,
     residue,
     start,
+    tasks_of,
     wait_until,
     wait_until_reported,
 )
@@ -88,12 +89,6 @@ def has_ended(dask_scheduler: Any) -> bool:
     """Return whether the scheduler has no active run."""
     runs = dask_scheduler.plugins["dasklake"].runs.values()
     return not any(active.coordinator.status().running for active in runs)
-
-
-def tasks_of(dask_worker: Any) -> int:
-    """Return the number of tasks that a worker executes or will execute."""
-    state = dask_worker.state
-    return len(state.executing) + len(state.ready)
 
 
 def resumes(stage: Stage, write: Callable[[], Any], committed: Iterable[int]) -> None:

@@ -41,8 +41,8 @@ def kill_a_worker(data: Any, size: int | None, method: str) -> str:
         os.kill(batches._workers[0].pid, signal.SIGKILL)
         for _ in batches:
             time.sleep(0.01)
-    except (RuntimeError, ConnectionError) as error:
-        # A worker may die while it sends a tensor.
+    except (RuntimeError, OSError, EOFError) as error:
+        # A worker may die while it sends a tensor: its socket breaks, ends or is gone.
         return f"{type(error).__name__} {error}"
     return "no error"
 

@@ -301,6 +301,12 @@ def last_words(job: Process) -> tuple[int, str]:
     return job.returncode, said
 
 
+def tasks_of(dask_worker: Any) -> int:
+    """Return the number of tasks that a worker executes or will execute."""
+    state = dask_worker.state
+    return len(state.executing) + len(state.ready)
+
+
 def wait_until_reported(client: Client, stage: Stage) -> None:
     """Wait until the scheduler has the outcome of each partition that is complete now.
 
