@@ -10,8 +10,9 @@ LOWEST := .venv-lowest
 # folders, so that the short files of unit tests are last and both processes end together.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-# The oldest s3fs leaves sessions to the garbage collector, which reports them in any later test.
-UNCLOSED := -W "ignore::pytest.PytestUnraisableExceptionWarning"
+# The oldest s3fs leaves sessions to the garbage collector, which would report them in any later test.
+UNCLOSED := -W "ignore:unclosed:ResourceWarning" -W "ignore:coroutine:RuntimeWarning" \
+	-W "ignore::pytest.PytestUnraisableExceptionWarning"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest check bench docs deep chaos clean
