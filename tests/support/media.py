@@ -73,7 +73,8 @@ def dicom(frames: int = 1) -> bytes:
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    # A random one would change the length of the file, and with it the names of tests.
+    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["dasklake"])
     dataset.SOPClassUID, dataset.Modality = SecondaryCaptureImageStorage, "CT"
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 5, 7, 1
