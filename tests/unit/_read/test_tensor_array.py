@@ -31,7 +31,9 @@ JSON = TensorDtype("json")
 
 
 #: Operations that older releases of pandas apply to decoded values.
-_YOUNG = pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="pandas 3")
+_YOUNG = pytest.mark.skipif(
+    int(pd.__version__.split(".")[0]) < 3, reason="pandas before 3 decodes here"
+)
 
 
 @pytest.fixture
