@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dasklake._api.sample_set import SampleSet
-from dasklake._read.batches import Batches, BatchOptions, Forms, Shuffle, forms_of, take
+from dasklake._read.batch_options import BatchOptions, Forms, Shuffle, forms_of
+from dasklake._read.batches import Batches, take
 from dasklake._read.collate import Transform
 from dasklake._read.order import Order, class_weights
 from dasklake._read.row_index import resolve_rows

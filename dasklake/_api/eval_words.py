@@ -1,4 +1,4 @@
-"""Errors of ``to_lake`` in the words of ``eval``: ``run=`` and ``ignore_errors=``."""
+"""Reword errors of ``to_lake`` for callers of ``eval``, who give ``run=`` and ``ignore_errors=``."""
 
 from __future__ import annotations
 

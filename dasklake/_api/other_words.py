@@ -1,4 +1,4 @@
-"""Words of Deep Lake, ``to_parquet`` and ``read_parquet``: errors that name the equivalent."""
+"""Answer words of Deep Lake, ``to_parquet`` and ``read_parquet`` with errors that name the equivalent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "split_row_groups": _PARTITIONS,
         "aggregate_files": _PARTITIONS,
         "categories": "Tensors with class names are read as categories. Omit it.",
-        "calculate_divisions": "Divisions are always existing without an index. Omit it.",
+        "calculate_divisions": "Without an index, divisions are always known. Omit it.",
         "engine": "There is one format. Omit it.",
         "filesystem": "Use storage_options={...} with the URL.",
         "dtype_backend": "Use tensors='arrow' for Arrow types.",
@@ -220,8 +220,8 @@ def unknown_argument(function: str, name: str, existing: list[str]) -> InvalidIn
     sentences = _EMPTY if function == "empty" else _ARGUMENTS.get(function, {})
     remedy = sentences.get(name)
     if remedy is None:
-        close = get_close_matches(name, existing, 1, 0.75)
-        remedy = f"Did you mean {close[0]!r}? " if close else ""
+        similar = get_close_matches(name, existing, 1, 0.75)
+        remedy = f"Did you mean {similar[0]!r}? " if similar else ""
         remedy += f"Its arguments: {', '.join(existing)}."
     return InvalidInputError(f"{function}() has no argument {name!r}. {remedy}")
 
@@ -242,8 +242,8 @@ def unknown_attribute(name: str, tensors: list[str], existing: list[str]) -> Unk
     if name in tensors:
         remedy = f"Use lake[{name!r}] for the tensor."
     if remedy is None:
-        close = get_close_matches(name, [n for n in existing if not n.startswith("_")], 1, 0.75)
-        remedy = f"Did you mean {close[0]!r}?" if close else "dir(lake) lists the attributes."
+        similar = get_close_matches(name, [n for n in existing if not n.startswith("_")], 1, 0.75)
+        remedy = f"Did you mean {similar[0]!r}?" if similar else "dir(lake) lists the attributes."
     return UnknownNameError(f"A lake has no attribute {name!r}. {remedy}")
 
 
@@ -259,6 +259,6 @@ def unknown_function(name: str, existing: list[str]) -> UnknownNameError:
     """
     remedy = _FUNCTIONS.get(name)
     if remedy is None:
-        close = get_close_matches(name, existing, 1, 0.75)
-        remedy = f"Did you mean {close[0]!r}?" if close else "dir(dasklake) lists the names."
+        similar = get_close_matches(name, existing, 1, 0.75)
+        remedy = f"Did you mean {similar[0]!r}?" if similar else "dir(dasklake) lists the names."
     return UnknownNameError(f"dasklake has no {name!r}. {remedy}")

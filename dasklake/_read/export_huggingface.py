@@ -1,4 +1,4 @@
-"""Columns of Arrow as Hugging Face ``datasets`` reads them: images, audio, class labels, fixed arrays."""
+"""Convert columns of Arrow to the types of Hugging Face ``datasets``: files, class labels, arrays."""
 
 from __future__ import annotations
 

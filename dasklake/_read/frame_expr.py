@@ -4,8 +4,8 @@ Lengths and the index are in the manifest. Selections of columns and rows are pa
 only their bytes are fetched.
 """
 
-# Dask's expressions are extended by methods with an underscore, and have no types.
-# ruff: noqa: SLF001
+# Dask's expressions have no types.
+# ruff: noqa: SLF001 # they are extended by methods with an underscore
 # mypy: disallow-untyped-calls=False
 
 from __future__ import annotations

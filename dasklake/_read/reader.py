@@ -115,16 +115,18 @@ class Reader:
         if not names:
             return frozenset()
         statistics = self.statistics()
-        present, other = set(), set()
+        single: set[str] = set()
         for chunk in range(len(statistics)):
             entries = statistics.of(chunk, names)
-            for name in names:
+            for name in list(names):
                 entry = entries.get(name)
                 if entry is None or (entry.present and entry.shape != ((), ())):
-                    other.add(name)
+                    names.remove(name)
                 elif entry.present:
-                    present.add(name)
-        return frozenset(present - other)
+                    single.add(name)
+            if not names:
+                break
+        return frozenset(single & set(names))
 
     def chunks_to_read(self, condition: Condition) -> npt.NDArray[np.bool_]:
         """Return a mask of the chunks that may have samples that match a filter."""

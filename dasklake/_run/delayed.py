@@ -132,16 +132,7 @@ def lazy_write(source: Source, spec: RunSpec, job: Job, kwargs: Mapping[str, Any
     same computation share the tasks of the input, unless failures are skipped: a task that fails
     outside of the write tasks would end the run.
 
-    Parameters
-    ----------
-    source : Source
-        The input.
-    spec : RunSpec
-        What is written; its run has a name.
-    job : Job
-        What the write tasks share, except for the epoch.
-    kwargs : mapping
-        Further arguments of the transform.
+    The parameters are the attributes of :class:`LazyPlan`.
 
     Returns
     -------

@@ -217,14 +217,14 @@ def names_in_folder(urls: Sequence[str]) -> list[str]:
     ['a%20b.jpg', 'c.jpg']
     """
     split = [_split_chain(url) for url in urls]
-    around = {(before, after) for before, _, after in split}
+    chains = {(before, after) for before, _, after in split}
     paths = [path.partition("?")[0] if _is_web(path) else path for _, path, _ in split]
     # Cut to a folder below. commonpath() would drop empty parts, which keys of objects have.
-    start = os.path.commonprefix([path[: path.rfind("/") + 1] for path in paths])  # noqa: RUF071
+    start = os.path.commonprefix([path[: path.rfind("/") + 1] for path in paths])  # noqa: RUF071 # as said
     folder = start[: start.rfind("/") + 1]
     # A folder of a chain may be the root of its archive, but one host or bucket is not another.
-    in_archive = len(around) == 1 and around != {("", "")}
-    if len(around) > 1 or not folder or (folder.endswith("://") and not in_archive):
+    in_archive = len(chains) == 1 and chains != {("", "")}
+    if len(chains) > 1 or not folder or (folder.endswith("://") and not in_archive):
         return [safe_url(url) for url in urls]
     names = [path.removeprefix(folder) for path in paths]
     return [unquote(name) for name in names] if _is_web(folder) else names

@@ -191,7 +191,7 @@ def test_ids_that_would_make_an_ambiguous_file_are_refused(tmp_path: Path) -> No
     lake.append({"categories": [0], "masks": np.ones((2, 2, 1), bool), "image_ids": 5})
     out = tmp_path / "out.json"
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"category_ids": {"a": 1, "b": 1}}, "another id for each class"),
+        ({"category_ids": {"a": 1, "b": 1}}, "an id of its own"),
         ({"category_ids": {"a": "1", "b": 2}}, r"category_ids\['a'\] must be an integer, got '1'"),
         ({"category_ids": [1, 2]}, "category_ids must map"),
         ({"tensors": ["masks"]}, "tensors must map"),
