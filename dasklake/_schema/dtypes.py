@@ -58,7 +58,8 @@ def normalize_dtype(dtype: Any) -> tuple[str | None, str | None]:
             plain = np.dtype(dtype.to_pandas_dtype())
         except (NotImplementedError, TypeError):
             plain = np.dtype(object)
-        if plain.kind in "biufcmM":
+        # pandas has no dates, and would take milliseconds for them.
+        if plain.kind in "biufcmM" and not pa.types.is_date(dtype):
             return plain.name, None
         return _arrow_dtype(pd.ArrowDtype(dtype), dtype)
     if dtype is str or (isinstance(dtype, str) and dtype in ("string", "str")):

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
+from dasklake import TensorSpec
+from dasklake._codecs.registry import codec_for
 from dasklake._schema.dtypes import normalize_dtype
-from dasklake.exceptions import SchemaError
+from dasklake.exceptions import SampleError, SchemaError
 
 
 @pytest.mark.parametrize("dtype", [np.longdouble, np.clongdouble, "Sparse[int]"], ids=str)
@@ -18,6 +22,16 @@ def test_unsupported_dtypes_are_refused(dtype: Any) -> None:
         pytest.skip("longdouble is float64 here")
     with pytest.raises(SchemaError, match=r"float64|plain"):
         normalize_dtype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [pa.date32(), pa.date64()], ids=str)
+def test_a_declared_date_stays_a_date(dtype: pa.DataType) -> None:
+    """A date of Arrow is no time in milliseconds: a time of the day is refused, not stored."""
+    spec = TensorSpec(dtype=dtype, shape=())
+    assert spec.arrow_type == dtype
+    assert codec_for(spec).encode(pd.Timestamp("2024-01-01")) is not None
+    with pytest.raises(SampleError, match=r"valid date(32|64).*13:05"):
+        codec_for(spec).encode(pd.Timestamp("2024-01-01 13:05"))
 
 
 def test_only_dtypes_outside_numpy_have_an_arrow_type() -> None:
