@@ -22,8 +22,9 @@ class SampleSet:
     if not TYPE_CHECKING:  # type checkers must find wrong names, too
 
         def __getattr__(self, name: str) -> NoReturn:
-            # Called only if there is no such attribute. Python asks for special names while it copies.
-            if name.startswith("_"):
+            # Called if there is no such attribute, or if a property raised an AttributeError. Python
+            # asks for special names while it copies.
+            if name.startswith("_") or hasattr(type(self), name):
                 raise AttributeError(name)
             raise unknown_attribute(name, list(self.schema), dir(self))
 

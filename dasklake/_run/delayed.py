@@ -26,6 +26,7 @@ from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.start import start_run
 from dasklake._storage.store import ObjectStore
 from dasklake._write.graph import Delivery, argument_futures, is_plain, write_graph
+from dasklake._write.input import is_without_iterators
 from dasklake._write.job import Job, Outcome
 from dasklake._write.source import Key, Source
 
@@ -141,7 +142,9 @@ def lazy_write(source: Source, spec: RunSpec, job: Job, kwargs: Mapping[str, Any
     """
     name = f"to_lake-{spec.run or 'run'}-{object_keys.new_id()[:8]}"
     plan = LazyPlan(name, source, spec, job, kwargs)
-    commit, collections = f"{name}-commit", () if spec.skip else source.collections
+    commit, collections = f"{name}-commit", source.collections
+    if spec.skip or (source.kind == "bag" and not is_without_iterators(source)):
+        collections = ()
     if collections and source.kind == "dataframe":
         if is_plain(kwargs):
             outline = replace(source, graph={}, parts=[], futures={}, roots=list, collections=())

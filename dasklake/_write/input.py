@@ -112,18 +112,18 @@ def _bag(bag: Any, *, transformed: bool) -> Source:
         schema=None if transformed else schema_of_bag(graph, keys),
         roots=lambda: graph_roots(graph, keys),
         futures=_futures(raw),
-        collections=(bag,) if _without_iterators(graph, keys) else (),
+        collections=(bag,),
     )
 
 
-def _without_iterators(graph: Mapping[Key, GraphNode], keys: Sequence[Key]) -> bool:
+def is_without_iterators(bag: Source) -> bool:
     """Return whether other collections can share the tasks of a bag.
 
     A task may return an iterator, which only one of the others can consume. A write checks the
     partitions that it takes, but not the tasks before them.
     """
-    last = set(keys)
-    for key, node in graph.items():
+    last = {key for (key,) in bag.parts}
+    for key, node in bag.graph.items():
         if isinstance(node, DataNode | Alias):
             continue
         func = getattr(node, "func", None)

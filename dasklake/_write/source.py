@@ -52,7 +52,7 @@ class Source:
         The ordered categories of a frame's columns.
     collections : tuple
         The collections of the partitions as Dask knows them, before they are optimised. Other
-        collections share their tasks. Empty if the tasks cannot be shared.
+        collections of a lazy write's computation share their tasks. Empty if they cannot.
     """
 
     kind: str

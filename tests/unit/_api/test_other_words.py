@@ -37,3 +37,9 @@ def test_words_are_not_arguments_already(function: str) -> None:
     """A function has none of the arguments for which it names an equivalent."""
     names = inspect.signature(getattr(dasklake, function)).parameters
     assert not other_words._ARGUMENTS[function].keys() & names.keys()
+
+
+def test_a_property_that_fails_is_not_an_unknown_name() -> None:
+    """An object without its reader, such as a copy that is being built, does not recurse."""
+    with pytest.raises(AttributeError, match="schema"):
+        _ = dasklake.View.__new__(dasklake.View).schema
