@@ -14,6 +14,7 @@ import pytest
 
 import dasklake
 from examples.shapes import ShapeSet
+from tests.docs.test_blocks import blocks
 from tests.support.clusters import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,25 @@ def coco_arguments(shapes: ShapeSet, tmp_path: Path) -> list[str]:
     document = {**shapes.document, "images": records, "annotations": kept}
     annotations.write_text(json.dumps(document))
     return [annotations.as_uri(), str(images), str(tmp_path / "lake")]
+
+
+def test_page_about_deep_lake_runs_again_as_a_script(tmp_path: Path) -> None:
+    """The code of the page runs as one flat script, and again over the lakes that it left."""
+    script = tmp_path / "page.py"
+    page = ROOT / "docs" / "how-to" / "port-from-deep-lake.md"
+    script.write_text("\n".join(block.code for block in blocks(page)))
+    for _ in range(2):
+        result = subprocess.run(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+    assert len(dasklake.open(tmp_path / "numbers")) == 36
+    assert len(dasklake.open(tmp_path / "recovered")) == 100
 
 
 @pytest.mark.parametrize("example", SMALL)
