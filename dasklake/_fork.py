@@ -1,4 +1,4 @@
-"""Renew locks in forked processes.
+"""Renew locks in forked processes, and leave the connections of the parent process alone.
 
 A fork copies only the thread that calls it. A lock that another thread holds at that moment would
 stay locked in the child for ever. Multiprocessing forks by default on Linux, as PyTorch's data
@@ -19,6 +19,10 @@ class _Renewable(Protocol):
 
 
 _objects: weakref.WeakSet[Any] = weakref.WeakSet()
+_connected: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+#: File systems of the parent process, which are never finalized in this one.
+_inherited: list[Any] = []
 
 
 def renew_after_fork(renewable: _Renewable) -> None:
@@ -26,13 +30,30 @@ def renew_after_fork(renewable: _Renewable) -> None:
     _objects.add(renewable)
 
 
-def _renew_all() -> None:
+def inherit_after_fork(file_system: Any) -> None:
+    """Keep a file system in each forked process until that process ends.
+
+    A file system that is finalized closes its connections. A child has copies of the parent's
+    sockets, and shares the parent's epoll instance: if it closes a copy, the event loop of the parent
+    is no longer told of answers on the connection, and waits until a timeout.
+
+    Parameters
+    ----------
+    file_system : object
+        File system of fsspec, which must not be used in the child.
+    """
+    _connected[id(file_system)] = file_system
+
+
+def _after_fork() -> None:
+    _inherited.extend(_connected.values())
+    _connected.clear()
     for renewable in list(_objects):
         renewable.renew()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_renew_all)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class RenewedLock:

@@ -18,7 +18,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from dasklake._fork import RenewedLock
+from dasklake._fork import RenewedLock, inherit_after_fork
 from dasklake._storage.local_backend import LocalBackend, temporary_target
 from dasklake._storage.memory_pool import Allocate, Check
 from dasklake._storage.urls import LOCAL, absolute_url, is_chained, is_local, safe_url
@@ -274,6 +274,7 @@ def file_system_of(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         kind = fsspec.get_filesystem_class(protocol)
         named = kind._get_kwargs_from_urls(url)  # noqa: SLF001 # as url_to_fs does
         fs, root = kind(**{**named, **options}), kind._strip_protocol(url)  # noqa: SLF001 # as above
+    inherit_after_fork(fs)
     while isinstance(fs, DirFileSystem):
         fs, root = fs.fs, fs._join(root)  # noqa: SLF001 # has no public equivalent
     return fs, root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -20,6 +21,8 @@ import dasklake
 from dasklake import TensorSpec, creds
 from dasklake._fork import RenewedLock
 from dasklake._lru import LRUCache
+from dasklake._storage.fsspec_backend import io_loop
+from tests.support.proxy import Proxy
 from tests.support.s3 import S3Bucket
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
@@ -130,6 +133,47 @@ def test_children_read_s3(s3_bucket: S3Bucket) -> None:
                 assert ends == ["read"] * 2
     finally:
         creds.populate("forked", None)
+
+
+def test_children_leave_the_connections_of_the_parent_alone(
+    s3_bucket: S3Bucket, proxy: Proxy
+) -> None:
+    """A child whose garbage collector finds a handle of its parent does not disturb the parent.
+
+    The parent's connections are kept, as those to S3 are. Its event loop shares the list of watched
+    sockets with the child. The collector runs in any thread, here in that of the child's event loop.
+    """
+    proxy.keeps_connections = True
+    url = f"{s3_bucket.url}/lake"
+    write(url, storage_options=s3_bucket.options)
+    handles = [dasklake.open(url, storage_options=proxy.options)]
+
+    def read(lake: dasklake.Lake) -> None:
+        assert [x for batch in lake.batches(7) for x in batch["x"].tolist()] == [*range(60)]
+
+    def child() -> None:
+        read(pickle.loads(pickle.dumps(handles[0])))
+        collected = threading.Event()
+
+        def collect() -> None:
+            handles.clear()
+            gc.collect()
+            collected.set()
+
+        io_loop().call_soon_threadsafe(collect)
+        collected.wait()
+        read(dasklake.open(url, storage_options=proxy.options))
+
+    def requests() -> int:
+        before = proxy.requests
+        read(dasklake.open(url, storage_options=proxy.options))
+        return proxy.requests - before
+
+    read(handles[0])
+    needed = requests()
+    assert fork(child) == "read"
+    # A lost answer would be waited for until a timeout, and its request repeated.
+    assert requests() == needed > 0
 
 
 def test_locks_that_are_held_while_forking() -> None:

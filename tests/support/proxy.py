@@ -1,7 +1,7 @@
 """A proxy in front of an S3 server that simulates busy storages and bad networks.
 
-Each connection carries one request. :attr:`Proxy.decide` chooses its fate; a test may replace it at
-any time. The choices are counted.
+Each connection carries one request, unless the proxy keeps connections. :attr:`Proxy.decide` chooses
+the fate of a request; a test may replace it at any time. The choices are counted.
 """
 
 from __future__ import annotations
@@ -115,6 +115,8 @@ class Proxy:
         Delay added to each request, in seconds.
     bandwidth : float
         Bytes per second of each connection.
+    keeps_connections : bool
+        Whether a connection carries many requests, as those of S3 do, but not those of moto.
     requests, sent : int
         Number of answered requests, and bytes of their answers.
     counts : Counter
@@ -126,6 +128,7 @@ class Proxy:
         self.decide: Decide = fair
         self.latency = 0.0
         self.bandwidth = math.inf
+        self.keeps_connections = False
         self.requests = self.sent = 0
         self.counts: Counter[Fate] = Counter()
         self.port = 0
@@ -156,6 +159,8 @@ class Proxy:
         # Cancelled when the proxy ends with this connection still open.
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await self._request(reader, writer)
+            while self.keeps_connections:
+                await self._request(reader, writer)
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
@@ -182,6 +187,8 @@ class Proxy:
             forwarded = [line for line in lines if line and line.split(":")[0].lower() not in plain]
             sent = "\r\n".join([first, *forwarded, "Connection: close", "", ""]).encode("latin-1")
             answer = await self._ask(sent + body)
+            if self.keeps_connections:
+                answer = answer.replace(b"Connection: close\r\n", b"", 1)
         else:
             answer = _refusal(fate, with_body=method != "HEAD")
         if fate is Fate.DROPPED:
