@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
-from dasklake._format.documents import schema_digest
+from dasklake._format.documents import plan_digests
 from dasklake._log.log import Log
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake._storage.store import ObjectStore
@@ -45,6 +45,8 @@ def resolve_schema(
     given = schema if schema is None or isinstance(schema, Schema) else Schema(schema)
     if given is not None and not given:
         raise SchemaError("schema has no tensors. Give at least one tensor name and its spec.")
+    if given is not None and mode in ("append", "resume"):
+        given = _decided(given, store)
     source = source_of(collection, given, transformed=transformed)
     resolved = given or _lake_schema(store, mode, run, source.schema)
     if resolved is None:
@@ -59,6 +61,17 @@ def resolve_schema(
     return source.with_schema(resolved, transformed=transformed), resolved
 
 
+def _decided(schema: Schema, store: ObjectStore) -> Schema:
+    """Take over what the lake's labels have decided for labels without given names."""
+    undecided = [name for name, spec in schema.items() if spec.discover is None]
+    head = Log(store).head() if undecided else None
+    if head is None:
+        return schema
+    same = head.schema.with_undecided_names
+    decided = {name: head.schema[name] for name in undecided if same.get(name) == schema[name]}
+    return Schema({**schema, **decided})
+
+
 def _lake_schema(
     store: ObjectStore, mode: str, run: str | None, inferred: Schema | None
 ) -> Schema | None:
@@ -68,11 +81,7 @@ def _lake_schema(
         return inferred
     states = [s for name, s in head.runs.items() if run in (None, name) and not s.finished]
     planned = {state.plan.schema for state in states}
-    if (
-        mode == "resume"
-        and inferred is not None
-        and schema_digest(inferred.without_discovered_names) in planned
-    ):
+    if mode == "resume" and inferred is not None and not planned.isdisjoint(plan_digests(inferred)):
         # An unfinished overwrite, whose schema is not the lake's schema yet.
         return inferred
     return head.schema

@@ -147,6 +147,8 @@ class LabelCodec(ArrayCodec):
         names = spec.class_names
         self._names = names
         self._index = {name: index for index, name in enumerate(names or ())}
+        #: Whether the first labels were names, for a spec that has not decided it; None before them.
+        self.has_names: bool | None = None
 
     def encode_column(self, values: object) -> pa.Array | None:
         """Check many labels at once. The codes of a categorical are translated."""
@@ -155,17 +157,27 @@ class LabelCodec(ArrayCodec):
         if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
             return self._from_categories(values)
         array = super().encode_column(values)
-        if array is None or self._names is None or self._layout is not Layout.ARROW:
-            return array if self._names is None else None
+        if self._names is None:
+            if array is not None and array.null_count < len(array) and self.spec.discover is None:
+                self._decide(array, has_names=False)
+            return array
+        if array is None or self._layout is not Layout.ARROW:
+            return None
         labels = array.drop_null().to_numpy()
         bad = labels.size and (labels.max() >= len(self._names) or labels.min() < 0)
         return None if bad else array
 
     def encode(self, value: object) -> Encoded:
         """Check labels. With ``discover``, the chunk assigns numbers to their names."""
-        if not self.spec.discover:
-            return super().encode(value)
-        if _has_names(value):
+        has_names = _has_names(value)
+        if not self.spec.discover and not (self.spec.discover is None and has_names):
+            array = self._checked(value)
+            if self.spec.discover is None and array.size:
+                self._decide(value, has_names=False)
+            return self._encoded(array)
+        if self.spec.discover is None:
+            self._decide(value, has_names=True)
+        if has_names:
             names = np.array(value, object)
             flat = tuple(map(_name, names.flat))
         else:
@@ -177,6 +189,17 @@ class LabelCodec(ArrayCodec):
             return self._encoded(np.array(indices, self._dtype).reshape(shape))
 
         return UnresolvedLabels(flat, shape, stored)
+
+    def _decide(self, value: object, *, has_names: bool) -> None:
+        """Remember what the first labels were, and refuse others."""
+        if self.has_names is None:
+            self.has_names = has_names
+        elif self.has_names != has_names:
+            raise SampleError(
+                f"labels must be {'names' if self.has_names else 'indices'} like those before, got "
+                f"{shorten(value)}. Convert the labels, or give class_names, with which a label "
+                "may be a name or an index."
+            )
 
     def _checked(self, value: object) -> npt.NDArray[Any]:
         if _has_names(value):
@@ -193,7 +216,7 @@ class LabelCodec(ArrayCodec):
         if self._names is None:
             raise SampleError(
                 f"labels must be indices, because the tensor has no class_names, got {shorten(value)}. "
-                "Give class_names, or collect them during the write with discover=True."
+                "Give class_names, or write the labels as indices."
             )
         if isinstance(value, np.ndarray):
             value = value.tolist()

@@ -92,7 +92,7 @@ def _encode_stored(value: StoredValue, codec: Codec) -> Encoded:
                 "transform."
             )
     decoded = value.get()
-    if source.class_names and (target.discover or target.class_names is not None):
+    if source.class_names and (target.may_discover or target.class_names is not None):
         decoded = _renumbered(decoded, source.class_names, target)
     return codec.encode(decoded)
 
@@ -152,7 +152,7 @@ def _is_checked(source: TensorSpec, target: TensorSpec) -> bool:
 
 def _same_indices(source: TensorSpec, target: TensorSpec) -> bool:
     """Return whether an index has the same class name in both specs."""
-    if target.discover:
+    if target.may_discover:
         return False
     if target.class_names is None:
         return True
@@ -186,7 +186,7 @@ def _renumbered(value: Any, names: tuple[str, ...], target: TensorSpec) -> Any:
     labels = np.asarray(value)
     if not labels.size:
         return value
-    if target.discover:
+    if target.may_discover:
         named = np.array(names, object)[labels]
         return named if labels.ndim else str(named)
     index = {name: i for i, name in enumerate(target.class_names)}

@@ -67,7 +67,7 @@ class ColumnBuilder:
         self._shapes: list[tuple[int, ...] | None] = []
         self._parts: list[pa.Array] = []
         #: Class names of this chunk, each with its position.
-        self._names: dict[str, int] | None = {} if spec.discover else None
+        self._names: dict[str, int] | None = {} if spec.may_discover else None
 
     def append(self, encoded: Any) -> None:
         """Add one sample, as the tensor's codec returned it, or None for no value."""
@@ -152,8 +152,8 @@ class ColumnBuilder:
             metadata["dtype"] = str(self._spec.dtype)
         if self._spec.compression is not None:
             metadata["compression"] = self._spec.compression
-        if self._names is not None:
-            metadata["names"] = list(self._names)
+        if self._names or self._spec.discover:
+            metadata["names"] = list(self._names or ())
         return pa.field(self.name, self._storage.type, metadata=encode_metadata(metadata))
 
 

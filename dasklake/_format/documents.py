@@ -169,6 +169,17 @@ def schema_digest(schema: Schema) -> str:
     return encode_schema(schema).digest
 
 
+def plan_digests(schema: Schema) -> tuple[str, str]:
+    """Return the digests that a plan may have of a schema: of this release, and of earlier ones.
+
+    The names that a run discovers are left out, because they are added while it is unfinished.
+    """
+    return (
+        schema_digest(schema.with_undecided_names),
+        schema_digest(schema.without_discovered_names),
+    )
+
+
 def read_schema(data: bytes, digest: str) -> Schema:
     """Decode the object of a schema.
 
@@ -202,7 +213,7 @@ def commit_bytes(commit: Commit, schema: EncodedSchema | None = None) -> bytes:
     # A release without "past" would look for missing columns, and drop the histories in writing.
     needed = ["past"] if commit.histories else []
     # A release without "names" would take positions in a chunk's own list of names for indices.
-    needed += ["names"] if any(spec.discover for spec in commit.schema.values()) else []
+    needed += ["names"] if any(spec.may_discover for spec in commit.schema.values()) else []
     # A release without "frame" would drop the roles of tensors in a frame in writing.
     framed = any(spec.index or spec.ordered for spec in commit.schema.values())
     first = {

@@ -12,7 +12,11 @@ from dasklake._log.run_entries import replace_unfinished, with_run
 from dasklake._log.segments import add_failures, add_segment
 from dasklake._log.transactions import next_commit
 from dasklake._model.commit import Commit, Kind, Progress, RunState, Totals
-from dasklake._model.discovered_names import apply_discovered_names, merge_discovered_names
+from dasklake._model.discovered_names import (
+    apply_discovered_names,
+    decide_discovery,
+    merge_discovered_names,
+)
 from dasklake._model.receipt import Failure, Receipt
 from dasklake._schema.schema import Schema
 from dasklake.exceptions import ConflictError, RunAbortedError, RunSupersededError
@@ -140,7 +144,7 @@ class RunWriter:
         runs = with_run(head, self.run, state)
         if replaces:
             runs = replace_unfinished(runs, but=self.run)
-        schema, runs = apply_discovered_names(schema, runs)
+        schema, runs = apply_discovered_names(decide_discovery(schema, taken), runs)
         progress = _progress(self.run, state)
         commit = next_commit(
             head,

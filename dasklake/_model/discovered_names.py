@@ -12,6 +12,7 @@ from dataclasses import replace
 from dasklake._model.commit import RunState
 from dasklake._model.receipt import Receipt
 from dasklake._schema.schema import Schema
+from dasklake.exceptions import SchemaError
 
 #: By tensor: names, each with its partition and its position among the names there.
 DiscoveredNames = Mapping[str, Mapping[str, tuple[int, int]]]
@@ -36,6 +37,38 @@ def merge_discovered_names(
                 position = (receipt.partition, rank)
                 positions[name] = min(position, positions.get(name, position))
     return {tensor: positions for tensor, positions in merged.items() if positions} or None
+
+
+def decide_discovery(schema: Schema, receipts: Sequence[Receipt]) -> Schema:
+    """Return a schema in which the first labels decide whether their tensor discovers names.
+
+    Raises
+    ------
+    SchemaError
+        Labels are names where others are indices, or the reverse.
+
+    Examples
+    --------
+    >>> from dasklake import TensorSpec
+    >>> receipt = Receipt("r", 1, 4, "", (), 2, names={"label": ("dog",), "x": ()})
+    >>> schema = Schema({"label": TensorSpec("class_label"), "x": TensorSpec("class_label")})
+    >>> [spec.discover for spec in decide_discovery(schema, [receipt]).values()]
+    [True, False]
+    """
+    tensors = dict(schema)
+    for receipt in receipts:
+        for tensor, names in receipt.names.items():
+            spec = tensors[tensor]
+            if spec.discover is None:
+                tensors[tensor] = replace(spec, discover=bool(names))
+            elif spec.discover != bool(names):
+                kind, other = ("names", "indices") if names else ("indices", "names")
+                raise SchemaError(
+                    f"Labels of tensor {tensor!r} are {kind} in partition {receipt.partition} of run "
+                    f"{receipt.run!r}, and {other} in the lake. Convert the labels, or replace the "
+                    "lake with a schema that has class_names."
+                )
+    return schema if tensors == dict(schema) else Schema(tensors)
 
 
 def apply_discovered_names(

@@ -13,6 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHead
 from dasklake._format.class_names import read_class_names
@@ -113,7 +116,7 @@ def _receipt(
         attempt=last.attempt,
         chunks=tuple(refs),
         inputs=last.inputs,
-        names=_names(heads),
+        names=_names(heads, schema),
     )
 
 
@@ -129,13 +132,31 @@ def _ref(head: ChunkHead, schema: Schema) -> ChunkRef:
     return replace(ref, statistics=statistics)
 
 
-def _names(heads: Sequence[ChunkHead]) -> dict[str, tuple[str, ...]]:
-    """Return the class names of a partition, by tensor, in the order of their first samples."""
+def _names(heads: Sequence[ChunkHead], schema: Schema) -> dict[str, tuple[str, ...]]:
+    """Return the class names of a partition, by tensor, in the order of their first samples.
+
+    As in the receipt of the write task, labels that are indices and could be names have none.
+    """
     names: dict[str, dict[str, None]] = {}
     for head in heads:
         for column in head.batch.schema:
             names.setdefault(column.name, {}).update(dict.fromkeys(read_class_names(column) or ()))
-    return {tensor: tuple(values) for tensor, values in names.items() if values}
+    indices = {
+        name
+        for name, spec in schema.items()
+        if spec.discover is None and any(_has_labels(head, name) for head in heads)
+    }
+    return {
+        tensor: tuple(values) for tensor, values in names.items() if values or tensor in indices
+    }
+
+
+def _has_labels(head: ChunkHead, name: str) -> bool:
+    """Return whether a chunk has a label of a tensor; a list of labels may be empty."""
+    column = head.batch.column(name)
+    if not pa.types.is_large_binary(column.type):
+        return bool(column.null_count < len(column))
+    return bool(pc.sum(pc.binary_length(column)).as_py())
 
 
 def _checked(store: ObjectStore, key: str) -> ChunkHead | None:

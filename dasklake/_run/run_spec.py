@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dasklake._format.documents import schema_digest
+from dasklake._format.documents import plan_digests
 from dasklake._log.log import Log
 from dasklake._log.run_writer import RunWriter
 from dasklake._model.commit import Commit, Plan, RunState
@@ -70,7 +70,7 @@ class RunSpec:
         return Plan(
             partitions=self.partitions,
             inputs=self.inputs,
-            schema=schema_digest(self.schema.without_discovered_names),
+            schema=plan_digests(self.schema)[0],
             input_id=self.input_id,
             overwrite=self.mode == "overwrite",
         )

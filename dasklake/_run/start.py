@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasklake._format import object_keys
-from dasklake._format.documents import schema_digest
+from dasklake._format.documents import plan_digests
 from dasklake._log.creds_keys import check_keys
 from dasklake._log.heartbeat import is_alive, newest_heartbeat
 from dasklake._log.log import Log
@@ -270,7 +270,8 @@ def check_schema(have: Schema, want: Schema) -> None:
 
 def _check_names(have: Schema, want: Schema) -> None:
     """Check that given class names are the lake's, in the same order."""
-    labels = [name for name, spec in want.items() if spec.discover and name in have]
+    undecided = want.with_undecided_names
+    labels = [name for name, spec in undecided.items() if spec.may_discover and name in have]
     schemas = [
         # Without same_length, because the other tensors of the group are not compared.
         Schema({name: replace(schema[name], same_length=None) for name in labels})
@@ -298,7 +299,7 @@ def check_plan(run: str, plan: Plan, spec: RunSpec) -> None:
     differences = []
     if plan.partitions != spec.partitions:
         differences.append(f"it has {spec.partitions} partitions, not {plan.partitions}")
-    if plan.schema != schema_digest(spec.schema.without_discovered_names):
+    if plan.schema not in plan_digests(spec.schema):
         differences.append("it has another schema")
     ids = plan.input_id, spec.input_id
     if None not in ids and ids[0] != ids[1]:

@@ -124,6 +124,11 @@ class Schema(Mapping[str, TensorSpec]):
         """Copy without the names of discovering tensors; a run's plan holds its digest."""
         return Schema({name: _without_names(spec) for name, spec in self.items()})
 
+    @property
+    def with_undecided_names(self) -> Schema:
+        """Copy in which class labels without given names are as before the first commit."""
+        return Schema({name: _undecided(spec) for name, spec in self.items()})
+
     def differences(self, other: Schema) -> list[str]:
         """Describe the differences of ``other``, tensor by tensor."""
         differences = [f"{name!r} is missing" for name in self if name not in other]
@@ -188,8 +193,17 @@ def _without_names(spec: TensorSpec) -> TensorSpec:
     return replace(spec, class_names=(), settled=None) if spec.discover else spec
 
 
+def _undecided(spec: TensorSpec) -> TensorSpec:
+    """Return the spec that ``spec`` may have been before the first labels were committed."""
+    if spec.discover or (spec.discover is False and spec.class_names is None):
+        return replace(spec, class_names=None, settled=None, discover=None)
+    return spec
+
+
 def _differ(spec: TensorSpec, other: TensorSpec) -> bool:
     """Return whether ``other`` is a different spec; it may lack the latest discovered names."""
+    if other.discover is None:
+        return _undecided(spec) != other
     if not (spec.discover and other.discover):
         return spec != other
     names = other.with_settled_names.class_names

@@ -72,9 +72,11 @@ class TensorSpec:
         Compression or file format of a sample. The default is the htype's.
     class_names : sequence of str, optional
         Names of the indices of a class label.
-    discover : bool, default False
+    discover : bool, optional
         Whether a class label given as text may have a name that is missing from ``class_names``.
-        The name is added when its sample is written.
+        The name is added when its sample is written. The default is False with ``class_names``.
+        Without them, the first labels that are committed decide: names are discovered, and indices
+        stay indices. All later labels must be of the same kind.
     ordered : bool, default False
         Whether the class names have an order, as in an ordered categorical of pandas.
     index : bool or "unnamed", default False
@@ -132,7 +134,7 @@ class TensorSpec:
     verify: Any = None
     create_shape_tensor: Any = None
     create_sample_info_tensor: Any = None
-    discover: bool = False
+    discover: bool | None = None
     ordered: bool = False
     index: Any = False
     exif: str = "keep"
@@ -142,7 +144,8 @@ class TensorSpec:
     def __post_init__(self) -> None:
         htype, linked, sequence = parse_htype(self.htype)
         for name in ("optional", "reencode", "discover", "ordered"):
-            if not isinstance(getattr(self, name), bool):
+            is_default = name == "discover" and self.discover is None
+            if not is_default and not isinstance(getattr(self, name), bool):
                 raise SchemaError(
                     f"{name} must be True or False, got {getattr(self, name)!r}. Fix it."
                 )
@@ -157,6 +160,8 @@ class TensorSpec:
         put(self, "class_names", normalize_names("class_names", self.class_names))
         if self.discover:
             put(self, "class_names", self.class_names or ())
+        elif not _may_decide(self, htype):
+            put(self, "discover", False)  # noqa: FBT003 # the value of the field
         put(self, "settled", _settled(self))
         put(self, "coords", normalize_coords(self.coords, htype))
         put(self, "keypoints", normalize_names("keypoints", self.keypoints))
@@ -178,6 +183,11 @@ class TensorSpec:
         if self.settled is None:
             return self
         return replace(self, class_names=self.class_names[: self.settled], settled=None)
+
+    @property
+    def may_discover(self) -> bool:
+        """Return whether a label may have a new name: ``discover`` is true or not decided yet."""
+        return self.discover is not False
 
     @property
     def linked(self) -> bool:
@@ -238,6 +248,8 @@ class TensorSpec:
             values["compression"] = "none"  # explicit, since a missing field means the default
         if self.exif == "keep":
             del values["exif"]
+        if self.discover is None:
+            values["discover"] = "auto"  # explicit, since a missing field means False
         if not self.linked and values.pop("verify") is not None:
             # Earlier releases know ``verify`` of links only, and ignore unknown fields.
             values["verify_files"] = "decode" if self.verify else "none"
@@ -250,6 +262,8 @@ class TensorSpec:
         if str(values.get("htype")).startswith("link["):
             # A missing field is False in a document, but True in a call.
             values = {**dict.fromkeys(LINK_CHOICES, False), **values}
+        discover = document.get("discover", False)
+        values["discover"] = None if discover == "auto" else discover
         for key in ("shape", "class_names"):
             if key in values:
                 values[key] = tuple(values[key])
@@ -260,6 +274,12 @@ class TensorSpec:
 
 def _set(value: object) -> bool:
     return value is not None and value is not False
+
+
+def _may_decide(spec: TensorSpec, htype: Htype) -> bool:
+    """Return whether the first labels can decide if the tensor discovers names."""
+    plain = spec.htype == htype.name == "class_label" and spec.dtype == htype.dtype
+    return plain and spec.class_names is None and spec.compression is None
 
 
 def _settled(spec: TensorSpec) -> int | None:
@@ -364,11 +384,7 @@ def describe(spec: TensorSpec) -> str:
         parts.append(f"shape={spec.shape!r}")
     if spec.compression != compression:
         parts.append(f"compression={spec.compression or 'none'!r}")
-    if spec.class_names is not None:
-        shown = [repr(name) for name in spec.class_names]
-        if len(shown) > _SHOWN:
-            shown[1:] = [f"… {len(shown)} names"]
-        parts.append(f"class_names=[{', '.join(shown)}]")
+    parts += _describe_names(spec)
     if spec.coords is not None:
         parts.append(f"coords={spec.coords!r}")
     for name in _DESCRIBED:
@@ -382,3 +398,13 @@ def describe(spec: TensorSpec) -> str:
     if spec.linked and spec.verify:
         parts += [f"{n}=False" for n in LINK_CHOICES[1:] if not getattr(spec, n)]
     return f"TensorSpec({', '.join(parts)})"
+
+
+def _describe_names(spec: TensorSpec) -> list[str]:
+    if spec.class_names is None:
+        decided = spec.discover is False and _may_decide(spec, spec.kind)
+        return ["discover=False"] if decided else []
+    shown = [repr(name) for name in spec.class_names]
+    if len(shown) > _SHOWN:
+        shown[1:] = [f"… {len(shown)} names"]
+    return [f"class_names=[{', '.join(shown)}]"]

@@ -76,7 +76,9 @@ class ChunkWriter:
         self.builders: dict[str, ColumnBuilder] = self.encoder.builders()
         self.chunks: list[ChunkRef] = []
         self.names = {
-            name: dict.fromkeys(spec.class_names) for name, spec in schema.items() if spec.discover
+            name: dict.fromkeys(spec.class_names or ())
+            for name, spec in schema.items()
+            if spec.may_discover
         }
         self._given = {name: len(names) for name, names in self.names.items()}
         self.failures: list[Failure] = []
@@ -140,9 +142,13 @@ class ChunkWriter:
         )
 
     def _discovered(self) -> dict[str, tuple[str, ...]]:
-        """Return the class names that the schema did not have, in the order of the samples."""
+        """Return the class names that the schema did not have, in the order of the samples.
+
+        An empty tuple says that labels which may be names or indices are indices.
+        """
         new = {name: tuple(names)[self._given[name] :] for name, names in self.names.items()}
-        return {name: names for name, names in new.items() if names}
+        indices = {name for name in new if self.encoder.labels_are_indices(name)}
+        return {name: names for name, names in new.items() if names or name in indices}
 
     def _flush(
         self,

@@ -201,6 +201,10 @@ class Encoder:
         """Return empty columns for a chunk."""
         return {name: ColumnBuilder(name, self.schema[name]) for name in self.schema}
 
+    def labels_are_indices(self, name: str) -> bool:
+        """Return whether labels were indices so far, and could have been names."""
+        return getattr(self.codecs[name], "has_names", None) is False
+
     def encode_all(self, result: Any, *, transformed: bool = False) -> list[dict[str, Any]]:
         """Encode the result of one item: a sample, or any number of :class:`Samples`.
 

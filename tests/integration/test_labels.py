@@ -11,6 +11,8 @@ from typing import Any
 
 import dask
 import dask.bag as db
+import dask.dataframe as dd
+import pandas as pd
 import pytest
 from distributed import Client
 
@@ -226,3 +228,82 @@ def test_schema_of_the_job_survives_a_round_trip() -> None:
     """The job's schema has the given names and survives a round trip."""
     job_schema = dasklake.Schema(schema())
     assert dasklake.Schema.from_json(json.loads(json.dumps(job_schema.to_json()))) == job_schema
+
+
+def undecided(url: str, *values: Any, npartitions: int = 1, **more: Any) -> Any:
+    """Write labels of a tensor without given names."""
+    bag = db.from_sequence([{"label": value} for value in values], npartitions=npartitions)
+    how = {"schema": {"label": "class_label"}, "progress": False, "options": LOCAL, **more}
+    return dasklake.to_lake(bag, url, **how)
+
+
+def test_names_are_discovered_without_being_asked(tmp_path: Path) -> None:
+    """Text labels of a tensor without names are collected, in bags, frames and single samples."""
+    url = str(tmp_path / "lake")
+    undecided(url, "cow", "cat", "cow", npartitions=2)
+    undecided(url, "dog", 1, mode="append")
+    dasklake.open(url).append({"label": "cat"})
+    assert names(url) == ("cow", "cat", "dog")
+    assert indices(url) == [0, 1, 0, 2, 1, 1]
+    lake = dasklake.empty(tmp_path / "created")
+    lake.create_tensor("label", htype="class_label")
+    frame = pd.DataFrame({"label": ["x", None, "y"]})
+    dd.from_pandas(frame, npartitions=2).to_lake(
+        str(tmp_path / "created"),
+        schema={"label": dasklake.TensorSpec("class_label", optional=True)},
+        mode="overwrite",
+        progress=False,
+    )
+    assert names(str(tmp_path / "created")) == ("x", "y")
+
+
+def test_indices_stay_indices(tmp_path: Path) -> None:
+    """Integers of a tensor without names need none; a later name is refused with its sample."""
+    url = str(tmp_path / "lake")
+    undecided(url, [], [7, 3], npartitions=2)
+    assert dasklake.open(url).schema["label"].class_names is None
+    with pytest.raises(
+        TransformError, match="must be indices, because the tensor has no class_nam"
+    ):
+        undecided(url, "cat", mode="append")
+    assert undecided(url, 5, mode="append").samples == 1
+    assert [row["label"].tolist() for row in dasklake.open(url)] == [[], [7, 3], 5]
+
+
+@pytest.mark.parametrize("values", [("cat", 1), (1, "cat")])
+def test_names_and_indices_are_not_mixed(tmp_path: Path, values: tuple[Any, Any]) -> None:
+    """Both in one partition fail as a sample, both in one lake as a run; what is right stays."""
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    with pytest.raises(TransformError, match=r"must be (names|indices) like those before, got"):
+        undecided(one, *values)
+    with pytest.raises(SchemaError, match=r"are (names|indices) in partition 1 of run 'r'"):
+        undecided(two, *values, npartitions=2, run="r", checkpoint_every=1)
+    assert indices(two) == [0 if values[0] == "cat" else 1]
+    spec = dasklake.TensorSpec("class_label", class_names=["a", "cat"], shape=())
+    undecided(two, *values, npartitions=2, mode="overwrite", schema={"label": spec})
+    assert indices(two) == [1, 1]
+
+
+@pytest.mark.parametrize("schema", [{"label": "class_label"}, None])
+def test_discovering_run_is_resumed(tmp_path: Path, schema: Any) -> None:
+    """A run that has decided to discover names continues with the schema of its script or lake."""
+    url = str(tmp_path / "lake")
+    values = ["cow", "cat", "cow", "dog"]
+    marker = tmp_path / "fixed"
+
+    def label(value: str) -> dict[str, Any]:
+        if value == "dog" and not marker.exists():
+            raise ValueError("not yet")
+        return {"label": value}
+
+    def write(schema: Any) -> Any:
+        bag = db.from_sequence(values, npartitions=4)
+        how: dict[str, Any] = {"mode": "resume", "run": "r", "progress": False, "options": LOCAL}
+        return dasklake.to_lake(bag, url, schema=schema, transform=label, **how)
+
+    with pytest.raises(TransformError):
+        write({"label": "class_label"})
+    assert names(url) == ("cow", "cat")
+    marker.touch()
+    assert write(schema).samples == 4
+    assert (names(url), indices(url)) == (("cow", "cat", "dog"), [0, 1, 0, 2])

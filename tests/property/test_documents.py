@@ -45,6 +45,8 @@ SPECS = st.sampled_from(
         TensorSpec("text"),
         TensorSpec(dtype="int64", shape=(None, 3)),
         TensorSpec("class_label", class_names=["ä", "b"], discover=True, settled=1),
+        TensorSpec("class_label"),
+        TensorSpec("class_label", discover=False),
     ]
 )
 SCHEMAS = st.dictionaries(NAMES, SPECS, max_size=3).map(Schema)
@@ -112,7 +114,7 @@ def reference_bytes(commit: Commit) -> bytes:
     """Encode a commit as one document, field by field."""
     tensors = commit.schema.to_json()
     data = json.dumps(tensors, separators=(",", ":")).encode()
-    discovers = any(spec.discover for spec in commit.schema.values())
+    discovers = any(spec.may_discover for spec in commit.schema.values())
     needed = ["past"] * bool(commit.histories) + ["names"] * discovers
     large = len(data) > 32_768
     document = {

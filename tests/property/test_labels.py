@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dasklake._model.commit import Plan, RunState
-from dasklake._model.discovered_names import apply_discovered_names, merge_discovered_names
+from dasklake._model.discovered_names import (
+    apply_discovered_names,
+    decide_discovery,
+    merge_discovered_names,
+)
 from dasklake._model.receipt import Receipt
 from dasklake._schema.schema import Schema, TensorSpec
+from dasklake.exceptions import SchemaError
 
 NAMES = st.lists(st.sampled_from("abcdefgh"), max_size=6, unique=True)
 PARTITIONS = st.lists(NAMES, min_size=1, max_size=6)
@@ -86,3 +92,38 @@ def test_settled_names_never_move(
         assert settled(schema)[: len(before)] == before
         assert set(receipt.names["label"]) <= set(schema["label"].class_names)
     assert settled(schema) == schema["label"].class_names
+
+
+@given(st.lists(st.none() | NAMES, min_size=1, max_size=6), st.data())
+def test_first_labels_decide_in_any_order(
+    parts: list[list[str] | None], data: st.DataObject
+) -> None:
+    """Names are discovered and indices stay indices; both are refused, in any order of commits.
+
+    None stands for a partition without labels, and no names for one whose labels are indices.
+    """
+    receipts = [
+        Receipt("r", 1, i, "0" * 16, (), 1, names={} if names is None else {"label": tuple(names)})
+        for i, names in enumerate(parts)
+    ]
+    schema = Schema({"label": TensorSpec("class_label")})
+    kinds = {bool(names) for names in parts if names is not None}
+    remaining = data.draw(st.permutations(receipts))
+    try:
+        while remaining:
+            count = data.draw(st.integers(1, len(remaining)))
+            schema = decide_discovery(schema, remaining[:count])
+            remaining = remaining[count:]
+    except SchemaError:
+        assert kinds == {True, False}
+    else:
+        assert schema["label"].discover is (kinds.pop() if kinds else None)
+        assert not kinds
+
+
+def test_labels_of_another_kind_are_named() -> None:
+    """The error names tensor, partition and run, and what the lake has."""
+    schema = Schema({"label": TensorSpec("class_label", discover=False)})
+    receipt = Receipt("nightly", 1, 7, "0" * 16, (), 1, names={"label": ("cat",)})
+    with pytest.raises(SchemaError, match="'label' are names in partition 7 of run 'nightly'"):
+        decide_discovery(schema, [receipt])

@@ -32,10 +32,10 @@ def labels(samples: int = SAMPLES, names: int = NAMES) -> list[str]:
 
 
 def schema() -> dict[str, dasklake.TensorSpec]:
-    """Return the schema of the job, which declares two of the names."""
+    """Return the schema of the job, which declares two names of a tensor, and none of another."""
     return {
         "label": dasklake.TensorSpec("class_label", shape=(), class_names=GIVEN, discover=True),
-        "more": dasklake.TensorSpec("class_label", discover=True),
+        "more": dasklake.TensorSpec("class_label"),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -99,4 +100,22 @@ def test_discovered_names_are_recovered(store: ObjectStore) -> None:
     receipt = chunks.finish(4)
     assert len(receipt.chunks) == 4
     assert receipt.names == {"label": ("b", "a", "c")}
+    assert find_recoverable(store, HOME, [0], schema, closed=0) == [receipt]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [(["b", "a"], {"label": ("b", "a")}), ([3, 1], {"label": ()}), ([[], []], {}), ([], {})],
+)
+@pytest.mark.parametrize("shape", [None, ()])
+def test_kind_of_labels_is_recovered(
+    store: ObjectStore, labels: list[Any], names: dict[str, Any], shape: Any
+) -> None:
+    """A recovered receipt says, like the first one, if labels without given names are indices."""
+    schema = Schema({"label": TensorSpec("class_label", shape=shape)})
+    chunks = ChunkWriter(RunLocation(store, HOME, "job", 1), schema, 0, 1)
+    for label in labels if shape is None or names else []:
+        chunks.add(chunks.encoder.encode({"label": label}))
+    receipt = chunks.finish(len(labels))
+    assert receipt.names == names
     assert find_recoverable(store, HOME, [0], schema, closed=0) == [receipt]
