@@ -23,7 +23,7 @@ import typing
 from importlib import metadata
 
 from dasklake import masks
-from dasklake._api import dask_methods, other_words
+from dasklake._api import configuration, dask_methods, other_words
 from dasklake._api.compute import Pipeline, compose, compute
 from dasklake._api.files import read
 from dasklake._api.lake import Lake, empty, load, open, read_lake
@@ -91,4 +91,5 @@ if not typing.TYPE_CHECKING:  # type checkers must find wrong names, too
 
 
 _set_module()
+configuration.add_defaults()
 dask_methods.bind_methods()

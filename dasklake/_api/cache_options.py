@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,20 +16,20 @@ from dasklake.exceptions import InvalidInputError
 _MIN_SIZE = 16 * 2**20
 
 
-def parse_cache(cache: object, cache_size: object) -> CacheSettings | None:
+def parse_cache(cache: object, size_of: Callable[[], int]) -> CacheSettings | None:
     """Return the settings of a local cache, or None without one.
 
     Parameters
     ----------
     cache : str, os.PathLike or None
         A local directory; it is created when the first block is stored.
-    cache_size : int or str
-        Most bytes that it takes.
+    size_of : callable
+        Returns the most bytes that it takes. It is called only if there is a cache.
 
     Raises
     ------
     InvalidInputError
-        ``cache`` is not a local directory of the current user, or ``cache_size`` is not a size.
+        ``cache`` is not a local directory of the current user.
     """
     if cache is None:
         return None
@@ -39,7 +40,7 @@ def parse_cache(cache: object, cache_size: object) -> CacheSettings | None:
         )
     settings = CacheSettings(
         os.path.abspath(os.path.expanduser(os.fsdecode(cache))),  # noqa: PTH100, PTH111 # keeps links
-        _parse_size(cache_size),
+        size_of(),
     )
     # A disk that fails is reported when it is used; reading continues without it.
     with suppress(OSError):
@@ -47,14 +48,21 @@ def parse_cache(cache: object, cache_size: object) -> CacheSettings | None:
     return settings
 
 
-def _parse_size(value: Any) -> int:
+def parse_cache_size(value: Any, name: str = "cache_size") -> int:
+    """Parse the argument ``name`` into bytes.
+
+    Raises
+    ------
+    InvalidInputError
+        ``value`` is not a size of at least 16 MiB.
+    """
     try:
         size = None if isinstance(value, bool) else int(parse_bytes(value))
     except (ValueError, TypeError, OverflowError, AttributeError):
         size = None
     if size is None or size < _MIN_SIZE:
         raise InvalidInputError(
-            f"cache_size must be a size of at least {format_bytes(_MIN_SIZE)}, got {value!r}. Give "
+            f"{name} must be a size of at least {format_bytes(_MIN_SIZE)}, got {value!r}. Give "
             'for example "50 GiB".'
         )
     return size

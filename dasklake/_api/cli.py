@@ -15,6 +15,7 @@ from typing import Any, Literal
 import click
 from dask.utils import format_bytes
 
+from dasklake._api.configuration import open_store
 from dasklake._api.formatting import (
     History,
     commit_document,
@@ -32,7 +33,6 @@ from dasklake._log.log import Log
 from dasklake._maintenance.verify import verify as verify_lake
 from dasklake._model.commit import Commit
 from dasklake._read.undecodable import find_undecodable
-from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import LakeError, VersionNotFoundError
 
@@ -51,7 +51,7 @@ class _Target:
 
     def log(self) -> Log:
         """Return the log, without opening a version."""
-        return Log(ObjectStore(self.url, self.storage_options))
+        return Log(open_store(self.url, self.storage_options))
 
     @property
     def progress(self) -> bool | Literal["auto"]:
@@ -335,9 +335,9 @@ def vacuum(target: _Target, older_than: str, *, dry_run: bool) -> None:
 
 
 @_command(
-    click.option("--chunk-size", default="64 MiB", metavar="SIZE", help="Maximum size of a chunk."),
+    click.option("--chunk-size", metavar="SIZE", help="Maximum size of a chunk."),
 )
-def compact(target: _Target, chunk_size: str) -> None:
+def compact(target: _Target, chunk_size: str | None) -> None:
     """Join small chunks of finished runs into full ones.
 
     Samples and their order do not change. The next vacuum deletes the small chunks.

@@ -27,6 +27,7 @@ import dask.bag as db
 import pandas as pd
 from dask.base import get_scheduler, is_dask_collection
 
+from dasklake._api.configuration import AUTO
 from dasklake._api.eval_words import check_eval_arguments, in_words_of_eval
 from dasklake._api.lake import Lake
 from dasklake._api.other_words import unknown_argument
@@ -138,8 +139,9 @@ class Pipeline:
             ``"serial"``, ``"threaded"``, ``"processed"``, the name of a Dask scheduler, or a client.
             By default ``num_workers`` decides.
         checkpoint_interval : int, str or timedelta, optional
-            Number of items or time between commits. None and 0 mean five minutes. Everything is
-            committed at the end in any case.
+            Number of items or time between commits. None and 0 mean ``dasklake.checkpoint-every`` of
+            Dask's configuration, which is five minutes. Everything is committed at the end in any
+            case.
         ignore_errors : bool, default False
             Whether to skip items that fail. ``lake.failures()`` lists them.
         skip_ok : bool, default False
@@ -201,7 +203,7 @@ class Pipeline:
         options: dict[str, Any] = {
             "transform": transform,
             "transform_kwargs": arguments,
-            "checkpoint_every": checkpoint_interval or "5min",
+            "checkpoint_every": checkpoint_interval or AUTO,
             "on_error": "skip" if ignore_errors else "raise",
             "max_failures": 1.0,
             "progress": progressbar,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from dask.base import get_scheduler
 
+from dasklake._api.configuration import AUTO
 from dasklake._api.sample_set import SampleSet
 from dasklake._api.write import WriteOptions, WriteReport, to_lake
 from dasklake._read.graph import to_bag_of_selected
@@ -36,7 +37,7 @@ class CopyMethods(SampleSet):
         rows: slice | Sequence[int] | npt.NDArray[Any] | None = None,
         columns: Sequence[str] | None = None,
         *,
-        checkpoint_every: int | str | timedelta | None = "5min",
+        checkpoint_every: int | str | timedelta | None = AUTO,
         mode: Literal["create", "append", "overwrite", "resume"] = "create",
         run: str | None = None,
         message: str | None = None,
@@ -62,7 +63,7 @@ class CopyMethods(SampleSet):
             default, all samples.
         columns : sequence of str, optional
             Tensors to copy. By default, all.
-        checkpoint_every : int, str, timedelta or None, default "5min"
+        checkpoint_every : int, str, timedelta or None, default "auto"
             Interval between checkpoints, as for :func:`dasklake.to_lake`.
         mode : {"create", "append", "overwrite", "resume"}, default "create"
             How to treat an existing lake, as for :func:`dasklake.to_lake`. An appended value that the

@@ -14,6 +14,7 @@ import pyarrow as pa
 from dask.base import tokenize
 
 from dasklake._api.collection_methods import CollectionMethods
+from dasklake._api.configuration import open_store
 from dasklake._read.export_arrow import (
     Flavor,
     arrow_batches,
@@ -29,7 +30,6 @@ from dasklake._read.rows import Rows, numbers_at
 from dasklake._run.export_tasks import run_export
 from dasklake._run.options import parse_size
 from dasklake._schema.schema import TensorSpec
-from dasklake._storage.store import ObjectStore
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError
 
@@ -222,7 +222,7 @@ class ExportMethods(CollectionMethods):
     ) -> ExportPlan:
         """Return the plan of an export, after writing it or comparing it with the folder's."""
         identity = tokenize(self._reader.origin, collection, *([flavor] if flavor else []))
-        plan = ExportPlan(ObjectStore(url, storage_options), files, suffix, identity)
+        plan = ExportPlan(open_store(url, storage_options), files, suffix, identity)
         plan.begin()
         return plan
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import dask.dataframe as dd
 
 from dasklake._api.cache_options import parse_cache
+from dasklake._api.configuration import cache_size_of, open_store
 from dasklake._api.edit_methods import EditMethods
 from dasklake._api.formatting import lake_html, lake_text
 from dasklake._api.link_methods import LinkMethods
@@ -39,7 +40,7 @@ def open(
     on_corrupt: OnCorrupt = "raise",
     links: LinkPolicy | None = None,
     cache: str | os.PathLike[str] | None = None,
-    cache_size: int | str = "50 GiB",
+    cache_size: int | str | None = None,
     storage_options: StorageOptions = None,
     creds: StorageOptions = None,
 ) -> Lake:
@@ -69,9 +70,9 @@ def open(
         Local directory that keeps the parts of chunks that were read, so that they are fetched
         once. The processes of a machine share it. Workers on other machines use the same path of
         their own disks. By default, nothing is kept.
-    cache_size : int or str, default "50 GiB"
+    cache_size : int or str, optional
         Most bytes that the cache takes. The chunks that were not read for the longest time are
-        removed first.
+        removed first. By default ``dasklake.cache-size`` of Dask's configuration, which is 50 GiB.
     storage_options : mapping, callable or str, optional
         Options for the fsspec file system of the URL, a function that returns them, or a
         credentials key.
@@ -111,8 +112,8 @@ def open(
     (3, 2, 2)
     """
     skipping = parse_on_corrupt(on_corrupt)
-    settings = parse_cache(cache, cache_size)
-    store = ObjectStore(url, either(storage_options, creds), cache=settings)
+    settings = parse_cache(cache, lambda: cache_size_of(cache_size))
+    store = open_store(url, either(storage_options, creds), cache=settings)
     log = Log(store)
     if reset:
         _reset(store, log, version)
@@ -178,7 +179,7 @@ def empty(
     >>> len(lake)
     1
     """
-    store = ObjectStore(url, either(storage_options, creds))
+    store = open_store(url, either(storage_options, creds))
     log = Log(store)
     head, created = create_lake(log, Schema({}))
     if not created and not overwrite:

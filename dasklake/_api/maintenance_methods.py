@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
+from dasklake._api.configuration import chunk_size_of
 from dasklake._api.lake_base import LakeBase
 from dasklake._api.retry_failures import retry
 from dasklake._maintenance.compact import CompactReport
@@ -17,7 +18,7 @@ from dasklake._maintenance.vacuum import vacuum as vacuum_lake
 from dasklake._maintenance.verify import VerifyReport
 from dasklake._maintenance.verify import verify as verify_lake
 from dasklake._read.undecodable import find_undecodable
-from dasklake._run.options import parse_age, parse_size
+from dasklake._run.options import parse_age
 from dasklake._run.progress_bar import make_count_bar
 from dasklake._run.report import WriteReport
 
@@ -116,7 +117,7 @@ class MaintenanceMethods(LakeBase):
     def compact(
         self,
         *,
-        chunk_size: int | str = "64 MiB",
+        chunk_size: int | str | None = None,
         progress: bool | Literal["auto"] = "auto",
     ) -> CompactReport:
         """Join small chunks of finished runs into full ones, then :meth:`refresh`.
@@ -126,8 +127,9 @@ class MaintenanceMethods(LakeBase):
 
         Parameters
         ----------
-        chunk_size : int or str, default "64 MiB"
-            Maximum size of a joined chunk. Chunks of less than half of it are small.
+        chunk_size : int or str, optional
+            Maximum size of a joined chunk. Chunks of less than half of it are small. By default
+            ``dasklake.chunk-size`` of Dask's configuration, which is 64 MiB.
         progress : bool or "auto", default "auto"
             As for :meth:`reset`.
 
@@ -145,7 +147,7 @@ class MaintenanceMethods(LakeBase):
         InvalidInputError
             ``chunk_size`` is not a valid size.
         """
-        size = parse_size(chunk_size)
+        size = chunk_size_of(chunk_size)
         self.flush()
         with make_count_bar(progress, "compact", "chunks") as watch:
             report = compact_lake(self._store, self._log, chunk_size=size, on_status=watch)

@@ -12,6 +12,13 @@ from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.multiprocessing import get_context
 
+from dasklake._api.configuration import (
+    AUTO,
+    checkpoint_interval_of,
+    chunk_size_of,
+    open_store,
+    retries_of,
+)
 from dasklake._api.other_words import explained
 from dasklake._api.write_schema import SchemaLike, resolve_schema
 from dasklake._main_guard import raise_if_unguarded
@@ -25,18 +32,16 @@ from dasklake._run.execute import Call, lazy_call, preview_call, run_call
 from dasklake._run.options import (
     LinkPolicy,
     WriteOptions,
-    parse_checkpoint_interval,
     parse_items,
     parse_links,
     parse_max_failures,
-    parse_size,
     parse_timeout,
 )
 from dasklake._run.preview import Preview
 from dasklake._run.report import WriteReport
 from dasklake._run.run_spec import RunSpec
 from dasklake._run.start import MODES
-from dasklake._storage.store import ObjectStore, absolute_url
+from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.futures import check_transform
 from dasklake._write.graph import check_arguments
@@ -117,7 +122,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     schema: SchemaLike | None = None,
     transform: Callable[..., Any] | None = None,
     transform_kwargs: Mapping[str, Any] | None = None,
-    checkpoint_every: int | str | timedelta | None = "5min",
+    checkpoint_every: int | str | timedelta | None = AUTO,
     mode: Literal["create", "append", "overwrite", "resume"] = "create",
     run: str | None = None,
     input_id: str | None = None,
@@ -157,9 +162,10 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     transform_kwargs : mapping, optional
         Further arguments of ``transform``. They are sent to each worker once. Delayed values and
         futures among them are computed once, also inside lists and dicts of at most 1,000 items.
-    checkpoint_every : int, str, timedelta or None, default "5min"
+    checkpoint_every : int, str, timedelta or None, default "auto"
         Interval between checkpoints: a number of completed input samples, or a duration. None
-        commits once, at the end.
+        commits once, at the end. ``"auto"`` is ``dasklake.checkpoint-every`` of Dask's
+        configuration, which is five minutes.
     mode : {"create", "append", "overwrite", "resume"}, default "create"
         How to treat an existing lake:
 
@@ -253,7 +259,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     _check_choice("on_error", on_error, ("raise", "skip"))
     _check_choice("coordinator", coordinator, ("auto", "scheduler", "client"))
     store = _open_store(url, storage_options, options)
-    chunk_size = parse_size(options.chunk_size)
+    chunk_size = chunk_size_of(options.chunk_size)
     _check_choice("validate", options.validate, ("strict", "basic"))
     _check_choice("commit_order", options.commit_order, (None, "completion", "input"))
     source, resolved = resolve_schema(
@@ -267,10 +273,10 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         inputs=source.inputs,
         input_id=input_id or source.input_id,
         message=message,
-        interval=parse_checkpoint_interval(checkpoint_every),
+        interval=checkpoint_interval_of(checkpoint_every),
         skip=on_error == "skip",
         max_failures=parse_max_failures(max_failures),
-        retries=options.retries,
+        retries=retries_of(options.retries),
         partition_timeout=parse_timeout(options.partition_timeout),
         ordered=options.commit_order == "input",
     )
@@ -327,7 +333,7 @@ def _open_store(url: Any, storage_options: StorageOptions, options: WriteOptions
     """Return the lake's store; the methods of ``Lake`` pass their own store as ``url``."""
     if isinstance(url, ObjectStore):
         return url
-    return ObjectStore(absolute_url(url), storage_options, single_writer=options.single_writer)
+    return open_store(url, storage_options, single_writer=options.single_writer)
 
 
 def _get_of(scheduler: Any, collection: Any) -> Callable[..., Any] | None:

@@ -67,12 +67,13 @@ class Log(LogReader):
         The lake's objects.
     branch : str, default "main"
         The branch.
-    retry_seconds : float, default 600
-        Time for which the operations of a commit are retried while the storage fails.
+    retry_seconds : float, optional
+        Time for which the operations of a commit are retried while the storage fails. By default
+        that of the store's limits.
     """
 
     def __init__(
-        self, store: ObjectStore, branch: str = MAIN, *, retry_seconds: float = 600.0
+        self, store: ObjectStore, branch: str = MAIN, *, retry_seconds: float | None = None
     ) -> None:
         super().__init__(store, branch)
         #: Set to cancel the retries of a publish.
@@ -81,7 +82,7 @@ class Log(LogReader):
         #: The error that is being retried, if any.
         self.retry_reason: str | None = None
         self._retries = RetryPolicy(
-            seconds=retry_seconds,
+            seconds=store.limits.commit_seconds if retry_seconds is None else retry_seconds,
             wait=lambda seconds: self.stop.wait(seconds),  # noqa: PLW0108 # `stop` may be replaced
             permanent=(PermissionDeniedError, UnsupportedStoreError),
             on_retry=self._note_retry,

@@ -47,9 +47,8 @@ from dasklake.exceptions import (
 
 _T = TypeVar("_T")
 
-#: Most chunks, and bytes of their pages, that a reader keeps in memory.
+#: Most chunks that a reader keeps in memory; the store's limits have the bytes of their pages.
 _MAX_CHUNKS = 1024
-_MAX_BYTES = 256 * 2**20
 
 #: Chunks whose shapes are read at the same time.
 _THREADS = 8
@@ -77,7 +76,8 @@ class Reader:
         self._plan: ReadPlan | None = None
         self.schema = origin.schema
         self._decoder = Decoder(self.schema, origin.keys, origin.limits)
-        self._cache = LRUCache[int, RowReader](max_entries=_MAX_CHUNKS, max_size=_MAX_BYTES)
+        size = origin.store.limits.cache_bytes
+        self._cache = LRUCache[int, RowReader](max_entries=_MAX_CHUNKS, max_size=size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         origin = self.origin

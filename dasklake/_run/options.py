@@ -26,10 +26,12 @@ class WriteOptions:
     ----------
     scheduler : str or callable, optional
         The Dask scheduler to use instead of the current one, as in ``compute(scheduler=...)``.
-    retries : int, default 3
-        Number of times Dask retries a task that failed because of the storage or a worker.
-    chunk_size : str or int, default "64 MiB"
-        Target size of a chunk in bytes; a chunk that reaches it is written.
+    retries : int, optional
+        Number of times Dask retries a task that failed because of the storage or a worker. By
+        default ``dasklake.retries`` of Dask's configuration, which is 3.
+    chunk_size : str or int, optional
+        Target size of a chunk in bytes; a chunk that reaches it is written. By default
+        ``dasklake.chunk-size`` of Dask's configuration, which is 64 MiB.
     single_writer : bool, default False
         Allow a new lake on storage that does not support exclusive creation. You must then
         ensure that two writers never commit at the same time.
@@ -51,8 +53,8 @@ class WriteOptions:
     """
 
     scheduler: Any = None
-    retries: int = 3
-    chunk_size: str | int = "64 MiB"
+    retries: int | None = None
+    chunk_size: str | int | None = None
     single_writer: bool = False
     partition_timeout: float | str | timedelta | None = None
     validate: Literal["strict", "basic"] = "strict"
@@ -134,14 +136,14 @@ def parse_links(links: Any, default: LinkPolicy | None = None) -> LinkLimits:
             )
     return LinkLimits(
         int(links.retries),
-        _parse_seconds(links.timeout, "timeout", "10s"),
+        parse_seconds(links.timeout, "timeout", "10s"),
         parse_size(links.max_bytes, "max_bytes"),
         int(links.per_host),
     )
 
 
-def parse_checkpoint_interval(every: Any) -> CheckpointInterval:
-    """Parse ``checkpoint_every``.
+def parse_checkpoint_interval(every: Any, name: str = "checkpoint_every") -> CheckpointInterval:
+    """Parse the argument ``name``; None commits once, at the end.
 
     Raises
     ------
@@ -151,13 +153,12 @@ def parse_checkpoint_interval(every: Any) -> CheckpointInterval:
     if every is None:
         return CheckpointInterval()
     if _is_whole(every):
-        return CheckpointInterval(inputs=int(_positive(int(every))))
+        return CheckpointInterval(inputs=int(_positive(int(every), name)))
     duration = _time(every) if isinstance(every, str) else every
     if isinstance(duration, timedelta) and duration is not pd.NaT:
-        return CheckpointInterval(seconds=_positive(duration.total_seconds()))
+        return CheckpointInterval(seconds=_positive(duration.total_seconds(), name))
     raise InvalidInputError(
-        "checkpoint_every must be a duration or a whole number of samples, got "
-        f"{every!r}. Use '5min', a timedelta, or a number such as 25_000."
+        f"{name} must be a duration or a whole number of samples, got {every!r}. Use '5min', a timedelta, or a number such as 25_000."
     )
 
 
@@ -181,11 +182,10 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _positive(value: float) -> float:
+def _positive(value: float, name: str) -> float:
     if value <= 0:
         raise InvalidInputError(
-            f"checkpoint_every must be positive, got {value}. Omit it, or use None to commit once "
-            "at the end."
+            f"{name} must be positive, got {value}. Omit it, or use None to commit once at the end."
         )
     return value
 
@@ -218,10 +218,17 @@ def parse_timeout(timeout: Any) -> float | None:
     InvalidInputError
         ``timeout`` is not a positive duration.
     """
-    return None if timeout is None else _parse_seconds(timeout, "partition_timeout", "10min")
+    return None if timeout is None else parse_seconds(timeout, "partition_timeout", "10min")
 
 
-def _parse_seconds(timeout: Any, name: str, example: str) -> float:
+def parse_seconds(timeout: Any, name: str, example: str) -> float:
+    """Parse the argument ``name`` into seconds.
+
+    Raises
+    ------
+    InvalidInputError
+        ``timeout`` is not a positive duration.
+    """
     seconds = timeout
     if isinstance(seconds, str):
         seconds = float(seconds) if seconds.strip().isdigit() else _time(seconds)
@@ -260,7 +267,7 @@ def parse_size(size: Any, name: str = "chunk_size") -> int:
         ``size`` is not a positive number of bytes.
     """
     try:
-        count = int(parse_bytes(size))
+        count = 0 if isinstance(size, bool) else int(parse_bytes(size))
     except (ValueError, TypeError, AttributeError, OverflowError):
         count = 0
     if count <= 0:
@@ -268,6 +275,21 @@ def parse_size(size: Any, name: str = "chunk_size") -> int:
             f"{name} must be a positive number of bytes, got {size!r}. Use '64 MiB', or an integer."
         )
     return count
+
+
+def parse_retries(retries: Any, name: str = "retries") -> int:
+    """Parse the argument ``name`` into a number of retries.
+
+    Raises
+    ------
+    InvalidInputError
+        ``retries`` is not a whole number of at least 0.
+    """
+    if not _is_whole(retries) or retries < 0:
+        raise InvalidInputError(
+            f"{name} must be a whole number of at least 0, got {retries!r}. Use 3."
+        )
+    return int(retries)
 
 
 def parse_age(age: Any) -> timedelta | None:

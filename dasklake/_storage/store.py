@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from operator import methodcaller
 from typing import Any, Self
@@ -17,7 +18,8 @@ from dasklake._storage.cached_backend import CachedBackend
 from dasklake._storage.connection import Connection
 from dasklake._storage.local_backend import temporary_target
 from dasklake._storage.object_reader import ObjectReader
-from dasklake._storage.retry import RetryPolicy
+from dasklake._storage.retry import STORE_RETRIES, RetryPolicy
+from dasklake._storage.store_limits import StoreLimits
 from dasklake._storage.urls import absolute_url
 from dasklake.exceptions import (
     ObjectExistsError,
@@ -47,6 +49,8 @@ class ObjectStore(ObjectReader):
         On a disk, refuse symbolic links that leave the root. False is only for files of the user.
     cache : CacheSettings, optional
         Local cache of the chunks that :attr:`cached` reads.
+    limits : StoreLimits, optional
+        Limits of retries and caches, in every process that uses the store.
 
     Attributes
     ----------
@@ -54,6 +58,8 @@ class ObjectStore(ObjectReader):
         Root without user, password and query, for messages.
     single_writer : bool
         Whether storage that cannot create exclusively is allowed.
+    limits : StoreLimits
+        Limits of retries and caches.
 
     Examples
     --------
@@ -72,9 +78,12 @@ class ObjectStore(ObjectReader):
         single_writer: bool = False,
         confined: bool = True,
         cache: CacheSettings | None = None,
+        limits: StoreLimits | None = None,
     ) -> None:
         super().__init__(Connection(absolute_url(url), storage_options, confined=confined))
         self._cache = cache
+        self.limits = limits or StoreLimits()
+        self._retries = replace(STORE_RETRIES, seconds=self.limits.read_seconds)
         self.single_writer = single_writer
 
     def __repr__(self) -> str:
@@ -92,7 +101,8 @@ class ObjectStore(ObjectReader):
         connection = self._connection
         url, options, confined = connection.url, connection.storage_options, connection.confined
         is_cached = connection.cache is not None
-        return _rebuild, (url, options, self.single_writer, confined, self._cache, is_cached)
+        state = (url, options, self.single_writer, confined, self._cache, self.limits, is_cached)
+        return _rebuild, state
 
     @property
     def creates_exclusively(self) -> bool:
@@ -228,10 +238,18 @@ def _rebuild(
     options: creds.StorageOptions,
     single_writer: bool,  # noqa: FBT001 # pickle
     confined: bool,  # noqa: FBT001 # pickle
-    cache: CacheSettings | None = None,
-    is_cached: bool = False,  # noqa: FBT001, FBT002 # pickle
+    cache: CacheSettings | None,
+    limits: StoreLimits,
+    is_cached: bool,  # noqa: FBT001 # pickle
 ) -> ObjectStore:
-    store = ObjectStore(url, options, single_writer=single_writer, confined=confined, cache=cache)
+    store = ObjectStore(
+        url,
+        options,
+        single_writer=single_writer,
+        confined=confined,
+        cache=cache,
+        limits=limits,
+    )
     return store.cached if is_cached else store
 
 

@@ -10,10 +10,6 @@ from dasklake._storage.retry import PERMANENT, RetryPolicy
 from dasklake._storage.store import ObjectStore
 from dasklake.exceptions import ObjectExistsError, StoreError
 
-#: Time for which one operation is retried before the attempt fails, in seconds: longer than
-#: storages throttle, and with Dask's own retries about as long as a commit is retried.
-_RETRY_SECONDS = 150.0
-
 #: Seconds between two checks whether the run has ended.
 _CHECK_SECONDS = 0.5
 
@@ -43,7 +39,9 @@ class RetryingStore:
         self.store = store
         self.stopped = stopped
         self.refusal: StoreError | None = None
-        self._retries = RetryPolicy(_RETRY_SECONDS, wait=self._wait, permanent=_REFUSALS)
+        self._retries = RetryPolicy(
+            store.limits.write_seconds, wait=self._wait, permanent=_REFUSALS
+        )
 
     def put(self, key: str, data: Any) -> None:
         """Write an object, and repeat it while the storage fails."""

@@ -35,7 +35,9 @@ class NoPause(threading.Event):
         return self.is_set()
 
 
-def quick_log(store: ObjectStore, branch: str = "main", *, retry_seconds: float = 600.0) -> Log:
+def quick_log(
+    store: ObjectStore, branch: str = "main", *, retry_seconds: float | None = None
+) -> Log:
     """Make a log that does not sleep between two attempts."""
     log = Log(store, branch, retry_seconds=retry_seconds)
     log.stop = NoPause()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dasklake._storage.store import ObjectStore
-from dasklake._write import partition, retrying
+from dasklake._storage.store_limits import StoreLimits
+from dasklake._write import partition
 from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.job import Job, Outcome, PartMaker
 from dasklake._write.partition import write_partition
@@ -141,11 +142,9 @@ def test_same_error_from_the_transform_is_raised(
         writing.write(Delivered())
 
 
-def test_retries_are_bounded(
-    flaky_lake: SmallLake, refuse: Callable[..., list[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retries_are_bounded(flaky_lake: SmallLake, refuse: Callable[..., list[bytes]]) -> None:
     """After the retry time the attempt fails, and Dask retries the task."""
-    monkeypatch.setattr(retrying, "_RETRY_SECONDS", 0.0)
+    flaky_lake.store.limits = StoreLimits(write_seconds=0.0)
     refuse(StoreError("busy"))
     with pytest.raises(StoreError, match="busy"):
         Writing(flaky_lake).write(Delivered())
