@@ -46,7 +46,8 @@ def resolve_schema(
     if given is not None and not given:
         raise SchemaError("schema has no tensors. Give at least one tensor name and its spec.")
     if given is not None and mode in ("append", "resume"):
-        given = _decided(given, store)
+        head = Log(store).head() if any(s.discover is None for s in given.values()) else None
+        given = given if head is None else given.decided_by(head.schema)
     source = source_of(collection, given, transformed=transformed)
     resolved = given or _lake_schema(store, mode, run, source.schema)
     if resolved is None:
@@ -59,17 +60,6 @@ def resolve_schema(
     if not resolved:
         raise SchemaError("The lake has no tensors yet. Add some with lake.create_tensor(...).")
     return source.with_schema(resolved, transformed=transformed), resolved
-
-
-def _decided(schema: Schema, store: ObjectStore) -> Schema:
-    """Take over what the lake's labels have decided for labels without given names."""
-    undecided = [name for name, spec in schema.items() if spec.discover is None]
-    head = Log(store).head() if undecided else None
-    if head is None:
-        return schema
-    same = head.schema.with_undecided_names
-    decided = {name: head.schema[name] for name in undecided if same.get(name) == schema[name]}
-    return Schema({**schema, **decided})
 
 
 def _lake_schema(

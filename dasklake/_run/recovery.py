@@ -70,7 +70,7 @@ def find_recoverable(
 
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
         results = pool.map(first_complete, by_partition.values())
-        receipts = [receipt for receipt in results if receipt is not None]
+        receipts = _of_one_kind([r for r in results if r is not None], schema)
     for receipt in receipts:
         _LOGGER.debug("Run %r: recovered partition %d", receipt.run, receipt.partition)
     return receipts
@@ -109,6 +109,9 @@ def _receipt(
     last = heads[-1].header
     if last.failed:
         return None  # its samples may succeed this time, with a fixed function
+    names = _names(heads, schema)
+    if names is None:
+        return None  # as above
     return Receipt(
         run=last.run,
         epoch=last.epoch,
@@ -116,7 +119,7 @@ def _receipt(
         attempt=last.attempt,
         chunks=tuple(refs),
         inputs=last.inputs,
-        names=_names(heads, schema),
+        names=names,
     )
 
 
@@ -132,23 +135,43 @@ def _ref(head: ChunkHead, schema: Schema) -> ChunkRef:
     return replace(ref, statistics=statistics)
 
 
-def _names(heads: Sequence[ChunkHead], schema: Schema) -> dict[str, tuple[str, ...]]:
+def _names(heads: Sequence[ChunkHead], schema: Schema) -> dict[str, tuple[str, ...]] | None:
     """Return the class names of a partition, by tensor, in the order of their first samples.
 
-    As in the receipt of the write task, labels that are indices and could be names have none.
+    As in the receipt of the write task, labels that are indices and could be names have none. None
+    for the whole partition if its labels are not of the kind that the schema has decided on.
     """
-    names: dict[str, dict[str, None]] = {}
-    for head in heads:
-        for column in head.batch.schema:
-            names.setdefault(column.name, {}).update(dict.fromkeys(read_class_names(column) or ()))
-    indices = {
+    names: dict[str, tuple[str, ...]] = {}
+    for tensor, spec in schema.items():
+        if spec.kind.name != "class_label":
+            continue
+        if any(tensor not in head.batch.schema.names for head in heads):
+            return None
+        lists = [read_class_names(head.batch.schema.field(tensor)) for head in heads]
+        values = tuple(dict.fromkeys(name for names_of in lists for name in names_of or ()))
+        are_indices = any(
+            own is None and spec.may_discover and _has_labels(head, tensor)
+            for own, head in zip(lists, heads, strict=True)
+        )
+        if (spec.discover is True and are_indices) or (spec.discover is False and values):
+            return None
+        if values or are_indices:
+            names[tensor] = values
+    return names
+
+
+def _of_one_kind(receipts: Sequence[Receipt], schema: Schema) -> list[Receipt]:
+    """Leave out receipts whose labels are names, and those with indices, if nothing was decided.
+
+    No commit can contain both, and it is not known which of them the fixed function will return.
+    """
+    undecided = [name for name, spec in schema.items() if spec.discover is None]
+    mixed = {
         name
-        for name, spec in schema.items()
-        if spec.discover is None and any(_has_labels(head, name) for head in heads)
+        for name in undecided
+        if len({bool(r.names[name]) for r in receipts if name in r.names}) > 1
     }
-    return {
-        tensor: tuple(values) for tensor, values in names.items() if values or tensor in indices
-    }
+    return [receipt for receipt in receipts if mixed.isdisjoint(receipt.names)]
 
 
 def _has_labels(head: ChunkHead, name: str) -> bool:

@@ -204,7 +204,9 @@ def _resume(log: Log, head: Commit, run: str, spec: RunSpec) -> Assignment:
     home = object_keys.home_of(log.branch, run)
     missing = np.setdiff1d(np.arange(state.plan.partitions), done).tolist()
     closed = entry.runs[run].closed
-    receipts = find_recoverable(log.store, home, missing, spec.schema, closed=closed)
+    replaces = state.plan.overwrite and not state.overwrote
+    schema = spec.schema if replaces else spec.schema.decided_by(entry.schema)
+    receipts = find_recoverable(log.store, home, missing, schema, closed=closed)
     # Chunks of a newer epoch belong to a coordinator that has already taken over.
     recovered = tuple(r for r in receipts if r.epoch <= entry.runs[run].epoch)
     missing = sorted({*missing}.difference(receipt.partition for receipt in recovered))

@@ -129,6 +129,15 @@ class Schema(Mapping[str, TensorSpec]):
         """Copy in which class labels without given names are as before the first commit."""
         return Schema({name: _undecided(spec) for name, spec in self.items()})
 
+    def decided_by(self, lake: Schema) -> Schema:
+        """Take over what the labels of a lake have decided for labels without given names."""
+        decided = {
+            name: lake[name]
+            for name, spec in self.items()
+            if spec.discover is None and name in lake and _undecided(lake[name]) == spec
+        }
+        return Schema({**self, **decided}) if decided else self
+
     def differences(self, other: Schema) -> list[str]:
         """Describe the differences of ``other``, tensor by tensor."""
         differences = [f"{name!r} is missing" for name in self if name not in other]

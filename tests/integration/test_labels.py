@@ -276,9 +276,15 @@ def test_names_and_indices_are_not_mixed(tmp_path: Path, values: tuple[Any, Any]
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     with pytest.raises(TransformError, match=r"must be (names|indices) like those before, got"):
         undecided(one, *values)
+    how: dict[str, Any] = {"npartitions": 2, "run": "r", "mode": "resume", "input_id": "same"}
     with pytest.raises(SchemaError, match=r"are (names|indices) in partition 1 of run 'r'"):
-        undecided(two, *values, npartitions=2, run="r", checkpoint_every=1)
+        undecided(two, *values, **how, checkpoint_every=1)
     assert indices(two) == [0 if values[0] == "cat" else 1]
+    with pytest.raises(TransformError, match="index 1 of the input data"):
+        undecided(two, *values, **how)
+    fixed = ("cat", "dog") if values[0] == "cat" else (1, 2)
+    assert undecided(two, *fixed, **how).samples == 2
+    assert indices(two) == [0, 1] if values[0] == "cat" else [1, 2]
     spec = dasklake.TensorSpec("class_label", class_names=["a", "cat"], shape=())
     undecided(two, *values, npartitions=2, mode="overwrite", schema={"label": spec})
     assert indices(two) == [1, 1]

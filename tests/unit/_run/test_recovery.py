@@ -119,3 +119,22 @@ def test_kind_of_labels_is_recovered(
     receipt = chunks.finish(len(labels))
     assert receipt.names == names
     assert find_recoverable(store, HOME, [0], schema, closed=0) == [receipt]
+    decided = (
+        Schema({"label": TensorSpec("class_label", shape=shape, discover=not names["label"])})
+        if names
+        else schema
+    )
+    assert bool(find_recoverable(store, HOME, [0], decided, closed=0)) == (not names)
+
+
+def test_labels_of_two_kinds_are_not_recovered(store: ObjectStore) -> None:
+    """Partitions of names and of indices are computed again, because no commit may have both."""
+    schema = Schema({"label": TensorSpec("class_label")})
+    for partition, label in enumerate(["a", 3, [], "b"]):
+        chunks = ChunkWriter(RunLocation(store, HOME, "job", 1), schema, partition, 1)
+        chunks.add(chunks.encoder.encode({"label": label}))
+        chunks.finish(1)
+    recovered = find_recoverable(store, HOME, [0, 1, 2, 3], schema, closed=0)
+    assert [receipt.partition for receipt in recovered] == [2]
+    names = find_recoverable(store, HOME, [0, 2, 3], schema, closed=0)
+    assert [receipt.partition for receipt in names] == [0, 2, 3]
