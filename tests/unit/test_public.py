@@ -39,7 +39,7 @@ CHECKS = frozenset(
 )
 
 #: Methods that other modules of the package call; one sentence is enough for them.
-INNER = frozenset({"differences", "from_json", "to_json"})
+INNER = frozenset({"decided_by", "differences", "from_json", "to_json"})
 
 
 def public() -> Iterator[str]:
