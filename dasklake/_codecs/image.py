@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dasklake._codecs.codec import Codec
 from dasklake._codecs.compression import Encoded, as_blob, from_blob, shorten
@@ -96,6 +97,43 @@ class ImageCodec(Codec):
         remember(pixels, stored, self)
         return pixels
 
+    def decode_file(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """Decode a file of any format to the pixels that it would have in the lake.
+
+        Parameters
+        ----------
+        data : bytes
+            The whole file.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8; height x width x channels, or height x width if the tensor has two axes and the
+            image one channel.
+
+        Raises
+        ------
+        SampleError
+            ``data`` is not an image with 8 bits per channel.
+        """
+        image = open_image(data)
+        check_depth(image, data[:HEAD_OF_DEPTH])
+        turned = self._apply and is_turned(image)
+        if turned or self._channels(shape_of(image)[2]) != shape_of(image)[2]:
+            check_size(image.height, image.width)
+            pixels = np.array(self._converted(image)[0])
+        else:
+            pixels = decode_image(data)
+        return pixels[:, :, np.newaxis] if pixels.ndim == 2 and self._rank == 3 else pixels
+
+    def decoded_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the pixels of a file of some height, width and channels."""
+        shape = (*shape[:2], self._channels(shape[2]))
+        return shape[:2] if self._rank == 2 and shape[2] == 1 else shape
+
+    def _channels(self, of_file: int) -> int:
+        return of_file if self._mode is None else CHANNELS[self._mode]
+
     def _from_bytes(self, data: bytes) -> Blob:
         format_ = format_of(data)
         image = None if format_ == self._compression else open_image(data)
@@ -108,7 +146,7 @@ class ImageCodec(Codec):
                 check_depth(image, data[:HEAD_OF_DEPTH])
                 shape = shape_of(image)
             turned = self._apply and is_turned(image)
-            if not turned and (self._mode is None or shape[2] == CHANNELS[self._mode]):
+            if not turned and self._channels(shape[2]) == shape[2]:
                 return self._unchanged(format_, data, shape)
         image = image or open_image(data)
         if self.spec.encoded and format_ != self._compression and not self.spec.reencode:
@@ -144,6 +182,11 @@ class ImageCodec(Codec):
         check_size(*shape[:2])
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             _warn_frames()
+        pixels, source = self._converted(image)
+        return self._compressed(pixels, self._checked(shape_of(pixels)), source)
+
+    def _converted(self, image: Any) -> tuple[Any, Any]:
+        """Return the image as it is stored, and the image that it was made from."""
         pixels = to_8_bit_mode(image, _REMEDY)
         # Pillow turns a TIFF whenever it decodes one.
         as_tiff = self._compression == "tiff" and image.format is not None
@@ -156,7 +199,7 @@ class ImageCodec(Codec):
             mode = self._mode
         if mode is not None and pixels.mode != mode:
             pixels = pixels.convert(mode)
-        return self._compressed(pixels, self._checked(shape_of(pixels)), source)
+        return pixels, source
 
     def _from_array(self, value: Any) -> Blob:
         refuse_masked(value)

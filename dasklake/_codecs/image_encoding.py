@@ -88,6 +88,11 @@ def is_turned(image: Any) -> bool:
         return False
 
 
+def is_sideways(image: Any) -> bool:
+    """Return whether turning an image as its orientation tag says exchanges height and width."""
+    return is_turned(image) and image.getexif().get(_ORIENTATION) in range(5, 9)
+
+
 def upright(image: Any) -> Any:
     """Turn the pixels of an image as its orientation tag says, and remove the tag."""
     operations = import_optional("PIL.ImageOps", "The htype 'image'", "images")

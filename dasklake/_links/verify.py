@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from dasklake import creds
+from dasklake._codecs.image_encoding import is_sideways
 from dasklake._links.limits import (
     LinkLimits,
     in_decoder_thread,
@@ -24,9 +25,12 @@ from dasklake._links.limits import (
 from dasklake._links.link_target import LinkTarget
 from dasklake._links.targets import Begin
 from dasklake._media import image
-from dasklake._media.check import decode_image_file
+from dasklake._media.check import decode_file, decode_image_file
+from dasklake._media.file import READERS
+from dasklake._media.sniff import format_of
+from dasklake._schema.schema import TensorSpec
 from dasklake._storage.fsspec_backend import io_loop
-from dasklake.exceptions import SampleError
+from dasklake.exceptions import MissingExtraError, SampleError
 
 #: Pixels above which images are decoded one at a time.
 _LARGE_IMAGE = 16_000_000
@@ -40,11 +44,22 @@ class VerifyOptions(NamedTuple):
     is_image : bool
         Whether the target must be an image.
     decode : bool
-        Whether to fetch and decode an image completely.
+        Whether to fetch and decode the target completely.
+    upright : bool
+        Whether the shape of an image is that of the pixels turned as its orientation tag says.
+    formats : tuple of str
+        Formats that a target other than an image may have. They are checked if it is decoded.
     """
 
     is_image: bool = True
     decode: bool = False
+    upright: bool = False
+    formats: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, spec: TensorSpec, *, decode: bool) -> VerifyOptions:
+        """Return the checks of a tensor of links."""
+        return cls(spec.kind.codec == "image", decode, spec.exif == "apply", spec.kind.files)
 
 
 class Findings(NamedTuple):
@@ -57,9 +72,9 @@ class Findings(NamedTuple):
     etag : str or None
         Identifier that the storage gives to this version of the file.
     format : str or None
-        Image format, such as ``"jpeg"``.
+        Format of an image or of decoded content, such as ``"jpeg"``.
     shape : tuple of int or None
-        Height, width and channels of an image.
+        Height, width and channels of an image; the shape of other content if it was decoded.
     """
 
     size: int | None = None
@@ -125,13 +140,15 @@ async def _verify(link: LinkTarget, options: VerifyOptions) -> Findings:
     findings = Findings(begin.size, begin.etag)
     if not begin.data:
         raise link.invalid("is empty: it has no bytes")
-    if not options.is_image:
+    if not options.is_image and not options.decode:
         return findings
-    if not image.starts_like_image(begin.data):
+    if options.is_image and not image.starts_like_image(begin.data):
         raise link.invalid(f"is not an image: it begins with {begin.data[:8]!r}")
-    properties = None if options.decode else await _format_and_shape(link, begin)
+    # An orientation tag may come after the pixels.
+    whole = options.decode or options.upright
+    properties = None if whole else await _format_and_shape(link, begin)
     if properties is None:
-        properties, size = await _decode(link, begin)
+        properties, size = await _decode(link, begin, options)
         findings = findings._replace(size=size)
     return findings._replace(format=properties[0], shape=properties[1])
 
@@ -161,14 +178,27 @@ def _properties(head: bytes) -> tuple[str, tuple[int, ...]] | None:
         return None
 
 
-async def _decode(link: LinkTarget, begin: Begin) -> tuple[tuple[str, tuple[int, ...]], int]:
-    """Read and decode an image completely; return its format, shape and size."""
+_Properties = tuple[str, tuple[int, ...]]
+
+
+async def _decode(
+    link: LinkTarget, begin: Begin, options: VerifyOptions
+) -> tuple[_Properties, int]:
+    """Read and decode a target completely; return its format, shape and size."""
     if begin.size is not None and begin.size > link.limits.max_bytes:
         raise link.too_large()
     async with _held(link):
         data = begin.data if begin.size == len(begin.data) else await link.whole(strict=True)
+        format_ = None if options.is_image else format_of(data)
+        if not options.is_image and format_ not in options.formats:
+            content = format_ or f"a file that begins with {data[:8]!r}"
+            raise link.invalid(f"must be a file of {' or '.join(options.formats)}, got {content}")
         try:
-            return await _decode_in_thread(data), len(data)
+            if format_ is None:
+                return await _decode_in_thread(data, options), len(data)
+            return await in_decoder_thread(partial(_decode_media, format_, data)), len(data)
+        except MissingExtraError:
+            raise
         except SampleError as error:
             reason = error.message.partition(". ")[0].rstrip(".")
             if image.is_unsupported(error):
@@ -191,8 +221,20 @@ async def _held(link: LinkTarget) -> Any:
         yield
 
 
-async def _decode_in_thread(data: bytes) -> tuple[str, tuple[int, ...]]:
-    decode = partial(decode_image_file, data)
+def _decode_media(format_: str, data: bytes) -> _Properties:
+    decode_file(format_, data)
+    return format_, READERS[format_].shape(data)
+
+
+def _decode_image(data: bytes, *, upright: bool) -> _Properties:
+    format_, shape = decode_image_file(data)
+    if upright and is_sideways(image.open_image(data)):
+        shape = (shape[1], shape[0], shape[2])
+    return format_, shape
+
+
+async def _decode_in_thread(data: bytes, options: VerifyOptions) -> _Properties:
+    decode = partial(_decode_image, data, upright=options.upright)
     properties = _properties(data)
     height, width = properties[1][:2] if properties is not None else (0, 0)
     if height * width <= _LARGE_IMAGE:

@@ -6,18 +6,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from dasklake._codecs.image import ImageCodec
 from dasklake._codecs.sample import raw_value
 from dasklake._links.limits import LinkLimits
 from dasklake._links.verify import Findings, VerifyOptions, fetch, verify_link
-from dasklake._media.image import decode_image
+from dasklake._media.file import File
+from dasklake._media.sniff import format_of
 from dasklake._schema.schema import TensorSpec
 from dasklake._schema.values import Link
-from dasklake.exceptions import LinkError, PermissionDeniedError
+from dasklake.exceptions import LinkError, PermissionDeniedError, SampleError
 
 #: Samples whose links are checked, and fetched, ahead of the caller.
 _CHECKS, _FETCHES = 1024, 32
@@ -47,6 +50,8 @@ class Linked(Link):
         Its format, such as ``"jpeg"``.
     limits : LinkLimits or None
         Limits for reading it; None for the defaults.
+    spec : TensorSpec or None
+        The tensor, which says how the target is decoded.
     """
 
     shape: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
@@ -54,6 +59,7 @@ class Linked(Link):
     etag: str | None = field(default=None, repr=False, compare=False)
     format: str | None = field(default=None, repr=False, compare=False)
     limits: LinkLimits | None = field(default=None, repr=False, compare=False)
+    spec: TensorSpec | None = field(default=None, repr=False, compare=False)
 
     def bytes(self) -> bytes:
         """Return the bytes of the file.
@@ -81,7 +87,7 @@ class LinkedImage(Linked):
 
     Attributes
     ----------
-    url, creds_key, shape, size, etag, format, limits
+    url, creds_key, shape, size, etag, format, limits, spec
         As of other links. The shape is height x width x channels.
 
     Examples
@@ -91,12 +97,13 @@ class LinkedImage(Linked):
     """
 
     def numpy(self) -> npt.NDArray[np.uint8]:
-        """Return the pixels.
+        """Return the pixels, as of an image that is stored in the tensor.
 
         Returns
         -------
         numpy.ndarray
-            uint8; height x width x channels.
+            uint8; height x width x channels. ``link[image.rgb]`` has three channels,
+            ``link[image.gray]`` one.
 
         Raises
         ------
@@ -108,12 +115,84 @@ class LinkedImage(Linked):
             The file is not an image.
         """
         # Not super(): a dataclass with slots replaces the class.
-        pixels = decode_image(Linked.bytes(self))
-        return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+        return ImageCodec(self.spec or _IMAGE).decode_file(Linked.bytes(self))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 # numpy's protocol
         # The pixels are decoded on every call, so no copy is needed.
         return np.asarray(self.numpy(), dtype=dtype)
+
+
+#: The tensor of an image that belongs to no lake.
+_IMAGE = TensorSpec("link[image]", verify=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedFile(Linked):
+    """A value of ``link[audio]``, ``link[video]`` and the links to other media files.
+
+    The target is not read until its bytes or its content are requested.
+
+    Attributes
+    ----------
+    url, creds_key, shape, size, etag, format, limits, spec
+        As of other links.
+
+    Examples
+    --------
+    >>> LinkedFile("s3://bucket/speech/0001.flac")
+    LinkedFile(url='s3://bucket/speech/0001.flac', creds_key=None)
+    """
+
+    def file(self) -> File:
+        """Return the target as a file that is read once, on its first use.
+
+        Returns
+        -------
+        File
+            Like the value of a tensor that stores the file: ``link.file()[10:20]`` decodes some
+            rows. Its methods raise the errors of :meth:`numpy`.
+        """
+        dtype = None if self.spec is None else self.spec.dtype
+        return File(partial(_media_bytes, self), url=self.url, dtype=dtype)
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """Return the whole content, as of a file that is stored in the tensor.
+
+        Returns
+        -------
+        numpy.ndarray
+            The content, with the dtype of the tensor, or of the file if the tensor has none.
+
+        Raises
+        ------
+        LinkError
+            The file does not exist, or its web host does not deliver it.
+        StoreError
+            The storage of the file failed.
+        SampleError
+            The file cannot be decoded, or has another format.
+        MissingExtraError
+            The library that reads the format is not installed.
+        """
+        return self.file().numpy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 # numpy's protocol
+        # The content is decoded on every call, so no copy is needed.
+        return np.asarray(self.numpy(), dtype=dtype)
+
+
+def _media_bytes(link: LinkedFile) -> bytes:
+    """Return the bytes of a target after checking that its format is one of its htype."""
+    data = link.bytes()
+    if link.spec is not None and format_of(data) not in link.spec.kind.files:
+        *most, last = link.spec.kind.files
+        content = format_of(data) or f"an unknown format that begins with {data[:8]!r}"
+        raise SampleError(
+            f"the file must be {', '.join(most)}{' or ' * bool(most)}{last}, a format of the htype "
+            f"{link.spec.kind.name!r}, got {content} ({len(data)} bytes). Fix the link, or get the "
+            "file undecoded with link.bytes()."
+        )
+    return data
 
 
 def linked(
@@ -136,7 +215,7 @@ def linked(
         Limits for reading the target.
     """
     shape, size, key = stored.get("shape"), stored.get("size"), stored["creds_key"]
-    return (LinkedImage if spec.kind.codec == "image" else Linked)(
+    return (LinkedImage if spec.kind.codec == "image" else LinkedFile)(
         stored["url"],
         keys.get(key, key),
         shape=None if shape is None else tuple(shape),
@@ -144,6 +223,7 @@ def linked(
         etag=stored.get("etag"),
         format=stored.get("format"),
         limits=limits,
+        spec=spec,
     )
 
 
@@ -207,8 +287,7 @@ def check_rows(
 
     def start(value: tuple[int, str, Linked]) -> Future[Findings]:
         _, name, link = value
-        is_image = specs[name].kind.codec == "image"
-        options = VerifyOptions(is_image, decode)
+        options = VerifyOptions.of(specs[name], decode=decode)
         return verify_link(link.url, link.creds_key, options, limits or link.limits)
 
     values = (

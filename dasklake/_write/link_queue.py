@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dasklake import creds
+from dasklake._codecs.image import ImageCodec
 from dasklake._codecs.sample import raw_value
 from dasklake._codecs.transfer import CopiedLink
 from dasklake._links.verify import Findings, VerifyOptions, verify_link
@@ -105,7 +106,7 @@ class LinkQueue:
             This process has no credentials under the key of a link.
         """
         for name, spec in self._verified.items():
-            target = VerifyOptions(spec.kind.codec == "image", spec.verify == "decode")
+            target = VerifyOptions.of(spec, decode=spec.verify == "decode")
             for link in (sample.get(name) for sample in queued.samples):
                 if link is not None and not isinstance(link, CopiedLink):
                     future = verify_link(link["url"], link["creds_key"], target)
@@ -230,8 +231,8 @@ def _add_findings(link: Encoded, target: Findings, spec: TensorSpec) -> None:
             f"the target of link {safe_url(link['url'])} {size_problem(expected, target.shape)}"
         )
     if (shape := target.shape) is not None:
-        if len(spec.shape or ()) == 2 and shape[2] == 1:
-            shape = shape[:2]
+        if spec.kind.codec == "image":
+            shape = ImageCodec(spec).decoded_shape(shape)
         if spec.shape != spec.kind.shape and not _fits(shape, spec.shape):
             raise LinkError(
                 f"the target of link {link['url']} must have shape {spec.shape}, got {shape}. "

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.bag as db
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +123,8 @@ def test_a_lake_returns_the_dtype_of_each_file(tmp_path: Path) -> None:
         "plain": TensorSpec("audio", compression="wav"),
         "declared": TensorSpec("audio", dtype="float32", compression="wav"),
     }
-    dasklake.to_lake(bag, tmp_path / "lake", schema=schema)
+    with dask.config.set(scheduler="synchronous"):
+        dasklake.to_lake(bag, tmp_path / "lake", schema=schema)
     lake = dasklake.open(tmp_path / "lake")
     assert [lake[i]["plain"].numpy().dtype for i in range(3)] == ["int16", "int32", "float32"]
     assert [lake[i]["declared"].numpy().dtype for i in range(3)] == ["float32"] * 3
