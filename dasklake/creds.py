@@ -20,6 +20,7 @@ __all__ = [
     "StorageOptions",
     "current",
     "either",
+    "in_use",
     "populate",
     "renewed",
     "replaced",
@@ -203,6 +204,12 @@ def replaced(storage_options: StorageOptions, refused: Credentials) -> Credentia
     return None if credentials.options == refused.options else credentials
 
 
+def in_use() -> list[dict[str, Any]]:
+    """Return the storage options of all keys that this process has resolved."""
+    process = os.getpid()
+    return [entry.options for (owner, _), entry in list(_cache.items()) if owner == process]
+
+
 def populate(key: str, storage_options: StorageOptions) -> None:
     """Set the storage options of a credentials key in this process; they are not stored or sent.
 
@@ -283,12 +290,13 @@ def _called(function: Callable[[], Any], source: str) -> Any:
     try:
         return function()
     except Exception as error:  # noqa: BLE001 # the reason follows
-        # This is code of the user: any error means that credentials are missing. The message is
-        # left out, because it may contain secrets.
-        raise PermissionDeniedError(
-            f"{source} could not be computed: the function raised {type(error).__name__}. Fix the "
-            "function, and check that everything it reads exists on each worker."
-        ) from None
+        kind = type(error).__name__
+    # This is code of the user: any error means that credentials are missing. Its message may contain
+    # secrets. So it is left out, and raised out of the handler, because it would be the context.
+    raise PermissionDeniedError(
+        f"{source} could not be computed: the function raised {kind}. Fix the function, and check that "
+        "everything it reads exists on each worker."
+    )
 
 
 def _configured(key: str) -> Any:

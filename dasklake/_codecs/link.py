@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -73,13 +74,12 @@ def _refuse_secrets(url: str) -> None:
     for part in _CHAIN.split(url):
         if "://" not in part or not ("@" in part or "?" in part):
             continue
-        try:
+        url_parts = None
+        with suppress(ValueError):
             url_parts = urlsplit(part)
             names = {name.lower() for name, _ in parse_qsl(url_parts.query)}
-        except ValueError:
-            raise SampleError(
-                "the URL cannot be parsed: its host or port is invalid. Fix the URL."
-            ) from None
+        if url_parts is None:  # raised here, because the ValueError repeats the URL
+            raise SampleError("the URL cannot be parsed: its host or port is invalid. Fix the URL.")
         # In an HTTP URL, a user without a password is usually a token.
         is_http = url_parts.scheme in ("http", "https")
         if url_parts.password is not None or (is_http and url_parts.username):

@@ -20,7 +20,7 @@ from dasklake._links.faults import Access, Fault, access_of, fault_of
 from dasklake._links.limits import AT_ONCE, Host, LinkLimits, in_reader_thread
 from dasklake._links.targets import Begin, Target, TooManyBytesError, target_of
 from dasklake._schema.printable import printable, safe_str
-from dasklake._storage.errors import safe_text
+from dasklake._storage.hidden import safe_text, with_url_secrets
 from dasklake._storage.retry import RetryPolicy
 from dasklake._storage.urls import safe_url
 from dasklake.exceptions import (
@@ -235,7 +235,8 @@ class LinkTarget:
 
     def _translated(self, error: Exception, fault: Fault) -> LakeError:
         cause = " ".join(f"{type(error).__name__}: {safe_str(error)}".split())
-        text = safe_text(printable(cause), self._credentials.options)[:_CAUSE]
+        secrets = with_url_secrets(self._credentials.options, self.url)
+        text = safe_text(printable(cause), secrets)[:_CAUSE]
         link = f"the link {self._name}"
         if fault.kind == "dead":
             return self.invalid(f"is dead ({text})")

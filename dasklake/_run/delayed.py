@@ -20,7 +20,7 @@ from dasklake._dask import Expr, List, Task, TaskRef, new_collection
 from dasklake._format import object_keys
 from dasklake._log.log import Log
 from dasklake._run.coordinator import load_failures, record_outcome
-from dasklake._run.outcome import explain
+from dasklake._run.outcome import explain, raise_problem
 from dasklake._run.report import WriteReport, report_write
 from dasklake._run.run_spec import Assignment, RunSpec
 from dasklake._run.start import start_run
@@ -203,7 +203,7 @@ def _commit(assignment: Assignment, outcomes: Sequence[Any]) -> WriteReport:
         writer.commit(receipts, lambda: load_failures(assignment.location.store, receipts))
     problem, cause = explain(run, progress, writer.state)
     if problem is not None:
-        raise problem from cause
+        raise_problem(problem, cause)
     report = report_write(run, writer.head.version, writer.state, began)
     _LOGGER.info(
         "Run %r ended: finished, version %d, %d samples, %d failures",

@@ -21,6 +21,7 @@ from dasklake._run.coordinator import Status, commit_recovered
 from dasklake._run.delayed import lazy_write
 from dasklake._run.held_results import hold_results
 from dasklake._run.local_front import local_deliver, run_locally
+from dasklake._run.outcome import raise_problem
 from dasklake._run.preview import Preview, preview_write
 from dasklake._run.progress_bar import make_bar
 from dasklake._run.report import WriteReport, report_write
@@ -207,7 +208,7 @@ def _notify_checkpoints(
 def _report(call: Call, run: str, status: Status) -> WriteReport:
     """Return the report of a run that has ended, or raise the error that ended it."""
     if status.problem is not None:
-        raise status.problem from status.cause
+        raise_problem(status.problem, status.cause)
     if status.failures:
         _LOGGER.warning(
             "Run %r: skipped %d failures, wrote %d samples. lake.failures() lists the skipped ones.",

@@ -16,6 +16,7 @@ from dasklake._dask import KilledWorker
 from dasklake._run.clients import asynchronous_client, client_of
 from dasklake._run.progress_bar import make_count_bar
 from dasklake._schema.printable import safe_str
+from dasklake._storage.hidden import raise_without_context, safe_text, without_secrets
 from dasklake.exceptions import (
     InvalidInputError,
     LakeError,
@@ -128,8 +129,10 @@ def _lake_errors(client: Client | None) -> Iterator[None]:
             raise RunLostError(
                 f"The connection to the cluster is lost ({safe_str(error)}). {_AGAIN}"
             ) from error
-        raise StoreError(f"A file cannot be written: {safe_str(error)}. {_AGAIN}") from error
-    except Exception as error:
-        raise RunFailedError(
-            f"A file cannot be written: {type(error).__name__}: {safe_str(error)}. {_AGAIN}"
-        ) from error
+        text = safe_text(safe_str(error))
+        stored = StoreError(f"A file cannot be written: {text}. {_AGAIN}")
+        raise_without_context(stored, without_secrets(error))
+    except Exception as error:  # noqa: BLE001 # raised as an error of dasklake
+        text = safe_text(f"{type(error).__name__}: {safe_str(error)}")
+        failed = RunFailedError(f"A file cannot be written: {text}. {_AGAIN}")
+        raise_without_context(failed, without_secrets(error))

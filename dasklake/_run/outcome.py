@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from dasklake._model.commit import RunState
 from dasklake._model.receipt import Failure
 from dasklake._run.progress import RunProgress, Stop
 from dasklake._schema.printable import safe_str
+from dasklake._storage.hidden import raise_without_context, without_secrets
 from dasklake._write.failures import never_skipped
 from dasklake.exceptions import (
     LakeError,
@@ -64,6 +67,15 @@ def explain(run: str, progress: RunProgress, state: RunState) -> OutcomeError:
         bare = isinstance(stop.error, KeyboardInterrupt) and not stop.error.args
         return (KeyboardInterrupt(hint), stop.error) if bare else (stop.error, None)
     return _failed(run, stop, state.inputs)
+
+
+def raise_problem(problem: BaseException, cause: BaseException | None) -> NoReturn:
+    """Raise the exception of :func:`explain` from its cause, without secrets.
+
+    The cause may come from any task of the input.
+    """
+    hidden = None if cause is None else without_secrets(cause)
+    raise_without_context(without_secrets(problem) or RunFailedError("The run ended."), hidden)
 
 
 def _failed(run: str, stop: Stop, inputs: int) -> OutcomeError:

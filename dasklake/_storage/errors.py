@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
-import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from dasklake._storage.hidden import (
+    raise_without_context,
+    safe_text,
+    shows_secret,
+    with_url_secrets,
+)
 from dasklake._storage.urls import safe_url
 from dasklake.exceptions import (
     LakeError,
@@ -18,10 +23,6 @@ from dasklake.exceptions import (
     StorageFullError,
     StoreError,
     UnsupportedStoreError,
-)
-
-_SECRET = re.compile(
-    r"key|secret|token|pass|pw|sas|cred|connection|sign|auth|cookie", re.IGNORECASE
 )
 
 #: Errors that are recognized by the name of their type: their libraries are optional.
@@ -123,15 +124,14 @@ def translate_errors(
         # libraries raise their own types, also bare ValueError and RuntimeError. None of them may
         # leave the public interface.
         kind = kind_of(error)
+        options = with_url_secrets(options, url)
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         text = safe_text(cause, options)
         address = safe_url(f"{url}/{key}" if key else url)
         message = f"Cannot {operation} {address} ({text[:500]}): {_NEXT[kind]}"
-        traceback = _traceback_text(error)
-        secret = traceback != safe_text(traceback, options)
         translated = kind(message)
         translated.transient = is_transient(error)
-        raise translated from (None if secret else error)
+        raise_without_context(translated, None if shows_secret(error, options) else error)
 
 
 def kind_of(error: BaseException) -> type[StoreError]:
@@ -229,27 +229,3 @@ def status_of(error: BaseException) -> int | None:
 def _code(error: BaseException) -> str | None:
     response = getattr(error, "response", None)
     return response.get("Error", {}).get("Code") if isinstance(response, Mapping) else None
-
-
-def _traceback_text(error: BaseException) -> str:
-    """Return the texts that a traceback of the error shows."""
-    return " ".join(f"{cause!r} {cause}" for cause in causes_of(error))
-
-
-def safe_text(text: str, options: Mapping[str, Any] | None = None) -> str:
-    """Return a text without the secrets of the options and of its URLs."""
-    text = safe_url(text)
-    for secret in sorted(_secrets(options or {}), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
-
-
-def _secrets(options: object, *, named: bool = False) -> Iterator[str]:
-    if isinstance(options, Mapping):
-        for name, value in options.items():
-            yield from _secrets(value, named=named or bool(_SECRET.search(str(name))))
-    elif isinstance(options, list | tuple):
-        for value in options:
-            yield from _secrets(value, named=named)
-    elif named and isinstance(options, str) and len(options) > 3:
-        yield options

@@ -12,7 +12,7 @@ from typing import Any
 from dasklake._codecs.sample import raw_value
 from dasklake._model.receipt import Failure
 from dasklake._schema.printable import error_text, printable, safe_repr, safe_str, shorten_middle
-from dasklake._storage.errors import safe_text
+from dasklake._storage.hidden import safe_text
 from dasklake.exceptions import CorruptionError, MissingExtraError, SampleError, StoreError
 
 #: Most characters of an item, a message and a traceback.

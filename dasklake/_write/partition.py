@@ -22,6 +22,7 @@ from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure
 from dasklake._schema.printable import printable, safe_str
+from dasklake._storage.hidden import safe_text, without_secrets
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import ChunkWriter, write_lost
 from dasklake._write.encoder import Block, blocks_of
@@ -96,7 +97,7 @@ def write_partition(
             raise replacement
         if deliver is None:
             return _portable(outcome)
-        deliver(outcome)
+        deliver(_hidden(outcome))
         return None
 
 
@@ -108,13 +109,29 @@ def _portable(outcome: Outcome) -> Outcome:
 
 def _portable_error(error: BaseException) -> BaseException:
     """Return an error, or one with its text if it cannot be pickled, printed or encoded."""
+    hidden = without_secrets(error)
+    if hidden is None:
+        return _textual(error)
     try:
         cloudpickle.loads(cloudpickle.dumps(error))
         f"{error!r}{error}".encode()
     except Exception:  # noqa: BLE001 # the exception class is the user's
-        text = f"{printable(type(error).__qualname__)}: {safe_str(error)}"
-        return StoreError(text) if never_skipped(error) else RunFailedError(text)
+        return _textual(error)
     return error
+
+
+def _textual(error: BaseException) -> BaseException:
+    """Return an error of dasklake with the text of an error, without its secrets."""
+    text = safe_text(f"{printable(type(error).__qualname__)}: {safe_str(error)}")
+    return StoreError(text) if never_skipped(error) else RunFailedError(text)
+
+
+def _hidden(outcome: Outcome) -> Outcome:
+    """Return an outcome whose error shows no secret."""
+    error = outcome.error
+    if error is None or without_secrets(error) is not None:
+        return outcome
+    return outcome._replace(error=_textual(error))
 
 
 def check_shared(job: Job) -> None:

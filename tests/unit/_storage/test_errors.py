@@ -16,7 +16,8 @@ import fsspec.exceptions
 import pytest
 from s3fs.errors import ERROR_CODE_TO_EXCEPTION, translate_boto_error
 
-from dasklake._storage.errors import MAPPED_TYPES, is_transient, safe_text, translate_errors
+from dasklake._storage.errors import MAPPED_TYPES, is_transient, translate_errors
+from dasklake._storage.hidden import safe_text
 from dasklake._storage.urls import safe_url
 from dasklake.exceptions import (
     CorruptionError,
