@@ -53,7 +53,8 @@ def resolve_schema(
     if resolved is None:
         raise SchemaError(
             "The schema of a bag cannot be inferred from its metadata. Give a schema: that of the lake "
-            "that the samples were read from, schema=lake.schema, or one such as "
+            "that the samples were read from, schema=lake.schema, that of some samples, "
+            "schema=dasklake.Schema.infer(samples), or one such as "
             "schema={'image': dasklake.TensorSpec('image', compression='jpeg'), "
             "'label': dasklake.TensorSpec('class_label', class_names=[...])}."
         )

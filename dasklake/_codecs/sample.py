@@ -58,6 +58,11 @@ class StoredValue:
         self.sample = sample
         self._value = _UNDECODED
 
+    @property
+    def stored_spec(self) -> TensorSpec:
+        """Description of its tensor in the lake."""
+        return self.source.spec(self.name)
+
     def __repr__(self) -> str:
         return f"<{self.spec.htype}, not decoded>" if not self.is_decoded else repr(self._value)
 

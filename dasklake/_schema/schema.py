@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
 from types import MappingProxyType
@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
+from dasklake._schema.infer import infer_specs
 from dasklake._schema.parameters import is_text, normalize_groups
 from dasklake._schema.same_length import same_length_groups
 from dasklake._schema.spec import TensorSpec, describe
-from dasklake.exceptions import SchemaError
+from dasklake.exceptions import InvalidInputError, SchemaError
 
 __all__ = ["Schema", "TensorSpec", "describe"]
 
@@ -95,6 +96,55 @@ class Schema(Mapping[str, TensorSpec]):
         rows = [f"    {name!r}: {describe(spec)}," for name, spec in self.tensors.items()]
         return "\n".join(["Schema({", *rows, "})"])
 
+    @classmethod
+    def infer(
+        cls, samples: Iterable[Mapping[str, Any]], tensors: Any = None, *, limit: int = 1000
+    ) -> Schema:
+        """Infer the schema of samples from their values.
+
+        Numbers, times and arrays of them have their dtype; axes of several lengths are ragged. Strings
+        are ``text``, and lists of strings ``sequence[text]``. Dicts, and lists of dicts, are ``json``.
+        Samples read from a lake have its specs. A tensor that a sample leaves out is optional.
+
+        Print the result, and edit it if necessary: ``Schema({**schema, "label": "class_label"})``
+        makes class names of text labels.
+
+        Parameters
+        ----------
+        samples : iterable of mappings
+            Samples: mappings of tensor names to values.
+        tensors : Schema or mapping, optional
+            Specs of tensors that are not inferred, as in :class:`Schema`.
+        limit : int, default 1000
+            Maximum number of samples that are taken from ``samples`` and examined.
+
+        Returns
+        -------
+        Schema
+            A schema that the examined samples fit.
+
+        Raises
+        ------
+        SchemaError
+            The values of a tensor do not determine a spec, or are of several types.
+        InvalidInputError
+            ``samples`` is empty or has other items than mappings, or ``limit`` is not positive.
+
+        Examples
+        --------
+        >>> samples = [{"x": 1, "name": "a", "box": [[0.5, 1.0]]}, {"x": 2.5, "name": "b", "box": []}]
+        >>> Schema.infer(samples[:1])
+        Schema({
+            'x': TensorSpec('generic', dtype='int64', shape=()),
+            'name': TensorSpec('text'),
+            'box': TensorSpec('generic', dtype='float64', shape=(1, 2)),
+        })
+        >>> Schema.infer(samples, {"box": {"dtype": "float32", "shape": (None, None)}})["x"].dtype
+        'float64'
+        """
+        given = Schema({} if tensors is None else tensors)
+        return cls(infer_specs(_checked_samples(samples), given, _checked_limit(limit)))
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document that a commit stores."""
         return {name: spec.to_json() for name, spec in self.tensors.items()}
@@ -146,6 +196,27 @@ class Schema(Mapping[str, TensorSpec]):
             if name in other and _differ(self[name], other[name]):
                 differences.append(f"{name!r} {_difference(self[name], other[name])}")
         return differences
+
+
+def _checked_samples(samples: Any) -> Iterable[Any]:
+    if hasattr(samples, "__dask_graph__"):
+        raise InvalidInputError(
+            f"samples must be an iterable of dicts, got a Dask {type(samples).__name__}, of which all "
+            "would be computed. Give some of its samples, such as bag.take(100)."
+        )
+    if isinstance(samples, Mapping | str) or not isinstance(samples, Iterable):
+        raise InvalidInputError(
+            f"samples must be an iterable of dicts, got {type(samples).__name__}. Give a list of dicts."
+        )
+    return samples
+
+
+def _checked_limit(limit: Any) -> int:
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise InvalidInputError(
+            f"limit must be a positive number of samples, got {limit!r}. Use 1000, or omit it."
+        )
+    return limit
 
 
 def _name(name: object) -> str:
