@@ -146,9 +146,10 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
 
     Parameters
     ----------
-    collection : dask Bag, DataFrame, Array, or mapping of str to aligned Arrays
+    collection : dask Bag, DataFrame, Series, Array, or mapping of str to aligned Arrays
         The input. The items of a bag are samples (mappings of tensor names to values), or the
-        items that ``transform`` takes. Samples lie along the first axis of an array.
+        items that ``transform`` takes. A Series is a frame of one column, and must have a name.
+        Samples lie along the first axis of an array.
     url : str or path
         Root of the lake: a path, or any URL that fsspec supports.
     schema : Schema, mapping or pyarrow.Schema, optional

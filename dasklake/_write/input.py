@@ -55,7 +55,7 @@ def source_of(collection: Any, schema: Schema | None, *, transformed: bool = Fal
 
     Parameters
     ----------
-    collection : dask Bag, DataFrame, Array, or mapping of str to aligned Arrays
+    collection : dask Bag, DataFrame, Series, Array, or mapping of str to aligned Arrays
         The input.
     schema : Schema or None
         The schema that the user gave.
@@ -80,9 +80,9 @@ def source_of(collection: Any, schema: Schema | None, *, transformed: bool = Fal
     if kind == "Bag":
         return _bag(collection, transformed=transformed)
     if kind == "Array":
-        return _arrays("array", {_only(None, schema): collection}, schema)
+        return _arrays("array", {_only_tensor(schema) or "data": collection}, schema)
     if kind == "Series":
-        name = _only(collection.name, schema)
+        name = _name_of_series(collection, schema)
         return _frame(collection.to_frame(name=name), schema, transformed=transformed)
     if kind == "DataFrame":
         return _frame(collection, schema, transformed=transformed)
@@ -91,11 +91,31 @@ def source_of(collection: Any, schema: Schema | None, *, transformed: bool = Fal
     )
 
 
-def _only(name: Any, schema: Schema | None) -> Any:
-    """Return the name of the only tensor of a collection that may have no name."""
-    if name is not None:
-        return name
-    return next(iter(schema)) if schema is not None and len(schema) == 1 else "data"
+def _only_tensor(schema: Schema | None) -> str | None:
+    """Return the only tensor of a schema, or the only one that is not an index; else None."""
+    if schema is None:
+        return None
+    names = [name for name, spec in schema.items() if len(schema) == 1 or not spec.index]
+    return names[0] if len(names) == 1 else None
+
+
+def _name_of_series(series: Any, schema: Schema | None) -> str:
+    """Return the name of the tensor that a Series becomes.
+
+    Raises
+    ------
+    InvalidInputError
+        The Series has no name that a tensor can have, and ``schema`` does not have only one tensor.
+    """
+    if isinstance(series.name, str):
+        return series.name
+    name = None if series.name is not None else _only_tensor(schema)
+    if name is None:
+        raise InvalidInputError(
+            f"A Series must have a name, which becomes that of its tensor, got {series.name!r}. Use "
+            "series.rename('x')."
+        )
+    return name
 
 
 def _bag(bag: Any, *, transformed: bool) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -279,8 +280,17 @@ def test_series_and_arrays_of_strings_are_read_back(tmp_path: Path) -> None:
     """A series is one tensor; arrays of strings, bytes and objects are written by their content."""
     series = dd.from_pandas(pd.Series([1, 2], name="x"), npartitions=2)
     series.to_frame().to_lake(tmp_path / "frame", options=SYNC)
-    dasklake.to_lake(series, tmp_path / "series", options=SYNC)
+    report = series.to_lake(tmp_path / "series", options=SYNC)
+    assert isinstance(report, dasklake.WriteReport)
     assert back(tmp_path / "series").equals(back(tmp_path / "frame"))
+    report = series.to_lake(tmp_path / "lazy", compute=False).compute(scheduler="sync")
+    assert report.samples == 2
+    assert back(tmp_path / "lazy").equals(back(tmp_path / "frame"))
+    # The accessor is the function: with its arguments, and also on a column that was read.
+    assert "mode" in inspect.signature(series.to_lake).parameters
+    column = dasklake.read_lake(tmp_path / "frame")["x"]
+    column.to_lake(tmp_path / "series", mode="append", options=SYNC)
+    assert back(tmp_path / "series")["x"].tolist() == [1, 2, 1, 2]
     cases: list[tuple[list[Any], Any]] = [
         (["a", "é中"], None),
         ([b"a", b"\xff"], None),

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import dask.bag as db
+import dask.dataframe as dd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from dask.array import Array
 from dask.bag import Bag
@@ -50,6 +52,14 @@ class TestToLake:
         assert_type(preview, Preview)
         assert_type(preview.estimated_bytes, int | None)
         assert isinstance(preview, Preview)
+
+    def test_series(self, tmp_path: Path) -> None:
+        """A Series, also by its method, has the results of a write."""
+        series = dd.from_pandas(pd.Series([1], name="x"), npartitions=1)
+        assert_type(dasklake.to_lake(series, tmp_path / "lake"), WriteReport)
+        preview = dasklake.to_lake(series, tmp_path / "lake", preview=1)
+        assert_type(preview, Preview)
+        assert isinstance(series.to_lake(tmp_path / "other"), WriteReport)
 
     def test_unknown(self, tmp_path: Path) -> None:
         """With flags known at run time only, the result is one of the three."""

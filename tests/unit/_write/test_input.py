@@ -258,9 +258,25 @@ def test_a_series_is_a_frame_of_one_column() -> None:
     series = dd.from_pandas(pd.Series([1, 2], name="x"), npartitions=1)
     assert source_of(series, None).names == ("x",)
     nameless = dd.from_pandas(pd.Series([1, 2]), npartitions=1)
-    assert source_of(nameless, None).names == ("data",)
-    one = Schema({"y": dasklake.TensorSpec(dtype="int64", shape=())})
-    assert source_of(nameless, one).names == ("y",)
+    one = {"y": dasklake.TensorSpec(dtype="int64", shape=())}
+    assert source_of(nameless, Schema(one)).names == ("y",)
+    labelled = dd.from_pandas(pd.Series([1, 2], index=[5, 3]), npartitions=1, sort=False)
+    level = {"index": dasklake.TensorSpec(dtype="int64", shape=(), index="unnamed")}
+    assert source_of(labelled, Schema(level | one)).names == ("y",)
+
+
+@pytest.mark.parametrize("name", [None, 5, ("a", "b")])
+def test_a_series_without_a_name_is_refused(name: Any) -> None:
+    """The error has the name, and its remedy works."""
+    series = dd.from_pandas(pd.Series([1, 2], name=name), npartitions=1)
+    two = Schema(dict.fromkeys("ab", dasklake.TensorSpec(dtype="int64", shape=())))
+    for schema in (None, two):
+        with pytest.raises(
+            InvalidInputError, match=r"must have a name.*series\.rename\('x'\)"
+        ) as e:
+            source_of(series, schema)
+        assert f"got {name!r}. " in str(e.value)
+    assert source_of(series.rename("x"), None).names == ("x",)
 
 
 def test_the_schema_that_an_error_shows_runs() -> None:
