@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from dasklake._schema.lake_tensors import LakeDtype
 from dasklake._schema.schema import Schema, TensorSpec, describe
 from dasklake.exceptions import SchemaError
 
-_UNKNOWN = "__UNKNOWN_CATEGORIES__"
+#: Category that Dask shows for categories that are not known yet.
+UNKNOWN_CATEGORIES = "__UNKNOWN_CATEGORIES__"
 
 
 def column_spec(column: Any) -> TensorSpec:
@@ -39,7 +39,7 @@ def column_spec(column: Any) -> TensorSpec:
 
 def _categories_spec(dtype: Any) -> TensorSpec:
     names = list(dtype.categories)
-    if _UNKNOWN in names:
+    if UNKNOWN_CATEGORIES in names:
         raise SchemaError("its categories are not known; column.cat.as_known() computes them")
     if not all(isinstance(name, str) for name in names):
         raise SchemaError(f"its categories are of dtype {dtype.categories.dtype}, not strings")
@@ -51,27 +51,6 @@ def _categories_spec(dtype: Any) -> TensorSpec:
             f"its categories are of dtype {dtype.categories.dtype!r}, not {restored!r}"
         )
     return TensorSpec("class_label", class_names=tuple(names), shape=(), ordered=dtype.ordered)
-
-
-def hint(column: Any) -> str:
-    """Return code for a tensor that takes the values of a column without a clear spec."""
-    dtype = column.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        dtype = dtype.categories.dtype
-    elif isinstance(dtype, pd.SparseDtype):
-        dtype = dtype.subtype
-    elif isinstance(dtype, pd.ArrowDtype) and pa.types.is_dictionary(dtype.pyarrow_dtype):
-        dtype = pd.ArrowDtype(dtype.pyarrow_dtype.value_type)
-    elif isinstance(dtype, pd.ArrowDtype):
-        return "dasklake.TensorSpec('json')"
-    else:
-        return "dasklake.TensorSpec(dtype='float32', shape=(None,))"
-    if dtype == np.dtype(object) or isinstance(dtype, pd.StringDtype):
-        return "dasklake.TensorSpec('text')"
-    try:
-        return code_of("", TensorSpec(dtype=dtype, shape=()))
-    except SchemaError:
-        return "dasklake.TensorSpec('text')"
 
 
 def code_of(name: str, spec: TensorSpec) -> str:
@@ -95,7 +74,7 @@ def ordered_categories(columns: Mapping[str, Any]) -> dict[str, Any]:
         for name, dtype in dtypes.items()
         if isinstance(dtype, pd.CategoricalDtype)
         and dtype.ordered
-        and _UNKNOWN not in dtype.categories
+        and UNKNOWN_CATEGORIES not in dtype.categories
     }
 
 

@@ -24,12 +24,14 @@ from dasklake._dask import (
 )
 from dasklake._schema.lake_tensors import schema_of_some
 from dasklake._schema.schema import Schema, TensorSpec
-from dasklake._write.column_specs import (
-    code_of,
-    column_spec,
-    hint,
-    ordered_categories,
+from dasklake._write.column_hints import (
+    array_hint,
+    column_hint,
+    converted_array,
+    converted_column,
+    unclear_types,
 )
+from dasklake._write.column_specs import column_spec, ordered_categories
 from dasklake._write.frame_index import (
     Certainty,
     Level,
@@ -38,6 +40,7 @@ from dasklake._write.frame_index import (
 )
 from dasklake._write.futures import cull_graph, is_future
 from dasklake._write.input_roots import expression_roots, graph_roots
+from dasklake._write.known_values import values_of_array, values_of_column
 from dasklake._write.lake_schema import (
     LakeColumn,
     copied_columns,
@@ -210,7 +213,7 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
     if schema is None:
         least = Certainty.DATA if transformed else Certainty.POSITIONAL
         stored = [level for level in levels if level.stored(least)]
-        inferred = _frame_schema(meta, stored, {} if lake is None else lake.columns)
+        inferred = _frame_schema(frame.expr, meta, stored, {} if lake is None else lake.columns)
     read = frame
     moved: frozenset[str] = frozenset()
     if lake is not None:
@@ -243,13 +246,24 @@ def _frame(frame: Any, schema: Schema | None, *, transformed: bool) -> Source:
 
 
 def _frame_schema(
-    columns: Mapping[str, Any], levels: Iterable[Level], lake: Mapping[str, LakeColumn]
+    expr: Any,
+    columns: Mapping[str, Any],
+    levels: Iterable[Level],
+    lake: Mapping[str, LakeColumn],
 ) -> Schema:
     """Return the schema of a frame: its index, its columns, and those that come from a lake."""
     roles = {level.tensor: level.role for level in levels}
     stored = {level.tensor: level.column for level in levels} | dict(columns)
-    schema = _inferred("columns", {n: c for n, c in stored.items() if n not in lake}, column_spec)
-    specs = {name: lake[name].spec if name in lake else schema[name] for name in stored}
+    specs, problems = _specs({n: c for n, c in stored.items() if n not in lake}, column_spec)
+    if problems:
+        dtypes = {name: stored[name].dtype for name in problems}
+        hints = {
+            name: column_hint(dtypes[name], values_of_column(expr, name), level=name in roles)
+            for name in problems
+        }
+        conversions = {n: converted_column(n, h, level=n in roles) for n, h in hints.items()}
+        raise unclear_types("columns", specs, problems, hints, conversions, roles)
+    specs = {name: lake[name].spec if name in lake else specs[name] for name in stored}
     # Explicit, because a missing compression means the default of the htype.
     specs = {
         name: replace(spec, index=roles.get(name, False), compression=spec.compression or "none")
@@ -258,24 +272,17 @@ def _frame_schema(
     return schema_of_some(specs)
 
 
-def _inferred(
-    kind: str, columns: Mapping[str, Any], spec_of: Callable[[Any], TensorSpec]
-) -> Schema:
-    """Return the schema of columns or arrays; the error for unclear ones shows an example."""
-    specs, unclear = {}, {}
+def _specs(
+    columns: Mapping[str, Any], spec_of: Callable[[Any], TensorSpec]
+) -> tuple[dict[str, TensorSpec], dict[str, SchemaError]]:
+    """Return the specs of columns or arrays, and the problems of those without a clear one."""
+    specs, problems = {}, {}
     for name, column in columns.items():
         try:
             specs[name] = spec_of(column)
         except SchemaError as error:
-            unclear[name] = f"{hint(column)},  # edit this line: {error}"
-    if not unclear:
-        return Schema(specs)
-    lines = [f"    {name!r}: {line}" for name, line in unclear.items()]
-    lines += [f"    {name!r}: {code_of(name, spec)}," for name, spec in specs.items()]
-    raise SchemaError(
-        f"The metadata do not determine the type of the {kind} {', '.join(map(repr, unclear))}. "
-        "Give a schema with these tensors, such as:\n" + "\n".join(["schema = {", *lines, "}"])
-    )
+            problems[name] = error
+    return specs, problems
 
 
 def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:
@@ -301,11 +308,31 @@ def _arrays(kind: str, arrays: dict[str, Any], schema: Schema | None) -> Source:
         parts=list(zip(*columns, strict=True)),
         names=tuple(aligned),
         lengths=tuple(int(length) for length in chunks) if sized else None,
-        schema=_inferred("arrays", aligned, _array_spec) if schema is None else None,
+        schema=_array_schema(kind, arrays) if schema is None else None,
         roots=lambda: [[name, _array_roots(array)] for name, array in arrays.items()],
         futures=futures,
         collections=tuple(aligned.values()),
     )
+
+
+def _array_schema(kind: str, arrays: Mapping[str, Any]) -> Schema:
+    specs, problems = _specs(arrays, _array_spec)
+    if problems:
+        hints = {
+            name: array_hint(array.dtype, _sample_shape(array), values_of_array(array))
+            for name, array in arrays.items()
+            if name in problems
+        }
+        conversions = {
+            name: converted_array(kind if kind == "array" else f"arrays[{name!r}]", hint)
+            for name, hint in hints.items()
+        }
+        raise unclear_types("arrays", specs, problems, hints, conversions, {})
+    return Schema(specs)
+
+
+def _sample_shape(array: Any) -> tuple[int | None, ...]:
+    return tuple(None if math.isnan(n) else int(n) for n in array.shape[1:])
 
 
 def _array_roots(array: Any) -> list[Any]:
@@ -341,7 +368,16 @@ def _align(name: str, array: Any, first: Any) -> Any:
 
 
 def _array_spec(array: Any) -> TensorSpec:
-    shape = tuple(None if math.isnan(n) else int(n) for n in array.shape[1:])
+    shape = _sample_shape(array)
+    if array.dtype.kind == "V":
+        if array.dtype.names is None:
+            raise InvalidInputError(
+                f"An array must have numbers, times or strings, got dtype {array.dtype}. Convert it."
+            )
+        raise InvalidInputError(
+            f"An array must have one value per element, got the fields {list(array.dtype.names)}. Write "
+            "an array for each field: {name: array[name] for name in array.dtype.names}."
+        )
     if array.dtype.kind in "UT" and not shape:
         return TensorSpec("text")
     if array.dtype.kind == "S" and not shape:

@@ -16,30 +16,11 @@ import pandas as pd
 
 from dasklake._schema.lake_tensors import LAKE_COLUMNS
 from dasklake._schema.schema import Schema
+from dasklake._write.known_values import KEEPING
 from dasklake.exceptions import InvalidInputError
 
 #: Name that stands for a converted index without a name.
 _INDEX = "the index"
-
-#: Operations that only select rows and columns of their first operand.
-_KEEP = {
-    "BlockwiseHead",
-    "BlockwiseTail",
-    "ClearDivisions",
-    "Drop",
-    "DropnaFrame",
-    "DropnaSeries",
-    "Filter",
-    "Head",
-    "Partitions",
-    "Projection",
-    "Repartition",
-    "RepartitionToFewer",
-    "RepartitionToMore",
-    "Sample",
-    "SetDivisions",
-    "Tail",
-}
 
 #: Beginnings of the repr of objects, which are unusual in text.
 _LIKE_REPR = ("[", "(", "{", "<", "array(")
@@ -106,7 +87,7 @@ def _after(node: Any, results: Mapping[str, set[Any]]) -> set[Any]:
         return set()
     first = results[node.frame._name] if "frame" in node._parameters else set()  # noqa: SLF001 # as above
     text = _texts(node._meta)  # noqa: SLF001 # Dask's documented meta
-    if kind in _KEEP:
+    if kind in KEEPING:
         return first & text
     if kind == "RenameFrame" and isinstance(node.operand("columns"), Mapping):
         names = node.operand("columns")
