@@ -18,12 +18,17 @@ from dasklake._read.row_index import resolve_rows
 from dasklake._read.rows import Rows
 from dasklake._read.shards import parse_state
 from dasklake._run.options import parse_size
+from dasklake._schema.argument_types import check_arguments
 from dasklake.exceptions import InvalidInputError
+
+#: Largest number that the state of a loader of PyTorch holds.
+_LARGEST = 2**63 - 1
 
 #: Form of all values, or of those of some tensors.
 Decode = bool | Mapping[str, bool | Literal["bytes"]]
 
 
+@check_arguments
 class BatchMethods(SampleSet):
     """Read many samples at once, as columns."""
 
@@ -278,6 +283,8 @@ def _integer(value: Any, name: str, least: int | None = None) -> int:
     if number is None or (least is not None and number < least):
         kinds = {None: "an integer", 0: "an integer of at least 0", 1: "a positive integer"}
         raise InvalidInputError(f"{name} must be {kinds[least]}, got {value!r}.")
+    if abs(number) > _LARGEST:
+        raise InvalidInputError(f"{name} must be an integer of 64 bits, got {value!r}.")
     return number
 
 

@@ -33,7 +33,7 @@ def parse_cache(cache: object, size_of: Callable[[], int]) -> CacheSettings | No
     """
     if cache is None:
         return None
-    if not isinstance(cache, str | os.PathLike) or not str(cache).strip() or "://" in str(cache):
+    if not isinstance(cache, str | os.PathLike) or not _is_local(str(cache)):
         raise InvalidInputError(
             f"cache must be the path of a local directory, got {cache!r}. Give for example "
             '"/scratch/cache".'
@@ -46,6 +46,15 @@ def parse_cache(cache: object, size_of: Callable[[], int]) -> CacheSettings | No
     with suppress(OSError):
         os.close(open_private(private_directory(settings.directory)))
     return settings
+
+
+def _is_local(path: str) -> bool:
+    """Return whether a path may be one of a local disk."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return bool(path.strip()) and "://" not in path and "\0" not in path
 
 
 def parse_cache_size(value: Any, name: str = "cache_size") -> int:

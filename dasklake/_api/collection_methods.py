@@ -14,9 +14,11 @@ from dasklake._read.filters import Condition, FilterLike, parse_filters
 from dasklake._read.frame_index import index_tensors
 from dasklake._read.graph import to_array, to_bag, to_bag_of_rows, to_dataframe
 from dasklake._run.options import parse_size
+from dasklake._schema.argument_types import check_arguments
 from dasklake.exceptions import InvalidInputError
 
 
+@check_arguments
 class CollectionMethods(SampleSet):
     """Return the samples as a Bag, a DataFrame or Arrays."""
 

@@ -36,6 +36,7 @@ from dasklake._api.write import WriteOptions, WriteReport, to_lake
 from dasklake._codecs.sample import Sample
 from dasklake._format import object_keys
 from dasklake._run.clients import client_of, local_client
+from dasklake._schema.argument_types import check_arguments
 from dasklake._schema.printable import safe_repr
 from dasklake._schema.values import Samples
 from dasklake.exceptions import InvalidInputError, LakeError
@@ -81,6 +82,7 @@ class ComputeFunction:
         return ComputeFunction, (self.function, self.name)
 
 
+@check_arguments
 class Pipeline:
     """A sequence of functions with their arguments, applied to each item of an input.
 
@@ -186,13 +188,10 @@ class Pipeline:
         """
         began = time.monotonic()
         lake = _check(write.pop("ds_out", lake), write)
-        flags = {"ignore_errors": ignore_errors, "skip_ok": skip_ok}
-        write_options = check_eval_arguments(
-            num_workers, flags, write.pop("options", WriteOptions())
-        )
+        write_options = check_eval_arguments(num_workers, write.pop("options", WriteOptions()))
         lake.flush()
         mode = "append" if run is None else "resume"
-        run = run or f"{_run_name(self.name)}-{object_keys.new_id()[:8]}"
+        run = run if run is not None else f"{_run_name(self.name)}-{object_keys.new_id()[:8]}"
         bag = _bag_of(data_in)
         if bag is None:
             return WriteReport(run, lake.version, 0, 0, 0, 0, 0, time.monotonic() - began)
@@ -203,7 +202,7 @@ class Pipeline:
         options: dict[str, Any] = {
             "transform": transform,
             "transform_kwargs": arguments,
-            "checkpoint_every": checkpoint_interval or AUTO,
+            "checkpoint_every": AUTO if _is_default(checkpoint_interval) else checkpoint_interval,
             "on_error": "skip" if ignore_errors else "raise",
             "max_failures": 1.0,
             "progress": progressbar,
@@ -360,6 +359,11 @@ def _check(lake: Any, write: Mapping[str, Any]) -> Lake:
     return lake
 
 
+def _is_default(interval: Any) -> bool:
+    """Return whether ``checkpoint_interval`` is None, or Deep Lake's 0."""
+    return interval is None or (isinstance(interval, int) and interval == 0)
+
+
 def _run_name(name: str) -> str:
     """Return a valid name of a run for the name of a function."""
     return _NOT_IN_NAMES.sub("", name).lstrip("._-")[:64] or "compute"
@@ -386,7 +390,8 @@ def _items(data: Any) -> list[Any]:
     if isinstance(data, pd.DataFrame):
         names = [str(name) for name in data.columns]
         return [dict(zip(names, row, strict=True)) for row in data.itertuples(index=False)]
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, Mapping):
+    sequence = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    if not sequence or isinstance(data, Mapping | str | bytes):
         raise InvalidInputError(
             f"data_in must be a sequence of items, got {type(data).__name__}. Convert it to a list."
         )
@@ -400,10 +405,10 @@ def _workers(scheduler: Any, count: int) -> Iterator[Any]:
         scheduler = _SCHEDULERS.get(scheduler, scheduler)
     if scheduler is None and client_of(get_scheduler()) is None:
         scheduler = "processes" if count else dask.config.get("scheduler", None) or "sync"
-    if scheduler == "processes":
+    if isinstance(scheduler, str) and scheduler == "processes":
         with local_client(max(1, count)) as client:
             yield client
-    elif scheduler == "threads" and count:
+    elif isinstance(scheduler, str) and scheduler == "threads" and count:
         with dask.config.set(num_workers=count):
             yield scheduler
     else:

@@ -15,11 +15,12 @@ from dask.base import get_scheduler
 
 from dasklake._api.configuration import AUTO
 from dasklake._api.sample_set import SampleSet
-from dasklake._api.write import WriteOptions, WriteReport, to_lake
+from dasklake._api.write import WriteOptions, WriteReport, check_options, to_lake
 from dasklake._read.graph import to_bag_of_selected
 from dasklake._read.row_index import resolve_selection
 from dasklake._read.rows import Rows, numbers_at
 from dasklake._read.selection import select_rows
+from dasklake._schema.argument_types import check_arguments
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError
 
@@ -28,6 +29,7 @@ __all__ = ["CopyMethods"]
 _DEFAULTS = WriteOptions()
 
 
+@check_arguments
 class CopyMethods(SampleSet):
     """Copy samples to another lake."""
 
@@ -111,6 +113,7 @@ class CopyMethods(SampleSet):
         >>> dasklake.open("memory://copy-to")["document"][:]
         [[], {'a': 1}]
         """
+        check_options(options)
         self.flush()
         names = self._columns(columns)
         if not names:

@@ -22,6 +22,7 @@ from dasklake._log.run_entries import abort
 from dasklake._log.schema_evolution import add_class_names, add_tensors, drop_tensor, rename_tensor
 from dasklake._model.commit import Commit
 from dasklake._run.preview import Preview
+from dasklake._schema.argument_types import check_arguments
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError, RunFailedError, SampleError, SchemaError
 
@@ -29,6 +30,7 @@ from dasklake.exceptions import InvalidInputError, RunFailedError, SampleError, 
 _PARTITION = 1_000
 
 
+@check_arguments
 class EditMethods(LakeBase):
     """Add, rename and delete tensors; append samples.
 
@@ -392,8 +394,19 @@ def _copied(value: Any) -> Any:
 
 
 def _rows(samples: Any) -> list[Any]:
+    if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
+        raise InvalidInputError(
+            "samples must be a list of samples, or a mapping of tensor names to lists, got "
+            f"{type(samples).__name__}. Use append() for one sample."
+        )
     if not isinstance(samples, Mapping):
         return list(samples)
+    single = [name for name, values in samples.items() if not hasattr(values, "__len__")]
+    if single:
+        raise InvalidInputError(
+            f"The values of tensor {single[0]!r} must be a list with one value for each sample, got "
+            f"{type(samples[single[0]]).__name__}. Use append() for one sample."
+        )
     lengths = {name: len(values) for name, values in samples.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(f"All tensors must have the same number of values, got {lengths}.")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from typing import cast
 
+from dasklake._api.write import check_options
 from dasklake._run.options import WriteOptions
-from dasklake._schema.printable import safe_repr
 from dasklake.exceptions import InvalidInputError
 
 #: Patterns of ``mode``, and their equivalents in ``eval``; the most specific ones are first.
@@ -20,32 +21,21 @@ _MODES = (
 )
 
 
-def check_eval_arguments(
-    num_workers: object, flags: Mapping[str, object], options: object
-) -> WriteOptions:
+def check_eval_arguments(num_workers: int, options: object) -> WriteOptions:
     """Validate the arguments that only ``eval`` has; return the options.
 
     Raises
     ------
     InvalidInputError
-        ``num_workers`` is not a count, a flag is not a bool, or ``options`` are not WriteOptions.
+        ``num_workers`` is negative, or ``options`` are not WriteOptions.
     """
-    if not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0:
+    if num_workers < 0:
         raise InvalidInputError(
-            f"num_workers must be a number of processes, got {safe_repr(num_workers)}. Use num_workers=0 "
-            "for this process, or num_workers=2."
+            f"num_workers must be a number of processes, got {num_workers}. Use num_workers=0 for this "
+            "process, or num_workers=2."
         )
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise InvalidInputError(
-                f"{name} must be True or False, got {safe_repr(value)}. Use {name}=True."
-            )
-    if not isinstance(options, WriteOptions):
-        raise InvalidInputError(
-            f"options must be a dasklake.WriteOptions, got {type(options).__name__}. Use "
-            "options=dasklake.WriteOptions(...)."
-        )
-    return options
+    check_options(options)
+    return cast("WriteOptions", options)
 
 
 def in_words_of_eval(text: str, run: str, given: Collection[str]) -> str:

@@ -29,6 +29,7 @@ from dasklake._read.row_index import resolve_selection
 from dasklake._read.rows import Rows, numbers_at
 from dasklake._run.export_tasks import run_export
 from dasklake._run.options import parse_size
+from dasklake._schema.argument_types import check_arguments
 from dasklake._schema.schema import TensorSpec
 from dasklake.creds import StorageOptions
 from dasklake.exceptions import InvalidInputError
@@ -36,6 +37,7 @@ from dasklake.exceptions import InvalidInputError
 __all__ = ["ExportMethods"]
 
 
+@check_arguments
 class ExportMethods(CollectionMethods):
     """Write the samples for other libraries."""
 

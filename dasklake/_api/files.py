@@ -7,10 +7,12 @@ from functools import partial
 
 from dasklake._links.verify import fetch
 from dasklake._media.file import File
+from dasklake._schema.argument_types import with_checked_arguments
 from dasklake._storage.urls import file_url
 from dasklake.exceptions import InvalidInputError
 
 
+@with_checked_arguments
 def read(path: str | os.PathLike[str], creds_key: str | None = None) -> File:
     """Refer to a file, as a value of a sample. Its bytes are read when they are used.
 
@@ -30,7 +32,7 @@ def read(path: str | os.PathLike[str], creds_key: str | None = None) -> File:
     Raises
     ------
     InvalidInputError
-        ``path`` is empty.
+        ``path`` is empty, or not a path.
 
     Examples
     --------
@@ -38,6 +40,11 @@ def read(path: str | os.PathLike[str], creds_key: str | None = None) -> File:
     >>> dasklake.read("/data/clip.mp4")
     <File 'file:///data/clip.mp4'>
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidInputError(
+            f"path must be the path or URL of a file, got {type(path).__name__}. Give a string or a "
+            "path; bytes of a file need no call."
+        )
     name = os.fspath(path)
     if not name:
         raise InvalidInputError("path must be the path or URL of a file, got an empty string.")

@@ -21,7 +21,7 @@ from dasklake._log.log import Log
 from dasklake._log.schema_evolution import empty_lake
 from dasklake._log.transactions import create_lake
 from dasklake._maintenance.reset import reset as reset_lake
-from dasklake._read.corruption import OnCorrupt, parse_on_corrupt
+from dasklake._read.corruption import OnCorrupt
 from dasklake._read.filters import FilterLike
 from dasklake._read.reader import resolve_commit
 from dasklake._run.options import LinkPolicy
@@ -111,13 +111,12 @@ def open(
     >>> lake["image"][0:3].shape
     (3, 2, 2)
     """
-    skipping = parse_on_corrupt(on_corrupt)
     settings = parse_cache(cache, lambda: cache_size_of(cache_size))
     store = open_store(url, either(storage_options, creds), cache=settings)
     log = Log(store)
     if reset:
         _reset(store, log, version)
-    return Lake(store, log, resolve_commit(log, version), skipping, links)
+    return Lake(store, log, resolve_commit(log, version), on_corrupt, links)
 
 
 def _reset(store: ObjectStore, log: Log, version: int | None) -> None:
@@ -127,7 +126,7 @@ def _reset(store: ObjectStore, log: Log, version: int | None) -> None:
     except (CorruptionError, UnsupportedFormatError) as error:
         if version is None or version == log.head_version():
             raise
-        warnings.warn(f"The lake was not reset. {error}", stacklevel=3)
+        warnings.warn(f"The lake was not reset. {error}", stacklevel=5)
 
 
 #: Alias of :func:`open`.

@@ -16,9 +16,12 @@ from dasklake._model.receipt import Failure
 from dasklake._read.corruption import OnCorrupt
 from dasklake._read.reader import make_reader
 from dasklake._run.options import LinkPolicy, parse_links
+from dasklake._schema.argument_types import check_arguments
 from dasklake._storage.store import ObjectStore
+from dasklake.exceptions import InvalidInputError
 
 
+@check_arguments
 class LakeBase(SampleSet):
     """One version of a lake.
 
@@ -116,12 +119,17 @@ class LakeBase(SampleSet):
 
         Raises
         ------
+        InvalidInputError
+            ``max_count`` is negative.
         CorruptionError
             A commit is damaged.
         """
+        most = self.version + 1 if max_count is None else max_count
+        if most < 0:
+            raise InvalidInputError(f"max_count must not be negative, got {most}. Omit it for all.")
         commits = map(self._log.read, range(self.version, -1, -1))
         selected = (commit for commit in commits if entries or commit.kind.is_data)
-        return History(islice(selected, max_count))
+        return History(islice(selected, min(most, self.version + 1)))
 
     def failures(self) -> pd.DataFrame:
         """Return the skipped samples and partitions with their errors, in the order of the input.

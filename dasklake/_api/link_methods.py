@@ -16,10 +16,12 @@ from dasklake._log.creds_keys import add_key, check_keys, update_key
 from dasklake._read.graph import to_bag, to_link_problems
 from dasklake._read.linked_values import Problem, fetched, unwrapped
 from dasklake._run.options import LinkPolicy, parse_links
+from dasklake._schema.argument_types import check_arguments
 from dasklake._schema.schema import Schema, TensorSpec
 from dasklake.exceptions import InvalidInputError, SchemaError
 
 
+@check_arguments
 class LinkMethods(LakeBase):
     """Manage credentials keys, check links, and replace them by the linked files."""
 

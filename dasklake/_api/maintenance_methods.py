@@ -21,8 +21,10 @@ from dasklake._read.undecodable import find_undecodable
 from dasklake._run.options import parse_age
 from dasklake._run.progress_bar import make_count_bar
 from dasklake._run.report import WriteReport
+from dasklake._schema.argument_types import check_arguments
 
 
+@check_arguments
 class MaintenanceMethods(LakeBase):
     """Reset, vacuum, compact and verify a lake, and retry its failures."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import ParamSpec, TypeVar
 
+from dasklake._schema.argument_types import with_checked_arguments
 from dasklake.exceptions import InvalidInputError, UnknownNameError
 
 _Parameters = ParamSpec("_Parameters")
@@ -192,15 +193,19 @@ _FUNCTIONS: Mapping[str, str] = {
 def explained(
     function: Callable[_Parameters, _Result],
 ) -> Callable[_Parameters, _Result]:
-    """Decorate a function, so that an unknown argument is an error that names the equivalent."""
+    """Decorate a function, so that an unknown argument is an error that names the equivalent.
+
+    Arguments of a wrong type are errors as well.
+    """
     parameters = inspect.signature(function).parameters
+    checked = with_checked_arguments(function)
 
     @functools.wraps(function)
     def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         for name in kwargs:
             if name not in parameters:
                 raise unknown_argument(function.__name__, name, list(parameters))
-        return function(*args, **kwargs)
+        return checked(*args, **kwargs)
 
     return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import warnings
@@ -11,6 +12,7 @@ from typing import Any
 
 import dask.bag as db
 
+from dasklake._api.other_words import unknown_argument
 from dasklake._api.write import to_lake
 from dasklake._log.log import Log
 from dasklake._model.commit import Commit
@@ -62,6 +64,10 @@ def retry(
     """
     if own := sorted(_OWN & write.keys()):
         raise InvalidInputError(f"{own[0]} cannot be given: a retry appends to this lake.")
+    allowed = [name for name in inspect.signature(to_lake).parameters if name not in _OWN]
+    for name in write:
+        if name not in allowed:
+            raise unknown_argument("retry_failures", name, ["fn", "items", "run", *allowed])
     head = log.require_head()
     rows: dict[str, list[Failure]] = {}
     for failure in log.failures(head):
@@ -80,7 +86,7 @@ def retry(
         warnings.warn(
             f"{lost} partitions of run {chain.runs[0]!r} failed as a whole, so their items are "
             "unknown and are not retried. Write them in a separate run.",
-            stacklevel=3,
+            stacklevel=4,
         )
     failed = chain.failed(len(chain.runs) - (2 if continues else 1))
     if not failed:

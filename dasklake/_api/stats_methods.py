@@ -8,7 +8,7 @@ import pandas as pd
 
 from dasklake._api.sample_set import SampleSet
 from dasklake._read.summary import summarize
-from dasklake.exceptions import InvalidInputError
+from dasklake._schema.argument_types import check_arguments
 
 #: Columns of the table of all tensors, in this order.
 _COLUMNS = (
@@ -17,6 +17,7 @@ _COLUMNS = (
 )
 
 
+@check_arguments
 class StatsMethods(SampleSet):
     """Summarize tensors, mostly without opening chunks."""
 
@@ -81,8 +82,6 @@ class StatsMethods(SampleSet):
         weight      2     1   4.5
         """
         self.flush()
-        if tensor is not None and not isinstance(tensor, str):
-            raise InvalidInputError(f"tensor must be a name, got {tensor!r}.")
         names = self._columns(None if tensor is None else [tensor])
         if tensor is not None:
             return summarize(self._reader, self._rows_of(names), names)[tensor]

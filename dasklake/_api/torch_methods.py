@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dasklake._api.batch_methods import BatchMethods, Decode
+from dasklake._schema.argument_types import check_arguments
 
 if TYPE_CHECKING:
     from dasklake.torch import LakeDataset
 
 
+@check_arguments
 class TorchMethods(BatchMethods):
     """Read the samples with PyTorch."""
 

@@ -28,6 +28,7 @@ from dasklake._read.split import (
     value_hashes,
 )
 from dasklake._read.tensor import Tensor
+from dasklake._schema.argument_types import check_arguments
 from dasklake._schema.lake_tensors import schema_of_some
 from dasklake._schema.schema import Schema
 
@@ -38,6 +39,7 @@ __all__ = ["ReadMethods", "View"]
 _Rule: TypeAlias = tuple[PackedRows, HashRange]
 
 
+@check_arguments
 class ReadMethods(CopyMethods, TorchMethods, ExportMethods, StatsMethods):
     """Read the samples of a lake or a view."""
 

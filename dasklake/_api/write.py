@@ -40,7 +40,6 @@ from dasklake._run.options import (
 from dasklake._run.preview import Preview
 from dasklake._run.report import WriteReport
 from dasklake._run.run_spec import RunSpec
-from dasklake._run.start import MODES
 from dasklake._storage.store import ObjectStore
 from dasklake._write.chunk_writer import RunLocation
 from dasklake._write.futures import check_transform
@@ -255,14 +254,10 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         raise NestedRunError(
             "to_lake() was called inside a Dask task. Call it on the client, with the collection."
         )
-    _check_types(run, transform, transform_kwargs, options)
-    _check_choice("mode", mode, MODES)
-    _check_choice("on_error", on_error, ("raise", "skip"))
-    _check_choice("coordinator", coordinator, ("auto", "scheduler", "client"))
+    check_options(options)
+    _check_kwargs(transform, transform_kwargs)
     store = _open_store(url, storage_options, options)
     chunk_size = chunk_size_of(options.chunk_size)
-    _check_choice("validate", options.validate, ("strict", "basic"))
-    _check_choice("commit_order", options.commit_order, (None, "completion", "input"))
     source, resolved = resolve_schema(
         collection, schema, store, mode, run, transformed=transform is not None
     )
@@ -353,16 +348,22 @@ def _get_of(scheduler: Any, collection: Any) -> Callable[..., Any] | None:
     return get
 
 
-def _check_types(run: Any, transform: Any, kwargs: Any, options: Any) -> None:
-    if run is not None and not isinstance(run, str):
-        raise InvalidInputError(f"run must be a string, got {run!r}.")
+def check_options(options: object) -> None:
+    """Check that ``options`` are WriteOptions.
+
+    Raises
+    ------
+    InvalidInputError
+        ``options`` are something else.
+    """
     if not isinstance(options, WriteOptions):
         raise InvalidInputError(
             f"options must be a dasklake.WriteOptions, got {type(options).__name__}. Use "
             "options=dasklake.WriteOptions(...)."
         )
-    if transform is not None and not callable(transform):
-        raise InvalidInputError(f"transform must be callable, got {transform!r}.")
+
+
+def _check_kwargs(transform: Any, kwargs: Any) -> None:
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise InvalidInputError(
             f"transform_kwargs must be a mapping of names to values, got {type(kwargs).__name__}."
@@ -378,11 +379,4 @@ def _check_timeout(call: Call, *, cluster: bool) -> None:
             "partition_timeout needs a cluster whose scheduler commits, because it restarts a worker "
             "that hangs; a local scheduler cannot stop a single thread or process. Omit it, or use "
             "a distributed Client whose workers have nannies."
-        )
-
-
-def _check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
-    if value not in choices:
-        raise InvalidInputError(
-            f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}."
         )

@@ -35,7 +35,7 @@ def to_array(value: object, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         array = value
     elif isinstance(value, np.generic):
         array = np.asarray(value)
-        if array.dtype.kind in "iu":
+        if array.dtype.kind in "iu" and dtype.kind not in "mM":
             return lossless(array, dtype)
     elif isinstance(value, bool | int | float | complex | list | tuple):
         return lossless(_parsed(value, dtype), dtype)

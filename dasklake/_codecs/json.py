@@ -67,7 +67,7 @@ class JsonCodec(Codec):
 
 def _to_json_value(value: Any) -> Any:
     """Convert a value to types that JSON stores without loss."""
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and not isinstance(value.item(), np.generic):
         return _to_json_value(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         raise SampleError(f"a JSON number must be finite, got {value}. Give None or a string.")
@@ -82,5 +82,6 @@ def _to_json_value(value: Any) -> Any:
                     f"a JSON key must be a string, got {shorten(key)}. Convert it with str()."
                 )
         return {str(key): _to_json_value(item) for key, item in value.items()}
-    remedy = ".tolist()" if hasattr(value, "tolist") else "str(), or a list, dict or number"
+    array = hasattr(value, "tolist") and not isinstance(value, np.generic)
+    remedy = ".tolist()" if array else "str(), or a list, dict or number"
     raise wrong_value("valid JSON", value, f"Convert it with {remedy}.")

@@ -27,7 +27,9 @@ from dasklake._read.shards import (
     check_state,
     make_state,
     order_digest,
+    parse_state,
 )
+from dasklake._schema.argument_types import check_arguments
 from dasklake.exceptions import InvalidInputError, LakeError
 
 __all__ = ["Batches", "take"]
@@ -82,6 +84,7 @@ def default_threads() -> int:
     return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
 
 
+@check_arguments
 class Batches:
     """Batches of samples, as returned by :meth:`Lake.batches`.
 
@@ -246,6 +249,7 @@ class Batches:
         InvalidInputError
             The state is of another version, other samples or another order.
         """
+        state = parse_state(state)
         shuffle = replace(
             self._options.shuffle,
             seed=state["seed"],

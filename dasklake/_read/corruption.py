@@ -11,7 +11,6 @@ from dasklake._read.plan import ChunkLocation
 from dasklake.exceptions import (
     CorruptionError,
     CorruptionWarning,
-    InvalidInputError,
     SampleError,
 )
 
@@ -24,21 +23,6 @@ _T = TypeVar("_T")
 _MAX_REPORTED = 100_000
 _reported: set[tuple[str, str, int]] = set()
 _guard = RenewedLock()
-
-
-def parse_on_corrupt(value: object) -> OnCorrupt:
-    """Validate ``on_corrupt``.
-
-    Raises
-    ------
-    InvalidInputError
-        The value is neither ``"raise"`` nor ``"skip"``.
-    """
-    if value == "raise":
-        return "raise"
-    if value == "skip":
-        return "skip"
-    raise InvalidInputError(f'on_corrupt must be "raise" or "skip", got {value!r}.')
 
 
 def warn_once(url: str, location: ChunkLocation, error: CorruptionError) -> None:

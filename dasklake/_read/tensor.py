@@ -18,10 +18,12 @@ from dasklake._read.reader import Reader
 from dasklake._read.row_index import resolve_row, resolve_rows
 from dasklake._read.rows import Rows, numbers_at
 from dasklake._read.shape_table import Shape, ShapeTable
+from dasklake._schema.argument_types import check_arguments
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
 
 
+@check_arguments
 class Tensor:
     """One tensor of a version, as returned by ``lake[name]``.
 

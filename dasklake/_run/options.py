@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from dasklake._links.limits import PER_HOST, LinkLimits
 from dasklake._run.progress import CheckpointInterval, MaxFailures
+from dasklake._schema.argument_types import check_fields
 from dasklake.exceptions import InvalidInputError
 
 
@@ -50,6 +52,11 @@ class WriteOptions:
         complete partitions before the first incomplete one, so that every version is a prefix of
         the input and its rows keep their numbers. Partitions behind a slow one wait for it; they
         are stored, and a resume does not compute them again.
+
+    Raises
+    ------
+    InvalidInputError
+        A value is not valid.
     """
 
     scheduler: Any = None
@@ -59,6 +66,12 @@ class WriteOptions:
     partition_timeout: float | str | timedelta | None = None
     validate: Literal["strict", "basic"] = "strict"
     commit_order: Literal["completion", "input"] | None = None
+
+    def __post_init__(self) -> None:
+        """Validate the values that need no parsing."""
+        if self.retries is not None:
+            parse_retries(self.retries)
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +182,7 @@ def _time(text: str) -> timedelta | None:
     """
     if text.strip().isdigit():
         return None
-    with contextlib.suppress(ValueError, KeyError, OverflowError):
+    with contextlib.suppress(ValueError, KeyError, IndexError, OverflowError):
         return timedelta(seconds=parse_timedelta(text, default=False))
     with contextlib.suppress(ValueError):
         # Dask's "d" is pandas' "D".
@@ -255,7 +268,7 @@ def parse_items(most: Any) -> int:
         raise InvalidInputError(
             f"preview must be a positive number of items, got {most!r}. Use 20, or omit it."
         )
-    return int(most)
+    return min(int(most), sys.maxsize)
 
 
 def parse_size(size: Any, name: str = "chunk_size") -> int:
@@ -266,8 +279,10 @@ def parse_size(size: Any, name: str = "chunk_size") -> int:
     InvalidInputError
         ``size`` is not a positive number of bytes.
     """
+    # True would be one byte, and so would be an empty text.
+    unclear = isinstance(size, bool) or (isinstance(size, str) and not size.strip())
     try:
-        count = 0 if isinstance(size, bool) else int(parse_bytes(size))
+        count = 0 if unclear else int(parse_bytes(size))
     except (ValueError, TypeError, AttributeError, OverflowError):
         count = 0
     if count <= 0:

@@ -68,6 +68,12 @@ def normalize_dtype(dtype: Any) -> tuple[str | None, str | None]:
         return "binary", _pack(pa.large_binary())
     try:
         parsed = pd.api.types.pandas_dtype(dtype)
+    except NotImplementedError as error:
+        # pandas does not parse the names of Arrow types with parameters.
+        raise SchemaError(
+            f"dtype {dtype!r} cannot be given by its name. Give the type itself, such as "
+            "pyarrow.decimal128(10, 2) or pyarrow.list_(pyarrow.string())."
+        ) from error
     except (TypeError, ValueError) as error:
         raise SchemaError(f"Unknown dtype {dtype!r}. Use a numpy, pandas or Arrow type.") from error
     if isinstance(parsed, np.dtype):

@@ -55,9 +55,9 @@ def normalize_coords(coords: Any, htype: Htype) -> str | None:
             )
         mode = str(coords.get("mode", "")).lower()
         coords = f"{coords.get('type', 'pixel')}-{mode}" if allowed == COORDS else mode
-    if coords is not None and coords not in allowed:
+    if coords is not None and (not isinstance(coords, str) or coords not in allowed):
         raise SchemaError(f"Unknown coords {coords!r}. Use one of: {', '.join(allowed)}.")
-    return cast("str | None", coords)
+    return coords
 
 
 def normalize_connections(
@@ -94,7 +94,7 @@ def check_index(index: Any, shape: tuple[int | None, ...] | None, *, plain: bool
     plain : bool
         Whether its values are numbers, times, strings, or cells of a table.
     """
-    if index not in (True, False, "unnamed") or isinstance(index, int) != isinstance(index, bool):
+    if not isinstance(index, bool | str) or index not in (True, False, "unnamed"):
         raise SchemaError(f"index must be True, False or 'unnamed', got {index!r}. Fix it.")
     if index and not (plain and shape == ()):
         raise SchemaError("An index must have one value per sample. Use shape=(), or no index.")
@@ -110,7 +110,8 @@ def normalize_groups(same_length: Any) -> list[tuple[str, ...]]:
     if all(isinstance(name, str) for name in groups):
         groups = [groups]
     for group in groups:
-        if isinstance(group, str) or not all(isinstance(name, str) for name in group):
+        names = isinstance(group, Iterable) and all(isinstance(name, str) for name in group)
+        if isinstance(group, str) or not names:
             raise SchemaError(
                 f"same_length must be a list of tensor names, or of lists of names, got {group!r}. "
                 "Give names."

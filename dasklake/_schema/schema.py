@@ -189,7 +189,17 @@ class Schema(Mapping[str, TensorSpec]):
         return Schema({**self, **decided}) if decided else self
 
     def differences(self, other: Schema) -> list[str]:
-        """Describe the differences of ``other``, tensor by tensor."""
+        """Describe the differences of ``other``, tensor by tensor.
+
+        Raises
+        ------
+        SchemaError
+            ``other`` is not a Schema.
+        """
+        if not isinstance(other, Schema):
+            raise SchemaError(
+                f"other must be a Schema, got {type(other).__name__}. Use Schema(...)."
+            )
         differences = [f"{name!r} is missing" for name in self if name not in other]
         differences += [f"{name!r} is new" for name in other if name not in self]
         for name in self:

@@ -169,7 +169,8 @@ class TensorSpec:
         for name, value in normalize_verification(self, linked=linked and not sequence).items():
             put(self, name, value)
         _check(self, htype, linked=linked)
-        if self.exif not in ("keep", "apply"):
+        exif: Any = self.exif
+        if not isinstance(exif, str) or exif not in ("keep", "apply"):
             raise SchemaError(f"exif must be 'keep' or 'apply', got {self.exif!r}. Fix it.")
 
     @property
@@ -285,13 +286,13 @@ def _may_decide(spec: TensorSpec, htype: Htype) -> bool:
 def _settled(spec: TensorSpec) -> int | None:
     """Return the number of class names with permanent indices, or None for all."""
     names = len(spec.class_names or ()) if spec.discover else 0
-    if spec.settled is None or spec.settled == names:
+    if spec.settled is None:
         return None
-    if type(spec.settled) is not int or not 0 <= spec.settled < names:
+    if type(spec.settled) is not int or not 0 <= spec.settled <= names:
         raise SchemaError(
             f"settled must be from 0 to below {names} names, got {spec.settled!r}. Fix it."
         )
-    return spec.settled
+    return None if spec.settled == names else spec.settled
 
 
 def _shape(spec: TensorSpec, htype: Htype) -> Shape | None:

@@ -211,8 +211,8 @@ def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _arrow_specs(values: list[Any], rank: int) -> Iterator[TensorSpec]:
     """Yield the spec of the Arrow type of values, which are lists of ``rank`` levels."""
     try:
-        found = pa.array(values).type
-        item = found.value_type if rank else found
+        inferred = pa.array(values).type
+        item = inferred.value_type if rank else inferred
         if not pa.types.is_null(item) and not pa.types.is_nested(item):
             yield TensorSpec(dtype=_nested(item, rank))
     except (pa.ArrowException, SchemaError, TypeError, ValueError, OverflowError):

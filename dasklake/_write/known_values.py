@@ -63,10 +63,10 @@ def values_of_column(expr: Any, name: str) -> list[Any] | None:
     else:
         return None
     columns = [_column(frame, name) for frame in frames]
-    known: list[Any] = [column for column in columns if column is not None]
-    if len(known) < len(columns):
+    given: list[Any] = [column for column in columns if column is not None]
+    if len(given) < len(columns):
         return None
-    return present(value for column in known for value in column)
+    return present(value for column in given for value in column)
 
 
 def _column(frame: Any, name: str) -> pd.Series | None:
@@ -90,18 +90,18 @@ def values_of_array(array: Any) -> list[Any] | None:
 
 def present(values: Iterable[Any]) -> list[Any]:
     """Return the first values that are not missing."""
-    found: list[Any] = []
+    first: list[Any] = []
     for value in values:
         if value is None or value is pd.NA or value is pd.NaT:
             continue
-        found.append(value)
-        if len(found) == _MOST:
+        first.append(value)
+        if len(first) == _MOST:
             break
-    if all(isinstance(value, str) or _is_nan(value) for value in found):
+    if all(isinstance(value, str) or _is_nan(value) for value in first):
         # NaN marks missing values among strings.
-        strings = [value for value in found if isinstance(value, str)]
-        return strings or found
-    return found
+        strings = [value for value in first if isinstance(value, str)]
+        return strings or first
+    return first
 
 
 def _is_nan(value: Any) -> bool:

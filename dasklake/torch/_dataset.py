@@ -273,7 +273,7 @@ def resolve_shard(shard: Any) -> Any:
     InvalidInputError
         The variables are not integers.
     """
-    if shard != "auto":
+    if not (isinstance(shard, str) and shard == "auto"):
         return shard
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -247,7 +247,7 @@ def test_unknown_versions(lake: Lake, version: int) -> None:
 
 def test_a_version_is_a_number(lake: Lake) -> None:
     """A version must be an integer."""
-    with pytest.raises(InvalidInputError, match="number"):
+    with pytest.raises(InvalidInputError, match="version must be an integer"):
         open_lake(lake.url, version="newest")  # type: ignore[arg-type] # the error is the point
 
 

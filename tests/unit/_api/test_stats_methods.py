@@ -304,5 +304,5 @@ def test_arguments_are_validated(tmp_path: Path) -> None:
     lake = write(tmp_path / "lake")
     with pytest.raises(LakeError, match="no tensor 'nothing'"):
         lake.stats("nothing")
-    with pytest.raises(InvalidInputError, match="tensor must be a name, got 3"):
+    with pytest.raises(InvalidInputError, match="tensor must be a string or None, got 3"):
         lake.stats(3)  # type: ignore[call-overload] # it is refused

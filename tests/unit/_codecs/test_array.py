@@ -220,3 +220,11 @@ def test_compressed_bytes_of_another_shape_are_refused(compression: str, count: 
     stored = codec.encode(np.arange(4, dtype="uint8"))
     with pytest.raises(CorruptionError, match=compression):
         codec.decode(stored._replace(shape=(count,)))
+
+
+def test_a_number_of_numpy_is_no_time() -> None:
+    """The error proposes a cast, which works."""
+    codec = codec_for(TensorSpec(dtype="datetime64[us]", shape=()))
+    with pytest.raises(SampleError, match=r"\.astype\('datetime64\[us\]'\)"):
+        codec.encode(np.int64(3))
+    assert codec.encode(np.int64(3).astype("datetime64[us]")) == 3

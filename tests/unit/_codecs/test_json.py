@@ -68,3 +68,12 @@ def test_invalid_json_is_a_corruption_error(data: bytes) -> None:
     """Invalid stored JSON raises a CorruptionError, whatever error the parser raises."""
     with pytest.raises(CorruptionError):
         codec_for(TensorSpec("json")).decode(Blob(data, ()))
+
+
+@pytest.mark.parametrize("value", [np.longdouble(1), np.clongdouble(1j), [np.longdouble(1)]])
+def test_numbers_that_python_does_not_have_are_refused(value: Any) -> None:
+    """Wide numbers of numpy have no equal in Python; the error proposes a conversion that works."""
+    codec = codec_for(TensorSpec("json"))
+    with pytest.raises(SampleError, match=r"Convert it with str\(\)"):
+        codec.encode(value)
+    assert codec.encode(str(value))

@@ -39,3 +39,11 @@ def test_only_dtypes_outside_numpy_have_an_arrow_type() -> None:
     assert normalize_dtype("f4") == ("float32", None)
     assert normalize_dtype(None) == (None, None)
     assert normalize_dtype("Int64")[1] is not None
+
+
+def test_names_that_pandas_cannot_parse_are_refused_with_a_type_that_works() -> None:
+    """The error proposes the Arrow type itself, which is valid."""
+    name = "decimal128(10, 2)[pyarrow]"
+    with pytest.raises(SchemaError, match=r"pyarrow.decimal128\(10, 2\)"):
+        normalize_dtype(name)
+    assert normalize_dtype(pa.decimal128(10, 2))[0] == "decimal128(10, 2)[pyarrow]"

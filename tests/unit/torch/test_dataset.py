@@ -309,7 +309,7 @@ def test_the_lake_is_a_map_style_data_set(lake: dasklake.Lake) -> None:
         ({"batch_size": 0}, "batch_size must be"),
         ({"ragged": "tensor"}, "ragged must be one of 'list', 'pad', 'nested', got 'tensor'"),
         ({"layout": "NHWC"}, "layout must be one of 'HWC', 'CHW', got 'NHWC'"),
-        ({"collate": 5}, "collate must be a function, got 5"),
+        ({"collate": 5}, "collate must be a function or None, got 5"),
         ({"shard": (2, 2)}, "shard must be"),
         ({"decode": "no"}, "decode must be"),
         ({"state": {}}, "state must be a dict"),
