@@ -77,6 +77,12 @@ GOOD: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let relative paths, which some arguments are, be below a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @dasklake.compute
 def numbers(item: Any, sample_out: Any) -> None:
     """Write a number."""
