@@ -280,6 +280,8 @@ def _in_known_unit(elapsed: Any, value: Any, kind: pa.DataType) -> Any:
 
 
 def _list(value: Any, kind: pa.DataType) -> Any:
+    if isinstance(value, np.ma.MaskedArray):
+        raise _refuse(value, kind, "Its mask would be lost. Fill it with .filled().")
     if hasattr(value, "__array__") and not isinstance(value, _SEQUENCES):
         value = np.asarray(value)
     if type(value) in (list, tuple) and set(map(type, value)) <= _UNCHANGED.get(
@@ -287,8 +289,6 @@ def _list(value: Any, kind: pa.DataType) -> Any:
     ):
         items: Any = value
     elif isinstance(value, np.ndarray) and value.ndim:
-        if isinstance(value, np.ma.MaskedArray):
-            raise _refuse(value, kind, "Fill it with .filled().")
         if value.ndim == 1 and _same_numbers(value.dtype, kind.value_type):
             items = value
         else:

@@ -32,9 +32,6 @@ from dasklake.exceptions import (
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Values of ``mode``.
-MODES = ("create", "append", "overwrite", "resume")
-
 
 def start_run(log: Log, spec: RunSpec) -> Assignment:
     """Create the lake if necessary, and begin or continue the run.

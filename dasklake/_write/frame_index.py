@@ -246,7 +246,8 @@ def _missing_tensor(level: Level, tensor: str, own: TensorSpec | None, schema: S
     else:
         problem = "which is not in the schema"
         role = f"index={level.role!r}"
-        code = "TensorSpec(...)" if own is None else f"{describe(own)[:-1]}, {role})"
+        # Most indexes of objects hold strings.
+        code = f"{describe(own or TensorSpec('text'))[:-1]}, {role})"
         cure = f" To keep it, add {level.tensor!r}: dasklake.{code} to the schema."
     return (
         f"The frame has {name} of dtype {level.column.dtype}, {problem}.{cure} To drop it, write "

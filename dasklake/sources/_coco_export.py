@@ -106,9 +106,13 @@ class CocoWriter:
         columns = {role: _value(sample, name) for role, name in self.names.items()}
         missing = [role for role, value in columns.items() if value is None and role != "images"]
         if missing:
+            name = self.names[missing[0]]
+            condition = (
+                (f"{name}.n_objects", ">=", 0) if missing[0] in _OBJECTS else (name, "is not", None)
+            )
             raise SampleError(
-                "an annotation file needs a value. Leave such samples out with where().",
-                tensor=self.names[missing[0]],
+                f"an annotation file needs a value. Leave such samples out with where([{condition}]).",
+                tensor=name,
                 sample=str(number),
             )
         masks = self._masks(columns)
