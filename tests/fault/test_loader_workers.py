@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 import dasklake
 from dasklake.torch import LakeDataset
 from tests.support.clusters import wait_until
+from tests.support.s3 import S3Bucket
 
 SAMPLES = 60
 
@@ -121,8 +123,43 @@ def test_a_killed_worker_is_an_error_and_leaves_no_open_files(
     lake: dasklake.Lake, kind: str, method: str
 ) -> None:
     """The loader reports the death of a worker, does not hang, and another loader works."""
-    script = [sys.executable, "-m", "tests.support._killed_worker", lake.url, kind, method]
-    run = subprocess.run(script, capture_output=True, text=True, timeout=120, check=False)
+    _kill_workers(lake.url, kind, method)
+
+
+@pytest.mark.parametrize("kind", ["iterable", "map-style"])
+def test_a_killed_worker_is_an_error_on_s3(
+    lake: dasklake.Lake, s3_bucket: S3Bucket, kind: str
+) -> None:
+    """The same holds on S3, where each worker has connections and an event loop of its own."""
+    copy = f"{s3_bucket.url}/lake"
+    dasklake.to_lake(
+        lake.to_dask_bag(),
+        copy,
+        schema=lake.schema,
+        storage_options=s3_bucket.options,
+        options=dasklake.WriteOptions(scheduler="sync"),
+        progress=False,
+    )
+    _kill_workers(
+        copy,
+        kind,
+        "fork",
+        AWS_ACCESS_KEY_ID=s3_bucket.options["key"],
+        AWS_SECRET_ACCESS_KEY=s3_bucket.options["secret"],
+        AWS_ENDPOINT_URL=s3_bucket.options["endpoint_url"],
+    )
+
+
+def _kill_workers(url: str, kind: str, method: str, **environment: str) -> None:
+    script = [sys.executable, "-m", "tests.support._killed_worker", url, kind, method]
+    run = subprocess.run(
+        script,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     *kills, last = run.stdout.splitlines()
     open_files, messages = zip(*(line.split(maxsplit=1) for line in kills), strict=True)
