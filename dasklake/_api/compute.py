@@ -350,7 +350,7 @@ def _check(lake: Any, write: Mapping[str, Any]) -> Lake:
             f"lake must be a dasklake.Lake, got {type(lake).__name__}. Open one with "
             "dasklake.open(url), or create one with dasklake.empty(url)."
         )
-    own = ("collection", "url", "transform", "schema")
+    own = ("collection", "url", "transform", "schema", "batched", "batch_size")
     allowed = [name for name in inspect.signature(to_lake).parameters if name not in own]
     for name in write:
         if name not in allowed:

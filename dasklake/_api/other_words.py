@@ -50,6 +50,11 @@ _ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "filesystem": "Use storage_options={...} with the URL.",
         "creds": "Use storage_options=.",
         "token": "Use storage_options={...}, or the name of a credentials key.",
+        "num_proc": "Set it on Dask's scheduler: dask.config.set(num_workers=...), or use a Client.",
+        "fn_kwargs": "Use transform_kwargs=.",
+        "batch_format": "A frame gives DataFrames, all other collections arrays. Omit it.",
+        "remove_columns": "Only the columns that transform returns are written. Omit it.",
+        "input_columns": "Select the columns before: frame[['x']].to_lake(url, transform=...).",
     },
     "read_lake": {
         "split_row_groups": _PARTITIONS,
@@ -87,6 +92,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "verbose": "Use progressbar=False to print nothing.",
         "disable_label_sync": "Text labels become class names while the run writes. Omit it.",
         "extend_only": "Functions may use sample_out.extend() at any time. Omit it.",
+        "batched": "Functions get single items. Use dasklake.to_lake(..., transform=, batched=True).",
         "batch_size": "Use checkpoint_interval=; partitions are made for you.",
     },
 }

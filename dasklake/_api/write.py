@@ -32,6 +32,7 @@ from dasklake._run.execute import Call, lazy_call, preview_call, run_call
 from dasklake._run.options import (
     LinkPolicy,
     WriteOptions,
+    check_batches,
     parse_items,
     parse_links,
     parse_max_failures,
@@ -62,6 +63,8 @@ class WriteArguments(TypedDict, total=False):
     schema: SchemaLike | None
     transform: Callable[..., Any] | None
     transform_kwargs: Mapping[str, Any] | None
+    batched: bool
+    batch_size: int | None
     checkpoint_every: int | str | timedelta | None
     mode: Literal["create", "append", "overwrite", "resume"]
     run: str | None
@@ -121,6 +124,8 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     schema: SchemaLike | None = None,
     transform: Callable[..., Any] | None = None,
     transform_kwargs: Mapping[str, Any] | None = None,
+    batched: bool = False,
+    batch_size: int | None = None,
     checkpoint_every: int | str | timedelta | None = AUTO,
     mode: Literal["create", "append", "overwrite", "resume"] = "create",
     run: str | None = None,
@@ -162,6 +167,15 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     transform_kwargs : mapping, optional
         Further arguments of ``transform``. They are sent to each worker once. Delayed values and
         futures among them are computed once, also inside lists and dicts of at most 1,000 items.
+    batched : bool, default False
+        Whether ``transform`` takes a block of rows at once, and returns a mapping of tensor names to
+        columns of any one length, or a DataFrame. It gets a DataFrame of a frame, whose rows are
+        numbered from 0; an array or a dict of arrays of arrays; and a dict of arrays with one axis
+        of a bag of mappings, or one such array of other items. Its result for a row must not
+        depend on the other rows: if a block fails, smaller blocks find the rows that fail alone.
+    batch_size : int, optional
+        Number of rows of a block. By default, the first block of a partition has 10 rows, and
+        blocks grow up to 10,000 rows or about 16 MiB.
     checkpoint_every : int, str, timedelta or None, default "auto"
         Interval between checkpoints: a number of completed input samples, or a duration. None
         commits once, at the end. ``"auto"`` is ``dasklake.checkpoint-every`` of Dask's
@@ -256,6 +270,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         )
     check_options(options)
     _check_kwargs(transform, transform_kwargs)
+    check_batches(batch_size, transform, batched=batched)
     store = _open_store(url, storage_options, options)
     chunk_size = chunk_size_of(options.chunk_size)
     source, resolved = resolve_schema(
@@ -285,6 +300,8 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         index=source.index,
         lake_columns=source.lake_columns,
         transform=transform,
+        batched=batched,
+        batch_size=batch_size,
         skip=spec.skip,
         chunk_size=chunk_size,
         strict=options.validate == "strict",

@@ -133,6 +133,11 @@ def lossless(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         raise SampleError(
             f"the value must be a bool, got {shorten(array.ravel()[0])}. Convert it with bool()."
         )
+    if array.dtype.kind != dtype.kind and (array.dtype.kind in "mM" or dtype.kind in "mM"):
+        raise SampleError(
+            f"the value must have the tensor's dtype {dtype}, got {array.dtype}. Convert it, or change "
+            "the tensor's dtype."
+        )
     if array.dtype.kind == "c" and dtype.kind != "c":
         raise SampleError(
             f"the value must be a real number of {dtype}, got the complex number "

@@ -271,6 +271,28 @@ def parse_items(most: Any) -> int:
     return min(int(most), sys.maxsize)
 
 
+def check_batches(batch_size: int | None, transform: Any, *, batched: bool) -> None:
+    """Validate ``batched`` and ``batch_size``.
+
+    Raises
+    ------
+    InvalidInputError
+        ``batch_size`` is not positive, or one of them is given without what it needs.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise InvalidInputError(
+            f"batch_size must be at least 1, got {batch_size}. Use batch_size=1000, or omit it."
+        )
+    if batched and transform is None:
+        raise InvalidInputError(
+            "batched=True needs a transform. Give a function of a block of rows, or omit it."
+        )
+    if batch_size is not None and not batched:
+        raise InvalidInputError(
+            f"batch_size={batch_size} needs batched=True. Give both, or omit it."
+        )
+
+
 def parse_size(size: Any, name: str = "chunk_size") -> int:
     """Parse the argument ``name`` into bytes.
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+import pyarrow as pa
+
+from dasklake._codecs.compression import Encoded
 from dasklake._codecs.decoded_size import DECODED_RATIO, bytes_of_stored, expands
 from dasklake._format import object_keys
 from dasklake._format.chunk import ChunkHeader, write_chunk
@@ -14,6 +17,7 @@ from dasklake._format.segment import failures_bytes
 from dasklake._format.statistics import encode_statistics
 from dasklake._model.receipt import ChunkRef, Failure, Receipt
 from dasklake._schema.schema import Schema
+from dasklake._schema.values import Blob
 from dasklake._storage.store import ObjectStore
 from dasklake._write.encoder import Encoder
 
@@ -51,6 +55,13 @@ class RunLocation:
 
 #: Writes an object: a key, and its bytes.
 Put = Callable[[str, Any], None]
+
+
+#: Encoded values of a tensor: an array of its storage type, or one by one.
+Column: TypeAlias = pa.Array | list[Encoded]
+
+#: Assumed size of a value that was encoded alone, in bytes.
+_SMALL = 16
 
 
 class ChunkWriter:
@@ -102,21 +113,30 @@ class ChunkWriter:
             # Too large to copy: written before the user's code can change it.
             self._flush(last=False, inputs=0)
 
+    @property
+    def _nbytes(self) -> int:
+        return sum(builder.nbytes for builder in self.builders.values())
+
     def _is_full(self) -> bool:
         """Return whether the chunk has its size, or would be too large for readers once decoded."""
-        size = sum(builder.nbytes for builder in self.builders.values())
-        return size >= self.chunk_size or self._decoded >= DECODED_RATIO * self.chunk_size
+        return self._nbytes >= self.chunk_size or self._decoded >= DECODED_RATIO * self.chunk_size
 
-    def extend(self, columns: Mapping[str, Any]) -> None:
+    def extend(self, columns: Mapping[str, Column]) -> None:
         """Add columns of encoded samples, split into chunks."""
         rows = len(next(iter(columns.values())))
-        size = sum(column.nbytes for column in columns.values())
+        size = sum(map(_size_of, columns.values()))
         step = max(1, int(rows * self.chunk_size / max(size, 1)))
         for begin in range(0, rows, step):
-            if self.rows:
+            added = size * min(step, rows - begin) // rows
+            if self.rows and (self._is_full() or self._nbytes + added > self.chunk_size):
                 self._flush(last=False, inputs=0)
             for name, builder in self.builders.items():
-                builder.extend(columns[name].slice(begin, step))
+                column = columns[name]
+                if isinstance(column, list):
+                    for value in column[begin : begin + step]:
+                        builder.append(value)
+                else:
+                    builder.extend(column.slice(begin, step))
 
     def finish(self, inputs: int) -> Receipt:
         """Write the last chunk and return the receipt."""
@@ -196,3 +216,10 @@ def write_lost(
     writer = ChunkWriter(location, schema, failure.partition, 0, put)
     writer.failures.append(failure)
     return writer.finish(0)
+
+
+def _size_of(column: Column) -> int:
+    if not isinstance(column, list):
+        return int(column.nbytes)
+    data = sum(len(value.data) for value in column if isinstance(value, Blob))
+    return data + _SMALL * len(column)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dasklake._codecs.constraints import LengthCheck
+from dasklake._codecs.convert import refuse_masked
 from dasklake._codecs.registry import Codec, codec_for
 from dasklake._codecs.sample import Sample, StoredColumn, raw_value
 from dasklake._codecs.transfer import encode_value
@@ -80,8 +81,8 @@ def blocks_of(
         # A loop's variable would keep each item alive while the next one is made.
         yield from map(_block, parts[0])
     elif kind == "dataframe":
-        columns = _columns_of(parts[0], index)
-        yield Block(len(parts[0]), lambda: _rows(columns), columns, _float_types(columns))
+        columns = frame_columns(parts[0], index)
+        yield Block(len(parts[0]), lambda: rows_of(columns), columns, _float_types(columns))
     else:
         yield _array_block(kind, names, parts)
 
@@ -104,7 +105,7 @@ def _array_block(kind: str, names: tuple[str, ...], parts: tuple[Any, ...]) -> B
     return Block(len(parts[0]), items, columns)
 
 
-def _columns_of(frame: pd.DataFrame, index: tuple[str, ...]) -> dict[str, pd.Series]:
+def frame_columns(frame: pd.DataFrame, index: tuple[str, ...]) -> dict[str, pd.Series]:
     """Return the levels of the index that are written, and the columns."""
     labels = frame.index
     if any(index) and labels.nlevels != len(index):
@@ -141,15 +142,15 @@ def _float_types(columns: Mapping[str, pd.Series]) -> dict[str, Callable[[Any], 
     return types
 
 
-def _rows(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def rows_of(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the rows as dicts. Stored values are decoded only if a transform uses them."""
     names = list(columns)
-    kind = Sample if any(map(_is_stored, columns.values())) else dict
+    kind = Sample if any(map(is_stored, columns.values())) else dict
     for row in zip(*map(_values, columns.values()), strict=True):
         yield kind(zip(names, row, strict=True))
 
 
-def _is_stored(column: Any) -> bool:
+def is_stored(column: Any) -> bool:
     return isinstance(column, pd.Series) and isinstance(column.array, StoredColumn)
 
 
@@ -163,6 +164,15 @@ def _values(column: pd.Series) -> Iterator[Any]:
     if missing is None:
         return iter(column)
     return (None if no else value for value, no in zip(column, missing, strict=True))
+
+
+def restored_values(column: pd.Series) -> Iterator[Any]:
+    """Yield the values of a column with its dtype, and None for missing ones."""
+    values = _values(column)
+    numpy_type = _float_types({"": column}).get("")
+    if numpy_type is None:
+        return values
+    return (None if value is None else numpy_type(value) for value in values)
 
 
 def _missing(column: pd.Series) -> Any:
@@ -242,7 +252,7 @@ class Encoder:
                 )
             sample = {self.only: sample}
         if sample.keys() != self.codecs.keys():
-            self._check_names(sample)
+            self.check_names(sample)
         encoded = {}
         for name, codec in self.codecs.items():
             value = raw_value(sample, name)
@@ -256,7 +266,14 @@ class Encoder:
             check_lengths(encoded)
         return encoded
 
-    def _check_names(self, sample: Mapping[str, Any]) -> None:
+    def check_names(self, sample: Mapping[str, Any]) -> None:
+        """Check that a mapping has the tensors of the schema.
+
+        Raises
+        ------
+        SampleError
+            ``sample`` lacks a tensor that is not optional, or has an unknown one.
+        """
         for name in sample:
             if name not in self.codecs:
                 names = ", ".join(map(repr, self.schema))
@@ -272,19 +289,26 @@ class Encoder:
                 )
 
     def encode_block(self, columns: Mapping[str, Any]) -> dict[str, pa.Array] | None:
-        """Encode columns as a whole; None if a column can only be encoded sample by sample."""
-        if columns.keys() != self.codecs.keys() or any(map(_is_stored, columns.values())):
+        """Encode columns as a whole; None if a column can only be encoded sample by sample.
+
+        Raises
+        ------
+        SampleError
+            A column is a masked array, or its dtype does not fit.
+        """
+        if columns.keys() != self.codecs.keys() or any(map(is_stored, columns.values())):
             return None
         encoded = {}
         for name, codec in self.codecs.items():
+            refuse_masked(columns[name])
             column = codec.encode_column(columns[name])
             if column is None:
                 return None
-            encoded[name] = _without_times(columns[name], column)
+            encoded[name] = without_times(columns[name], column)
         return encoded
 
 
-def _without_times(values: Any, encoded: pa.Array) -> pa.Array:
+def without_times(values: Any, encoded: pa.Array) -> pa.Array:
     """Return a column of times in which the values that pandas marks as missing are null."""
     if not (isinstance(values, pd.Series) and values.dtype.kind in "mM"):
         return encoded

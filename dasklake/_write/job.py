@@ -35,9 +35,13 @@ class Job:
     lake_columns : frozenset of str
         Columns of a frame that come from a lake, in the types of pandas.
     transform : callable or None
-        Called with each item; returns a sample.
+        Called with each item, and returns a sample; or with a block of rows, and returns columns.
     kwargs : mapping
         Further arguments of the transform.
+    batched : bool
+        Whether the transform is called with blocks of rows.
+    batch_size : int or None
+        Number of rows of a block; None to adapt it to their size.
     skip : bool
         Whether failing samples are skipped.
     chunk_size : int
@@ -62,6 +66,8 @@ class Job:
     lake_columns: frozenset[str] = frozenset()
     transform: Callable[..., Any] | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    batched: bool = False
+    batch_size: int | None = None
     skip: bool = False
     chunk_size: int = 64 << 20
     only: frozenset[int] | None = None

@@ -90,9 +90,12 @@ class LinkQueue:
     ----------
     schema : Schema
         The schema of the samples.
+    repeated : bool, default False
+        Whether the samples of an input may be put again, which verifies only new links.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, repeated: bool = False) -> None:
+        self._begun: dict[Any, Future[Findings]] | None = {} if repeated else None
         self._verified = {n: spec for n, spec in schema.items() if spec.linked and spec.verify}
         self._inputs: deque[QueuedInput] = deque()
         self._nbytes = 0
@@ -109,12 +112,26 @@ class LinkQueue:
             target = VerifyOptions.of(spec, decode=spec.verify == "decode")
             for link in (sample.get(name) for sample in queued.samples):
                 if link is not None and not isinstance(link, CopiedLink):
-                    future = verify_link(link["url"], link["creds_key"], target)
+                    future = self._begin(link, target)
                     queued.checks.append((name, link, future))
         if queued.checks or self._inputs:
             _detach(queued)
         self._inputs.append(queued)
         self._nbytes += queued.nbytes
+
+    def _begin(self, link: Encoded, target: VerifyOptions) -> Future[Findings]:
+        key = (link["url"], link["creds_key"], target)
+        future = None if self._begun is None else self._begun.get(key)
+        if future is None:
+            future = verify_link(*key)
+            if self._begun is not None:
+                self._begun[key] = future
+        return future
+
+    def forget(self) -> None:
+        """Forget the links that were verified, if they are kept for inputs that are put again."""
+        if self._begun is not None:
+            self._begun.clear()
 
     def fail(self, queued: QueuedInput, error: Exception) -> None:
         """Append an input that failed, so that failures are reported in order."""
@@ -177,7 +194,7 @@ def _detach(queued: QueuedInput) -> None:
     queued.item = _light(queued.item)
     if queued.nbytes <= _MAX_BYTES:
         queued.samples = [
-            {name: _copied(value) for name, value in sample.items()} for sample in queued.samples
+            {name: copied(value) for name, value in sample.items()} for sample in queued.samples
         ]
 
 
@@ -204,7 +221,8 @@ def _nbytes(value: Any) -> int:
     return int(getattr(value, "nbytes", _SMALL))
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """Return an encoded value apart from memory that the user's code may change."""
     if isinstance(value, Blob) and not isinstance(value.data, bytes):
         return value._replace(data=bytes(value.data))
     return value.copy() if isinstance(value, np.ndarray) else value

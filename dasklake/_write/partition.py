@@ -1,7 +1,7 @@
 """Write one partition on a worker: make samples, write chunks, return a receipt.
 
-Samples are encoded one by one and flushed when a chunk is full, so memory is bounded by one chunk
-for a partition of any length. The last chunk is marked as the last. A complete partition can thus be
+Samples are encoded one by one, or in blocks of rows, and flushed when a chunk is full. So memory is
+bounded by one chunk and one block for a partition of any length. The last chunk is marked as the last. A complete partition can thus be
 recognised from storage alone.
 """
 
@@ -24,12 +24,14 @@ from dasklake._model.receipt import Failure
 from dasklake._schema.printable import printable, safe_str
 from dasklake._storage.hidden import safe_text, without_secrets
 from dasklake._storage.store import ObjectStore
+from dasklake._write.batched import BatchWriter
 from dasklake._write.chunk_writer import ChunkWriter, write_lost
 from dasklake._write.encoder import Block, blocks_of
 from dasklake._write.failures import attach, attached, failure_of_sample, never_skipped
 from dasklake._write.job import Deliver, Job, Outcome, PartMaker
 from dasklake._write.link_queue import LinkQueue, QueuedInput, require_keys
 from dasklake._write.retrying import RetryingStore
+from dasklake._write.row_blocks import RowBlock
 from dasklake.exceptions import (
     LakeNotSharedError,
     NotFoundError,
@@ -175,8 +177,13 @@ class _Attempt:
             strict=job.strict,
         )
         links = {name: spec.verify for name, spec in job.schema.items() if spec.linked}
-        self.queue = LinkQueue(job.schema) if any(links.values()) else None
         self.unverified = [name for name, verify in links.items() if not verify]
+        self.queue: LinkQueue | None = None
+        self.batches: BatchWriter | None = None
+        if job.batched:
+            self.batches = BatchWriter(job, self.chunks, self.unverified, self._sample_failed)
+        elif any(links.values()):
+            self.queue = LinkQueue(job.schema)
 
     def run(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Outcome:
         """Write the partition, and return the outcome."""
@@ -193,18 +200,24 @@ class _Attempt:
             # Uncaught, they would end the worker four times, and the cause would be lost.
             return Outcome(None, self._failure(error, None, None), error, interrupt=True)
         finally:
-            if self.queue is not None:
-                self.queue.close()
+            for verifying in (self.queue, self.batches):
+                if verifying is not None:
+                    verifying.close()
 
     def failed(self, error: Exception) -> Outcome:
         """Return the outcome of an attempt that failed as a whole, not in the user's code."""
         return Outcome(None, attached(error) or self._failure(error, None, None), error)
 
-    def _blocks(self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]) -> Iterator[Block]:
+    def _blocks(
+        self, makers: tuple[PartMaker, ...], values: Mapping[Any, Any]
+    ) -> Iterator[Block | RowBlock]:
         parts = tuple(make(values) for make in makers)
-        yield from blocks_of(self.job.kind, self.job.names, parts, self.job.index)
+        if self.batches is not None:
+            yield from self.batches.blocks(parts)
+        else:
+            yield from blocks_of(self.job.kind, self.job.names, parts, self.job.index)
 
-    def _run(self, blocks: Iterator[Block]) -> Outcome:
+    def _run(self, blocks: Iterator[Block | RowBlock]) -> Outcome:
         inputs = 0
         while True:
             try:
@@ -223,8 +236,10 @@ class _Attempt:
             # Freed before the next block is made, so that large arrays reuse the same memory.
             del block
 
-    def _write(self, block: Block, position: int) -> Outcome | None:
+    def _write(self, block: Block | RowBlock, position: int) -> Outcome | None:
         """Write a block; return an outcome if it ends the partition."""
+        if not isinstance(block, Block):
+            return None if self.batches is None else self.batches.write(block, position)
         if block.columns is not None and self.job.transform is None:
             try:
                 columns = self.chunks.encoder.encode_block(block.columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from tests.benchmarks import (
+    batched,
     checkpoints,
     coco,
     jpegs,
@@ -19,6 +20,7 @@ from tests.benchmarks import (
 )
 
 BENCHMARKS = {
+    "batched": batched.main,
     "coco": coco.main,
     "checkpoints": checkpoints.main,
     "jpegs": jpegs.main,
