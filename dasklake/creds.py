@@ -22,6 +22,7 @@ __all__ = [
     "either",
     "in_use",
     "populate",
+    "populated",
     "renewed",
     "replaced",
     "resolve",
@@ -211,7 +212,10 @@ def in_use() -> list[dict[str, Any]]:
 
 
 def populate(key: str, storage_options: StorageOptions) -> None:
-    """Set the storage options of a credentials key in this process; they are not stored or sent.
+    """Set the storage options of a credentials key in this process.
+
+    They are not stored, and sent only to worker processes that ``eval(num_workers=...)`` starts on this
+    machine.
 
     Parameters
     ----------
@@ -240,6 +244,12 @@ def populate(key: str, storage_options: StorageOptions) -> None:
             _populated.pop(key, None)
         else:
             _populated[key] = storage_options
+
+
+def populated() -> dict[str, StorageOptions]:
+    """Return the values of :func:`populate` of this process, by key."""
+    with _guard.lock:
+        return dict(_populated)
 
 
 #: Values of :func:`populate` by key, and resolved credentials by process and key.
@@ -316,5 +326,6 @@ def _configured(key: str) -> Any:
     raise PermissionDeniedError(
         f"This process has no credentials under the key {key!r}. Set dasklake.creds.{key} in "
         f"the Dask configuration of each worker, or install an entry point of the group "
-        f"{ENTRY_POINTS!r} with that name."
+        f"{ENTRY_POINTS!r} with that name. What populate_creds() sets is known to the process that "
+        "called it, and to workers that eval(num_workers=...) starts."
     )

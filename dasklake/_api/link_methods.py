@@ -95,9 +95,10 @@ class LinkMethods(LakeBase):
         *,
         from_environment: bool = False,
     ) -> None:
-        """Set the values of a credentials key in this process only.
+        """Set the values of a credentials key in this process.
 
-        The workers of a cluster find the values themselves; see the page on credentials.
+        Processes that :meth:`Pipeline.eval` starts get them, too. The workers of your own cluster
+        find the values themselves; see the page on credentials.
 
         Parameters
         ----------

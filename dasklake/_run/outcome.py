@@ -75,7 +75,11 @@ def raise_problem(problem: BaseException, cause: BaseException | None) -> NoRetu
     The cause may come from any task of the input.
     """
     hidden = None if cause is None else without_secrets(cause)
-    raise_without_context(without_secrets(problem) or RunFailedError("The run ended."), hidden)
+    unnamed = RunFailedError(
+        f"The run ended with a {type(problem).__qualname__}, whose text shows a secret and is left "
+        "out. lake.failures() has the failures that were committed."
+    )
+    raise_without_context(without_secrets(problem) or unnamed, hidden)
 
 
 def _failed(run: str, stop: Stop, inputs: int) -> OutcomeError:
