@@ -115,14 +115,15 @@ def without_secrets(
 
 
 def raise_without_context(error: BaseException, cause: BaseException | None) -> NoReturn:
-    """Raise an error from a cause, without the context of the handlers that enclose the call.
+    """Raise an error whose context is its cause, not the error that an enclosing handler handles.
 
-    ``raise ... from None`` hides the context in a traceback, but the error keeps it.
+    ``raise ... from None`` hides the context in a traceback, but the error keeps it. The context is
+    the cause, as of other errors: Python finds circles of errors by their contexts only.
     """
     try:
         raise error from cause  # noqa: TRY301 # caught to be changed while it is raised
     except BaseException:
-        error.__context__ = None
+        error.__context__ = cause
         raise  # this does not set the context again
 
 

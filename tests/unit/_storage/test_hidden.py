@@ -90,7 +90,7 @@ def test_errors_without_secrets_stay_unchanged() -> None:
     assert error.args[0] is value
 
 
-def _raise_in_a_handler(cause: BaseException) -> None:
+def _raise_in_a_handler(cause: BaseException | None) -> None:
     try:
         raise KeyError(SECRET)  # noqa: TRY301 # a context is meant
     except KeyError:
@@ -102,5 +102,33 @@ def test_a_context_is_removed_while_an_error_is_raised() -> None:
     cause = KeyError("x")
     with pytest.raises(ValueError, match="message") as caught:
         _raise_in_a_handler(cause)
-    assert caught.value.__context__ is None
-    assert caught.value.__cause__ is cause
+    assert caught.value.__context__ is caught.value.__cause__ is cause
+    with pytest.raises(ValueError, match="message") as caught:
+        _raise_in_a_handler(None)
+    assert caught.value.__context__ is caught.value.__cause__ is None
+
+
+def _raise_again() -> None:
+    try:
+        raise KeyError("first")  # noqa: TRY301 # a chain is meant
+    except KeyError as first:
+        try:
+            try:
+                raise OSError("second")  # noqa: TRY301 # a chain is meant
+            except OSError as second:
+                raise_without_context(ValueError("third"), second)
+        except ValueError:
+            raise first  # noqa: B904 # the context is meant
+
+
+def test_an_error_that_is_raised_again_is_not_its_own_context() -> None:
+    """The causes and contexts of an error have no circle, in which pickling would not end."""
+    with pytest.raises(KeyError) as caught:
+        _raise_again()
+    error: BaseException | None = caught.value
+    contexts: list[BaseException] = []
+    while error is not None and len(contexts) < 9:
+        contexts.append(error)
+        assert error.__cause__ in (None, error.__context__)
+        error = error.__context__
+    assert [type(error) for error in contexts] == [KeyError, ValueError, OSError]
