@@ -19,6 +19,7 @@ from dasklake._api.configuration import (
     open_store,
     retries_of,
 )
+from dasklake._api.known_collection import known_collection
 from dasklake._api.other_words import explained
 from dasklake._api.write_schema import SchemaLike, resolve_schema
 from dasklake._main_guard import raise_if_unguarded
@@ -77,6 +78,7 @@ class WriteArguments(TypedDict, total=False):
     progress: bool | Literal["auto"]
     on_checkpoint: Callable[[int], object] | None
     links: LinkPolicy | None
+    dim: str | None
     options: WriteOptions
 
 
@@ -140,6 +142,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     preview: int | None = None,
     on_checkpoint: Callable[[int], object] | None = None,
     links: LinkPolicy | None = None,
+    dim: str | None = None,
     options: WriteOptions = _DEFAULTS,
 ) -> WriteReport | Delayed | Preview:
     """Write a Dask collection as a lake.
@@ -150,10 +153,11 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
 
     Parameters
     ----------
-    collection : dask Bag, DataFrame, Series, Array, or mapping of str to aligned Arrays
+    collection : dask Bag, DataFrame, Series, Array, mapping of str to aligned Arrays, or Dataset
         The input. The items of a bag are samples (mappings of tensor names to values), or the
         items that ``transform`` takes. A Series is a frame of one column, and must have a name.
-        Samples lie along the first axis of an array.
+        Samples lie along the first axis of an array. A Dataset of xarray is a mapping of arrays.
+        Geometries of a GeoDataFrame are written as WKB.
     url : str or path
         Root of the lake: a path, or any URL that fsspec supports.
     schema : Schema, mapping or pyarrow.Schema, optional
@@ -228,6 +232,9 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         raises, a warning is issued and the run continues.
     links : LinkPolicy, optional
         Limits for reading the targets of links and the files of :func:`read`.
+    dim : str, optional
+        The dimension of an xarray Dataset along which the samples lie. By default, the first one of
+        the first data variable.
     options : WriteOptions, optional
         Less common options.
 
@@ -271,6 +278,7 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
     check_options(options)
     _check_kwargs(transform, transform_kwargs)
     check_batches(batch_size, transform, batched=batched)
+    collection = known_collection(collection, dim)
     store = _open_store(url, storage_options, options)
     chunk_size = chunk_size_of(options.chunk_size)
     source, resolved = resolve_schema(

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from dasklake._schema.schema import Schema, TensorSpec, describe
 from dasklake._write.futures import is_future
+from dasklake._write.geometry_columns import to_wkb
 from dasklake.exceptions import SchemaError
 
 
@@ -310,7 +311,8 @@ def _after(node: Any, before: Certainty | None) -> Certainty:
         return _of_source(node, kind, numbered=numbered)
     if kind == "ResetIndex" or (kind == "Merge" and not _joins_index(node)):
         return Certainty.DEFAULT
-    if kind in _SAME_ROWS or (numbered and (_is_elementwise(node) or not before)):
+    is_same = kind in _SAME_ROWS or (kind == "MapPartitions" and node.func is to_wkb)
+    if is_same or (numbered and (_is_elementwise(node) or not before)):
         return before
     if kind in _SELECTIONS:
         return max(before, Certainty.POSITIONAL) if before else before
