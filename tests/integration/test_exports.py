@@ -143,7 +143,7 @@ def test_wrong_calls_are_refused_at_once(lake: dasklake.Lake, tmp_path: Path) ->
     with pytest.raises(VersionNotFoundError, match="no tensor 'z'"):
         lake.to_webdataset(tmp_path / "shards", ["z"])
     for size in (0, -1, True, 2.5, "3"):
-        with pytest.raises(InvalidInputError, match="batch_size must be a positive integer"):
+        with pytest.raises(InvalidInputError, match="batch_size must be"):
             lake.to_arrow(batch_size=size)  # type: ignore[arg-type] # the test's subject
     with pytest.raises(InvalidInputError, match="rows must be a slice"):
         lake.to_arrow(rows=3)  # type: ignore[arg-type] # the test's subject

@@ -197,21 +197,36 @@ def test_metadata_name_the_index(url: str) -> None:
 
 
 @follows(
-    "Give a schema: that of the lake that the samples were read from, schema=lake.schema, or one such as schema="
-    "{'image': dasklake.TensorSpec('image', compression='jpeg'), 'label': "
+    "Give a schema: that of the lake that the samples were read from, schema=lake.schema, that of some samples, "
+    "schema=dasklake.Schema.infer(samples), or one such as schema={'image': "
+    "dasklake.TensorSpec('image', compression='jpeg'), 'label': "
     "dasklake.TensorSpec('class_label', class_names=[...])}."
 )
 def test_a_bag_gets_a_schema(url: str) -> None:
-    """The schema of a lake is enough for its samples, and the example fits pictures with labels."""
+    """The schema of a lake or of samples is enough, and the example fits pictures with labels."""
     write(bag(1), url, schema=X)
     lake = dasklake.open(url)
     samples = lake.to_dask_bag().map(dict)
     message = refused(write, samples, f"{url}-copy")
     write(samples, f"{url}-copy", schema=lake.schema)
-    code = message.partition("such as schema=")[2].rstrip(".").replace("[...]", "['cat']")
+    write(samples, f"{url}-inferred", schema=dasklake.Schema.infer(samples.take(1)))
+    code = message.rpartition("such as schema=")[2].rstrip(".").replace("[...]", "['cat']")
     schema = eval(code, {"dasklake": dasklake})  # noqa: S307 # the proposal
     pictures = db.from_sequence([{"image": np.zeros((2, 2, 3), "uint8"), "label": [0]}])
     write(pictures, f"{url}-pictures", schema=schema)
+
+
+@follows("Give some of its samples, such as bag.take(100).", "Use series.rename('x').")
+def test_samples_are_taken_and_a_series_is_named(url: str) -> None:
+    """Some samples of a bag have a schema, and a Series gets the name of its tensor."""
+    samples = bag(1, 2)
+    refused(Schema.infer, samples)
+    with pytest.warns(UserWarning, match="Insufficient"):
+        assert list(Schema.infer(samples.take(100))) == ["x"]
+    series = dd.from_pandas(pd.Series([1.5]), npartitions=1)
+    refused(write, series, url)
+    write(series.rename("x"), url)
+    assert list(dasklake.open(url).schema) == ["x"]
 
 
 @follows("The lake has no tensors yet. Add some with lake.create_tensor(...).")
@@ -676,10 +691,10 @@ def test_a_run_is_finished_before_its_retry(url: str) -> None:
             if sample["x"] not in wrong else 1 / 0, checkpoint_every=1, input_id="i", **options,
         )  # fmt: skip
 
-    refused(attempt, {1, 2}, max_failures=1)
+    refused(attempt, {1, 3}, max_failures=1)
     lake = dasklake.open(url)
     refused(lake.retry_failures, dict)
-    attempt({1, 2}, max_failures=None, mode="resume")
+    attempt({1, 3}, max_failures=None, mode="resume")
     report = lake.refresh().retry_failures(dict, progress=False)
     assert report is not None
     assert report.samples == 2

@@ -42,6 +42,10 @@ TESTS = {
     "on_unsegmented='empty' to give annotations empty masks": "tests/unit/sources/test_coco_broken.py::test_unsegmented_and_infinite_boxes",
     ". Pass compression=": "tests/integration/test_coco_kinds.py::test_formats",
     "Pass compression='png' to convert the others without loss, or images='link'.": "tests/integration/test_coco_kinds.py::test_several_formats",
+    ", or allow any shape: Schema.infer(samples, tensors={": "tests/unit/_schema/test_infer.py::test_conflicts_name_sample_and_tensor_and_their_remedy_works",
+    ", or store documents: Schema.infer(samples, tensors={": "tests/unit/_schema/test_infer.py::test_conflicts_name_sample_and_tensor_and_their_remedy_works",
+    "Examine more of them with limit=, or give its spec: Schema.infer(samples, tensors={": "tests/unit/_schema/test_infer.py::test_a_bounded_number_of_samples_is_examined",
+    ": Schema.infer(samples, tensors={": "tests/unit/_schema/test_infer.py::test_given_specs_are_not_inferred",
     "Call state_after(batches) with the number": "tests/unit/torch/test_dataset.py::test_a_stopped_epoch_continues_with_one_integer",
     "Use layout='HWC': DetectionCollate": "tests/unit/torch/test_detection.py::test_images_have_their_channels_last",
 }
