@@ -46,12 +46,24 @@ TESTS = {
     ", or store documents: Schema.infer(samples, tensors={": "tests/unit/_schema/test_infer.py::test_conflicts_name_sample_and_tensor_and_their_remedy_works",
     "Examine more of them with limit=, or give its spec: Schema.infer(samples, tensors={": "tests/unit/_schema/test_infer.py::test_a_bounded_number_of_samples_is_examined",
     ": Schema.infer(samples, tensors={": "tests/unit/_schema/test_infer.py::test_given_specs_are_not_inferred",
+    "Use dask_geopandas.from_geopandas(frame, npartitions=4).": "tests/integration/test_geopandas.py::test_other_geometries_are_refused_with_a_remedy",
+    "Use series.to_frame('geometry').": "tests/integration/test_geopandas.py::test_other_geometries_are_refused_with_a_remedy",
+    "use geopandas.GeoSeries.from_wkb(frame[": "tests/integration/test_geopandas.py::test_a_reference_system_is_named",
+    "].to_numpy(object, na_value=None), frame.index, crs=": "tests/integration/test_geopandas.py::test_a_reference_system_is_named",
+    "Add one with dataset.assign(...) or dataset.expand_dims(...).": "tests/integration/test_xarray.py::test_inputs_that_are_not_certain_are_refused",
+    "Use array.to_dataset(name=": "tests/integration/test_xarray.py::test_inputs_that_are_not_certain_are_refused",
+    "Leave them out with dataset.drop_vars(": "tests/integration/test_xarray.py::test_inputs_that_are_not_certain_are_refused",
+    "), or give another dimension with dim=.": "tests/integration/test_xarray.py::test_another_dimension_is_named",
+    "Use dataset.chunk({": "tests/integration/test_xarray.py::test_inputs_that_are_not_certain_are_refused",
+    "to workers that eval(num_workers=...) starts.": "tests/integration/test_populated_creds.py::test_workers_of_eval_have_the_values_of_the_client",
     "Call state_after(batches) with the number": "tests/unit/torch/test_dataset.py::test_a_stopped_epoch_continues_with_one_integer",
     "Use layout='HWC': DetectionCollate": "tests/unit/torch/test_detection.py::test_images_have_their_channels_last",
 }
 
 #: Texts that have code but propose nothing: names of arguments in descriptions, and representations.
 DESCRIPTIONS = (
+    "lake.failures() has the failures that were committed.",
+    "What populate_creds() sets is known to the process that called it,",
     "Storage option, such as anon=true;",
     " is not of the form NAME=VALUE.",
     ", version=",
