@@ -137,7 +137,7 @@ def test_selected_rows_are_shuffled(lake: Lake) -> None:
         ({"shuffle": 0}, "shuffle must be a positive integer, got 0"),
         ({"shuffle": "yes"}, "shuffle must be"),
         ({"window": 0}, "window must be"),
-        ({"seed": 1.5}, "seed must be an integer, got 1.5"),
+        ({"seed": 1.5}, "seed must be an integer or None, got 1.5"),
         ({"epoch": -1}, "epoch must be an integer of at least 0, got -1"),
         ({"shard": 3}, "shard must be the rank"),
         ({"shard": (2, 2)}, r"shard must be .* got \(2, 2\)"),

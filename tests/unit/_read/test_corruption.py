@@ -125,5 +125,5 @@ def test_a_missing_chunk_is_damage(damaged: str) -> None:
 
 def test_unknown_choices_are_refused() -> None:
     """An unknown choice is refused before any read."""
-    with pytest.raises(InvalidInputError, match='"raise" or "skip"'):
+    with pytest.raises(InvalidInputError, match="one of 'raise', 'skip', got 'ignore'"):
         dasklake.open("memory://nowhere", on_corrupt="ignore")  # type: ignore[arg-type] # a mistake

@@ -175,7 +175,7 @@ def test_parts_are_pickled_as_their_rule(make_lake: Make) -> None:
         ([{1: 1.0}], "must be a string, got 1"),
         ([{"a": 1.0}, 0.5], "seed must be an integer, got 0.5"),
         ([{"a": 1.0}, True], "seed must be an integer, got True"),
-        ([{"a": 1.0}, 0, 5], "by must be the name of a tensor, got 5"),
+        ([{"a": 1.0}, 0, 5], "by must be a string or None, got 5"),
         ([{"a": 1.0}, 0, "vector"], "one value for each sample"),
     ],
     ids=str,
