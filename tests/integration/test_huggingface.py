@@ -136,5 +136,5 @@ def test_an_export_of_another_flavor_is_another_export(lake: dasklake.Lake, tmp_
     with pytest.raises(InvalidInputError, match="export of other samples"):
         lake.to_parquet(tmp_path / "files", ["label"], flavor="huggingface")
     assert pq.read_table(tmp_path / "files")["label"].to_pylist() == ["cat", "dog", None, "dog"]
-    with pytest.raises(InvalidInputError, match="flavor must be None or 'huggingface', got 'hf'"):
+    with pytest.raises(InvalidInputError, match="flavor must be 'huggingface' or None, got 'hf'"):
         lake.to_arrow(flavor="hf")  # type: ignore[arg-type] # the test's subject
