@@ -143,7 +143,9 @@ def test_columns_without_a_type_are_stored_values(lake: Lake) -> None:
     arrow = dasklake.read_lake(lake.url, tensors="arrow")
     assert not any(isinstance(dtype, TensorDtype) for dtype in arrow.dtypes)
     assert arrow["document"].compute(scheduler="sync")[2] == '{"number":2}'
-    with pytest.raises(InvalidInputError, match="tensors must be one of 'stored', 'arrow', got 'lazy'"):
+    with pytest.raises(
+        InvalidInputError, match="tensors must be one of 'stored', 'arrow', got 'lazy'"
+    ):
         lake.to_dask_dataframe(tensors="lazy")  # type: ignore[arg-type] # the error is tested
 
 
