@@ -197,6 +197,7 @@ def test_origins_live_as_long_as_the_decoded_object() -> None:
     assert origin is not None
     assert origin.stored is stored
     assert origin_of(pixels.copy()) is None
+    gc.collect()  # objects of other tests
     before = len(_origins)
     del pixels
     gc.collect()
