@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,23 +15,21 @@ from dasklake.exceptions import InvalidInputError
 _MIN_SIZE = 16 * 2**20
 
 
-def parse_cache(cache: object, size_of: Callable[[], int]) -> CacheSettings | None:
-    """Return the settings of a local cache, or None without one.
+def parse_cache(cache: object, size: int) -> CacheSettings:
+    """Return the settings of a local cache.
 
     Parameters
     ----------
-    cache : str, os.PathLike or None
+    cache : str or os.PathLike
         A local directory; it is created when the first block is stored.
-    size_of : callable
-        Returns the most bytes that it takes. It is called only if there is a cache.
+    size : int
+        Most bytes that it takes.
 
     Raises
     ------
     InvalidInputError
         ``cache`` is not a local directory of the current user.
     """
-    if cache is None:
-        return None
     if not isinstance(cache, str | os.PathLike) or not _is_local(str(cache)):
         raise InvalidInputError(
             f"cache must be the path of a local directory, got {cache!r}. Give for example "
@@ -40,7 +37,7 @@ def parse_cache(cache: object, size_of: Callable[[], int]) -> CacheSettings | No
         )
     settings = CacheSettings(
         os.path.abspath(os.path.expanduser(os.fsdecode(cache))),  # noqa: PTH100, PTH111 # keeps links
-        size_of(),
+        size,
     )
     # A disk that fails is reported when it is used; reading continues without it.
     with suppress(OSError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from dasklake._read.reader import resolve_commit
 from dasklake._run.options import LinkPolicy
 from dasklake._schema.schema import Schema
 from dasklake._storage.store import ObjectStore
+from dasklake._write.caller_warning import warn_caller
 from dasklake.creds import StorageOptions, either
 from dasklake.exceptions import CorruptionError, LakeExistsError, UnsupportedFormatError
 
@@ -111,7 +111,7 @@ def open(
     >>> lake["image"][0:3].shape
     (3, 2, 2)
     """
-    settings = parse_cache(cache, lambda: cache_size_of(cache_size))
+    settings = None if cache is None else parse_cache(cache, cache_size_of(cache_size))
     store = open_store(url, either(storage_options, creds), cache=settings)
     log = Log(store)
     if reset:
@@ -126,7 +126,7 @@ def _reset(store: ObjectStore, log: Log, version: int | None) -> None:
     except (CorruptionError, UnsupportedFormatError) as error:
         if version is None or version == log.head_version():
             raise
-        warnings.warn(f"The lake was not reset. {error}", stacklevel=5)
+        warn_caller(f"The lake was not reset. {error}")
 
 
 #: Alias of :func:`open`.

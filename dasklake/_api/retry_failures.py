@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +17,7 @@ from dasklake._log.log import Log
 from dasklake._model.commit import Commit
 from dasklake._model.receipt import Failure
 from dasklake._storage.store import ObjectStore
+from dasklake._write.caller_warning import warn_caller
 from dasklake.exceptions import (
     ConflictError,
     CorruptionError,
@@ -83,10 +83,9 @@ def retry(
         )
     lost = sum(row.position is None for row in rows.get(chain.runs[0], ()))
     if lost and len(chain.runs) == 1:
-        warnings.warn(
+        warn_caller(
             f"{lost} partitions of run {chain.runs[0]!r} failed as a whole, so their items are "
-            "unknown and are not retried. Write them in a separate run.",
-            stacklevel=4,
+            "unknown and are not retried. Write them in a separate run."
         )
     failed = chain.failed(len(chain.runs) - (2 if continues else 1))
     if not failed:

@@ -172,11 +172,12 @@ def to_lake(  # noqa: PLR0913 # the main function of the package; WriteOptions h
         Further arguments of ``transform``. They are sent to each worker once. Delayed values and
         futures among them are computed once, also inside lists and dicts of at most 1,000 items.
     batched : bool, default False
-        Whether ``transform`` takes a block of rows at once, and returns a mapping of tensor names to
-        columns of any one length, or a DataFrame. It gets a DataFrame of a frame, whose rows are
-        numbered from 0; an array or a dict of arrays of arrays; and a dict of arrays with one axis
-        of a bag of mappings, or one such array of other items. Its result for a row must not
-        depend on the other rows: if a block fails, smaller blocks find the rows that fail alone.
+        Whether ``transform`` takes a block of rows at once. From a frame it gets a DataFrame whose
+        rows are numbered from 0, from an array an array, and from several arrays a dict of arrays.
+        From a bag of mappings it gets a dict of arrays with one axis, from a bag of other items one
+        such array. It returns a DataFrame, or a mapping of tensor names to columns of one length.
+        Its result for a row must not depend on the other rows: if a block fails, smaller blocks
+        find the rows that fail alone.
     batch_size : int, optional
         Number of rows of a block. By default, the first block of a partition has 10 rows, and
         blocks grow up to 10,000 rows or about 16 MiB.

@@ -169,13 +169,15 @@ class LabelCodec(ArrayCodec):
 
     def encode(self, value: object) -> Encoded:
         """Check labels. With ``discover``, the chunk assigns numbers to their names."""
+        if self.spec.discover is False:
+            return super().encode(value)
         has_names = _has_names(value)
-        if not self.spec.discover and not (self.spec.discover is None and has_names):
-            array = self._checked(value)
-            if self.spec.discover is None and array.size:
-                self._decide(value, has_names=False)
-            return self._encoded(array)
         if self.spec.discover is None:
+            if not has_names:
+                array = self._checked(value)
+                if array.size:
+                    self._decide(value, has_names=False)
+                return self._encoded(array)
             self._decide(value, has_names=True)
         if has_names:
             names = np.array(value, object)

@@ -131,8 +131,8 @@ class ImageCodec(Codec):
         shape = (*shape[:2], self._channels(shape[2]))
         return shape[:2] if self._rank == 2 and shape[2] == 1 else shape
 
-    def _channels(self, of_file: int) -> int:
-        return of_file if self._mode is None else CHANNELS[self._mode]
+    def _channels(self, file_channels: int) -> int:
+        return file_channels if self._mode is None else CHANNELS[self._mode]
 
     def _from_bytes(self, data: bytes) -> Blob:
         format_ = format_of(data)

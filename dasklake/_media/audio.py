@@ -48,8 +48,8 @@ class AudioReader:
     def read(self, data: bytes, item: int | slice, dtype: str | None) -> npt.NDArray[Any]:
         """Decode samples, by default with the dtype of the file; floats range from -1 to 1."""
         with self.open(data) as file:
-            of_file = _DTYPES.get(file.subtype, _ANY)
-            target = np.dtype(dtype or of_file)
+            file_dtype = _DTYPES.get(file.subtype, _ANY)
+            target = np.dtype(dtype or file_dtype)
             rows = selected_rows(item, file.frames)
             if not rows:
                 return np.empty((0, file.channels), target)
@@ -60,7 +60,9 @@ class AudioReader:
             with translate_errors("audio"):
                 if first:
                     file.seek(first)
-                samples = file.read(last + 1 - first, _read_dtype(of_file, target), always_2d=True)
+                samples = file.read(
+                    last + 1 - first, _read_dtype(file_dtype, target), always_2d=True
+                )
                 if len(samples) <= last - first:
                     raise EOFError(f"it ends before sample {last}")
         selected = samples[np.asarray(rows) - first]
@@ -69,7 +71,7 @@ class AudioReader:
         return convert(selected, item, target.name)
 
 
-def _read_dtype(of_file: str, target: np.dtype[Any]) -> str:
+def _read_dtype(file_dtype: str, target: np.dtype[Any]) -> str:
     """Return the dtype to read, from which :func:`_integers` makes integers of other widths.
 
     libsndfile itself neither scales nor clips floats for integers: a WAV of floats would become
@@ -77,7 +79,7 @@ def _read_dtype(of_file: str, target: np.dtype[Any]) -> str:
     """
     if target.kind == "f":
         return target.name if target.name in ("float32", "float64") else "float64"
-    if of_file.startswith("float"):
+    if file_dtype.startswith("float"):
         return "float64"
     return "int16" if target.name == "int16" else "int32"
 

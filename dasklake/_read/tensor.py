@@ -18,12 +18,10 @@ from dasklake._read.reader import Reader
 from dasklake._read.row_index import resolve_row, resolve_rows
 from dasklake._read.rows import Rows, numbers_at
 from dasklake._read.shape_table import Shape, ShapeTable
-from dasklake._schema.argument_types import check_arguments
 from dasklake._schema.schema import TensorSpec
 from dasklake.exceptions import InvalidInputError
 
 
-@check_arguments
 class Tensor:
     """One tensor of a version, as returned by ``lake[name]``.
 
@@ -261,7 +259,7 @@ class Tensor:
             raise InvalidInputError(
                 f"Tensor {self.name!r} does not contain files. Use lake[{self.name!r}][i]."
             )
-        linked = self[sample]
+        linked = self[self._number(sample)]
         return None if linked is None else linked.bytes()
 
     def _parts(self, items: tuple[Any, ...]) -> Any:

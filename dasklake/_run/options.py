@@ -171,7 +171,8 @@ def parse_checkpoint_interval(every: Any, name: str = "checkpoint_every") -> Che
     if isinstance(duration, timedelta) and duration is not pd.NaT:
         return CheckpointInterval(seconds=_positive(duration.total_seconds(), name))
     raise InvalidInputError(
-        f"{name} must be a duration or a whole number of samples, got {every!r}. Use '5min', a timedelta, or a number such as 25_000."
+        f"{name} must be a duration or a whole number of samples, got {every!r}. Use '5min', a "
+        "timedelta, or a number such as 25_000."
     )
 
 

@@ -111,7 +111,7 @@ def _receipt(
         return None  # its samples may succeed this time, with a fixed function
     names = _names(heads, schema)
     if names is None:
-        return None  # as above
+        return None  # no commit would take its labels
     return Receipt(
         run=last.run,
         epoch=last.epoch,
@@ -138,8 +138,8 @@ def _ref(head: ChunkHead, schema: Schema) -> ChunkRef:
 def _names(heads: Sequence[ChunkHead], schema: Schema) -> dict[str, tuple[str, ...]] | None:
     """Return the class names of a partition, by tensor, in the order of their first samples.
 
-    As in the receipt of the write task, labels that are indices and could be names have none. None
-    for the whole partition if its labels are not of the kind that the schema has decided on.
+    The receipt of the write task has the same ones: no names mark labels that are indices and could
+    have been names. The result is None if the schema has decided on the other kind of labels.
     """
     names: dict[str, tuple[str, ...]] = {}
     for tensor, spec in schema.items():

@@ -176,11 +176,11 @@ class Schema(Mapping[str, TensorSpec]):
 
     @property
     def with_undecided_names(self) -> Schema:
-        """Copy in which class labels without given names are as before the first commit."""
+        """Copy in which no labels have decided yet between names and indices."""
         return Schema({name: _undecided(spec) for name, spec in self.items()})
 
     def decided_by(self, lake: Schema) -> Schema:
-        """Take over what the labels of a lake have decided for labels without given names."""
+        """Return the schema after the labels of a lake have decided between names and indices."""
         decided = {
             name: lake[name]
             for name, spec in self.items()

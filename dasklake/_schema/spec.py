@@ -290,7 +290,7 @@ def _settled(spec: TensorSpec) -> int | None:
         return None
     if type(spec.settled) is not int or not 0 <= spec.settled <= names:
         raise SchemaError(
-            f"settled must be from 0 to below {names} names, got {spec.settled!r}. Fix it."
+            f"settled must be from 0 to {names}, the number of names, got {spec.settled!r}. Fix it."
         )
     return None if spec.settled == names else spec.settled
 

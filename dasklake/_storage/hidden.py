@@ -56,7 +56,7 @@ def safe_text(text: str, options: Mapping[str, Any] | None = None) -> str:
 
 
 def with_url_secrets(options: Mapping[str, Any] | None, url: str) -> dict[str, Any]:
-    """Add the query and the password of a URL, which a host may repeat in its answer, to options."""
+    """Add the query and the password of a URL to options: a host may repeat them in its answer."""
     queries = [part.partition("?")[2] for part in url.split("::")]
     values = [query.partition("=")[2] for text in queries for query in text.split("&")]
     passwords = [part.rpartition(":")[2] for part in re.findall(r"(?<=://)[^/\s]*(?=@)", url)]

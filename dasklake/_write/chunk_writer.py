@@ -164,7 +164,7 @@ class ChunkWriter:
     def _discovered(self) -> dict[str, tuple[str, ...]]:
         """Return the class names that the schema did not have, in the order of the samples.
 
-        An empty tuple says that labels which may be names or indices are indices.
+        An empty tuple marks a tensor whose labels are indices, although they could have been names.
         """
         new = {name: tuple(names)[self._given[name] :] for name, names in self.names.items()}
         indices = {name for name in new if self.encoder.labels_are_indices(name)}

@@ -255,7 +255,7 @@ def _arrow_code(arrow: pa.DataType) -> str | None:
         item = _arrow_code(arrow.value_type)
         return f"pyarrow.list_({item or f'pyarrow.{_factory(arrow.value_type)}'})"
     if pa.types.is_decimal(arrow):
-        return f"pyarrow.{str(arrow).replace(', ', ', ')}"
+        return f"pyarrow.{arrow}"
     if pa.types.is_date(arrow) or pa.types.is_time(arrow):
         return f"pyarrow.{_factory(arrow)}"
     return None

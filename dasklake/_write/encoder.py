@@ -151,6 +151,7 @@ def rows_of(columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def is_stored(column: Any) -> bool:
+    """Return whether a column holds values that were read from a lake and are not decoded."""
     return isinstance(column, pd.Series) and isinstance(column.array, StoredColumn)
 
 

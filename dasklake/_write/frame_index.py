@@ -311,8 +311,8 @@ def _after(node: Any, before: Certainty | None) -> Certainty:
         return _of_source(node, kind, numbered=numbered)
     if kind == "ResetIndex" or (kind == "Merge" and not _joins_index(node)):
         return Certainty.DEFAULT
-    is_same = kind in _SAME_ROWS or (kind == "MapPartitions" and node.func is to_wkb)
-    if is_same or (numbered and (_is_elementwise(node) or not before)):
+    has_same_rows = kind in _SAME_ROWS or (kind == "MapPartitions" and node.func is to_wkb)
+    if has_same_rows or (numbered and (_is_elementwise(node) or not before)):
         return before
     if kind in _SELECTIONS:
         return max(before, Certainty.POSITIONAL) if before else before

@@ -1,8 +1,8 @@
 """Write one partition on a worker: make samples, write chunks, return a receipt.
 
 Samples are encoded one by one, or in blocks of rows, and flushed when a chunk is full. So memory is
-bounded by one chunk and one block for a partition of any length. The last chunk is marked as the last. A complete partition can thus be
-recognised from storage alone.
+bounded by one chunk and one block for a partition of any length. The last chunk is marked as the
+last, so a complete partition can be recognised from storage alone.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ class CocoWriter:
             ids = [_category_id(name, category_ids[name]) for name in classes]
             if len(set(ids)) < len(ids):
                 raise InvalidInputError(
-                    f"category_ids must give each class an id of its own, got {ids}. Change the repeated ones."
+                    f"category_ids must give each class an id of its own, got {ids}. Change the "
+                    "repeated ones."
                 )
         names = [{"id": i, "name": name} for i, name in zip(ids, classes, strict=True)]
         points = self._specs["keypoints"].keypoints if "keypoints" in self._specs else None

@@ -133,8 +133,8 @@ def functions() -> Iterator[tuple[str, Callable[[], Any], dict[str, Any]]]:
     for name, given in known.items():
         yield name, partial(getattr, dasklake, name), given
     options = {"scheduler": "sync"}
-    make: Callable[..., None] = lambda **values: write(dasklake.WriteOptions(**values))  # noqa: E731
-    make.__signature__ = inspect.signature(dasklake.WriteOptions)  # type: ignore[attr-defined]
+    make: Callable[..., None] = lambda **values: write(dasklake.WriteOptions(**values))  # noqa: E731 # it gets a signature
+    make.__signature__ = inspect.signature(dasklake.WriteOptions)  # type: ignore[attr-defined] # read by inspect
     yield "WriteOptions", lambda: make, options
     data = {"data_in": [1, 2], "lake": make_lake, "scheduler": "sync", "progressbar": False}
     yield "Pipeline.eval", lambda: numbers().eval, data

@@ -106,7 +106,7 @@ def test_the_schema_is_printed_edited_and_written(tmp_path: Path) -> None:
         for n in range(1, 5)
     ]
     schema = Schema.infer(samples)
-    assert eval(repr(schema), {"Schema": Schema, "TensorSpec": TensorSpec}) == schema  # noqa: S307
+    assert eval(repr(schema), {"Schema": Schema, "TensorSpec": TensorSpec}) == schema  # noqa: S307 # own text
     bag = db.from_sequence(samples, npartitions=2)
     options = dasklake.WriteOptions(scheduler="sync")
     dasklake.to_lake(bag, tmp_path / "plain", schema=schema, options=options)
