@@ -107,7 +107,8 @@ class Cast:
             "client": clients,
             "scheduler": schedulers,
             "scheduler and client": schedulers + clients,
-            "everything": schedulers + clients + workers,
+            # The scheduler last: a worker that loses it may end by itself before it is killed.
+            "everything": workers + clients + schedulers,
         }.get(whom, workers)
         end(victims)
         # Only clients end by themselves.
